@@ -1,0 +1,44 @@
+"""The exceptions losslog raises, and those a plugin raises to be understood.
+
+No thread, no I/O. Contract:
+
+- `LosslogError` is the base of what losslog itself raises at a caller's line.
+- `NotReady` and `BackendUnavailable` are words of the plugin's language: "I cannot serve here" and "not now".
+- `StopTraining` is the one exception that passes from an inline plugin into the training loop.
+"""
+
+from __future__ import annotations
+
+
+class LosslogError(Exception):
+    """Base class of losslog's own errors."""
+
+
+class NotReady(LosslogError):
+    """Raised by a plugin's constructor when it cannot serve here (vendor package missing, nobody asked for it).
+
+    Under ``plugins="auto"`` the plugin is skipped and the reason is shown; asked for by name, `losslog.Run` raises it.
+    """
+
+
+class BackendUnavailable(LosslogError):
+    """Raised by a plugin's hook when its backend is away: the lane rewinds to the last commit and tries again later.
+
+    ``ConnectionError``, ``TimeoutError`` and an ``OSError`` with ENOSPC, EIO or ESTALE mean the same.
+    """
+
+
+class StopTraining(LosslogError):
+    """Raised by an inline plugin to end training at once: it passes through `losslog.Run.log_batch` to the loop."""
+
+
+class PluginError(LosslogError):
+    """A plugin named in an explicit list was not found, did not import, or did not accept its options."""
+
+
+class RunLocked(LosslogError):
+    """Another live process (or another `losslog.Run` of this one) writes to, or reads for, the same run folder."""
+
+
+class JournalError(LosslogError):
+    """A run folder or its journal cannot be found or read."""

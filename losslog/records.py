@@ -1,0 +1,176 @@
+"""A record: one call of one hook with plain data, and its line in the journal.
+
+No thread, no I/O. Contract:
+
+- One record is one ASCII line ``{"seq": 0, "time": 1764000000.0, "hook": "on_batch_losses", "data": {...}}``.
+- Floats survive to the last bit; NaN and the infinities travel as the strings "NaN", "Infinity", "-Infinity".
+- `plain` is the door for data that users pass: what is not JSON-like is refused with the path of the offender.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+Data = dict[str, Any]
+
+NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# Only text may stand under these keys, so a string that spells "NaN" there stays a string.
+TEXT_KEYS: Final = frozenset({"name", "config", "options", "title", "text", "source", "component", "key", "path",
+                              "level", "split", "status", "error"})  # fmt: skip
+
+
+class Record(NamedTuple):
+    """One call of one hook.
+
+    Attributes:
+        seq: position in the run, from 0, without gaps.
+        time: seconds since the epoch, stamped once, when the record was made.
+        hook: the hook's name, e.g. ``on_batch_losses``.
+        data: the hook's arguments without ``run``, ``seq`` and ``time``: dicts, lists, strings, numbers, None.
+    """
+
+    seq: int
+    time: float
+    hook: str
+    data: Data
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(", ", ": ")).encode
+_decode = json.JSONDecoder().decode
+
+
+def encode(record: Record) -> bytes:
+    r"""The record's line, ending in ``\n``."""
+    body = {"seq": record.seq, "time": record.time, "hook": record.hook, "data": record.data}
+    try:
+        text = _encode(body)
+    except ValueError:  # a NaN or an infinity somewhere: rare, so the check costs nothing elsewhere
+        body["data"] = _spell(record.data)
+        text = _encode(body)
+    return text.encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> Record:
+    """The record of one line.
+
+    Raises:
+        ValueError: the line is not a record.
+    """
+    try:
+        body = _decode(line.decode("ascii"))
+        record = Record(body["seq"], body["time"], body["hook"], body["data"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"not a record: {line[:80]!r}") from error
+    if type(record.seq) is not int or not isinstance(record.hook, str) or type(record.data) is not dict:
+        raise ValueError(f"not a record: {line[:80]!r}")
+    if b'"NaN"' in line or b'Infinity"' in line:
+        return record._replace(data=_unspell(record.data))
+    return record
+
+
+def _spell(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _spell(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spell(item) for item in value]
+    return value
+
+
+def _unspell(value: Any) -> Any:
+    if isinstance(value, str):
+        return NON_FINITE.get(value, value)
+    if isinstance(value, dict):
+        return {key: item if key in TEXT_KEYS else _unspell(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unspell(item) for item in value]
+    return value
+
+
+def fresh(value: Any) -> Any:
+    """A copy of plain data that shares no dict and no list with it: what one plugin does to it, no other sees."""
+    if type(value) is dict:
+        return {key: fresh(item) if type(item) in (dict, list) else item for key, item in value.items()}
+    if type(value) is list:
+        return [fresh(item) if type(item) in (dict, list) else item for item in value]
+    return value
+
+
+def plain(value: Any, path: str) -> Any:
+    """Plain data equal to ``value``: 0-d tensors and numpy scalars become numbers, tuples lists.
+
+    Args:
+        value: what the user passed.
+        path: its name in error messages, e.g. ``metrics['bbox']``.
+
+    Raises:
+        TypeError: something in it has no plain form; the message names its path and type.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{path}: keys must be strings, got {key!r} of type {type(key).__name__}")
+        return {key: plain(item, f"{path}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool | int | float):  # subclasses: IntEnum, numpy.float64
+        return value + 0
+    number = getattr(value, "item", None)
+    if number is not None and getattr(value, "size", None) is not None and _count(value) == 1:
+        return plain(number(), path)
+    raise TypeError(f"{path}: {type(value).__name__} is not a number, string, list or dict of these")
+
+
+def _count(value: Any) -> int:
+    numel = getattr(value, "numel", None)
+    return int(numel()) if callable(numel) else int(getattr(value, "size", 0))
+
+
+SECRET_WORDS: Final = ("api_key", "apikey", "token", "password", "passwd", "secret", "credential", "private_key")
+REDACTED: Final = "[redacted]"
+
+
+def redact(value: Any, key: str = "") -> Any:
+    """Config as it may be written: secrets out, what is not JSON as a truncated ``repr``.
+
+    A string under a key that contains one of `SECRET_WORDS` is replaced; so is the password in a ``scheme://user:password@host``.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): redact(item, str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+        return [redact(item, key) for item in items]
+    if isinstance(value, str):
+        lowered = key.lower().replace("-", "_")
+        if any(word in lowered for word in SECRET_WORDS):
+            return REDACTED
+        return hide_password(str(value))
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return value + 0
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a config object's own __repr__ may raise anything
+        text = f"<{type(value).__name__} without a repr: {type(error).__name__}>"
+    return hide_password(text if len(text) <= 200 else text[:197] + "...")
+
+
+def hide_password(text: str) -> str:
+    """``text`` with the password of every ``scheme://user:password@host`` replaced."""
+    if "://" not in text:
+        return text
+    head, _, rest = text.partition("://")
+    authority, slash, tail = rest.partition("/")
+    if "@" in authority:
+        user, _, host = authority.rpartition("@")
+        authority = f"{user.partition(':')[0]}:{REDACTED}@{host}" if ":" in user else authority
+    return f"{head}://{authority}{slash}{hide_password(tail)}"
