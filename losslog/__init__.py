@@ -1,0 +1,26 @@
+"""losslog: see every loss of a multi-loss training run, in every tracker, without hurting the run.
+
+The public names; everything else is an implementation detail. Importing this takes milliseconds and never imports torch.
+"""
+
+from losslog.errors import BackendUnavailable, LosslogError, NotReady, PluginError, RunLocked, StopTraining
+from losslog.hookspecs import hookimpl, hookspec
+from losslog.tags import batch_series, epoch_series, eval_series, lr_series, scalars
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailable",
+    "LosslogError",
+    "NotReady",
+    "PluginError",
+    "RunLocked",
+    "StopTraining",
+    "batch_series",
+    "epoch_series",
+    "eval_series",
+    "hookimpl",
+    "hookspec",
+    "lr_series",
+    "scalars",
+]

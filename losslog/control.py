@@ -1,0 +1,209 @@
+"""What hooks may ask of a run, and how the training thread carries it out.
+
+`RunHandle` is used on lane threads, `Requests` by both sides, `scale_lr` on the training thread. Contract:
+
+- A lane asks, the loop decides: requests wait in an inbox that the training thread polls.
+- An alert has a key, derived from the record being handled where the plugin gave none, so a redelivery is recognised.
+- An alert raised while handling ``on_alert`` is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from losslog.notices import warn
+
+LEVELS: Final = ("info", "warning", "error")
+Post = Callable[[str, dict[str, Any]], None]
+
+
+class RunHandle:
+    """The ``run`` argument of every hook.
+
+    Attributes:
+        id: the run's identity, the same in every backend and over every resume.
+        name: the run's name.
+        dir: the run folder.
+        config: the user's config, secrets redacted.
+        rank: the logging rank.
+    """
+
+    def __init__(self, *, id: str, name: str, dir: Path, config: Mapping[str, Any], source: str, post: Post) -> None:
+        self.id = id
+        self.name = name
+        self.dir = dir
+        self.config = config
+        self._source = source
+        self._post = post
+        self._seq = -1
+        self._hook = ""
+        self._asked = 0
+
+    def handling(self, hook: str, seq: int) -> None:
+        """Called by the lane before each hook."""
+        self._hook, self._seq, self._asked = hook, seq, 0
+
+    def alert(
+        self,
+        title: str,
+        text: str = "",
+        level: str = "warning",
+        *,
+        key: str | None = None,
+        component: str | None = None,
+        step: int | None = None,
+        epoch: int | None = None,
+    ) -> None:
+        """Tell a person: the alert becomes a record, and every plugin shows it.
+
+        Args:
+            title: one line.
+            text: what happened and what to do.
+            level: ``info``, ``warning`` or ``error``.
+            key: identity; one key is raised once in a run. None: source, title and the record being handled.
+            component: the loss it is about.
+            step: global optimizer step.
+            epoch: from 1.
+
+        Raises:
+            ValueError: unknown level, or the alert was raised while handling ``on_alert``.
+        """
+        if self._hook == "on_alert":
+            raise ValueError("an alert cannot be raised while handling on_alert: it would go round for ever")
+        key = key or f"{self._source}/{title}/{self._seq}"
+        self._post("alert", alert_data(title, text, level, self._source, key, component, step, epoch))
+
+    def request_stop(self, reason: str) -> None:
+        """Ask the loop to stop: ``run.should_stop`` becomes true."""
+        self._post("stop", {"reason": str(reason), "source": self._source})
+
+    def request_lr(self, factor: float, group: str | None = None) -> None:
+        """Ask the loop to multiply the learning rate.
+
+        Args:
+            factor: > 0.
+            group: name of a parameter group; None means all.
+
+        Raises:
+            ValueError: ``factor`` is not a positive number.
+        """
+        self._asked += 1
+        data = lr_data(factor, group) | {"source": self._source, "id": f"{self._source}/{self._seq}/{self._asked}"}
+        self._post("lr", data)
+
+
+def alert_data(
+    title: str,
+    text: str,
+    level: str,
+    source: str,
+    key: str,
+    component: str | None = None,
+    step: int | None = None,
+    epoch: int | None = None,
+) -> dict[str, Any]:
+    """The data of an ``on_alert`` record.
+
+    Raises:
+        ValueError: unknown level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"alert level {level!r}: use one of {', '.join(LEVELS)}")
+    return {
+        "level": level,
+        "title": str(title),
+        "text": str(text),
+        "source": source,
+        "component": component,
+        "step": step,
+        "epoch": epoch,
+        "key": str(key),
+    }
+
+
+def lr_data(factor: float, group: str | None) -> dict[str, Any]:
+    """The data of a learning-rate request.
+
+    Raises:
+        ValueError: ``factor`` is not a positive finite number.
+    """
+    if not isinstance(factor, int | float) or isinstance(factor, bool) or not 0 < factor < float("inf"):
+        raise ValueError(f"request_lr: factor must be a positive number, got {factor!r}")
+    return {"factor": float(factor), "group": None if group is None else str(group)}
+
+
+class Requests:
+    """The inbox of a run: lanes put in, the training thread takes out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lr: list[dict[str, Any]] = []
+        self._seen: set[str] = set()
+        self.stop_reason: str | None = None
+
+    def put(self, kind: str, data: dict[str, Any]) -> None:
+        """Add a ``stop`` or ``lr`` request; one that was redelivered is dropped."""
+        with self._lock:
+            if kind == "stop":
+                self.stop_reason = self.stop_reason or data["reason"]
+                return
+            identity = data.get("id")
+            if identity is not None and identity in self._seen:
+                return
+            self._seen.add(str(identity))
+            self._lr.append(data)
+
+    def take_lr(self) -> list[dict[str, Any]]:
+        """The learning-rate requests that have come since the last call."""
+        if not self._lr:
+            return []
+        with self._lock:
+            taken, self._lr = self._lr, []
+        return taken
+
+
+def group_name(index: int, group: Mapping[str, Any]) -> str:
+    """A parameter group's name: its ``name`` entry, else its index."""
+    return str(group.get("name") or index)
+
+
+def scale_lr(optimizer: Any, scheduler: Any, factor: float, group: str | None) -> list[str]:
+    """Multiply learning rates so that the ratio holds for the rest of the schedule.
+
+    Scales ``lr``, ``initial_lr``, ``max_lr`` and ``min_lr`` of the groups and ``base_lrs``, ``max_lrs`` and ``min_lrs``
+    of the scheduler (and of those inside it), which all of torch's schedulers and their state dicts build on.
+
+    Args:
+        optimizer: anything with ``param_groups``.
+        scheduler: a torch scheduler, or None.
+        factor: > 0.
+        group: name (or index as text) of a parameter group; None means all.
+
+    Returns:
+        The names of the groups changed; empty where no group has that name.
+    """
+    groups = optimizer.param_groups
+    chosen = [index for index, each in enumerate(groups) if group is None or group_name(index, each) == group]
+    for index in chosen:
+        for key in ("lr", "initial_lr", "max_lr", "min_lr"):
+            if isinstance(groups[index].get(key), int | float):
+                groups[index][key] *= factor
+            elif key in groups[index]:  # a tensor lr of a capturable optimizer: changed in place, it is aliased
+                groups[index][key].mul_(factor)
+    waiting, seen = [scheduler], set()
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        for key in ("base_lrs", "max_lrs", "min_lrs", "_last_lr"):
+            rates = getattr(each, key, None)
+            if isinstance(rates, list) and len(rates) == len(groups):
+                setattr(each, key, [rate * factor if i in chosen else rate for i, rate in enumerate(rates)])
+        waiting += [*getattr(each, "_schedulers", ()), getattr(each, "after_scheduler", None)]
+    if chosen and scheduler is not None and len(chosen) < len(groups) and getattr(scheduler, "eta_min", 0):
+        warn("the scheduler's eta_min is one number for all groups: the ratio of the scaled groups shrinks towards it")
+    return [group_name(index, groups[index]) for index in chosen]

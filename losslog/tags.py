@@ -1,0 +1,94 @@
+"""The names of the series, the same in every backend.
+
+No thread, no I/O. Contract:
+
+- A plugin turns a record into ``{tag: float}`` with these functions and nothing else, so all backends agree.
+- They take what hooks take: a dict of losses or one scalar, plain floats, 0-d tensors or numpy scalars.
+- Epoch series stand on the epoch axis, `batch_series` on the global step axis; they never share a tag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from losslog.losses import as_float, normalise, total_of
+
+COCO_METRICS: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+def scalars(prefix: str, losses: Any, total: Any = None) -> dict[str, float]:
+    """The series of one dict of losses, or of one scalar loss.
+
+    Args:
+        prefix: ``loss/train``, ``loss/val`` or ``batch/train``.
+        losses: components by name, or one scalar.
+        total: their total; None means the sum.
+
+    Returns:
+        A scalar gives ``{prefix: value}``. A dict gives ``<prefix>_<component>`` for each component and the total under
+        ``<prefix>_total``; for a prefix ending in ``val`` the total stands under the bare prefix, so that ``loss/val``
+        is there whatever the loop computes.
+
+    Raises:
+        TypeError, ValueError: a value or a key is not what a loss may be.
+    """
+    plain = normalise(losses)
+    if not isinstance(plain, dict):
+        return {prefix: plain}
+    tag = prefix if prefix.endswith("val") else f"{prefix}_total"
+    series = {f"{prefix}_{name}": value for name, value in plain.items()}
+    series[tag] = total_of(plain, None if total is None else as_float(total, "total"))
+    return series
+
+
+def lr_series(lr: Any, prefix: str = "") -> dict[str, float]:
+    """``lr`` (the first group) and, when there are several groups, ``lr_group/<name>`` for each."""
+    if lr is None:
+        return {}
+    if not isinstance(lr, Mapping):
+        return {f"{prefix}lr": as_float(lr, "lr")}
+    groups = {str(name): as_float(value, f"lr[{name!r}]") for name, value in lr.items()}
+    if not groups:
+        return {}
+    series = {f"{prefix}lr": next(iter(groups.values()))}
+    if len(groups) > 1:
+        series |= {f"{prefix}lr_group/{name}": value for name, value in groups.items()}
+    return series
+
+
+def epoch_series(losses: Any = None, total: Any = None, val_loss: Any = None, lr: Any = None) -> dict[str, float]:
+    """The series of an ``on_epoch_end`` record, x = epoch."""
+    series = {} if losses is None else scalars("loss/train", losses, total)
+    if val_loss is not None:
+        series |= scalars("loss/val", val_loss)
+    return series | lr_series(lr)
+
+
+def batch_series(losses: Any, total: Any = None, lr: Any = None) -> dict[str, float]:
+    """The series of an ``on_batch_losses`` record, x = global step."""
+    return scalars("batch/train", losses, total) | lr_series(lr, "batch/")
+
+
+def eval_series(metrics: Mapping[str, Any], split: str = "val") -> dict[str, float]:
+    """The series of an ``on_eval`` record, x = epoch.
+
+    Nested COCO results give ``mAP/<kind>_<metric>`` and ``mAP_class/<kind>_<class>``; another split than ``val`` gives
+    ``mAP_<split>/...`` and ``mAP_class_<split>/...``. Flat metrics give ``eval/<name>`` (``eval_<split>/<name>``).
+    """
+    suffix = "" if split == "val" else f"_{split}"
+    series: dict[str, float] = {}
+    for name, value in metrics.items():
+        if not isinstance(value, Mapping):
+            series[f"eval{suffix}/{name}"] = as_float(value, f"metrics[{name!r}]")
+            continue
+        for metric, score in value.items():
+            if isinstance(score, Mapping):
+                group = "mAP_class" if metric == "classes" else f"mAP_{metric}"
+                for label, part in score.items():
+                    series[f"{group}{suffix}/{name}_{label}"] = as_float(
+                        part, f"metrics[{name!r}][{metric!r}][{label!r}]"
+                    )
+            else:
+                series[f"mAP{suffix}/{name}_{metric}"] = as_float(score, f"metrics[{name!r}][{metric!r}]")
+    return series
