@@ -1,0 +1,207 @@
+"""Training for one epoch. Runs on the training thread.
+
+    for batches of one optimizer step:     forward, backward, clip, step, scheduler
+        run.log_batch(losses, lr)          a snapshot: no wait, no I/O
+        run.apply_requests, should_stop    a learning rate cut or a stop that a plugin asked for
+
+Contract:
+
+- Works without a run too, and for any model that `losslog.engine.batches` describes.
+- Never reads a value back from a CUDA device before the epoch's end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from losslog.engine.batches import Forward, LossMeans, Means, call_model, count_images, targets_of
+from losslog.engine.optimization import LearningRates, MixedPrecision, Stepper, Warmup, learning_rates
+
+if TYPE_CHECKING:
+    from losslog import Run
+
+
+@dataclass
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        step: the next global optimizer step, counted from 0.
+        stopped: whether a plugin's request to stop ended the epoch early.
+        lr: the learning rate, or rates by group, that the last step was taken with.
+    """
+
+    step: int = 0
+    stopped: bool = False
+    lr: LearningRates | None = None
+
+
+def train_one_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: Iterable[Any],
+    device: torch.device | str,
+    epoch: int,
+    run: Run | None = None,
+    *,
+    scheduler: Any = None,
+    precision: MixedPrecision | None = None,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    warmup: Warmup | None = None,
+    steps: int | None = None,
+    progress: Progress | None = None,
+    forward: Forward = call_model,
+    metrics_every: int = 10,
+    request_scheduler: Any = None,
+) -> Means:
+    """Trains for one epoch and reports every optimizer step to the run.
+
+    The epoch is left open: evaluate next, then call ``run.end_epoch(epoch)``; `losslog.engine.fit` does both.
+
+    Args:
+        model: returns a dict of scalar losses, or one scalar loss, in train mode.
+        optimizer: over the model's parameters; named groups are logged by name.
+        loader: gives batches; see `losslog.engine.batches`.
+        device: the model's device; batches are moved there.
+        epoch: counted from 1.
+        run: records go there; None: nothing is logged.
+        scheduler: stepped after each optimizer step. One that goes by epochs is the caller's to step.
+        precision: mixed precision; None: off.
+        accumulate: batches per optimizer step; their gradients and logged losses are averaged.
+        clip_norm: the largest total gradient norm; None: not clipped.
+        warmup: linear warm-up of the learning rate over the first global steps.
+        steps: exactly this many optimizer steps, from as many passes over the loader as that takes; None: one pass.
+        progress: the global step, carried from epoch to epoch; None: the run counts, warm-up counts from 0.
+        forward: computes the losses from ``(model, batch)``.
+        metrics_every: steps between reports of throughput, memory and gradient norm; 0: none.
+        request_scheduler: the scheduler whose rates a plugin's learning-rate request scales, where `scheduler` is None
+            because it goes by epochs.
+
+    Returns:
+        The epoch means: of each component, or of the loss where the model returns a scalar.
+
+    Raises:
+        TypeError: the model returned no scalar losses.
+        ValueError: the loader gave no batches.
+    """
+    device = torch.device(device)
+    precision = precision or MixedPrecision(device)
+    position = progress or Progress()
+    position.stopped = False
+    means = LossMeans()
+    meter = _Meter(device, metrics_every)
+    model.train()
+    stepper = Stepper(model, optimizer, device, forward, precision, clip_norm)
+    warmup = warmup or Warmup(0)
+    try:
+        for batches in step_batches(loader, accumulate, steps):
+            with warmup.applied(optimizer, position.step):
+                position.lr = learning_rates(optimizer)
+                losses, norm = stepper.step(batches, want_norm=run is not None and meter.is_due())
+            if scheduler is not None and stepper.moved:
+                scheduler.step()
+            means.add(losses)
+            step = position.step if progress is not None else None
+            position.step += 1
+            if run is not None:
+                run.log_batch(losses, lr=position.lr, epoch=epoch, step=step, targets=targets_of(batches[-1]))
+                if report := meter.count(batches, norm):
+                    run.log_metrics(report, step=step, epoch=epoch)
+                run.apply_requests(optimizer, scheduler if scheduler is not None else request_scheduler)
+                if run.should_stop:
+                    position.stopped = True
+                    break
+    finally:
+        stepper.close()
+    if run is not None and (report := meter.rest()):
+        run.log_metrics(report, step=position.step - 1 if progress is not None else None, epoch=epoch)
+    return means.means()
+
+
+def step_batches(loader: Iterable[Any], accumulate: int, steps: int | None) -> Iterator[list[Any]]:
+    """Groups a loader's batches by optimizer step; what is left at the end of the last pass is a smaller group.
+
+    Args:
+        loader: gives batches; iterated again when `steps` needs more.
+        accumulate: batches per group, at least 1.
+        steps: number of groups; None: one pass.
+
+    Raises:
+        ValueError: `accumulate` or `steps` below 1, or a loader that gives nothing.
+    """
+    if accumulate < 1 or (steps is not None and steps < 1):
+        raise ValueError(f"accumulate and steps are at least 1, not {accumulate} and {steps}")
+    batches = iter(loader) if steps is None else _passes(loader)
+    groups = iter(lambda: list(itertools.islice(batches, accumulate)), [])
+    return itertools.islice(groups, steps)
+
+
+def _passes(loader: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        empty = True
+        for batch in loader:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError("the loader gave no batches")
+
+
+class _Meter:
+    """Throughput, peak memory and gradient norm over windows of steps, from host-side clocks and counters."""
+
+    def __init__(self, device: torch.device, every: int) -> None:
+        self._device = device
+        self._every = every
+        self._steps = self._images = 0
+        self._since = time.perf_counter()
+        self._norm: Tensor | None = None
+        if device.type == "cuda" and every:
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def is_due(self) -> bool:
+        """Whether the coming step ends a window."""
+        return bool(self._every) and (self._steps + 1) % self._every == 0
+
+    def count(self, batches: list[Any], norm: Tensor | None) -> dict[str, Any]:
+        """Counts a step; returns the window's figures when it is full."""
+        if not self._every:
+            return {}
+        self._steps += 1
+        self._images += sum(count_images(batch) for batch in batches)
+        self._norm = norm if norm is not None else self._norm
+        return self.rest() if self._steps >= self._every else {}
+
+    def rest(self) -> dict[str, Any]:
+        """Returns the figures of the window so far and opens the next one; nothing for an empty window."""
+        if not self._steps:
+            return {}
+        now = time.perf_counter()
+        report: dict[str, Any] = {"perf/images_per_s": self._images / max(now - self._since, 1e-9)}
+        if (memory := peak_memory(self._device)) is not None:
+            report["perf/peak_memory_mb"] = memory
+        if self._norm is not None:
+            report["grad_norm"] = self._norm
+        self._steps = self._images = 0
+        self._since, self._norm = now, None
+        return report
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Returns the peak memory in MiB: of the CUDA device in this epoch, else of the process; None where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB elsewhere

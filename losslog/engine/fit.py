@@ -1,0 +1,217 @@
+"""A whole training run: epochs, validation, evaluation, checkpoints, resume. Runs on the training thread.
+
+    for each epoch:
+        train_one_epoch        batches        run.log_batch
+        validation_losses                     (reported with the epoch's end)
+        evaluate               evaluation     run.log_eval
+        scheduler, by epoch
+        end of epoch                          run.end_epoch
+        checkpoint                            run.log_checkpoint
+
+Contract:
+
+- A resumed run repeats what an uninterrupted one would have done: checkpoints hold every state, random ones included,
+  and validation leaves no trace.
+- A stop asked for by a plugin ends training after the step at hand; the epoch it interrupts is not ended, evaluated or
+  saved, so that resuming does it again from its start. Ctrl-C passes through to ``with losslog.Run(...)``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from losslog.engine.batches import Forward, Means, call_model
+from losslog.engine.checkpoint import checkpoint_path, read_checkpoint, restore_checkpoint, save_checkpoint
+from losslog.engine.epoch import Progress, train_one_epoch
+from losslog.engine.optimization import MixedPrecision, Warmup
+from losslog.engine.validation import Evaluator, evaluate, evaluator_of, validation_losses
+
+if TYPE_CHECKING:
+    from losslog import Run
+
+
+@dataclass
+class FitResult:
+    """What training came to.
+
+    Attributes:
+        epoch: the last complete epoch, counted from 1; 0: none.
+        step: the next global step.
+        stopped: whether a plugin's request ended it early.
+        losses: the epoch means of the last complete epoch.
+        val_loss: its validation losses, None where there were none.
+        metrics: the last evaluation.
+        checkpoint: the last file written.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    stopped: bool = False
+    losses: Means | None = None
+    val_loss: Means | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train_loader: Any,
+    *,
+    epochs: int,
+    device: torch.device | str | None = None,
+    run: Run | None = None,
+    val_loader: Any = None,
+    scheduler: Any = None,
+    scheduler_every: Literal["epoch", "step"] = "epoch",
+    amp: bool | torch.dtype = False,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    warmup_steps: int = 0,
+    steps_per_epoch: int | None = None,
+    validation: bool = True,
+    evaluate_every: int = 1,
+    evaluator: Callable[[], Evaluator] | None = None,
+    checkpoint_every: int = 1,
+    checkpoint_dir: str | Path | None = None,
+    resume: str | Path | Mapping[str, Any] | None = None,
+    before_epoch: Callable[[int], None] | None = None,
+    forward: Forward = call_model,
+    metrics_every: int = 10,
+) -> FitResult:
+    """Trains a model and reports everything to a run.
+
+    Args:
+        model: returns a dict of scalar losses, or one scalar loss, in train mode; already on `device`.
+        optimizer: over the model's parameters.
+        train_loader: gives batches; a sampler with ``set_epoch`` is told the epoch.
+        epochs: the last epoch, counted from 1 (of the whole run, also after a resume).
+        device: None: where the model's parameters are.
+        run: records go there; None: nothing is logged.
+        val_loader: held-out data; None: no validation, no evaluation.
+        scheduler: a torch scheduler; `ReduceLROnPlateau` is given the validation loss (or the training loss).
+        scheduler_every: whether the scheduler goes by epochs or by optimizer steps (OneCycleLR).
+        amp: True: float16 with a `GradScaler` on CUDA, bfloat16 elsewhere; or the type to use.
+        accumulate: batches per optimizer step.
+        clip_norm: the largest total gradient norm; None: not clipped.
+        warmup_steps: linear warm-up of the learning rate over this many global steps.
+        steps_per_epoch: optimizer steps per epoch; None: one pass over the loader.
+        validation: whether to compute the model's own losses on `val_loader` after every epoch.
+        evaluate_every: epochs between evaluations (the last epoch always has one); 0: none.
+        evaluator: makes a fresh evaluator; None: the data set's own; where that has none, nothing is evaluated.
+        checkpoint_every: epochs between checkpoints (the last epoch always has one); 0: none.
+        checkpoint_dir: the folder that gets ``checkpoints/``; None: the run's folder, nowhere without a run.
+        resume: a checkpoint (a file, or from `read_checkpoint`) to go on from.
+        before_epoch: called with the number of each epoch before it starts.
+        forward: computes the losses from ``(model, batch)``.
+        metrics_every: steps between reports of throughput, memory and gradient norm; 0: none.
+
+    Returns:
+        The last epoch's figures.
+
+    Raises:
+        CheckpointError: `resume` cannot be used.
+        TypeError: the model returned no scalar losses.
+        ValueError: a setting out of range, or a loader that gave no batches.
+    """
+    if epochs < 1 or evaluate_every < 0 or checkpoint_every < 0:
+        raise ValueError("epochs is at least 1; evaluate_every and checkpoint_every are at least 0")
+    device = torch.device(device) if device is not None else next(model.parameters()).device
+    precision = MixedPrecision(device, bool(amp), amp if isinstance(amp, torch.dtype) else None)
+    generator = getattr(train_loader, "generator", None)
+    states: dict[str, Any] = {
+        "model": model,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "scaler": precision.scaler,
+        "generator": generator,
+    }
+    result = FitResult()
+    if resume is not None:
+        content = dict(resume) if isinstance(resume, Mapping) else read_checkpoint(resume)
+        restore_checkpoint(content, **states)
+        result.epoch, result.step = content["epoch"], content["step"]
+    progress = Progress(result.step)
+    folder = checkpoint_dir if checkpoint_dir is not None else (run.dir if run is not None else None)
+
+    for epoch in range(result.epoch + 1, epochs + 1):
+        _tell_sampler(train_loader, epoch)
+        if before_epoch is not None:
+            before_epoch(epoch)
+        losses = train_one_epoch(
+            model,
+            optimizer,
+            train_loader,
+            device,
+            epoch,
+            run,
+            scheduler=scheduler if scheduler_every == "step" else None,
+            request_scheduler=scheduler,
+            precision=precision,
+            accumulate=accumulate,
+            clip_norm=clip_norm,
+            warmup=Warmup(warmup_steps),
+            steps=steps_per_epoch,
+            progress=progress,
+            forward=forward,
+            metrics_every=metrics_every,
+        )
+        if progress.stopped:
+            result.stopped = True
+            break
+        result.losses, result.epoch, result.step = losses, epoch, progress.step
+        if val_loader is not None:
+            if validation:
+                result.val_loss = validation_losses(model, val_loader, device, precision=precision, forward=forward)
+            if _is_due(epoch, evaluate_every, epochs):
+                scorer = evaluator() if evaluator is not None else evaluator_of(val_loader)
+                if scorer is not None:
+                    result.metrics = evaluate(
+                        model,
+                        val_loader,
+                        device,
+                        evaluator=scorer,
+                        run=run,
+                        epoch=epoch,
+                        step=progress.step - 1,
+                        precision=precision,
+                    )
+        if scheduler is not None and scheduler_every == "epoch":
+            _step_by_epoch(scheduler, result.val_loss if result.val_loss is not None else losses)
+        if run is not None:
+            run.end_epoch(epoch, val_loss=result.val_loss, lr=progress.lr)
+        if folder is not None and _is_due(epoch, checkpoint_every, epochs):
+            result.checkpoint = save_checkpoint(
+                checkpoint_path(folder, epoch), epoch=epoch, step=progress.step, **states
+            )
+            if run is not None:
+                run.log_checkpoint(result.checkpoint, epoch=epoch, step=progress.step - 1)
+        if run is not None and run.should_stop and epoch < epochs:
+            result.stopped = True
+            break
+    return result
+
+
+def _is_due(epoch: int, every: int, epochs: int) -> bool:
+    return bool(every) and (epoch % every == 0 or epoch == epochs)
+
+
+def _tell_sampler(loader: Any, epoch: int) -> None:
+    set_epoch = getattr(getattr(loader, "sampler", None), "set_epoch", None)
+    if callable(set_epoch):
+        set_epoch(epoch)
+
+
+def _step_by_epoch(scheduler: Any, losses: Means) -> None:
+    """Steps a scheduler that goes by epochs; ReduceLROnPlateau takes the loss it watches."""
+    if "metrics" in inspect.signature(scheduler.step).parameters:
+        scheduler.step(sum(losses.values()) if isinstance(losses, dict) else losses)
+    else:
+        scheduler.step()
