@@ -1,0 +1,269 @@
+"""Watches every loss component of one run, online and in constant memory.
+
+Usable by itself, for live runs, replays and benchmarks; needs nothing but the standard library. Runs in the thread that
+calls it and is not locked.
+
+- `Watcher.update` takes the raw losses of one optimizer step (or the means of one epoch) and returns what is news.
+- A finding is given once per episode: when a state begins, not while it lasts.
+- The same sequence of calls gives the same findings, also across `state_dict` / `load_state_dict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any, Final, SupportsFloat
+
+from . import advice
+from .audit import SumAudit
+from .clock import Clock
+from .component import CELL, NON_FINITE, Component
+from .finding import Finding, Verdict
+from .judge import Judge
+from .learning_rate import LearningRate
+from .settings import Settings, typical_ranges
+
+SCALAR: Final = "loss"
+TOTAL: Final = "total"
+STATE_VERSION: Final = 1
+STRIDE_UPDATES: Final = 8
+"""Updates from which the distance of rows is learnt."""
+
+Losses = Mapping[str, SupportsFloat] | SupportsFloat
+
+
+class Watcher:
+    """Tells which components have stalled, diverged or gone.
+
+    Args:
+        planned_steps: Optimizer steps of the whole run (epochs, with one value per epoch); None if unknown.
+        steps_per_epoch: Optimizer steps in an epoch; 1 for one value per epoch; None if unknown.
+        typical: ``{component: (low, high)}`` of usual final values. None is the built-in table of torchvision's
+            detection losses; ``{}`` knows none (then more false alarms: see the docs).
+        z: Normal quantile of the bounds: 1.28 finds more and earlier, 2.5 gives fewer false alarms.
+        r: Improvement per unit below which a curve is flat.
+        window: Shortest line, in units.
+        confirm: Checks in a row that must agree.
+        quiet: Warn of a stall only while two other components improve, rather than one.
+        oscillating: Look for oscillation too.
+
+    Raises:
+        ValueError: If a value is out of its range; the message names the option and what to give.
+    """
+
+    def __init__(
+        self,
+        planned_steps: float | None = None,
+        steps_per_epoch: float | None = None,
+        typical: Mapping[str, object] | None = None,
+        z: float = 1.64,
+        *,
+        r: float = 0.015,
+        window: float = 3.0,
+        confirm: int = 2,
+        quiet: bool = False,
+        oscillating: bool = False,
+    ) -> None:
+        self.settings = Settings(z, r, window, confirm, quiet, oscillating)
+        self.clock = Clock(_positive("planned_steps", planned_steps), _positive("steps_per_epoch", steps_per_epoch))
+        self.components: dict[str, Component] = {}
+        self.updates = 0
+        self.step = -1
+        self._judge = Judge(self.settings, typical_ranges(typical))
+        self._rates = LearningRate()
+        self._lr: object = None
+        self._rising = False
+        self._audit = SumAudit()
+        self._gaps: list[int] = []  # distances of the first rows
+        self._total_bad = False
+
+    def update(
+        self,
+        step: int,
+        losses: Losses,
+        lr: float | Mapping[str, float] | None = None,
+        total: SupportsFloat | None = None,
+    ) -> list[Finding]:
+        """Take the losses of one step, or of one epoch.
+
+        Args:
+            step: Optimizer step (or epoch); increasing.
+            losses: Raw values by component, or one value.
+            lr: Learning rate, or one by parameter group.
+            total: The total that was trained on; None skips the sum audit.
+
+        Returns:
+            New findings; mostly none.
+        """
+        self.updates += 1
+        if self.updates <= STRIDE_UPDATES:
+            self._learn_stride(step)
+        self.step = step
+        news: list[Finding] = []
+        if lr is not None and (lr != self._lr or self._rising):
+            self._take_lr(step, lr)
+        if not isinstance(losses, Mapping):
+            losses = {SCALAR: losses}
+        parts = 0.0
+        due: list[Component] = []
+        components = self.components
+        for name, given in losses.items():
+            value = float(given)
+            component = components.get(name)
+            if component is None:
+                component = self._add_component(name, news)
+            parts += value
+            event = component.add(value)
+            if event:
+                if event & NON_FINITE:
+                    news.append(self._non_finite(name, value))
+                if event & CELL:
+                    due.append(component)
+        if total is not None:
+            self._take_total(float(total), parts, news)
+        if due:
+            for component in due:
+                component.close_cell()
+            self._judge.judge(self, due, news)
+        return news
+
+    def set_lengths(self, planned_steps: float | None, steps_per_epoch: float | None) -> None:
+        """Go on with another plan or another epoch, learnt in mid-run: lines start anew, peaks and levels stay.
+
+        Raises:
+            ValueError: If a length is not positive.
+        """
+        planned = _positive("planned_steps", planned_steps)
+        epoch = _positive("steps_per_epoch", steps_per_epoch)
+        if (planned, epoch) != (self.clock.planned_steps, self.clock.steps_per_epoch):
+            self._relayout(Clock(planned, epoch, self.clock.stride))
+
+    def rewind(self, step: int) -> None:
+        """The run continues from an earlier step and what came after it no longer counts: lines start anew.
+
+        Exact only where the watcher is rebuilt from the values up to that step; peaks and levels stay.
+
+        Args:
+            step: The last step that counts.
+        """
+        if step < self.step:
+            self.step = step
+            for component in self.components.values():
+                component.forget_line()
+
+    def verdicts(self) -> list[Verdict]:
+        """The present state of every component, in the order in which they came."""
+        return [self._judge.verdict(self, component) for component in self.components.values()]
+
+    @property
+    def axis(self) -> str:
+        """What ``step`` counts: "epoch" with one value per epoch, else "step"."""
+        return "epoch" if self.clock.steps_per_epoch == 1 else "step"
+
+    @property
+    def lr_cut(self) -> str | None:
+        """Words on a cut of the learning rate that still holds, or None."""
+        return self._rates.cut(self.axis)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was learnt so far, as plain data that survives JSON.
+
+        The settings are not in it: restore into a watcher made with the same arguments.
+        """
+        return {
+            "version": STATE_VERSION,
+            "updates": self.updates,
+            "step": self.step,
+            "gaps": list(self._gaps),
+            "lr": dict(self._lr) if isinstance(self._lr, Mapping) else self._lr,
+            "rising": self._rising,
+            "total_bad": self._total_bad,
+            "clock": [self.clock.planned_steps, self.clock.steps_per_epoch, self.clock.stride],
+            "rates": self._rates.state_dict(),
+            "audit": self._audit.state_dict(),
+            "components": {name: component.state_dict() for name, component in self.components.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave; goes on exactly as the saved watcher would have.
+
+        Raises:
+            ValueError: If the state was written by another version.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(
+                f"watcher state of version {state.get('version')!r}: this is version {STATE_VERSION}; start anew"
+            )
+        self.updates, self.step, self._gaps = state["updates"], state["step"], list(state["gaps"])
+        self._lr, self._rising, self._total_bad = state["lr"], state["rising"], state["total_bad"]
+        self.clock = Clock(*state["clock"])
+        self._rates.load_state_dict(state["rates"])
+        self._audit.load_state_dict(state["audit"])
+        self.components = {}
+        for name, data in state["components"].items():
+            component = Component(name, self.clock, self.settings, data["first_step"], self._judge.ranges.get(name))
+            component.load_state_dict(data)
+            self.components[name] = component
+
+    def _learn_stride(self, step: int) -> None:
+        """Rows of a sparse log (a row every 20 steps) stand for several steps each."""
+        gap = step - self.step
+        if self.updates == 1 or gap < 1 or self.clock.steps_per_epoch == 1:
+            return
+        self._gaps.append(gap)
+        if len(self._gaps) not in (1, STRIDE_UPDATES - 1):
+            return
+        stride = sorted(self._gaps)[len(self._gaps) // 2]
+        if stride != self.clock.stride:
+            self._relayout(Clock(self.clock.planned_steps, self.clock.steps_per_epoch, stride))
+
+    def _relayout(self, clock: Clock) -> None:
+        self.clock = clock
+        for component in self.components.values():
+            component.relayout(clock)
+
+    def _take_lr(self, step: int, lr: float | Mapping[str, float]) -> None:
+        self._lr = dict(lr) if isinstance(lr, Mapping) else lr
+        jumped = self._rates.take(step, lr)
+        settled, self._rising = self._rising and not self._rates.rising, self._rates.rising
+        for component in self.components.values() if jumped or settled else ():
+            component.settle() if settled else component.forget_line()
+
+    def _add_component(self, name: str, news: list[Finding]) -> Component:
+        component = Component(name, self.clock, self.settings, self.step, self._judge.ranges.get(name))
+        self.components[name] = component
+        if self.updates > self._judge.long(self.clock):
+            text = advice.new(name, self.step, self.axis)
+            news.append(Finding(name, "new", "info", self.step, self.step, text))
+        return component
+
+    def _non_finite(self, name: str, value: float) -> Finding:
+        text = advice.non_finite(name, value, self.step, self.axis, first=self.updates <= 2)
+        return Finding(name, "non_finite", "error", self.step, self.step, text)
+
+    def _take_total(self, total: float, parts: float, news: list[Finding]) -> None:
+        if not isfinite(total):
+            if isfinite(parts) and not self._total_bad:
+                news.append(self._non_finite(TOTAL, total))
+            self._total_bad = True
+            return
+        self._total_bad = False
+        kind = self._audit.take(self.step, total, parts)
+        if kind is None:
+            return
+        since = self.step if self._audit.since is None else self._audit.since
+        smoothed = self.clock.stride > 1 or self._audit.smallest < 1 < self._audit.widest
+        if kind == "factor":
+            text = advice.sum_factor(total, parts, self._audit.ratio)
+        else:
+            text = advice.sum_difference(self._audit.smallest, self._audit.widest, smoothed)
+        level: Final = "info" if smoothed and kind != "factor" else "warning"
+        news.append(Finding(TOTAL, "sum_mismatch", level, self.step, since, text))
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or not isfinite(value):
+        raise ValueError(f"{name}={value!r}: give a positive number of steps, or None if it is unknown")
+    return value
