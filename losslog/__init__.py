@@ -1,10 +1,12 @@
 """losslog: see every loss of a multi-loss training run, in every tracker, without hurting the run.
 
-The public names; everything else is an implementation detail. Importing this takes milliseconds and never imports torch.
+The public names; all else is an implementation detail. Importing this takes milliseconds and never imports torch.
 """
 
 from losslog.errors import BackendUnavailable, LosslogError, NotReady, PluginError, RunLocked, StopTraining
 from losslog.hookspecs import hookimpl, hookspec
+from losslog.oneshot import log_training_metrics
+from losslog.run import Run
 from losslog.tags import batch_series, epoch_series, eval_series, lr_series, scalars
 
 __version__ = "0.1.0"
@@ -14,6 +16,7 @@ __all__ = [
     "LosslogError",
     "NotReady",
     "PluginError",
+    "Run",
     "RunLocked",
     "StopTraining",
     "batch_series",
@@ -21,6 +24,7 @@ __all__ = [
     "eval_series",
     "hookimpl",
     "hookspec",
+    "log_training_metrics",
     "lr_series",
     "scalars",
 ]

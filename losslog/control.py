@@ -204,6 +204,6 @@ def scale_lr(optimizer: Any, scheduler: Any, factor: float, group: str | None) -
             if isinstance(rates, list) and len(rates) == len(groups):
                 setattr(each, key, [rate * factor if i in chosen else rate for i, rate in enumerate(rates)])
         waiting += [*getattr(each, "_schedulers", ()), getattr(each, "after_scheduler", None)]
-    if chosen and scheduler is not None and len(chosen) < len(groups) and getattr(scheduler, "eta_min", 0):
+    if chosen and scheduler is not None and len(chosen) < len(groups) and getattr(scheduler, "eta_min", None):
         warn("the scheduler's eta_min is one number for all groups: the ratio of the scaled groups shrinks towards it")
     return [group_name(index, groups[index]) for index in chosen]

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from losslog.errors import LosslogError
-from losslog.losses import as_float, check_names
+from losslog.losses import as_float, check_names, find_total
 
 Keys = tuple[str, ...] | None  # None: the loop gave one scalar
 _FLOATS: Final = {float}
@@ -75,10 +75,9 @@ def snapshot(losses: Any, total: Any = None) -> tuple[Keys, list[float] | Staged
 
 def _careful(losses: Any, total: Any) -> tuple[Keys, list[float] | Staged]:
     if isinstance(losses, Mapping):
-        keys: Keys = check_names(losses)
+        names = check_names(losses)
+        keys: Keys = names
         named = [(f"losses[{key!r}]", value) for key, value in losses.items()]
-        if len(_checked) < 10_000:  # a loop that invents names must not grow us
-            _checked.add(keys)
     else:
         keys, named = None, [("losses", losses)]
     if total is not None:
@@ -91,6 +90,11 @@ def _careful(losses: Any, total: Any) -> tuple[Keys, list[float] | Staged]:
             values.append(value)
         else:
             values.append(as_float(value, name))
+    if keys is not None:
+        if not waiting and "total" in keys:
+            find_total(dict(zip(keys, values, strict=False)))
+        if len(_checked) < 10_000:  # a loop that invents names must not grow us
+            _checked.add(keys)
     if not waiting:
         return keys, values
     return keys, Staged(values, [_stage(device, positions, values) for device, positions in waiting.items()])

@@ -1,0 +1,73 @@
+"""``losslog plugins``: what is installed, whether it is ready, and why not.
+
+Main thread. Contract:
+
+- It makes each plugin that is not blocked, as ``plugins="auto"`` would; none may touch network or disk for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from typing import Any
+
+from losslog.errors import PluginError
+from losslog.plugins import COMMON_OPTIONS, Plugin, discover, options_of, select
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser("plugins", help="list plugins: distribution, state and why")
+    parser.add_argument("name", nargs="?", help="show this plugin's options and their defaults")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.set_defaults(command=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """List all plugins, or one with its options."""
+    if args.name:
+        return _one(args.name, args.json)
+    found = select("auto")
+    if args.json:
+        print(json.dumps([_row(plugin) for plugin in found], indent=2))
+        return 0
+    if not found:
+        print("no plugins are installed; e.g. pip install losslog-console")
+    width = max((len(plugin.name) for plugin in found), default=0)
+    wide = max((len(plugin.distribution) for plugin in found), default=0)
+    for plugin in found:
+        place = " near" if plugin.state == "ready" and plugin.near else " far" if plugin.state == "ready" else ""
+        why = f"  {plugin.reason}" if plugin.reason else ""
+        print(f"{plugin.name:<{width}}  {plugin.distribution:<{wide}}  {plugin.state}{place}{why}")
+    return 0
+
+
+def _row(plugin: Plugin) -> dict[str, Any]:
+    distribution, _, version = plugin.distribution.rpartition(" ")
+    return {
+        "name": plugin.name,
+        "distribution": distribution,
+        "version": version,
+        "state": plugin.state,
+        "reason": plugin.reason,
+        "near": plugin.near if plugin.state == "ready" else None,
+    }
+
+
+def _one(name: str, as_json: bool) -> int:
+    installed = discover()
+    if name not in installed:
+        raise PluginError(f"no plugin named {name!r} is installed (installed: {', '.join(installed) or 'none'})")
+    plugin = installed[name]
+    factory = plugin.load()
+    options = {} if factory is None else options_of(factory)
+    options |= dict.fromkeys(COMMON_OPTIONS, 1)
+    text = inspect.getdoc(factory) or "" if factory is not None else plugin.reason
+    if as_json:
+        print(json.dumps(_row(plugin) | {"options": options, "doc": text}, indent=2, default=repr))
+        return 0
+    print(f"{plugin.name} ({plugin.distribution})\n\n{text}\n\nOptions and their defaults:")
+    for key, default in options.items():
+        print(f"  {key} = {default!r}")
+    return 0

@@ -1,0 +1,126 @@
+"""``losslog show RUN``: a run's journal in a few lines.
+
+Main thread. Contract:
+
+- It only reads; names and texts from the journal are printed without control characters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from losslog.cursors import Cursor
+from losslog.folders import CURSORS, JOURNAL, find
+from losslog.journal import read
+from losslog.locks import is_locked
+from losslog.tags import epoch_series, eval_series
+
+COUNTED: Final = ("on_batch_losses", "on_epoch_end", "on_eval", "on_checkpoint", "on_alert", "on_metrics")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser("show", help="summarise a run: status, epochs, last losses, best metrics, plugins")
+    parser.add_argument("run", metavar="RUN", nargs="?", default="latest", help="run folder, run id, or latest")
+    parser.add_argument("--dir", default="runs", help="where runs lie (default: runs)")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.set_defaults(command=main)
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """What the journal says, in one pass."""
+    counts: dict[str, int] = dict.fromkeys(COUNTED, 0)
+    start: dict[str, Any] = {}
+    last_epoch: dict[str, Any] = {}
+    last_step: dict[str, Any] = {}
+    best: dict[str, tuple[float, int]] = {}
+    alerts: list[dict[str, Any]] = []
+    first = last = 0.0
+    garbled, end, status = 0, 0, None
+    for at, record in read(folder / JOURNAL):
+        end = at
+        if record is None:
+            garbled += 1
+            continue
+        counts[record.hook] = counts.get(record.hook, 0) + 1
+        first, last, status = first or record.time, record.time, None
+        data = record.data
+        if record.hook == "on_run_start":
+            start = data
+        elif record.hook == "on_batch_losses":
+            last_step = data
+        elif record.hook == "on_epoch_end":
+            last_epoch = data
+        elif record.hook == "on_eval":
+            for tag, value in eval_series(data.get("metrics") or {}, str(data.get("split", "val"))).items():
+                if math.isfinite(value) and (tag not in best or value > best[tag][0]):
+                    best[tag] = (value, int(data.get("epoch") or 0))
+        elif record.hook == "on_alert":
+            alerts.append(data)
+        elif record.hook == "on_run_end":
+            status = str(data.get("status"))
+    if status is None:
+        status = "running" if is_locked(folder / "journal.lock") else "crashed"
+    return {
+        "folder": str(folder), "id": folder.name, "name": start.get("name", ""), "status": status,
+        "seconds": last - first, "started": first, "epochs": start.get("epochs"), "counts": counts, "garbled": garbled,
+        "last_epoch": last_epoch, "last_step": last_step, "best": best, "alerts": alerts, "bytes": end,
+        "plugins": _cursors(folder, end),
+    }  # fmt: skip
+
+
+def _cursors(folder: Path, end: int) -> dict[str, dict[str, Any]]:
+    found = {}
+    for path in sorted((folder / CURSORS).glob("*.json")):
+        cursor = Cursor(folder, path.stem)
+        cursor.load()
+        found[path.stem] = {"seq": cursor.seq, "complete": cursor.offset >= end}
+    return found
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the summary."""
+    found = summarise(find(args.run, args.dir))
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    counts = found["counts"]
+    print(clean(f"{found['name']} {found['id']}: {found['status']}"))
+    if found["started"]:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["started"]))
+        print(f"started {when}, {found['seconds']:.0f} s, {found['folder']}")
+    planned = f" of {found['epochs']}" if found["epochs"] else ""
+    print(f"epochs {counts['on_epoch_end']}{planned}, steps {counts['on_batch_losses']}, "
+          f"evaluations {counts['on_eval']}, checkpoints {counts['on_checkpoint']}, alerts {counts['on_alert']}")  # fmt: skip
+    if found["garbled"]:
+        print(f"{found['garbled']} garbled lines were skipped")
+    _print_losses(found)
+    for tag, (value, epoch) in found["best"].items():
+        if (not tag.startswith("mAP_class") and tag.endswith(("_AP", "_AP50"))) or tag.startswith("eval"):
+            print(clean(f"best {tag} {value:.4f} (epoch {epoch})"))
+    for alert in found["alerts"][-5:]:
+        print(clean(f"{alert.get('level')}: {alert.get('title')} (step {alert.get('step')})"))
+    for name, state in found["plugins"].items():
+        print(f"{name}: {'complete' if state['complete'] else 'delivered up to record ' + str(state['seq'])}")
+    return 0
+
+
+def _print_losses(found: dict[str, Any]) -> None:
+    epoch, step = found["last_epoch"], found["last_step"]
+    if epoch:
+        print(f"last epoch {epoch.get('epoch')}:")
+        series = epoch_series(epoch.get("losses"), epoch.get("total"), epoch.get("val_loss"), epoch.get("lr"))
+        for tag, value in series.items():
+            print(clean(f"   {tag} {value:.6g}"))
+    elif step:
+        print(clean(f"last step {step.get('step')}: {step.get('losses')}"))
+
+
+def clean(text: str) -> str:
+    """``text`` without control characters, so that a name cannot steer the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)

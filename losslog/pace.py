@@ -1,0 +1,49 @@
+"""Background threads that leave the GIL to the training thread.
+
+Contract:
+
+- Threads are daemons: none can keep the process alive.
+- Work in the training process comes in pieces of about 100 us, each followed by a rest eight times as long, so that the
+  user's own ops wait for the GIL a ninth of the time at most, whatever backlog there is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+WORK: Final = 100e-6  # seconds of Python between rests
+REST: Final = 8  # rests are this many times as long as the work was
+
+
+def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
+    """A daemon thread: it must never keep the process alive."""
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+class Pace:
+    """Gives the GIL away: sleeps in proportion to the work done since the last rest.
+
+    ``time.sleep(0)`` is not enough: the thread takes the GIL back before a waiting one has woken.
+    """
+
+    def __init__(self, active: bool) -> None:
+        self.active = active
+        self._since = time.perf_counter()
+
+    def rest(self) -> None:
+        """Called between pieces of work."""
+        if not self.active:
+            return
+        worked = time.perf_counter() - self._since
+        if worked >= WORK:
+            time.sleep(min(worked * REST, 0.05))
+            self._since = time.perf_counter()
+
+    def fresh(self) -> None:
+        """Called after waiting for something else."""
+        self._since = time.perf_counter()

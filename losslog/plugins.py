@@ -1,0 +1,319 @@
+"""Finding plugins, making them, calling their hooks.
+
+`discover` and `select` run in the caller of `losslog.Run`, a `Caller` in its lane's thread. Contract:
+
+- Entry points are loaded one at a time and guarded: a broken plugin is named with its distribution and its error.
+- Under "auto" what cannot serve is skipped with its reason; what an explicit list names must work, or `PluginError`.
+- Blocked names (``LOSSLOG_DISABLE``) are never imported.
+- A `Caller` owns a pluggy manager with one plugin, so no plugin can stop or reorder another.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import pluggy
+
+from losslog import hookspecs
+from losslog.containment import attempt, one_line
+from losslog.errors import NotReady, PluginError
+from losslog.notices import warn
+
+GROUP: Final = "losslog.plugins"
+COMMON_OPTIONS: Final = ("batch_every",)  # taken by the lane, so that every plugin has them
+
+
+class Plugin:
+    """One plugin: where it comes from, whether it can serve, and the object once it is made.
+
+    Attributes:
+        name: the entry point's name, or the name it was registered under.
+        distribution: name and version of the package, or "" for an object of the user's script.
+        state: ``found``, ``ready``, ``off``, ``not ready``, ``broken`` or ``blocked``.
+        reason: why it is not ready.
+        options: its constructor's keyword arguments, and `COMMON_OPTIONS`.
+        object: the instance, once made.
+    """
+
+    def __init__(self, name: str, distribution: str = "", entry: importlib.metadata.EntryPoint | None = None) -> None:
+        self.name = name
+        self.distribution = distribution
+        self.state = "found"
+        self.reason = ""
+        self.options: dict[str, Any] = {}
+        self.object: Any = None
+        self._entry = entry
+        self._factory: Any = None
+
+    @classmethod
+    def of_object(cls, thing: Any, name: str | None = None) -> Plugin:
+        """A plugin that exists already: an instance or a module with hook implementations.
+
+        Raises:
+            TypeError: it implements no hook.
+        """
+        found = cls(name or name_of(thing))
+        if isinstance(thing, type):
+            raise TypeError(f"{thing.__name__} is a class: pass an instance, {thing.__name__}(...)")
+        if not implemented(thing):
+            raise TypeError(f"{found.name} implements no hook: mark its methods with @losslog.hookimpl")
+        found.object, found.state = thing, "ready"
+        return found
+
+    @property
+    def near(self) -> bool:
+        """Whether it must run in the training process: it says so, or holds what cannot travel."""
+        return self._entry is None or bool(getattr(self.object, "near", False)) or not _travels(self.options)
+
+    def load(self) -> Any:
+        """The class (or factory) behind the entry point; None and a reason where the import fails."""
+        if self._factory is None and self._entry is not None and self.state != "blocked":
+            self._factory, error = attempt(self._entry.load)
+            if error is not None:
+                self.state, self.reason = "broken", f"import failed: {one_line(error)}"
+        return self._factory
+
+    def make(self) -> BaseException | None:
+        """Make the object; on failure `state` and `reason` say why and the error is returned."""
+        if self.object is not None:
+            return None
+        factory = self.load()
+        if factory is None:
+            return PluginError(self.reason)
+        options = {key: value for key, value in self.options.items() if key not in COMMON_OPTIONS}
+        self.object, error = attempt(factory, **options)
+        if isinstance(error, NotReady):
+            self.state, self.reason = "not ready", str(error)
+        elif error is not None:
+            self.state, self.reason = "broken", one_line(error)
+        else:
+            self.state = "ready"
+        return error
+
+    def __repr__(self) -> str:
+        return f"<Plugin {self.name} ({self.distribution or 'object'}) {self.state}>"
+
+
+def _travels(options: Mapping[str, Any]) -> bool:
+    """Whether options survive the way to another process as JSON."""
+    _, error = attempt(json.dumps, options, allow_nan=True)
+    return error is None
+
+
+def name_of(thing: Any) -> str:
+    """The name an object goes by: a module's or function's own, else its class's."""
+    own = getattr(thing, "__name__", None)
+    return str(own if isinstance(own, str) else type(thing).__name__)
+
+
+def implemented(thing: Any) -> list[str]:
+    """The hooks an object implements."""
+    probe = pluggy.PluginManager(hookspecs.PROJECT)
+    names = (name for name in dir(thing) if not name.startswith("__"))
+    return [name for name in names if attempt(probe.parse_hookimpl_opts, thing, name)[0] is not None]
+
+
+def discover(disabled: Iterable[str] | None = None) -> dict[str, Plugin]:
+    """Every installed plugin by name, without importing any."""
+    blocked = set(_names(os.environ.get("LOSSLOG_DISABLE", "")) if disabled is None else disabled)
+    found: dict[str, Plugin] = {}
+    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda each: each.name):
+        dist = entry.dist
+        label = f"{dist.name} {dist.version}" if dist is not None else "unknown"
+        if entry.name in found:
+            if found[entry.name].distribution != label:
+                warn(
+                    "plugin %r is offered by %s and %s: the first is used",
+                    entry.name,
+                    found[entry.name].distribution,
+                    label,
+                )
+            continue
+        plugin = Plugin(entry.name, label, entry)
+        if entry.name in blocked:
+            plugin.state, plugin.reason = "blocked", "LOSSLOG_DISABLE names it"
+        found[entry.name] = plugin
+    return found
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def select(plugins: str | Sequence[Any] | None, options: Mapping[str, Mapping[str, Any]] | None = None) -> list[Plugin]:
+    """The plugins of a run, each made or with the reason why not.
+
+    Args:
+        plugins: "auto" (every installed plugin that is ready; ``LOSSLOG_PLUGINS`` replaces it), a list of names and
+            objects, a comma-separated string of names, or None for none.
+        options: constructor keyword arguments by plugin name.
+
+    Returns:
+        All plugins looked at; those with state ``ready`` serve.
+
+    Raises:
+        PluginError: one that was named in a list was not found, did not import, or did not accept its options.
+        TypeError: ``options`` or an element of ``plugins`` is of the wrong type.
+    """
+    chosen = _check_options(options)
+    installed = discover()
+    automatic = plugins == "auto"
+    if automatic and os.environ.get("LOSSLOG_PLUGINS") is not None:
+        wanted: list[Any] = list(_names(os.environ["LOSSLOG_PLUGINS"]))
+        automatic = wanted == ["auto"]
+    elif isinstance(plugins, str):
+        wanted = _names(plugins)
+    else:
+        wanted = list(plugins or ())
+    for name in chosen.keys() - installed.keys() - {name_of(each) for each in wanted if not isinstance(each, str)}:
+        warn("options are given for %r, but no such plugin is installed%s", name, _hint(name, installed))
+    if automatic:
+        return [_automatic(plugin, chosen.get(plugin.name)) for plugin in installed.values()]
+    return [_requested(each, installed, chosen) for each in dict.fromkeys(_hashable(wanted))]
+
+
+def _hashable(wanted: Sequence[Any]) -> Iterable[Any]:
+    seen: list[Any] = []
+    for each in wanted:
+        if not any(each is other or (isinstance(each, str) and each == other) for other in seen):
+            seen.append(each)
+            yield _Same(each)
+
+
+class _Same:
+    """Wraps an element so that unhashable plugin objects can be kept in order."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+
+def _check_options(options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(
+            f'options must be a dict by plugin name, e.g. {{"tensorboard": {{}}}}, got {type(options).__name__}'
+        )
+    for name, value in (options or {}).items():
+        if not isinstance(value, Mapping):
+            raise TypeError(f"options[{name!r}] must be a dict of that plugin's options, got {type(value).__name__}")
+        every = value.get("batch_every", 1)
+        if type(every) is not int or every < 1:
+            raise TypeError(f"options[{name!r}]['batch_every'] must be a whole number of steps >= 1, got {every!r}")
+    return {name: dict(value) for name, value in (options or {}).items()}
+
+
+def _automatic(plugin: Plugin, options: dict[str, Any] | None) -> Plugin:
+    if plugin.state == "blocked":
+        return plugin
+    factory = plugin.load()
+    if factory is None:
+        return plugin
+    variables = getattr(factory, "consent_variables", ())
+    if variables and not options and not any(os.environ.get(name) for name in variables):
+        plugin.state, plugin.reason = "off", f"set {' or '.join(variables)}, or name it in plugins="
+        return plugin
+    plugin.options = {**live_options(plugin), **(options or {})}
+    plugin.make()
+    return plugin
+
+
+def _requested(each: _Same, installed: Mapping[str, Plugin], options: Mapping[str, dict[str, Any]]) -> Plugin:
+    if not isinstance(each.thing, str):
+        plugin = Plugin.of_object(each.thing)
+        plugin.options = options.get(plugin.name, {})
+        return plugin
+    name = each.thing
+    if name not in installed:
+        raise PluginError(f"no plugin named {name!r} is installed{_hint(name, installed)}")
+    plugin = installed[name]
+    if plugin.state == "blocked":
+        return plugin
+    plugin.options = {**live_options(plugin), **options.get(name, {})}
+    error = plugin.make()
+    if error is not None:
+        raise PluginError(f"plugin {name!r} ({plugin.distribution}): {plugin.reason}") from error
+    return plugin
+
+
+def live_options(plugin: Plugin) -> dict[str, Any]:
+    """Defaults that a plugin reads off live objects of this process, e.g. the group of a run the user has open."""
+    ask = getattr(plugin.load(), "live_options", None)
+    if ask is None:
+        return {}
+    found, error = attempt(ask)
+    if error is not None:
+        warn("plugin %s: live_options failed: %s", plugin.name, one_line(error))
+    return dict(found or {})
+
+
+def _hint(name: str, installed: Iterable[str]) -> str:
+    names = ", ".join(sorted(installed)) or "none"
+    return f" (installed: {names}). Install it, e.g. pip install losslog-{name}"
+
+
+class Caller:
+    """Calls one plugin's hooks through pluggy.
+
+    Args:
+        name: the plugin's name.
+        thing: the plugin object.
+        specs: further hook specifications (`losslog.Run.add_hookspecs`).
+    """
+
+    def __init__(self, name: str, thing: Any, specs: Sequence[Any] = ()) -> None:
+        self.name = name
+        self.thing = thing
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        for namespace in (hookspecs, *specs):
+            self._manager.add_hookspecs(namespace)
+        self._manager.register(thing, name=name)
+        self._hooks = {
+            hook: getattr(self._manager.hook, hook)
+            for hook in implemented(thing)
+            if getattr(self._manager.hook, hook, None) is not None
+        }
+        self._arguments = {
+            hook: frozenset(name for impl in caller.get_hookimpls() for name in impl.argnames + impl.kwargnames)
+            for hook, caller in self._hooks.items()
+        }
+        known = set(hookspecs.HOOKS) | {name for namespace in specs for name in dir(namespace)}
+        self.unknown = sorted(set(self._hooks) - known)
+        self._trace = bool(os.environ.get("LOSSLOG_TRACE"))
+
+    def implements(self, hook: str) -> bool:
+        """Whether the plugin has this hook."""
+        return hook in self._hooks
+
+    def call(self, hook: str, data: Mapping[str, Any], run: Any, seq: int, time: float) -> Any:
+        """Call one hook; arguments the record does not carry are None.
+
+        Returns:
+            What the implementation returned, None where there is none.
+        """
+        caller = self._hooks.get(hook)
+        if caller is None:
+            return None
+        arguments: dict[str, Any] = dict.fromkeys(hookspecs.ARGUMENTS.get(hook, self._arguments[hook]))
+        arguments.update(data)
+        arguments["run"], arguments["seq"], arguments["time"] = run, seq, time
+        if self._trace:
+            sys.stderr.write(f"losslog trace: {self.name}.{hook} seq={seq} {dict(data)!r}\n")
+        results = caller(**arguments)
+        return results[0] if results else None
+
+
+def options_of(factory: Any) -> dict[str, Any]:
+    """A plugin's options and their defaults, from its constructor's signature."""
+    signature, error = attempt(inspect.signature, factory)
+    if signature is None or error is not None:
+        return {}
+    return {
+        name: None if parameter.default is parameter.empty else parameter.default
+        for name, parameter in signature.parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
