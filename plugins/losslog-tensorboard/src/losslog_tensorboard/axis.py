@@ -1,0 +1,223 @@
+"""One x axis of a run: one folder of event files, written in order and never twice.
+
+Runs on the plugin's lane; no thread of its own. Contract:
+
+- Events gather in memory; `Axis.flush` writes them with one call and returns when the operating system has them.
+- No tag goes back: a point at or before the last one of its tag is a redelivery (dropped) or late (dropped, said once).
+- What is there already is read from the folder's own files when the axis is opened, so a new process continues exactly.
+- A purge begins a new file that tells readers to forget the points from there on, as after a resume.
+- After an error the axis is ``broken``: forget it, with what it had gathered, and open another.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tensorboard.compat.proto.event_pb2 import Event
+
+from losslog_tensorboard import events, tfrecord
+from losslog_tensorboard.errors import EventsUnavailable
+
+logger: Final = logging.getLogger("losslog.tensorboard")
+MAX_BUFFER: Final = 256 * 1024  # bytes; about 1,000 steps of seven values
+
+
+class Axis:
+    """The event files of one folder.
+
+    Args:
+        folder: where the files are; made with the first event.
+        run_id: files of other runs in the folder are left alone and not read.
+        first: the lowest step a purge may reach; what describes the run stands before it.
+        resumed_at: when this run was resumed without saying from where, or None: then the first point after that time
+            which goes back is where.
+
+    Raises:
+        EventsUnavailable: the folder cannot be read.
+    """
+
+    def __init__(self, folder: Path, run_id: str, first: int, resumed_at: float | None) -> None:
+        self.folder = folder
+        self.broken = False
+        self._run_id = run_id
+        self._first = first
+        self._file: tfrecord.EventFile | None = None
+        self._begun = False
+        self._buffer = bytearray()
+        self._last: dict[str, tuple[int, float]] = {}
+        self._texts: dict[tuple[str, float, bytes], int] = {}
+        self._newest = 0.0
+        self._told: set[str] = set()
+        try:
+            for path in tfrecord.event_files(folder):
+                self._scan(path)
+        except OSError as error:
+            raise self._down("read", error) from error
+        self._resumed_at: float | None = None
+        self.resumed(resumed_at)
+
+    def resumed(self, at: float | None) -> None:
+        """The run continues since ``at``, from where its next point will tell; no news if there are points since."""
+        self._resumed_at = at if at is not None and at > self._newest else None
+
+    def add(self, time: float, step: int, series: Mapping[str, float]) -> None:
+        """Add the values of one step as one event.
+
+        Args:
+            time: seconds since the epoch.
+            step: the x value.
+            series: values by tag.
+
+        Raises:
+            EventsUnavailable: a purge or a full buffer had to write, and could not.
+        """
+        if self._resumed_at is not None and time >= self._resumed_at:
+            self._resumed_at = None
+            if any(step <= last for last, _ in self._last.values()):
+                self.purge(time, step)
+        last = self._last
+        stale = [tag for tag in series if tag in last and (step, time) <= last[tag]]
+        if stale:
+            series = self._without(stale, time, step, series)
+            if not series:
+                return
+        for tag in series:
+            last[tag] = (step, time)
+        if time > self._newest:
+            self._newest = time
+        self._append(time, events.scalars(time, step, series).SerializeToString())
+
+    def add_text(self, time: float, step: int, tag: str, markdown: str, *, once: bool = False) -> None:
+        """Add a text; a later one never stands at or before an earlier one, where a reader would lose one of them.
+
+        Args:
+            time: seconds since the epoch.
+            step: the x value.
+            tag: the name shown.
+            markdown: the text.
+            once: not if the same text is there already.
+
+        Raises:
+            EventsUnavailable: a full buffer had to be written, and could not.
+        """
+        body = markdown.encode("utf-8", "replace")
+        if (tag, time, body) in self._texts or (once and any((tag, body) == (key[0], key[2]) for key in self._texts)):
+            return
+        if not once:
+            step = max([step, *(at + 1 for key, at in self._texts.items() if key[0] == tag)])
+        self._texts[tag, time, body] = step
+        self._append(time, events.text(time, step, tag, markdown).SerializeToString())
+
+    def describe(self, time: float, run_id: str, config: Mapping[str, Any], *, layout: bool, hparams: bool) -> None:
+        """Add what the pages CUSTOM SCALARS and HPARAMS need to know of the run, unless it is there already."""
+        if layout:
+            self._add_once(time, events.layout(time))
+        if hparams:
+            self._add_once(time, events.hparams(time, run_id, config))
+
+    def finish(self, time: float) -> None:
+        """Say for the HPARAMS page that the run has finished; TensorBoard believes the first such event for ever."""
+        self._add_once(time, events.hparams_end(time))
+
+    def _add_once(self, time: float, event: Event) -> None:
+        tags = [value.tag for value in event.summary.value]
+        if all(tag in self._last for tag in tags):
+            return
+        self._last |= {tag: (event.step, 0.0) for tag in tags}
+        self._append(time, event.SerializeToString())
+
+    def purge(self, time: float, step: int) -> None:
+        """Readers forget the points at ``step`` and later; they may come again. Begins a new file.
+
+        Raises:
+            EventsUnavailable: what was gathered before could not be written.
+        """
+        step = max(step, self._first)
+        self.close()
+        self._forget(step)
+        self._resumed_at = None
+        self._append(time, events.purge(time, step).SerializeToString())
+
+    def flush(self, *, sync: bool = False) -> None:
+        """Write what was gathered; with ``sync`` also bring it to the disk itself.
+
+        Raises:
+            EventsUnavailable: it could not be written; the axis is broken.
+        """
+        try:
+            if self._buffer:
+                if self._file is None:
+                    self._file = tfrecord.EventFile(self.folder)
+                self._file.write(bytes(self._buffer))
+                self._buffer.clear()
+            if sync and self._file is not None:
+                self._file.sync()
+        except OSError as error:
+            raise self._down("write", error) from error
+
+    def close(self) -> None:
+        """Write what was gathered and end the file.
+
+        Raises:
+            EventsUnavailable: it could not be written.
+        """
+        self.flush()
+        self.drop()
+
+    def drop(self) -> None:
+        """End the file without writing what was gathered."""
+        self._buffer.clear()
+        self._begun = False
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _append(self, time: float, data: bytes) -> None:
+        if not self._begun:
+            self._buffer += tfrecord.frame(events.opening(time, self._run_id).SerializeToString())
+            self._begun = True
+        self._buffer += tfrecord.frame(data)
+        if len(self._buffer) > MAX_BUFFER:
+            self.flush()
+
+    def _without(self, stale: list[str], time: float, step: int, series: Mapping[str, float]) -> dict[str, float]:
+        for tag in stale:
+            if time > self._last[tag][1] and tag not in self._told:
+                self._told.add(tag)
+                logger.warning(
+                    "tensorboard: %s came for step %d after step %d: TensorBoard would lose the later points, so this "
+                    "one is left out (the journal has it)", tag, step, self._last[tag][0]
+                )  # fmt: skip
+        return {tag: value for tag, value in series.items() if tag not in stale}
+
+    def _scan(self, path: Path) -> None:
+        records = tfrecord.read(path)
+        opening = Event.FromString(next(records, b""))
+        if opening.source_metadata.writer != f"{events.WRITER} {self._run_id}":
+            return
+        for data in records:
+            event = Event.FromString(data)
+            if event.HasField("session_log"):
+                self._forget(event.step)
+            for value in event.summary.value:
+                if value.tag.endswith("/text_summary"):
+                    key = (value.tag.removesuffix("/text_summary"), event.wall_time, value.tensor.string_val[0])
+                    self._texts[key] = event.step
+                else:
+                    self._last[value.tag] = (event.step, event.wall_time)
+                    if value.HasField("simple_value"):
+                        self._newest = max(self._newest, event.wall_time)
+
+    def _forget(self, step: int) -> None:
+        self._last = {tag: (min(at, step - 1), time) for tag, (at, time) in self._last.items()}
+        self._texts = {key: at for key, at in self._texts.items() if at < step}
+
+    def _down(self, verb: str, error: OSError) -> EventsUnavailable:
+        self.broken = True
+        self.drop()
+        return EventsUnavailable(
+            error.errno, f"cannot {verb} TensorBoard events in {self.folder}: {error.strerror or error}"
+        )

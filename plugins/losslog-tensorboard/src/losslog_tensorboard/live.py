@@ -1,0 +1,96 @@
+"""An axis that writes to a SummaryWriter the user's program made.
+
+Runs on the plugin's lane in the training process. Contract:
+
+- Only the writer's public methods are used; it is flushed and never closed.
+- The same points as in event files of our own; no purge, since a writer that exists cannot begin a new file.
+- What was handed over is not handed over again when the lane redelivers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from losslog_tensorboard import events
+from losslog_tensorboard.errors import EventsUnavailable
+
+NEEDED: Final = ("add_scalar", "add_text", "flush")
+
+
+class LiveAxis:
+    """Points for a SummaryWriter of torch or tensorboardX.
+
+    Args:
+        writer: the user's.
+    """
+
+    broken = False
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        self._last: dict[str, tuple[float, int]] = {}
+
+    def resumed(self, at: float | None) -> None:
+        """Points are taken as they come."""
+
+    def add(self, time: float, step: int, series: Mapping[str, float]) -> None:
+        """Hand over the values of one step.
+
+        Raises:
+            EventsUnavailable: the writer's worker has died.
+        """
+        for tag, value in series.items():
+            if self._last.get(tag, (0.0, 0)) < (time, step):
+                self._call("add_scalar", tag, value, step, time)
+                self._last[tag] = (time, step)
+
+    def add_text(self, time: float, step: int, tag: str, markdown: str, *, once: bool = False) -> None:
+        """Hand over a text.
+
+        Raises:
+            EventsUnavailable: the writer's worker has died.
+        """
+        if self._last.get(tag, (0.0, 0)) < (time, step) and not (once and tag in self._last):
+            self._call("add_text", tag, markdown, step, time)
+            self._last[tag] = (time, step)
+
+    def describe(self, time: float, run_id: str, config: Mapping[str, Any], *, layout: bool, hparams: bool) -> None:
+        """Hand over the custom-scalars layout, where the writer takes one; its ``add_hparams`` would make another run.
+
+        Raises:
+            EventsUnavailable: the writer's worker has died.
+        """
+        if layout and hasattr(self._writer, "add_custom_scalars"):
+            charts = {
+                title: {name: ["Multiline", tags] for name, tags in group.items()}
+                for title, group in events.LAYOUT.items()
+            }
+            self._call("add_custom_scalars", charts)
+
+    def finish(self, time: float) -> None:
+        """Nothing: what the HPARAMS page shows is the user's here."""
+
+    def purge(self, time: float, step: int) -> None:
+        """Not possible here: the writer was made with its own ``purge_step``, or without."""
+
+    def flush(self, *, sync: bool = False) -> None:
+        """Ask the writer to write what it has queued.
+
+        Raises:
+            EventsUnavailable: the writer's worker has died.
+        """
+        self._call("flush")
+
+    def close(self) -> None:
+        """Flush; the writer stays the user's."""
+        self.flush()
+
+    def drop(self) -> None:
+        """Nothing is gathered here."""
+
+    def _call(self, method: str, *args: Any) -> None:
+        try:
+            getattr(self._writer, method)(*args)
+        except OSError as error:
+            raise EventsUnavailable(error.errno, f"the SummaryWriter given as writer= failed: {error}") from error
