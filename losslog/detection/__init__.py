@@ -6,6 +6,7 @@ from losslog.detection.evaluation import CocoEvaluator, summarize
 from losslog.detection.groups import get_parameter_groups
 from losslog.detection.models import BACKBONES, build_maskrcnn
 from losslog.detection.shapes import write_shapes
+from losslog.detection.stall import stall_mask_branch
 from losslog.engine.validation import validation_losses
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "build_maskrcnn",
     "collate",
     "get_parameter_groups",
+    "stall_mask_branch",
     "summarize",
     "validation_losses",
     "write_shapes",

@@ -123,7 +123,7 @@ def _tiny(num_classes: int, options: dict[str, Any]) -> MaskRCNN:
     body = TinyBackbone()
     sizes = tuple((size,) for size in body.anchor_sizes)
     lighter = {
-        "rpn_anchor_generator": AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
+        "rpn_anchor_generator": AnchorGenerator(sizes, ((1.0,),) * len(sizes)),  # square only: a third of the work
         "rpn_batch_size_per_image": 64,
         "rpn_pre_nms_top_n_train": 150,
         "rpn_pre_nms_top_n_test": 100,

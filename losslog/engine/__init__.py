@@ -13,9 +13,11 @@ from losslog.engine.epoch import Progress, train_one_epoch
 from losslog.engine.fit import FitResult, fit
 from losslog.engine.optimization import MixedPrecision, Warmup, learning_rates
 from losslog.engine.rng import preserved_rng, rng_state, set_rng_state
+from losslog.engine.schedules import SCHEDULES, make_scheduler, schedule_factor
 from losslog.engine.validation import Evaluator, evaluate, evaluator_of, untouched, validation_losses
 
 __all__ = [
+    "SCHEDULES",
     "CheckpointError",
     "Evaluator",
     "FitResult",
@@ -30,11 +32,13 @@ __all__ = [
     "find_checkpoint",
     "fit",
     "learning_rates",
+    "make_scheduler",
     "preserved_rng",
     "read_checkpoint",
     "restore_checkpoint",
     "rng_state",
     "save_checkpoint",
+    "schedule_factor",
     "set_rng_state",
     "to_device",
     "total_of",

@@ -1,0 +1,137 @@
+"""``losslog demo``: a small Mask R-CNN learns shapes from scratch, in about two minutes on two CPU cores.
+
+Contract:
+
+- Needs no data, no network and no accelerator; the same seed gives the same images and starting weights.
+- Figures are printed by the console plugin, epoch by epoch; the last ones are those of the final model on the held-out
+  images. This module only says where to look afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from losslog.cli.train import UsageError, count, guarded, plugin_options, positive_int, stall_halfway
+
+if TYPE_CHECKING:
+    from losslog.engine import FitResult
+
+# Tried on seeds 0 to 5; see docs for the figures.
+EPOCHS: Final = 10
+STEPS_PER_EPOCH: Final = 60
+BATCH_SIZE: Final = 4
+LEARNING_RATE: Final = 3e-3
+WEIGHT_DECAY: Final = 1e-4
+CLIP_NORM: Final = 5.0
+MOST_THREADS: Final = 4  # the layers are small: more threads wait for each other more than they work
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Adds the command to an argparse subparsers object; sets ``main`` as its ``command``."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "demo",
+        help="train a small Mask R-CNN on made-up shapes",
+        description="Makes a data set of coloured shapes, trains a small Mask R-CNN on it from scratch and logs it to "
+        "every plugin that is ready. About two minutes on two CPU cores.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--dir", default="runs", metavar="PATH", help="where runs lie: PATH/NAME/RUN")
+    parser.add_argument("--name", default="demo", help="name of the run")
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="of images, weights and order")
+    parser.add_argument("--epochs", type=positive_int, default=EPOCHS, metavar="N", help="number of epochs")
+    parser.add_argument("--steps-per-epoch", type=positive_int, default=STEPS_PER_EPOCH, metavar="N", help="steps")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
+    parser.add_argument("--plugins", metavar="A,B", help="only these plugins; unset: all that are ready")
+    parser.add_argument("-o", "--option", action="append", default=[], metavar="PLUGIN.KEY=VALUE", help="plugin option")
+    parser.add_argument("--stall", action="store_true", help="freeze and detach the mask branch halfway, as a lesson")
+    parser.set_defaults(command=main)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
+    return guarded("demo", lambda: demo(args))
+
+
+def demo(args: argparse.Namespace) -> FitResult:
+    """Trains as the arguments say, and says where to look.
+
+    Raises:
+        UsageError: an argument that cannot be followed.
+        LosslogError: plugins that cannot be used.
+    """
+    from losslog.cli.train import pick_device
+
+    device = pick_device(args.device)
+    options = plugin_options(args.option)
+
+    import torch
+
+    import losslog
+    from losslog import engine
+    from losslog.detection import CocoDataset, HorizontalFlip, build_maskrcnn, collate, write_shapes
+
+    torch.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+    torch.manual_seed(args.seed)
+    try:
+        folder = write_shapes(Path(args.dir) / f"{args.name}-shapes", seed=args.seed)
+    except OSError as error:
+        raise UsageError(f"--dir {args.dir}: cannot write there: {error.strerror or error}") from error
+    train_set = CocoDataset(folder / "images", folder / "annotations_train.json", transform=HorizontalFlip())
+    val_set = CocoDataset(folder / "images", folder / "annotations_val.json", categories=train_set.categories)
+    train_loader = torch.utils.data.DataLoader(train_set, BATCH_SIZE, shuffle=True, drop_last=True, collate_fn=collate)
+    val_loader = torch.utils.data.DataLoader(val_set, 2 * BATCH_SIZE, collate_fn=collate)
+    model = build_maskrcnn(train_set.categories.num_classes, "tiny").to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    scheduler = engine.make_scheduler(optimizer, "onecycle", args.epochs * args.steps_per_epoch)
+    config = {
+        "model": "maskrcnn tiny",
+        "classes": list(train_set.categories.names.values()),
+        "images": len(train_set),
+        "batch_size": BATCH_SIZE,
+        "optimizer": "AdamW",
+        "schedule": "onecycle",
+        "lr": LEARNING_RATE,
+        "seed": args.seed,
+        "stall": args.stall,
+    }
+    with losslog.Run(
+        args.name,
+        args.dir,
+        config=config,
+        plugins=args.plugins.split(",") if args.plugins else "auto",
+        options=options,
+        epochs=args.epochs,
+        steps_per_epoch=args.steps_per_epoch,
+    ) as run:
+        result = engine.fit(
+            model,
+            optimizer,
+            train_loader,
+            epochs=args.epochs,
+            device=device,
+            run=run,
+            val_loader=val_loader,
+            scheduler=scheduler,
+            scheduler_every="step",
+            clip_norm=CLIP_NORM,
+            steps_per_epoch=args.steps_per_epoch,
+            before_epoch=stall_halfway(model, args.epochs) if args.stall else None,
+        )
+    print("\n".join(["", "Where to look:", *where_to_look(run.dir)]))
+    return result
+
+
+def where_to_look(folder: Path) -> list[str]:
+    """Returns a line for each thing a run left behind."""
+    try:
+        shown = folder.relative_to(Path.cwd())
+    except ValueError:
+        shown = folder
+    lines = [f"  every record        {shown}/journal.jsonl", f"  a summary           losslog show {shown}"]
+    if (folder / "tensorboard").is_dir():
+        lines.append(f"  curves              tensorboard --logdir {shown}/tensorboard")
+    lines.append(f"  the trained model   {shown}/checkpoints/")
+    return lines

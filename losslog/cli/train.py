@@ -1,0 +1,345 @@
+"""``losslog train``: trains a Mask R-CNN on COCO-format data and logs it. Runs on the main thread.
+
+Contract:
+
+- Everything wrong with the arguments or the data is one line on stderr and exit code 2, before a run is begun.
+- torch is imported when the command runs, not when the command line is read.
+- Ctrl-C: the run ends with the status "stopped" and the exit code is 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from losslog.errors import LosslogError
+from losslog.folders import find
+
+if TYPE_CHECKING:
+    import torch
+
+    from losslog.detection import CocoDataset
+    from losslog.engine import FitResult
+
+BACKBONES: Final = ("resnet50", "resnet18", "tiny")  # losslog.detection.BACKBONES, known here without importing torch
+SCHEDULES: Final = ("step", "cosine", "onecycle", "constant")
+_NEEDED: Final = ("torch", "torchvision", "pycocotools")
+
+
+class UsageError(Exception):
+    """Something the user can put right; its text is shown as one line."""
+
+
+def positive_int(text: str) -> int:
+    """An argument that counts from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def count(text: str) -> int:
+    """An argument that counts from 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def positive(text: str) -> float:
+    """An argument that is a positive number."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """An argument that is a number from 0 on."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
+
+
+for _type, _name in ((positive_int, "whole number"), (count, "whole number"), (positive, "number")):
+    _type.__name__ = _name  # argparse says "invalid <name> value"
+not_negative.__name__ = "number"
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Adds the command to an argparse subparsers object; sets ``main`` as its ``command``."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "train",
+        help="train a Mask R-CNN on COCO-format data",
+        description="Trains torchvision's Mask R-CNN on COCO-format data: validation losses, evaluation and a "
+        "checkpoint in every epoch, every loss logged to every plugin that is ready.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", required=True, metavar="DIR", help="folder with the images and annotation files")
+    data.add_argument("--images", default="images", metavar="PATH", help="image folder, relative to DIR")
+    data.add_argument("--train-annotations", default="annotations_train.json", metavar="PATH", help="relative to DIR")
+    data.add_argument("--val-annotations", default="annotations_val.json", metavar="PATH", help="relative to DIR")
+    data.add_argument("--val-images", metavar="PATH", help="validation images, if in another folder than --images")
+    data.add_argument("--workers", type=count, metavar="N", help="loader processes; unset: 4 with CUDA, else 0")
+    data.add_argument("--no-flip", action="store_true", help="do not mirror half of the training images")
+    model = parser.add_argument_group("model")
+    model.add_argument("--backbone", choices=BACKBONES, default="resnet50", help="tiny and resnet18 suit a CPU")
+    model.add_argument("--image-size", type=positive_int, metavar="PX", help="shorter side; unset: 800, 320 or 128")
+    model.add_argument(
+        "--weights", metavar="WHAT", help="imagenet or coco (these download), or a state dict; unset: random"
+    )
+    model.add_argument("--device", choices=("cpu", "cuda"), help="unset: cuda if there is one")
+    model.add_argument("--amp", action="store_true", help="mixed precision: float16 on CUDA, bfloat16 on the CPU")
+    steps = parser.add_argument_group("optimization")
+    steps.add_argument("--epochs", type=positive_int, default=20, metavar="N", help="number of epochs")
+    steps.add_argument("--batch-size", type=positive_int, default=2, metavar="N", help="images per forward pass")
+    steps.add_argument("--accumulate", type=positive_int, default=1, metavar="N", help="forward passes per step")
+    steps.add_argument("--steps-per-epoch", type=positive_int, metavar="N", help="unset: one pass over the images")
+    steps.add_argument("--lr", type=positive, default=5e-3, metavar="X", help="learning rate of backbone and RPN")
+    steps.add_argument("--head-lr-multiplier", type=positive, default=10.0, metavar="X", help="for the heads' rate")
+    steps.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd", help="AdamW wants a lower --lr")
+    steps.add_argument("--weight-decay", type=not_negative, default=1e-4, metavar="X", help="weight decay")
+    steps.add_argument("--schedule", choices=SCHEDULES, default="step", help="step: a tenth at 2/3 and 8/9 of the run")
+    steps.add_argument("--warmup-steps", type=count, metavar="N", help="unset: one epoch (onecycle: 0)")
+    steps.add_argument("--clip-norm", type=not_negative, default=10.0, metavar="X", help="of the gradient; 0: none")
+    steps.add_argument("--seed", type=count, default=0, metavar="N", help="of weights, order and sampling")
+    steps.add_argument("--stall", action="store_true", help="freeze and detach the mask branch halfway, as a lesson")
+    logs = parser.add_argument_group("logging")
+    logs.add_argument("--name", default="maskrcnn", help="name of the run")
+    logs.add_argument("--dir", default="runs", metavar="PATH", help="where runs lie: PATH/NAME/RUN")
+    logs.add_argument("--plugins", metavar="A,B", help="only these plugins; unset: all that are ready")
+    logs.add_argument("-o", "--option", action="append", default=[], metavar="PLUGIN.KEY=VALUE", help="plugin option")
+    logs.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, its id or latest")
+    logs.add_argument("--no-validation", action="store_true", help="no validation losses")
+    logs.add_argument("--evaluate-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
+    logs.add_argument("--checkpoint-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
+    parser.set_defaults(command=main)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
+    return guarded("train", lambda: train(args))
+
+
+def guarded(command: str, action: Callable[[], object]) -> int:
+    """Runs an action; what the user can put right becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    try:
+        need_torch()
+        action()
+    except KeyboardInterrupt:
+        print(f"losslog {command}: stopped", file=sys.stderr)
+        return 130
+    except (UsageError, LosslogError) as error:
+        print(f"losslog {command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def need_torch() -> None:
+    """Checks that the packages behind the engine can be imported.
+
+    Raises:
+        UsageError: names what is missing and how to install it.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"{' and '.join(missing)} not installed; training needs torch, torchvision and pycocotools: "
+            "pip install 'losslog[detection]' (from a checkout: pip install '.[detection]')"
+        )
+
+
+def train(args: argparse.Namespace) -> FitResult:
+    """Trains as the arguments say.
+
+    Raises:
+        UsageError: an argument that cannot be followed.
+        LosslogError: data, checkpoint or plugins that cannot be used.
+    """
+    device = pick_device(args.device)
+    resumed = _read_resume(args)
+    train_set, val_set = open_data(args)
+
+    import torch
+
+    import losslog
+    from losslog import engine
+    from losslog.detection import build_maskrcnn, collate, get_parameter_groups
+
+    torch.manual_seed(args.seed)
+    try:
+        model = build_maskrcnn(
+            train_set.categories.num_classes, args.backbone, image_size=args.image_size, weights=args.weights
+        ).to(device)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UsageError(f"--weights {args.weights}: {error}") from error
+    workers = args.workers if args.workers is not None else (4 if device.type == "cuda" else 0)
+    loading: dict[str, Any] = {"collate_fn": collate, "num_workers": workers, "pin_memory": device.type == "cuda"}
+    train_loader = torch.utils.data.DataLoader(train_set, args.batch_size, shuffle=True, **loading)
+    val_loader = torch.utils.data.DataLoader(val_set, args.batch_size, **loading)
+    steps = args.steps_per_epoch or -(-len(train_loader) // args.accumulate)
+    optimizer = make_optimizer(args, get_parameter_groups(model, args.lr, args.head_lr_multiplier))
+    scheduler = engine.make_scheduler(optimizer, args.schedule, args.epochs * steps)
+    warmup = 0 if args.schedule == "onecycle" else min(1000, steps)
+    config = {key: value for key, value in vars(args).items() if key != "command" and not callable(value)}
+    with losslog.Run(
+        args.name,
+        args.dir,
+        config={**config, "classes": list(train_set.categories.names.values()), "images": len(train_set)},
+        plugins=args.plugins.split(",") if args.plugins else "auto",
+        options=plugin_options(args.option),
+        epochs=args.epochs,
+        steps_per_epoch=steps,
+        **resumed.run,
+    ) as run:
+        result = engine.fit(
+            model,
+            optimizer,
+            train_loader,
+            epochs=args.epochs,
+            device=device,
+            run=run,
+            val_loader=val_loader,
+            scheduler=scheduler,
+            scheduler_every="step",
+            amp=args.amp,
+            accumulate=args.accumulate,
+            clip_norm=args.clip_norm or None,
+            warmup_steps=warmup if args.warmup_steps is None else args.warmup_steps,
+            steps_per_epoch=args.steps_per_epoch,
+            validation=not args.no_validation,
+            evaluate_every=args.evaluate_every,
+            checkpoint_every=args.checkpoint_every,
+            resume=resumed.checkpoint,
+            before_epoch=stall_halfway(model, args.epochs) if args.stall else None,
+        )
+    return result
+
+
+class _Resumed(NamedTuple):
+    run: dict[str, Any]
+    checkpoint: dict[str, Any] | None
+
+
+def _read_resume(args: argparse.Namespace) -> _Resumed:
+    """Reads the checkpoint that ``--resume`` means, before a run is touched."""
+    if args.resume is None:
+        return _Resumed({}, None)
+    from losslog.engine import find_checkpoint, read_checkpoint
+
+    folder = find(args.resume, args.dir)
+    content = read_checkpoint(find_checkpoint(folder))
+    epoch, step = content["epoch"], content["step"]
+    if epoch >= args.epochs:
+        raise UsageError(f"--resume {args.resume}: all {epoch} epochs are done; ask for more with --epochs")
+    return _Resumed({"resume": folder, "resume_epoch": epoch, "resume_step": step - 1}, content)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Returns the device asked for, or the best there is.
+
+    Raises:
+        UsageError: CUDA was asked for and is not there.
+    """
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu")
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def open_data(args: argparse.Namespace) -> tuple[CocoDataset, CocoDataset]:
+    """Opens training and validation data.
+
+    Raises:
+        UsageError: names the option, the file and the fix.
+    """
+    from losslog.detection import CocoDataset, DataError, HorizontalFlip
+
+    root = Path(args.data)
+    if not root.is_dir():
+        raise UsageError(f"--data {root}: no such folder")
+    images, val_images = root / args.images, root / (args.val_images or args.images)
+    for option, path in (("--images", images), ("--val-images", val_images)):
+        if not path.is_dir():
+            raise UsageError(f"no image folder {path}; say where the images are with {option}")
+    paths = {"--train-annotations": root / args.train_annotations, "--val-annotations": root / args.val_annotations}
+    for option, path in paths.items():
+        if not path.is_file():
+            raise UsageError(f"no annotation file {path}; say where it is with {option}")
+    sets: list[CocoDataset] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for (option, path), folder in zip(paths.items(), (images, val_images), strict=True):
+            first = not sets
+            try:
+                sets.append(
+                    CocoDataset(
+                        folder,
+                        path,
+                        categories=None if first else sets[0].categories,
+                        transform=HorizontalFlip() if first and not args.no_flip else None,
+                    )
+                )
+            except DataError as error:
+                raise UsageError(f"{option}: {error}") from error
+    for warning in caught:
+        print(f"losslog train: {warning.message}", file=sys.stderr)
+    if not sets[0].categories.names:
+        raise UsageError(f"--train-annotations: {paths['--train-annotations']} defines no categories")
+    if not sets[0].masks:
+        raise UsageError(f"--train-annotations: {paths['--train-annotations']} has no segmentations to train masks on")
+    return sets[0], sets[1]
+
+
+def make_optimizer(args: argparse.Namespace, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Makes the optimizer over named parameter groups."""
+    import torch
+
+    if args.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=args.lr, weight_decay=args.weight_decay)
+    return torch.optim.SGD(groups, lr=args.lr, momentum=0.9, weight_decay=args.weight_decay)
+
+
+def plugin_options(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Turns ``plugin.key=value`` arguments into the options of `losslog.Run`; values are JSON or else text.
+
+    Raises:
+        UsageError: an argument of another form.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        plugin, dot, key = name.partition(".")
+        if not (equals and dot and plugin and key):
+            raise UsageError(f"-o {pair}: an option looks like mlflow.tracking_uri=http://localhost:5000")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options.setdefault(plugin, {})[key] = value
+    return options
+
+
+def stall_halfway(model: Any, epochs: int) -> Callable[[int], None]:
+    """Returns what `losslog.engine.fit` calls before each epoch: stalls the mask branch in the second half, once."""
+    from losslog.detection import stall_mask_branch
+
+    stalled = False
+
+    def before_epoch(epoch: int) -> None:
+        nonlocal stalled
+        if epoch > epochs // 2 and not stalled:
+            stall_mask_branch(model)
+            stalled = True
+
+    return before_epoch
