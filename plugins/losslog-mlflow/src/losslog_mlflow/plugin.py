@@ -1,0 +1,291 @@
+"""The MLflow plugin: records become metrics, sent many at once.
+
+Runs on a lane of the follower process. Contract:
+
+- Hooks only gather; `MlflowPlugin.on_flush` talks to the store. What it could not send it forgets: the lane delivers
+  it again.
+- Every point carries its record's own time, so that sending it twice adds nothing.
+- Only ``MlflowClient`` is used: the user's own active run is not touched.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from losslog import NotReady, batch_series, epoch_series, eval_series, hookimpl
+from losslog_mlflow.names import clean
+from losslog_mlflow.runs import LONGEST_TAG, RUN_ID, experiment_id, find_or_create, new_params, origin_tags
+from losslog_mlflow.store import already_exists, connect, hide_login, reaching, sqlite_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+AT_ONCE: Final = 1000  # metrics a server takes in one call
+STATUS: Final = {"finished": "FINISHED", "stopped": "KILLED"}  # any other is FAILED
+
+logger = logging.getLogger("losslog")
+
+
+class MlflowPlugin:
+    """Every series of a run in MLflow.
+
+    Args:
+        tracking_uri: the store. None: ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` beside the run folder.
+        experiment: its name. None: ``MLFLOW_EXPERIMENT_NAME``, else the run's name.
+        experiment_id: its id; ``experiment`` goes before it. None: ``MLFLOW_EXPERIMENT_ID``.
+        run_name: display name. None: the run's id.
+        run_id: log into this existing run, which is yours: it is not ended.
+        parent_run_id: the run becomes a child of this one.
+        tags: more tags.
+        checkpoints: upload checkpoints as artifacts.
+        register: name of a registered model; every checkpoint becomes a version of it. Implies ``checkpoints``.
+
+    Raises:
+        NotReady: mlflow is not installed.
+        TypeError, ValueError: a wrong option.
+    """
+
+    consent_variables = ("MLFLOW_TRACKING_URI",)
+    flush_every = 1.5
+
+    def __init__(
+        self,
+        *,
+        tracking_uri: str | None = None,
+        experiment: str | None = None,
+        experiment_id: str | int | None = None,
+        run_name: str | None = None,
+        run_id: str | None = None,
+        parent_run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        checkpoints: bool = False,
+        register: str | None = None,
+    ) -> None:
+        spec = importlib.util.find_spec("mlflow")
+        if spec is None or spec.origin is None:
+            raise NotReady("mlflow is not installed: pip install mlflow")
+        if tracking_uri is not None and "://" not in tracking_uri and not tracking_uri.startswith("databricks"):
+            raise ValueError(
+                f"mlflow option tracking_uri={tracking_uri!r}: use http://host:port or sqlite:////path/to/mlflow.db"
+            )
+        if tags is not None and not isinstance(tags, Mapping):
+            raise TypeError(f"mlflow option tags={tags!r}: pass a dict of strings")
+        self._uri = tracking_uri
+        self._experiment = experiment
+        self._experiment_id = None if experiment_id is None else str(experiment_id)
+        self._run_name, self._given_run, self._parent = run_name, run_id, parent_run_id
+        self._tags = {str(name): str(value) for name, value in (tags or {}).items()}
+        self._checkpoints, self._model = checkpoints or register is not None, register
+        self._start: dict[str, Any] | None = None
+        self._started = False
+        self._client: MlflowClient | None = None
+        self._run_id = ""
+        self._running = False
+        self._end: tuple[str, int] | None = None
+        self._ended = False
+        self._said: set[str] = set()
+        self._forget()
+
+    @staticmethod
+    def live_options() -> dict[str, Any]:
+        """Options from the user's active fluent run in this process: ours becomes its child. Never imports mlflow."""
+        mlflow: Any = sys.modules.get("mlflow")
+        active = mlflow.active_run() if mlflow is not None else None
+        if active is None:
+            return {}
+        return {
+            "tracking_uri": hide_login(mlflow.get_tracking_uri()),
+            "experiment_id": active.info.experiment_id,
+            "parent_run_id": active.info.run_id,
+        }
+
+    @hookimpl
+    def on_run_start(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        epochs: int | None,
+        steps_per_epoch: int | None,
+        resumed: bool,
+        run: Any,
+        time: float,
+    ) -> None:
+        """Remember what the run is; the store is asked at the next flush."""
+        planned = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
+        config = {key: value for key, value in planned.items() if value is not None} | dict(config or {})
+        self._start = {"name": name, "config": config, "resumed": resumed, "run": run, "time": time}
+        self._started, self._end, self._ended = False, None, False
+
+    @hookimpl
+    def on_batch_losses(self, step: int, losses: Any, total: Any, lr: Any, time: float) -> None:
+        """Points at the step."""
+        self._add(batch_series(losses, total, lr), step, time)
+
+    @hookimpl
+    def on_eval(self, epoch: int, split: str, metrics: Mapping[str, Any], time: float) -> None:
+        """Points at the epoch."""
+        self._add(eval_series(metrics, split), epoch, time)
+
+    @hookimpl
+    def on_metrics(self, step: int | None, epoch: int | None, metrics: Mapping[str, float], time: float) -> None:
+        """Points at the step or the epoch, as given."""
+        self._add(metrics, epoch if step is None else step, time)
+
+    @hookimpl
+    def on_epoch_end(self, epoch: int, losses: Any, total: Any, val_loss: Any, lr: Any, time: float) -> None:
+        """Points at the epoch."""
+        self._add(epoch_series(losses, total, val_loss, lr), epoch, time)
+
+    @hookimpl
+    def on_checkpoint(self, path: str, run: Any) -> None:
+        """An artifact, where asked for."""
+        if self._checkpoints:
+            self._files.append(Path(run.dir) / path)
+
+    @hookimpl
+    def on_alert(self, level: str, title: str, text: str, epoch: int | None, key: str) -> None:
+        """A tag: MLflow has no alerts."""
+        place = "" if epoch is None else f" (epoch {epoch})"
+        self._note(f"losslog.alert.{key}", f"{level}: {title}{place}\n{text}".rstrip())
+
+    @hookimpl
+    def on_run_end(self, status: str, error: str | None, time: float) -> None:
+        """The run's status, after everything else was sent."""
+        self._end, self._ended = (STATUS.get(status, "FAILED"), int(time * 1000)), False
+        self._note("losslog.status", status)
+        if error:
+            self._note("losslog.error", error)
+
+    @hookimpl
+    def on_flush(self) -> None:
+        """Send what was gathered."""
+        points, tags, files = self._points, self._noted, self._files
+        self._forget()
+        if self._start is None:
+            return
+        client = self._connected(self._start["run"])
+        with reaching(self._shown):
+            if not self._started:
+                self._begin(client, self._start)
+            if (points or files) and not self._running and self._end is None and not self._given_run:
+                client.update_run(self._run_id, status="RUNNING")
+                self._running = True
+            self._send(client, points, tags)
+            for file in files:
+                self._upload(client, file)
+            if self._end is not None and not self._ended and not self._given_run:
+                client.set_terminated(self._run_id, *self._end)
+                self._running = False
+            self._ended = self._end is not None
+
+    def _forget(self) -> None:
+        """Nothing gathered."""
+        self._points: list[tuple[str, float, int, int]] = []
+        self._noted: dict[str, str] = {}
+        self._files: list[Path] = []
+
+    def _add(self, series: Mapping[str, float], x: int | None, time: float) -> None:
+        stamp, step = int(time * 1000), int(x or 0)
+        for tag, given in series.items():
+            name, value = self._name(tag), float(given)
+            if math.isinf(value):  # MLflow would show 1.8e308
+                self._note(f"losslog.infinite.{name}", f"{value} at step {step}, stored as NaN")
+                value = math.nan
+            self._points.append((name, value, stamp, step))
+
+    def _name(self, tag: str) -> str:
+        name = clean(tag)
+        if name != tag:
+            self._note(f"losslog.renamed.{name}", tag)
+            if name not in self._said:
+                self._said.add(name)
+                logger.info("mlflow: %r is not a name that MLflow takes; the series is %r there", tag, name)
+        return name
+
+    def _note(self, tag: str, text: str) -> None:
+        self._noted[clean(tag)] = text[:LONGEST_TAG]
+
+    def _connected(self, run: Any) -> MlflowClient:
+        if self._client is None:
+            uri = self._uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(_own_store(run))
+            self._client = connect(uri)
+            self._shown = hide_login(uri)
+        return self._client
+
+    def _begin(self, client: MlflowClient, start: Mapping[str, Any]) -> None:
+        """Find or make the run, and write what is new in its config."""
+        run = start["run"]
+        if self._given_run:
+            found = client.get_run(self._given_run)
+            extra = {RUN_ID: run.id}
+        else:
+            tags = origin_tags() | self._tags | {RUN_ID: run.id}
+            if self._parent:
+                tags["mlflow.parentRunId"] = self._parent
+            experiment = self._experiment_of(client, start)
+            found = find_or_create(client, experiment, tags, self._run_name or run.id, start["time"])
+            extra = {}
+        if start["resumed"]:
+            extra["losslog.resumed"] = "true"
+        self._run_id = found.info.run_id
+        self._running = found.info.status == "RUNNING"
+        params, changed = new_params(start["config"], found.data.params)
+        self._send(client, [], extra | changed, params)
+        if not self._started and self._run_id not in self._said:
+            self._said.add(self._run_id)
+            logger.info("mlflow: run %s at %s", self._run_id, self._shown)
+        self._started = True
+
+    def _experiment_of(self, client: MlflowClient, start: Mapping[str, Any]) -> str:
+        by_id = self._experiment_id or os.environ.get("MLFLOW_EXPERIMENT_ID")
+        if by_id and not self._experiment:
+            return by_id
+        name = self._experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or start["name"] or "losslog"
+        own = _own_store(start["run"])
+        artifacts = own.with_name("mlartifacts") if self._shown == f"sqlite:///{own.as_posix()}" else None
+        return experiment_id(client, name, artifacts)
+
+    def _send(
+        self,
+        client: MlflowClient,
+        points: list[tuple[str, float, int, int]],
+        tags: Mapping[str, str],
+        params: Mapping[str, str] | None = None,
+    ) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        written = [RunTag(name, text) for name, text in tags.items()]
+        given = [Param(name, text) for name, text in (params or {}).items()]
+        if written or given:
+            client.log_batch(self._run_id, tags=written, params=given, synchronous=True)
+        for first in range(0, len(points), AT_ONCE):
+            metrics = [Metric(*point) for point in points[first : first + AT_ONCE]]
+            client.log_batch(self._run_id, metrics=metrics, synchronous=True)
+
+    def _upload(self, client: MlflowClient, file: Path) -> None:
+        client.log_artifact(self._run_id, str(file), "checkpoints")
+        if self._model is None:
+            return
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.create_registered_model(self._model)
+        except MlflowException as error:
+            if not already_exists(error):
+                raise
+        source = f"{client.get_run(self._run_id).info.artifact_uri}/checkpoints/{file.name}"
+        versions = client.search_model_versions(f"run_id = '{self._run_id}'")
+        if all(version.source != source for version in versions):
+            client.create_model_version(self._model, source, self._run_id)
+
+
+def _own_store(run: Any) -> Path:
+    """The sqlite file beside the run folder."""
+    return Path(run.dir).absolute().parent / "mlflow.db"

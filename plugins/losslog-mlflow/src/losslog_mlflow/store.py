@@ -1,0 +1,120 @@
+"""The way to a tracking store: its address, the client, and what an error from it means.
+
+Runs on the plugin's lane. Contract:
+
+- No password is ever part of an address that is kept or shown: it goes to the environment, where mlflow looks for it.
+- A call gives up within seconds and is not retried by mlflow: the lane does that, with the record's own time stamps.
+- "Away" (no connection, time-out, 401, 403, 408, 429, 5xx) becomes `BackendUnavailable`; anything else stays itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from losslog import BackendUnavailable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+REDACTED: Final = "[redacted]"
+TIMEOUT_SECONDS: Final = "10"
+_USERINFO: Final = re.compile(r"://[^/@\s]*@")
+_AWAY: Final = frozenset({401, 403, 408, 425, 429, 499})
+
+
+def prepare() -> None:
+    """Environment that mlflow reads at its calls, set before it is imported."""
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # at its default a refused connection blocks for 246 s
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT_SECONDS)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if "mlflow" not in sys.modules:  # ours alone: two pages of migrations are no news
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client for ``uri``; a password in it moves to the environment."""
+    prepare()
+    uri = take_login(uri)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def take_login(uri: str) -> str:
+    """``uri`` without its login, which goes to ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``.
+
+    A password that was redacted in the journal is left to the environment of the one who replays.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+        return uri
+    login, _, host = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    if user:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(user)
+    if password and unquote(password) != REDACTED:
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
+    return urlunsplit(parts._replace(netloc=host))
+
+
+def hide_login(text: str) -> str:
+    """``text`` with the login of every address in it left out."""
+    return _USERINFO.sub("://", text)
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a sqlite file, which is made here if it is not there.
+
+    Making one runs all of mlflow's migrations (6-10 s). It is made under another name and linked when complete, so that
+    two runs that start together do not migrate the same file.
+    """
+    if not path.exists():
+        prepare()
+        from mlflow import MlflowClient
+
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
+            fresh = Path(folder, path.name)
+            MlflowClient(tracking_uri=f"sqlite:///{fresh.as_posix()}").search_experiments(max_results=1)
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+    return f"sqlite:///{path.as_posix()}"
+
+
+@contextlib.contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Around calls to the store: an error that says it is away becomes `BackendUnavailable`."""
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+        if status < 500 and status not in _AWAY:
+            raise
+        raise BackendUnavailable(_what(uri, status, error)) from error
+    except requests.RequestException as error:
+        raise BackendUnavailable(_what(uri, 0, error)) from error
+
+
+def _what(uri: str, status: int, error: Exception) -> str:
+    if status in (401, 403):
+        return (
+            f"MLflow at {hide_login(uri)} refuses the login ({status}): "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return f"MLflow at {hide_login(uri)} is away: {hide_login(' '.join(str(error).split()))[:200]}"
+
+
+def already_exists(error: Any) -> bool:
+    """Whether an `MlflowException` says that what was to be made is there."""
+    return getattr(error, "error_code", "") in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS")
