@@ -95,30 +95,31 @@ def count_images(batch: Any) -> int:
     return len(first) if hasattr(first, "__len__") else 1
 
 
-def targets_of(batch: Any) -> list[Any] | None:
-    """Returns a detection batch's list of target dicts, for the core's report on a loss that is not finite."""
+def targets_of(batch: Any) -> list[Any]:
+    """Returns a detection batch's target dicts, for the core's report on a loss that is not finite; else nothing."""
     if isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[1], list | tuple):
         return list(batch[1])
-    return None
+    return []
 
 
 class LossMeans:
-    """Means of the losses over steps, each component over the steps that had it; summed on their device in float64."""
+    """Means of the losses over forwards, each component over those that had it; summed on their device in float64."""
 
     def __init__(self) -> None:
         # One sum and one count for each set of names: a single addition a step, whatever the number of components.
         self._sums: dict[tuple[str, ...] | None, Tensor] = {}
         self._counts: dict[tuple[str, ...] | None, int] = {}
 
-    def add(self, losses: Losses) -> None:
-        """Adds one step's losses."""
+    def add(self, losses: Losses, n: int = 1) -> None:
+        """Adds the losses of one step, the means of its `n` forwards."""
         if isinstance(losses, Tensor):
             names, values = None, losses.detach().reshape(1)
         else:
             names, values = tuple(losses), torch.stack([value.detach() for value in losses.values()])
         values = values.float() if values.device.type == "mps" else values.double()  # no float64 on MPS
+        values = values * n
         self._sums[names] = self._sums[names] + values if names in self._sums else values
-        self._counts[names] = self._counts.get(names, 0) + 1
+        self._counts[names] = self._counts.get(names, 0) + n
 
     def means(self) -> Means:
         """Returns the dict of means, or a float where all losses were scalars; waits for the device.

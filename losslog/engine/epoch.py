@@ -87,7 +87,8 @@ def train_one_epoch(
             because it goes by epochs.
 
     Returns:
-        The epoch means: of each component, or of the loss where the model returns a scalar.
+        The epoch means: of each component, or of the loss where the model returns a scalar. With a run they are the
+        run's (of all ranks together); an empty dict if the run cannot tell (its disk hangs).
 
     Raises:
         TypeError: the model returned no scalar losses.
@@ -109,11 +110,19 @@ def train_one_epoch(
                 losses, norm = stepper.step(batches, want_norm=run is not None and meter.is_due())
             if scheduler is not None and stepper.moved:
                 scheduler.step()
-            means.add(losses)
+            if run is None:
+                means.add(losses, len(batches))
             step = position.step if progress is not None else None
             position.step += 1
             if run is not None:
-                run.log_batch(losses, lr=position.lr, epoch=epoch, step=step, targets=targets_of(batches[-1]))
+                run.log_batch(
+                    losses,
+                    lr=position.lr,
+                    epoch=epoch,
+                    step=step,
+                    targets=[target for batch in batches for target in targets_of(batch)],
+                    n=len(batches),
+                )
                 if report := meter.count(batches, norm):
                     run.log_metrics(report, step=step, epoch=epoch)
                 run.apply_requests(optimizer, scheduler if scheduler is not None else request_scheduler)
@@ -124,7 +133,10 @@ def train_one_epoch(
         stepper.close()
     if run is not None and (report := meter.rest()):
         run.log_metrics(report, step=position.step - 1 if progress is not None else None, epoch=epoch)
-    return means.means()
+    if run is None:
+        return means.means()
+    logged = run.epoch_means()
+    return logged if logged is not None else {}
 
 
 def step_batches(loader: Iterable[Any], accumulate: int, steps: int | None) -> Iterator[list[Any]]:

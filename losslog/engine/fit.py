@@ -192,7 +192,7 @@ def fit(
                 checkpoint_path(folder, epoch), epoch=epoch, step=progress.step, **states
             )
             if run is not None:
-                run.log_checkpoint(result.checkpoint, epoch=epoch, step=progress.step - 1)
+                run.log_checkpoint(_inside(run.dir, result.checkpoint), epoch=epoch, step=progress.step - 1)
         if run is not None and run.should_stop and epoch < epochs:
             result.stopped = True
             break
@@ -201,6 +201,12 @@ def fit(
 
 def _is_due(epoch: int, every: int, epochs: int) -> bool:
     return bool(every) and (epoch % every == 0 or epoch == epochs)
+
+
+def _inside(folder: Path, path: Path) -> Path:
+    """The path as records give it: relative to the run folder, which may be moved, where it lies in there."""
+    path = path.resolve()
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def _tell_sampler(loader: Any, epoch: int) -> None:

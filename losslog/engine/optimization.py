@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from losslog.control import group_name
 from losslog.engine.batches import Forward, Losses, as_losses, mean_losses, to_device, total_of
 
 LearningRates = dict[str, float] | float
@@ -76,11 +77,11 @@ class Warmup:
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> LearningRates:
-    """Returns the rate of the one parameter group, or a dict by group name ("group_0"... where they have none)."""
+    """Returns the rate of the one parameter group, or a dict by group name (the index where a group has none)."""
     groups = optimizer.param_groups
     if len(groups) == 1:
         return float(groups[0]["lr"])
-    return {str(group.get("name", f"group_{index}")): float(group["lr"]) for index, group in enumerate(groups)}
+    return {group_name(index, group): float(group["lr"]) for index, group in enumerate(groups)}
 
 
 class Stepper:
