@@ -24,7 +24,7 @@ from losslog.means import EpochMeans
 from losslog.notices import say, warn
 from losslog.pace import Pace
 from losslog.records import Record, encode
-from losslog.values import Keys, Staged, resolve
+from losslog.values import Keys, Later, Staged, resolve
 
 SYNC_EVERY: Final = 30.0  # seconds between fsyncs; also at each epoch's end and at close
 MAX_WAITING: Final = 50_000  # batch records kept in memory while the journal cannot be written
@@ -189,9 +189,9 @@ class Drain:
 
     def _event(self, item: Event) -> None:
         data = item.data
-        if item.hook == "on_metrics":
-            data = data | {"metrics": data["metrics"].now()} if hasattr(data["metrics"], "now") else data
-        elif item.hook == "on_alert":
+        if isinstance(data.get("metrics"), Later):
+            data = data | {"metrics": data["metrics"].now()}
+        if item.hook == "on_alert":
             if data["key"] in self.writer.alert_keys:
                 return
             self.writer.alert_keys.add(data["key"])

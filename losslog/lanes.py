@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from losslog.containment import attempt, long_form, means_not_now, must_pass, one_line
@@ -46,7 +46,6 @@ class Lane:
         near: whether it shares the process with training, and so must rest.
         specs: further hook specifications.
         batch_every: deliver the mean over so many steps.
-        strict: remember the first error for the training thread to raise (``LOSSLOG_STRICT=1``).
     """
 
     def __init__(
@@ -60,7 +59,6 @@ class Lane:
         near: bool = False,
         specs: tuple[Any, ...] = (),
         batch_every: int = 1,
-        strict: bool = False,
     ) -> None:
         self.name = name
         self.state = "starting"
@@ -71,7 +69,7 @@ class Lane:
         self.offset = 0  # after the last record handed to the plugin
         self._seq = -1
         self._make, self._tail, self._cursor, self._handle = make, tail, cursor, handle
-        self._specs, self._strict = specs, strict
+        self._specs = specs
         self._thinner = Thinner(batch_every)
         self._pace = Pace(near)
         self._caller: Caller | None = None
@@ -440,12 +438,3 @@ class Lane:
 
     def _end(self, state: str, reason: str) -> None:
         self.state, self.reason = state, reason
-
-
-def undelivered(stats: Mapping[str, Mapping[str, Any]], end: int) -> dict[str, str]:
-    """Lanes whose cursor is not at the journal's end, with a short reason."""
-    late = {}
-    for name, each in stats.items():
-        if each["committed"] < end:
-            late[name] = f"{each['state']}{': ' + each['reason'] if each['reason'] else ''}"
-    return late

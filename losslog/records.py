@@ -14,6 +14,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from losslog.containment import attempt
+
 Data = dict[str, Any]
 
 NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -134,6 +136,36 @@ def _count(value: Any) -> int:
     return int(numel()) if callable(numel) else int(getattr(value, "size", 0))
 
 
+def numbers(value: Any, path: str) -> dict[str, Any]:
+    """Plain data with nothing but numbers in dicts.
+
+    Raises:
+        TypeError: something in it is not a number; the message names its path.
+    """
+    found = plain(value, path)
+    _check_numbers(found, path)
+    return dict(found)
+
+
+def _check_numbers(value: Any, path: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(item, f"{path}[{key!r}]")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{path} is {value!r:.60}: pass a number, or leave it out")
+
+
+def whole(value: Any, name: str) -> int:
+    """``value`` as an int.
+
+    Raises:
+        TypeError: it is not a whole number.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
+    return int(value.__index__())
+
+
 SECRET_WORDS: Final = ("api_key", "apikey", "token", "password", "passwd", "secret", "credential", "private_key")
 REDACTED: Final = "[redacted]"
 
@@ -157,10 +189,9 @@ def redact(value: Any, key: str = "") -> Any:
         return value
     if isinstance(value, int | float):
         return value + 0
-    try:
-        text = repr(value)
-    except Exception as error:  # noqa: BLE001 - a config object's own __repr__ may raise anything
-        text = f"<{type(value).__name__} without a repr: {type(error).__name__}>"
+    text, error = attempt(repr, value)
+    if text is None:
+        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
     return hide_password(text if len(text) <= 200 else text[:197] + "...")
 
 

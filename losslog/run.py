@@ -10,7 +10,6 @@ Public methods run on the training thread. Contract:
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import sys
@@ -21,32 +20,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from losslog import folders, ranks
-from losslog.containment import attempt, long_form, must_pass, one_line
+from losslog import endings, folders, ranks
+from losslog.containment import attempt, long_form
 from losslog.control import Requests, RunHandle, alert_data, lr_data, scale_lr
-from losslog.cursors import Cursor
+from losslog.delivery import Delivery
 from losslog.drain import Batch, Drain, Event, Question
-from losslog.errors import StopTraining
-from losslog.follower import Follower
 from losslog.hookspecs import hookimpl
+from losslog.inline import Inline
 from losslog.journal import Tail, Writer
-from losslog.lanes import Lane
 from losslog.losses import Losses, normalise
 from losslog.notices import prepare, say, warn
 from losslog.pace import start_thread
 from losslog.plugins import Caller, Plugin, name_of, select
-from losslog.records import plain, redact
+from losslog.records import numbers, plain, redact, whole
 from losslog.report import end_report, start_line
-from losslog.values import learning_rate, resolve, snapshot
+from losslog.values import Later, learning_rate, resolve, snapshot
 
 DRAIN_EVERY: Final = 0.2  # seconds; also what a kill -9 may lose
 QUEUE_LIMIT: Final = 50_000  # batches; at 0.5 kB each 25 MB
 SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_open: set[Run] = set()
-_at_exit = threading.Lock()
-_registered = False
 
 
 class Run:
@@ -109,15 +103,15 @@ class Run:
         self._alerts = 0
         self._closed = False
         self._closing = threading.Lock()
-        self._inline: list[tuple[Caller, RunHandle, list[int]]] = []
-        self._lanes: dict[str, Lane] = {}
-        self._follower: Follower | None = None
+        self._told_closed = False
+        self._inline: list[Inline] = []
         self._drain: Drain | None = None
         self._drain_thread: threading.Thread | None = None
+        self._delivery: Delivery | None = None
         self._specs: tuple[Any, ...] = ()
+        self._epochs = epochs
         self._strict = bool(os.environ.get("LOSSLOG_STRICT"))
         self._plugins: list[Plugin] = []
-        self._report: list[str] = []
         self._stopped = False
         self.logging_rank = self.rank == 0
         if not self.logging_rank:
@@ -131,15 +125,13 @@ class Run:
         self.id = self.dir.name
         if resume is not None and name is None:
             self.name = self.dir.parent.name
-        self._open(resume is not None, options, epochs, steps_per_epoch, resume_epoch, resume_step, follower)
+        self._open(resume is not None, steps_per_epoch, resume_epoch, resume_step, follower)
 
     # ------------------------------------------------------------------ opening
 
     def _open(
         self,
         resumed: bool,
-        options: Mapping[str, Mapping[str, Any]] | None,
-        epochs: int | None,
         steps_per_epoch: int | None,
         resume_epoch: int | None,
         resume_step: int | None,
@@ -149,64 +141,25 @@ class Run:
         resumed = resumed and writer.seq > 0
         self._step = resume_step + 1 if resume_step is not None else writer.last_step + 1
         self._epoch = resume_epoch + 1 if resume_epoch is not None else writer.last_epoch + 1
-        self._began_at = writer.end
-        self._epochs = epochs
-        self._tail = Tail(writer.path, own=True, offset=writer.end)
-        self._drain = Drain(writer, self._tail, lambda: self._lost)
-        start = {
+        tail = Tail(writer.path, own=True, offset=writer.end)
+        self._delivery = Delivery(self.dir, tail, self._handle, self._from_lane, writer.end)
+        self._drain = Drain(writer, tail, lambda: self._lost)
+        self._start = {
             "name": self.name,
             "config": self.config,
-            "epochs": epochs,
+            "epochs": self._epochs,
             "steps_per_epoch": steps_per_epoch,
             "options": redact({plugin.name: plugin.options for plugin in self._plugins if plugin.options}),
             "resumed": resumed,
         }
-        first = [Event(time.time(), "on_run_start", start)]
+        first = [Event(time.time(), "on_run_start", self._start)]
         if resumed and (resume_epoch is not None or resume_step is not None):
             first.append(Event(time.time(), "on_resume", {"epoch": resume_epoch, "step": resume_step}))
         self._drain.take(first)  # before anything can read it
-        serving = [plugin for plugin in self._plugins if plugin.state == "ready"]
-        near = [
-            plugin for plugin in serving if plugin.near or not follower or os.environ.get("LOSSLOG_FOLLOWER") == "0"
-        ]
-        far = [plugin for plugin in serving if plugin not in near]
-        for plugin in near:
-            self._add_lane(plugin)
-        if far:
-            self._follow(far)
+        self._delivery.serve([plugin for plugin in self._plugins if plugin.state == "ready"], follower)
         self._drain_thread = start_thread(self._drain_loop, "losslog-drain")
-        _open.add(self)
-        _close_at_exit()
+        endings.opened(self)
         say("%s", start_line(self.dir, self._plugins))
-
-    def _follow(self, far: list[Plugin]) -> None:
-        self._follower = Follower(
-            self.dir, [{"name": plugin.name, "options": plugin.options} for plugin in far], self._from_lane
-        )
-        trouble = self._follower.start()
-        if trouble:
-            warn("the follower cannot be started (%s): all plugins run in this process", trouble)
-            self._follower = None
-            for plugin in far:
-                self._add_lane(plugin)
-
-    def _add_lane(self, plugin: Plugin, *, own: bool = False) -> None:
-        """A near lane; with ``own`` for a hook of the user's script, whose cursor lives as long as this process."""
-        cursor = Cursor(None if own else self.dir, plugin.name)
-        cursor.offset = cursor.start = self._began_at if own else 0
-        lane = Lane(
-            plugin.name,
-            lambda: plugin.object,
-            self._tail,
-            cursor,
-            self._handle(plugin.name),
-            near=True,
-            specs=self._specs,
-            batch_every=int(plugin.options.get("batch_every", 1)),
-            strict=self._strict,
-        )
-        self._lanes[plugin.name] = lane
-        lane.start()
 
     def _handle(self, source: str) -> RunHandle:
         return RunHandle(
@@ -240,10 +193,8 @@ class Run:
         _, error = attempt(self._drain.take, items)
         if error is not None:  # a defect of ours must not end logging silently
             warn("internal error while recording, some records are missing:\n%s", long_form(error))
-        for lane in list(self._lanes.values()):
-            lane.wake()
-        if self._follower is not None and any(isinstance(item, Event) for item in items):
-            self._follower.wake()
+        if self._delivery is not None:
+            self._delivery.wake(follower=any(isinstance(item, Event) for item in items))
 
     def _put(self, item: Any) -> None:
         self._queue.append(item)
@@ -288,7 +239,7 @@ class Run:
         if self._closed:
             self._after_close("log_batch")
             return
-        sampled = not self._steps % SAMPLE
+        sampled = self._steps % SAMPLE == SAMPLE - 1
         began = time.perf_counter() if sampled else 0.0
         keys, values = snapshot(losses, total)
         if lr is not None and type(lr) is not float:
@@ -296,11 +247,11 @@ class Run:
         if step is None:
             step = self._step
         elif type(step) is not int:
-            step = _whole(step, "step")
+            step = whole(step, "step")
         if epoch is None:
             epoch = self._epoch
         else:
-            epoch = self._epoch = epoch if type(epoch) is int else _whole(epoch, "epoch")
+            epoch = self._epoch = epoch if type(epoch) is int else whole(epoch, "epoch")
         self._step = step + 1
         self._steps += 1
         self._epoch_has_batches = True
@@ -333,7 +284,7 @@ class Run:
         if not isinstance(metrics, Mapping):
             raise TypeError(f"metrics must be a dict of numbers or of dicts, got {type(metrics).__name__}")
         data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "split": str(split)}
-        self._emit("on_eval", data | {"metrics": _numbers(metrics, "metrics")})
+        self._emit("on_eval", data | {"metrics": numbers(metrics, "metrics")})
 
     def log_metrics(self, metrics: Mapping[str, Any], *, step: int | None = None, epoch: int | None = None) -> None:
         """Log other scalars under their own tags.
@@ -351,9 +302,9 @@ class Run:
         keys, values = snapshot(dict(metrics)) if metrics else ((), [])
         if step is None and epoch is None:
             step = self._last_step(None)
-        data = {"step": None if step is None else _whole(step, "step")}
-        data["epoch"] = None if epoch is None else _whole(epoch, "epoch")
-        self._emit("on_metrics", data | {"metrics": _Later(keys or (), values)})
+        data = {"step": None if step is None else whole(step, "step")}
+        data["epoch"] = None if epoch is None else whole(epoch, "epoch")
+        self._emit("on_metrics", data | {"metrics": Later(keys or (), values)})
 
     def log_checkpoint(
         self, path: str | os.PathLike[str], *, epoch: int | None = None, step: int | None = None
@@ -383,7 +334,7 @@ class Run:
         epoch = self._open_epoch(epoch)
         data = {
             "epoch": epoch,
-            "epochs": getattr(self, "_epochs", None),
+            "epochs": self._epochs,
             "step": self._last_step(None),
             "losses": None if losses is None else normalise(losses),
             "val_loss": None if val_loss is None else normalise(val_loss, "val_loss"),
@@ -496,9 +447,12 @@ class Run:
             Whether all of it was done in time.
         """
         deadline = time.monotonic() + timeout
-        if self._drain_thread is None or self._ask(timeout) is None:
-            return self._drain_thread is None
-        return self._wait_for_lanes(deadline, committed=True)
+        drain, delivery = self._drain, self._delivery
+        if drain is None or delivery is None:
+            return True
+        if self._ask(timeout) is None:
+            return False
+        return delivery.wait(lambda: drain.writer.end, deadline, committed=True)
 
     # ------------------------------------------------------------------ hooks of the script
 
@@ -518,24 +472,27 @@ class Run:
             ValueError: that name is taken, or a hook has an argument that does not exist.
         """
         found = Plugin.of_object(plugin, name)
-        if not self.logging_rank:
+        if self._delivery is None:
             return plugin
-        if found.name in self._lanes or any(caller.name == found.name for caller, _, _ in self._inline):
+        if self._taken(found.name):
             raise ValueError(f"a plugin named {found.name!r} is registered already: pass name=")
-        try:
-            caller = Caller(found.name, plugin, self._specs)
-        except Exception as error:
+        caller, error = attempt(Caller, found.name, plugin, self._specs)
+        if caller is None:
             raise ValueError(f"{found.name}: {error}") from error
         if caller.unknown:
             raise ValueError(
                 f"{found.name}: there is no hook {', '.join(caller.unknown)} (add_hookspecs adds your own)"
             )
         if inline:
-            self._inline.append((caller, self._handle(found.name), [0]))
-            self._inline_call(self._inline[-1], "on_run_start", self._start_data())
+            self._inline.append(Inline(caller, self._handle(found.name), self._strict))
+            self._inline[-1].call("on_run_start", self._start)
         else:
-            self._add_lane(found, own=True)
+            self._delivery.add(found, own=True)
         return plugin
+
+    def _taken(self, name: str) -> bool:
+        lanes = {} if self._delivery is None else self._delivery.stats(0, 0)
+        return name in lanes or any(each.name == name for each in self._inline)
 
     def on(self, hook: str) -> Callable[[Function], Function]:
         """Register a function for one hook: ``@run.on("on_eval")``."""
@@ -543,7 +500,7 @@ class Run:
         def decorate(function: Function) -> Function:
             base = name_of(function)
             name, count = base, 1
-            while name in self._lanes:
+            while self._taken(name):
                 count += 1
                 name = f"{base}-{count}"
             self.register(_Function(hook, function), name=name)
@@ -561,6 +518,8 @@ class Run:
 
         pluggy.PluginManager("losslog").add_hookspecs(namespace)
         self._specs = (*self._specs, namespace)
+        if self._delivery is not None:
+            self._delivery.specs = self._specs
 
     def emit(self, hook: str, **data: Any) -> None:
         """Emit a hook of your own; it is journaled and delivered like any other.
@@ -583,10 +542,9 @@ class Run:
             return
         at = time.time()
         if self._inline:
-            now = {key: value.now() if isinstance(value, _Later) else value for key, value in data.items()}
+            data = {key: value.now() if isinstance(value, Later) else value for key, value in data.items()}
             for each in self._inline:
-                self._inline_call(each, hook, now)
-            data = now
+                each.call(hook, data)
         self._put(Event(at, hook, data))
         if self._strict:
             self._raise_strictly()
@@ -599,44 +557,26 @@ class Run:
         total = numbers[-1] if has_total else sum(losses.values()) if isinstance(losses, dict) else losses
         data = {"step": step, "epoch": epoch, "losses": losses, "total": total, "lr": lr, "batch_size": batch_size}
         for each in self._inline:
-            self._inline_call(each, "on_batch_losses", data)
-
-    def _inline_call(self, inline: tuple[Caller, RunHandle, list[int]], hook: str, data: Mapping[str, Any]) -> None:
-        caller, handle, errors = inline
-        handle.handling(hook, self._steps)
-        try:
-            caller.call(hook, plain(data, hook), handle, -1, time.time())
-        except StopTraining:
-            raise
-        except BaseException as error:
-            if must_pass(error) or self._strict:
-                raise
-            errors[0] += 1
-            if errors[0] & (errors[0] - 1) == 0:
-                warn("inline plugin %s failed in %s (%d so far):\n%s", caller.name, hook, errors[0], long_form(error))
-
-    def _start_data(self) -> dict[str, Any]:
-        return {"name": self.name, "config": self.config, "epochs": self._epochs, "options": {}, "resumed": False}
+            each.call("on_batch_losses", data)
 
     def _raise_strictly(self) -> None:
-        for lane in self._lanes.values():
-            if lane.first_error is not None:
-                error, lane.first_error = lane.first_error, None
-                raise error
+        error = None if self._delivery is None else self._delivery.first_error()
+        if error is not None:
+            raise error
 
     def _after_close(self, what: str) -> None:
-        if not getattr(self, "_told_closed", False):
+        if not self._told_closed:
             self._told_closed = True
             warn("%s after close(): ignored (said once)", what)
 
     def _open_epoch(self, epoch: int | None) -> int:
         if epoch is not None:
-            return _whole(epoch, "epoch")
+            return whole(epoch, "epoch")
         return self._epoch if self._epoch_has_batches else max(self._epoch - 1, 1)
 
     def _last_step(self, step: int | None) -> int | None:
         if step is not None:
-            return _whole(step, "step")
+            return whole(step, "step")
         return self._step - 1 if self._step > 0 else None
 
     @property
@@ -646,34 +586,30 @@ class Run:
         ``us_per_step`` is the mean time inside `log_batch` (every 64th call is measured); ``lanes`` has for each plugin
         its state, the records delivered, those still ``behind``, its errors and its CPU seconds.
         """
-        drain, end = self._drain, 0 if self._drain is None else self._drain.writer.end
-        lanes = {name: lane.stats() for name, lane in list(self._lanes.items())}
-        if self._follower is not None:
-            blank = {"state": "starting", "reason": "", "delivered": 0, "errors": 0, "offset": 0, "committed": 0,
-                     "seq": -1, "cpu": 0.0}  # fmt: skip
-            far = {each["name"]: dict(blank) for each in self._follower._plugins}
-            lanes |= far | {name: dict(each) for name, each in self._follower.lanes.items()}
-        last = 0 if drain is None else drain.writer.seq - 1 - drain.unwritten
-        for each in lanes.values():
-            each["behind"] = max(last - each["seq"], 0) if each["committed"] < end else 0
-        for caller, _, errors in self._inline:
-            lanes[caller.name] = {"state": "inline", "reason": "", "delivered": self._steps, "errors": errors[0],
-                                  "offset": end, "committed": end, "seq": last, "cpu": 0.0, "behind": 0}  # fmt: skip
+        drain, delivery = self._drain, self._delivery
         seconds, samples = self._cost
-        return {
+        found: dict[str, Any] = {
             "steps": self._steps,
-            "records": 0 if drain is None else drain.records,
-            "dropped": self._lost + (0 if drain is None else drain.dropped),
-            "unwritten": 0 if drain is None else drain.unwritten,
-            "journal": "" if drain is None else drain.trouble,
-            "journal_bytes": end,
             "queued": len(self._queue),
             "us_per_step": 1e6 * seconds / samples if samples else 0.0,
-            "lanes": lanes,
-            "follower": None
-            if self._follower is None
-            else {"pid": self._follower.pid, "restarts": self._follower.restarts},
+            "records": 0,
+            "dropped": self._lost,
+            "unwritten": 0,
+            "journal": "",
+            "journal_bytes": 0,
+            "lanes": {},
+            "follower": None,
         }
+        if drain is None or delivery is None:
+            return found
+        end, seq = drain.writer.end, drain.writer.seq - 1 - drain.unwritten
+        found |= {"records": drain.records, "dropped": self._lost + drain.dropped, "unwritten": drain.unwritten,
+                  "journal": drain.trouble, "journal_bytes": end}  # fmt: skip
+        inline = {each.name: each.stats(seq, end) | {"behind": 0} for each in self._inline}
+        found["lanes"] = delivery.stats(seq, end) | inline
+        if delivery.follower is not None:
+            found["follower"] = {"pid": delivery.follower.pid, "restarts": delivery.follower.restarts}
+        return found
 
     # ------------------------------------------------------------------ closing
 
@@ -681,7 +617,7 @@ class Run:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> Literal[False]:
-        self._end(*_status_of(error))
+        self._end(*endings.status_of(error))
         return False
 
     def close(self, timeout: float = 30.0) -> None:
@@ -698,64 +634,43 @@ class Run:
             if self._closed:
                 return
             self._closed = True
-        _open.discard(self)
-        if not self.logging_rank or self._drain is None:
+        endings.closed(self)
+        drain, thread, delivery = self._drain, self._drain_thread, self._delivery
+        if drain is None or thread is None or delivery is None:
             return
         try:
-            self._finish(status, error, time.monotonic() + timeout, timeout)
+            self._finish(drain, thread, delivery, status, error, timeout)
         finally:
-            if self._follower is not None:
-                self._follower.leave()
-            for lane in self._lanes.values():
-                lane.abandon()
-            self._report = end_report(status, self.stats, self.dir)
-            for line in self._report:
+            delivery.leave()
+            for line in end_report(status, self.stats, self.dir):
                 say("%s", line)
 
-    def _finish(self, status: str, error: str | None, deadline: float, timeout: float) -> None:
-        assert self._drain is not None
-        assert self._drain_thread is not None
-        self._drain.pace.active = False
-        for lane in self._lanes.values():
-            lane.hurry()
-        if self._ask(timeout) is not None:
-            self._wait_for_lanes(time.monotonic() + timeout / 4, committed=False)
+    def _finish(
+        self, drain: Drain, thread: threading.Thread, delivery: Delivery, status: str, error: str | None, timeout: float
+    ) -> None:
+        deadline = time.monotonic() + timeout
+        drain.pace.active = False
+        delivery.hurry()
+        if self._ask(timeout) is not None:  # (1) queue to journal, (2) lanes catch up, and may still raise alerts
+            delivery.wait(lambda: drain.writer.end, time.monotonic() + timeout / 4, committed=False)
             for each in self._inline:
-                self._inline_call(each, "on_run_end", {"status": status, "error": error})
-            self._put(Event(time.time(), "on_run_end", {"status": status, "error": error}))
+                each.call("on_run_end", {"status": status, "error": error})
+            self._put(Event(time.time(), "on_run_end", {"status": status, "error": error}))  # (3)
         self._queue.append(None)
         self._wake.set()
-        self._drain_thread.join(max(deadline - time.monotonic(), 0.1))
-        if self._drain_thread.is_alive():
+        thread.join(max(deadline - time.monotonic(), 0.1))
+        if thread.is_alive():
             return  # the disk hangs: nothing of ours may hold the process
-        end = self._drain.writer.end
-        for lane in self._lanes.values():
-            lane.finish(end)
-        if self._follower is not None:
-            self._follower.finish(end)
-        self._drain.writer.close()
-        self._wait_for_lanes(deadline, committed=True)
+        delivery.finish(drain.writer.end)  # (4) deliver and flush
+        drain.writer.close()
+        delivery.wait(lambda: drain.writer.end, deadline, committed=True)
 
-    def _wait_for_lanes(self, deadline: float, *, committed: bool) -> bool:
-        """Wait until the lanes have the journal's end; those that back off or hang are not waited for."""
-        assert self._drain is not None
-        what = "committed" if committed else "offset"
-        while True:
-            end = self._drain.writer.end
-            if self._follower is not None and not self._follower.done.is_set():
-                self._follower.report()
-                self._follower.news.wait(min(0.25, max(deadline - time.monotonic(), 0.0)))
-            late = [each for each in self.stats["lanes"].values() if each[what] < end]
-            busy = [each for each in late if each["state"] in ("starting", "live")]
-            gone = self._follower is not None and self._follower.done.is_set()
-            if not busy or (gone and all(lane.idle or lane.offset >= end for lane in self._lanes.values())):
-                return not late
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.005)
+    def end_at_exit(self, status: str, error: str | None) -> None:
+        """Close at interpreter exit, with what the interpreter knows of how it came to its end."""
+        self._end("stopped" if self._stopped and status == "finished" else status, error)
 
-    def _forget(self) -> None:
-        """In a forked child: this run is the parent's."""
+    def forget(self) -> None:
+        """In a forked child: this run is the parent's, and silent here."""
         self._closed = self._told_closed = True
         self._queue = deque()
 
@@ -771,83 +686,6 @@ class _Function:
         setattr(self, hook, hookimpl(call))
 
 
-class _Later:
-    """Metrics whose values may still be on a device."""
-
-    def __init__(self, keys: tuple[str, ...], values: Any) -> None:
-        self._keys, self._values = keys, values
-
-    def now(self) -> dict[str, float]:
-        return dict(zip(self._keys, resolve(self._values), strict=True))
-
-
-def _numbers(value: Any, path: str) -> dict[str, Any]:
-    found = plain(value, path)
-
-    def check(each: Any, at: str) -> None:
-        if isinstance(each, dict):
-            for key, item in each.items():
-                check(item, f"{at}[{key!r}]")
-        elif isinstance(each, bool) or not isinstance(each, int | float):
-            raise TypeError(f"{at} is {each!r:.60}: pass a number, or leave it out")
-
-    check(found, path)
-    return dict(found)
-
-
-def _whole(value: Any, name: str) -> int:
-    """``value`` as an int.
-
-    Raises:
-        TypeError: it is not a whole number.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
-    return int(value.__index__())
-
-
 def _script_name() -> str:
     script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else ""
     return script if script and script not in ("-c", "-m", "__main__", "ipykernel_launcher") else "run"
-
-
-def _status_of(error: BaseException | None) -> tuple[str, str | None]:
-    if error is None:
-        return "finished", None
-    if isinstance(error, KeyboardInterrupt | StopTraining):
-        return "stopped", one_line(error)
-    if isinstance(error, SystemExit) and error.code in (None, 0):
-        return "finished", None
-    return "failed", one_line(error)
-
-
-def _close_at_exit() -> None:
-    """Close open runs when the interpreter ends; while threads still run, and after concurrent.futures would be."""
-    global _registered
-    with _at_exit:
-        if _registered:
-            return
-        _registered = True
-        import concurrent.futures.thread  # noqa: F401 - its own exit handler must run after ours
-
-        register = getattr(threading, "_register_atexit", None)
-        if register is None or attempt(register, _close_all)[1] is not None:
-            atexit.register(_close_all)
-
-
-def _close_all() -> None:
-    status, text = _status_of(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
-    for run in list(_open):
-        if status == "finished" and run._stopped:
-            status = "stopped"
-        attempt(run._end, status, text)
-
-
-def _after_fork() -> None:
-    for run in list(_open):
-        run._forget()
-    _open.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

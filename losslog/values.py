@@ -153,3 +153,19 @@ def learning_rate(lr: Any) -> dict[str, float] | float | None:
     if isinstance(lr, list | tuple):
         return {str(index): as_float(value, f"lr[{index}]") for index, value in enumerate(lr)}
     return as_float(lr, "lr")
+
+
+class Later:
+    """Numbers by name, some of which may still be on a device.
+
+    Args:
+        keys: the names.
+        values: as `snapshot` gave them.
+    """
+
+    def __init__(self, keys: tuple[str, ...], values: list[float] | Staged) -> None:
+        self._keys, self._values = keys, values
+
+    def now(self) -> dict[str, float]:
+        """The numbers; waits for the device where needed."""
+        return dict(zip(self._keys, resolve(self._values), strict=True))
