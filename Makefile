@@ -1,0 +1,48 @@
+# Everything runs in .venv; each target does only what is not done yet.
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PLUGINS := $(sort $(wildcard plugins/losslog-*))
+MANIFESTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test check unit faults stress docs dist bench clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+
+install: $(VENV)/.installed ## create .venv with everything in editable mode
+
+$(VENV)/.installed: $(MANIFESTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[detection,dev]" $(addprefix -e ./,$(PLUGINS))
+	$(BIN)/python -c "import pathlib; pathlib.Path('$(VENV)/.installed').touch()"
+
+demo: install ## train a small Mask R-CNN on shapes and log it everywhere
+	$(BIN)/python -m losslog demo
+
+check: install ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy losslog
+	for plugin in $(PLUGINS); do $(BIN)/mypy $$plugin/src || exit 1; done
+
+test: check unit ## everything CI runs
+
+unit: install
+	$(BIN)/python -m pytest -q tests
+	for plugin in $(PLUGINS); do $(BIN)/python -m pytest -q -c pyproject.toml --rootdir . $$plugin/tests || exit 1; done
+
+faults: install ## the whole fault suite
+	LOSSLOG_FAULTS=full $(BIN)/python -m pytest -q tests/faults
+
+stress: install ## every threaded test 200 times
+	$(BIN)/python scripts/stress.py
+
+clean: ## remove build products, keep .venv
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache
