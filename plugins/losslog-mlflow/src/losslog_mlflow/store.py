@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from losslog import BackendUnavailable
 
@@ -54,16 +54,17 @@ def take_login(uri: str) -> str:
 
     A password that was redacted in the journal is left to the environment of the one who replays.
     """
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+    scheme, _, rest = uri.partition("://")
+    authority, slash, path = rest.partition("/")
+    login, at, host = authority.rpartition("@")
+    if scheme not in ("http", "https") or not at:
         return uri
-    login, _, host = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     if user:
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(user)
-    if password and unquote(password) != REDACTED:
+    if password not in ("", REDACTED):
         os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
-    return urlunsplit(parts._replace(netloc=host))
+    return f"{scheme}://{host}{slash}{path}"
 
 
 def hide_login(text: str) -> str:

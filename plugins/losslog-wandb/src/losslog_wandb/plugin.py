@@ -95,8 +95,8 @@ class WandbPlugin:
         """Remember how to open the run; told again of an open one, take the newer config."""
         self._start = {"name": name, "config": dict(config or {}), "run": run}
         if self._session is not None:
-            config: Any = self._session.wandb_run.config
-            config.update(self._start["config"], allow_val_change=True)
+            kept: Any = self._session.wandb_run.config
+            kept.update(self._start["config"], allow_val_change=True)
 
     def delivered_upto(self, run: Any) -> int | None:
         """The last seq that W&B has, or -1."""
