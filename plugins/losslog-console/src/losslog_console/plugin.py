@@ -1,0 +1,250 @@
+"""The plugin: epochs as blocks of text, progress where somebody watches, alerts at once.
+
+Runs on the plugin's lane, a thread of the training process. Contract:
+
+- A batch costs a look at the clock; what it said is shown at the next redraw, at most four times a second.
+- Evaluations and checkpoints wait for their epoch's end; later ones are printed at once.
+- Nothing here raises for what a terminal, a pipe or a name does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic
+from time import time as now
+from typing import TYPE_CHECKING, Any, Final
+
+from losslog import NotReady, hookimpl
+from losslog_console import screen
+from losslog_console.blocks import Blocks, title
+from losslog_console.footer import Footer
+from losslog_console.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+REDRAW: Final = 0.25  # seconds
+LOG_WIDTH: Final = 100  # cells; alerts are wrapped to it where there is no terminal
+
+
+class ConsolePlugin:
+    """Prints a run.
+
+    Args:
+        progress: draw live progress: True on every terminal, False never, ``auto`` on a terminal that somebody is
+            likely to watch (not with ``CI`` set, not where ``TTY_COMPATIBLE`` or ``TTY_INTERACTIVE`` is 0).
+        batches: where no progress is drawn, print a line every so many batches; 0 is never.
+        emoji: True, False, or ``auto``: where the stream's encoding has them.
+        precision: digits after the point.
+        stream: ``stdout`` or ``stderr``.
+
+    Raises:
+        losslog.NotReady: the package rich is missing.
+        TypeError, ValueError: an option is not what it may be.
+    """
+
+    near = True
+
+    def __init__(
+        self,
+        progress: bool | str = "auto",
+        batches: int = 0,
+        emoji: bool | str = "auto",
+        precision: int = 4,
+        stream: str = "stdout",
+    ) -> None:
+        for name, choice in (("progress", progress), ("emoji", emoji)):
+            if not isinstance(choice, bool) and choice != "auto":
+                raise ValueError(f"console option {name}={choice!r}: pass True, False or 'auto'")
+        for name, number, most in (("batches", batches, None), ("precision", precision, 15)):
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise TypeError(f"console option {name}={number!r}: pass a whole number")
+            if number < 0 or (most is not None and number > most):
+                raise ValueError(f"console option {name}={number!r}: pass 0 to {most or 'any number'}")
+        if stream not in ("stdout", "stderr"):
+            raise ValueError(f"console option stream={stream!r}: pass 'stdout' or 'stderr'")
+        if find_spec("rich") is None:
+            raise NotReady("the package rich is not installed: pip install rich")
+        self._progress, self._batches, self._emoji = progress, batches, emoji
+        self._precision, self._stream = precision, stream
+        self._state = Progress()
+        self._footer: Footer | None = None
+        self._console: Console | None = None
+        self._held: dict[int, list[list[str]]] = {}
+        self._saved: dict[int, list[str]] = {}
+        self._ended: int | None = None
+        self._latest: tuple[Any, Any] | None = None
+        self._due = 0.0
+        self._since_line = 0
+
+    @hookimpl
+    def on_run_start(self, epochs: int | None, steps_per_epoch: int | None, resumed: bool) -> None:
+        """Learn the plan; make room for progress where it is drawn."""
+        self._state.epochs, self._state.steps_per_epoch = epochs, steps_per_epoch
+        target = screen.stream(self._stream)
+        if self._footer is None and screen.wants_progress(target, self._progress):
+            from rich.console import Console
+
+            self._console = Console(file=target, force_terminal=True, highlight=False, width=10_000)
+            self._footer = Footer(self._stream)
+
+    @hookimpl
+    def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, time: float | None) -> None:
+        """Remember it; redraw if it is time to."""
+        self._state.batch(step, epoch, now() if time is None else time)
+        self._latest = (losses, total)
+        if self._footer is not None:
+            if monotonic() >= self._due:
+                self._draw()
+        elif self._batches:
+            self._since_line += 1
+            if self._since_line >= self._batches:
+                self._since_line = 0
+                self._print([self._blocks().batch(self._state.where(), losses, total, lr)])
+
+    @hookimpl
+    def on_eval(self, epoch: int | None, split: str, metrics: Mapping[str, Any]) -> None:
+        """Keep it for its epoch's block; print it if that is out."""
+        epoch = self._state.epoch or 0 if epoch is None else int(epoch)
+        lines = self._blocks().evaluation(str(split or "val"), metrics)
+        if self._ended is None or epoch > self._ended:
+            self._held.setdefault(epoch, []).append(lines)
+        else:
+            self._print([*([] if epoch == self._ended else [title(epoch, self._state.epochs)]), *lines])
+
+    @hookimpl
+    def on_epoch_end(
+        self,
+        epoch: int,
+        epochs: int | None,
+        losses: Any,
+        total: Any,
+        val_loss: Any,
+        dropped: int | None,
+        time: float | None,
+    ) -> None:
+        """Print the epoch's block."""
+        epoch = int(epoch)
+        epochs = self._state.epochs = self._state.epochs if epochs is None else epochs
+        lines = self._leftover(epoch)
+        lines += self._blocks().epoch(epoch, epochs, losses, total, val_loss)
+        for held in self._held.pop(epoch, []):
+            lines += held
+        if dropped:
+            lines.append(f"   ({dropped} batches of this epoch were not logged: the queue was full)")
+        lines += self._saved.pop(epoch, [])
+        self._ended = epoch
+        self._latest = None
+        self._state.epoch_end(now() if time is None else time)
+        self._print(lines)
+
+    @hookimpl
+    def on_checkpoint(self, epoch: int | None, path: str, run: Any) -> None:
+        """Say where it is, after its epoch's block."""
+        folder = getattr(run, "dir", None)
+        line = self._blocks().checkpoint(str(path), None if folder is None else Path(folder))
+        if epoch is not None and epoch == self._state.epoch and epoch != self._ended:
+            self._saved.setdefault(int(epoch), []).append(line)
+        else:
+            self._print([line])
+
+    @hookimpl
+    def on_alert(
+        self, level: str, title: str, text: str, source: str, component: str | None, step: int | None, epoch: int | None
+    ) -> None:
+        """Print it at once, wrapped, its words as they are."""
+        about = [str(source)] if source else []
+        about += [f"{name} {x}" for name, x in (("epoch", epoch), ("step", step)) if x is not None]
+        head, body = self._blocks().alert(str(level), str(title), str(text or ""), about)
+        width = screen.width(screen.stream(self._stream)) or LOG_WIDTH
+        style = {"error": "bold red", "warning": "bold yellow"}.get(str(level), "bold")
+        self._print(
+            [*self._wrap(head, width, style), *(line for part in body for line in self._wrap(f"   {part}", width))]
+        )
+
+    @hookimpl
+    def on_resume(self, epoch: int | None) -> None:
+        """What was kept of later epochs will come again."""
+        if epoch is not None:
+            self._ended = int(epoch)
+            self._held = {held: lines for held, lines in self._held.items() if held <= epoch}
+            self._saved = {}
+
+    @hookimpl
+    def on_run_end(self, status: str, error: str | None) -> None:
+        """Print what still waits, and how it ended unless all is well; give the terminal back."""
+        lines = self._leftover(None)
+        if status != "finished":
+            lines += self._wrap_plain(f"Run {status}{f': {error}' if error else ''}")
+        if lines:
+            self._print(lines)
+        if self._footer is not None:
+            self._footer.stop()
+            self._footer = None
+
+    @hookimpl
+    def on_flush(self) -> None:
+        """Nothing waits for long: show the latest if it has not been shown."""
+        if self._footer is not None and self._latest is not None and monotonic() >= self._due:
+            self._draw()
+
+    def _leftover(self, before: int | None) -> list[str]:
+        """What waited for the end of an epoch that never came, with its epoch's name."""
+        lines: list[str] = []
+        for epoch in sorted({*self._held, *self._saved}):
+            if before is None or epoch < before:
+                lines.append(title(epoch, self._state.epochs))
+                for held in self._held.pop(epoch, []):
+                    lines += held
+                lines += self._saved.pop(epoch, [])
+        return lines
+
+    def _blocks(self) -> Blocks:
+        target = screen.stream(self._stream)
+        emoji = screen.shows_emoji(target) if self._emoji == "auto" else bool(self._emoji)
+        return Blocks(emoji, self._precision, screen.width(target))
+
+    def _draw(self) -> None:
+        if self._latest is None or self._footer is None:
+            return
+        self._due = monotonic() + REDRAW
+        target = screen.stream(self._stream)
+        lines = self._state.lines(
+            *self._latest, screen.encodes(target, "━…"), self._precision, screen.width(target) or 80, self._render
+        )
+        self._footer.draw(lines)
+
+    def _print(self, lines: list[str]) -> None:
+        text = "".join(f"{line}\n" for line in lines)
+        if self._footer is not None:
+            self._footer.print(text)
+        else:
+            screen.put(screen.stream(self._stream), text)
+
+    def _wrap_plain(self, line: str) -> list[str]:
+        from losslog_console.words import clean
+
+        return [clean(line)]
+
+    def _wrap(self, line: str, width: int, style: str = "") -> list[str]:
+        from rich.console import Console
+        from rich.text import Text
+
+        console = self._console or Console(width=width)
+        indent = "   "
+        wrapped = Text(line.strip()).wrap(console, max(20, width - len(indent) - 1))
+        lines = [
+            indent * (index > 0 or line.startswith(indent)) + part.plain.rstrip() for index, part in enumerate(wrapped)
+        ]
+        if self._console is None or not style:
+            return lines
+        return [self._render(Text(part, style=style, end="")) for part in lines]
+
+    def _render(self, text: Text) -> str:
+        assert self._console is not None
+        with self._console.capture() as captured:
+            self._console.print(text, end="", soft_wrap=True)
+        return captured.get()
