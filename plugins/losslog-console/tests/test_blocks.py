@@ -232,7 +232,7 @@ def test_a_reader_that_went_away_is_no_error(drive, monkeypatch):
 
     reading, writing = os.pipe()
     os.close(reading)
-    with open(writing, "w") as stream, open(os.devnull) as nowhere:
+    with open(writing, "w") as stream, open(os.devnull, "w") as nowhere:
         monkeypatch.setattr(sys, "stdout", stream)
         drive().epoch(1)
         os.dup2(nowhere.fileno(), writing)  # so that closing it has nothing to complain of

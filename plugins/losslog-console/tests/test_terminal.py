@@ -44,7 +44,7 @@ def test_the_epoch_length_is_learnt(terminal):
         run.start(epochs=3)
         for step in range(10):
             run.batch(step, 1)
-        run.epoch(1)
+        run.epoch(1, epochs=3)
         for step in range(10, 14):
             redraw()
             run.batch(step, 2)
