@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from losslog.control import RunHandle
 from losslog.cursors import Cursor
+from losslog.folders import JOURNAL
 from losslog.follower import Follower, Post
-from losslog.journal import Tail
+from losslog.journal import Tail, read
 from losslog.lanes import Lane
 from losslog.notices import warn
 from losslog.plugins import Plugin
@@ -154,3 +155,23 @@ class Delivery:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.005)
+
+
+def lanes_for(folder: Path, plugins: Sequence[Plugin], post: Post) -> list[Lane]:
+    """A lane for each plugin over the journal in ``folder``, in a process that does not train.
+
+    Args:
+        folder: the run folder.
+        plugins: installed plugins with their options; each is made in its lane's thread.
+        post: takes what lanes ask for.
+    """
+    tail = Tail(folder / JOURNAL)
+    start = next((record for _, record in read(tail.path) if record is not None), None)
+    about = {} if start is None else start.data
+    lanes = []
+    for plugin in plugins:
+        name, config = str(about.get("name", "")), about.get("config") or {}
+        handle = RunHandle(id=folder.name, name=name, dir=folder, config=config, source=plugin.name, post=post)
+        every = int(plugin.options.get("batch_every", 1))
+        lanes.append(Lane(plugin.name, plugin.made, tail, Cursor(folder, plugin.name), handle, batch_every=every))
+    return lanes

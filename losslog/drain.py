@@ -77,11 +77,7 @@ class Drain:
     """
 
     def __init__(
-        self,
-        writer: Writer,
-        tail: Tail,
-        dropped: Callable[[], int],
-        culprit: Callable[[int], str] = lambda step: "",
+        self, writer: Writer, tail: Tail, dropped: Callable[[], int], culprit: Callable[[int], str] = lambda step: ""
     ) -> None:
         self.writer = writer
         self.records = 0

@@ -21,7 +21,8 @@ from typing import Any, Final
 from losslog.errors import RunLocked
 from losslog.folders import JOURNAL
 from losslog.locks import Lock, is_locked
-from losslog.records import Record, decode
+from losslog.notices import warn
+from losslog.records import Record, decode, encode
 
 CHUNK: Final = 1 << 18
 _BINARY: Final = getattr(os, "O_BINARY", 0)
@@ -250,3 +251,12 @@ def state_of(folder: Path) -> dict[str, Any]:
     if last is not None and last.hook == "on_run_end":
         return {"status": str(last.data.get("status")), "last": last}
     return {"status": "running" if is_locked(folder / "journal.lock") else "crashed", "last": last}
+
+
+def append_record(writer: Writer, hook: str, data: dict[str, Any]) -> None:
+    """Append one record to a run whose own process is gone; a disk that refuses is said, and nothing changes."""
+    try:
+        writer.append([encode(Record(writer.seq, time.time(), hook, data))])
+        writer.seq += 1
+    except OSError as error:
+        warn("the journal cannot be written: %s", error)

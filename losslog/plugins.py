@@ -96,6 +96,13 @@ class Plugin:
             self.state = "ready"
         return error
 
+    def made(self) -> Any:
+        """The object, made now if need be; raises what making it raised."""
+        error = self.make()
+        if error is not None:
+            raise error
+        return self.object
+
     def __repr__(self) -> str:
         return f"<Plugin {self.name} ({self.distribution or 'object'}) {self.state}>"
 
@@ -238,6 +245,19 @@ def _requested(each: _Same, installed: Mapping[str, Plugin], options: Mapping[st
     if error is not None:
         raise PluginError(f"plugin {name!r} ({plugin.distribution}): {plugin.reason}") from error
     return plugin
+
+
+def named(names: Iterable[str]) -> list[Plugin]:
+    """Installed plugins by name, not made yet.
+
+    Raises:
+        PluginError: one is not installed.
+    """
+    installed, names = discover(disabled=()), list(names)
+    for name in names:
+        if name not in installed:
+            raise PluginError(f"no plugin named {name!r} is installed{_hint(name, installed)}")
+    return [installed[name] for name in names]
 
 
 def live_options(plugin: Plugin) -> dict[str, Any]:

@@ -1,32 +1,74 @@
-"""``losslog follow RUN --to NAME``: tail a run from another process with the lanes a run itself uses.
+"""``losslog follow RUN --to NAMES``: tail a live run from another process with the lanes a run itself uses.
 
 Main thread; lanes in threads of their own. Contract:
 
-- With ``--attached`` it is the follower of a live run, talking to it over stdin and stdout; not for people.
-- Otherwise it delivers until the run ends, or until Ctrl-C; cursors make it continue where it was.
+- It delivers until the run has ended and everything is delivered, or until Ctrl-C; cursors make it continue.
+- With ``--attached`` it is the follower of a live run (`losslog.cli.attached`); that is not for people.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from losslog import follower
-from losslog.folders import find
+from losslog.cli.delivering import add_arguments, plugins_for, positions, tell, watch
+from losslog.delivery import lanes_for
+from losslog.folders import JOURNAL, find
+from losslog.journal import state_of
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("follow", help="deliver a live run to a backend from another process")
-    parser.add_argument("run", metavar="RUN", help="run folder, run id, or latest")
+    attached = "--attached" in sys.argv
+    if attached:
+        parser.add_argument("run")
+    else:
+        add_arguments(parser)
     parser.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(command=main)
+
+
+class _Ending:
+    """Notices, at most once a second, that the run has ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._looked = 0.0
+        self.end: int | None = None
+
+    def __call__(self) -> bool:
+        if self.end is None and time.monotonic() - self._looked > 1.0:
+            self._looked = time.monotonic()
+            if state_of(self._folder)["status"] != "running":
+                self.end = (self._folder / JOURNAL).stat().st_size
+        return self.end is not None
 
 
 def main(args: argparse.Namespace) -> int:
     """Follow until the end."""
     if args.attached:
-        return follower.attached(Path(args.run))
-    find(args.run)
-    return 2
+        from losslog.cli.attached import attached
+
+        return attached(Path(args.run))
+    folder = find(args.run, args.dir)
+    plugins = plugins_for(folder, args.to, args.option)
+    before = positions(folder, plugins)
+    lanes = lanes_for(folder, plugins, lambda kind, data: None)
+    for lane in lanes:
+        lane.start()
+    journal, ending = folder / JOURNAL, _Ending(folder)
+    try:
+        watch(lanes, lambda: journal.stat().st_size, args.wait, ending)
+        for lane in lanes:
+            lane.finish(ending.end if ending.end is not None else journal.stat().st_size)
+        watch(lanes, lambda: journal.stat().st_size, args.wait, lambda: False)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        for lane in lanes:
+            lane.abandon()
+        return 130
+    return tell(lanes, before, journal.stat().st_size)

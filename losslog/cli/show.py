@@ -95,8 +95,9 @@ def main(args: argparse.Namespace) -> int:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["started"]))
         print(f"started {when}, {found['seconds']:.0f} s, {found['folder']}")
     planned = f" of {found['epochs']}" if found["epochs"] else ""
-    print(f"epochs {counts['on_epoch_end']}{planned}, steps {counts['on_batch_losses']}, "
-          f"evaluations {counts['on_eval']}, checkpoints {counts['on_checkpoint']}, alerts {counts['on_alert']}")  # fmt: skip
+    did = [f"epochs {counts['on_epoch_end']}{planned}", f"steps {counts['on_batch_losses']}"]
+    did += [f"{hook[3:]}s {counts[hook]}" for hook in ("on_eval", "on_checkpoint", "on_alert")]
+    print(", ".join(did))
     if found["garbled"]:
         print(f"{found['garbled']} garbled lines were skipped")
     _print_losses(found)

@@ -1,0 +1,140 @@
+"""What ``replay`` and ``follow`` share: plugins with their options, lanes that are watched, a result that is said.
+
+Main thread. Contract:
+
+- Options on the command line beat the journal's, which beat the environment.
+- Alerts and requests of plugins have no effect here: the journal of a run is written by the run.
+- Ctrl-C ends cleanly: cursors stay where delivery is durable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from losslog.cursors import Cursor
+from losslog.errors import LosslogError, RunLocked
+from losslog.folders import JOURNAL
+from losslog.journal import read
+from losslog.lanes import Lane
+from losslog.plugins import Plugin, named
+from losslog.records import REDACTED
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """RUN, --to, -o, --dir and --wait."""
+    parser.add_argument("run", metavar="RUN", help="run folder, run id (or its beginning), or latest")
+    parser.add_argument("--to", metavar="NAMES", required=True, help="plugins, e.g. mlflow or mlflow,wandb")
+    parser.add_argument("-o", "--option", action="append", default=[], metavar="PLUGIN.KEY=VALUE",
+                        help="a plugin's option, e.g. mlflow.tracking_uri=http://host:5000; repeatable")  # fmt: skip
+    parser.add_argument("--dir", default="runs", help="where runs lie (default: runs)")
+    parser.add_argument("--wait", type=float, default=60.0, metavar="SECONDS",
+                        help="give up on a backend that is away for so long (default: 60)")  # fmt: skip
+
+
+def parse_options(words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``["mlflow.tracking_uri=X", "tensorboard.layout=false"]`` as options by plugin; values are JSON or text.
+
+    Raises:
+        LosslogError: a word is not of the form PLUGIN.KEY=VALUE.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        plugin, dot, key = name.partition(".")
+        if not (equals and dot and plugin and key):
+            raise LosslogError(
+                f"option {word!r}: write PLUGIN.KEY=VALUE, e.g. mlflow.tracking_uri=http://127.0.0.1:5000"
+            )
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options.setdefault(plugin, {})[key] = value
+    return options
+
+
+def plugins_for(folder: Path, names: str, words: Sequence[str]) -> list[Plugin]:
+    """The plugins named, made, with the journal's options and those of the command line.
+
+    Raises:
+        PluginError: one is not installed, or does not accept its options.
+    """
+    journaled: dict[str, Any] = {}
+    for _, record in read(folder / JOURNAL):
+        if record is not None and record.hook == "on_run_start":
+            journaled = record.data.get("options") or {}
+    given = parse_options(words)
+    chosen = named(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    for plugin in chosen:
+        kept = {key: value for key, value in (journaled.get(plugin.name) or {}).items() if value != REDACTED}
+        plugin.options = {**kept, **given.get(plugin.name, {})}
+        error = plugin.make()
+        if error is not None:
+            raise LosslogError(f"plugin {plugin.name!r} ({plugin.distribution}): {plugin.reason}") from error
+    for name in given.keys() - {plugin.name for plugin in chosen}:
+        raise LosslogError(f"an option is given for {name!r}, which --to does not name")
+    return chosen
+
+
+def positions(folder: Path, plugins: Sequence[Plugin], *, from_start: bool = False) -> dict[str, int]:
+    """The last seq that each plugin has, -1 for none; with ``from_start`` cursors are set back first.
+
+    Raises:
+        RunLocked: another process delivers to one of them.
+    """
+    found = {}
+    for plugin in plugins:
+        cursor = Cursor(folder, plugin.name)
+        if not cursor.acquire():
+            raise RunLocked(f"another process (the run's follower?) delivers to {plugin.name}: wait, then try again")
+        if from_start:
+            cursor.start = 0
+            cursor.commit(0, -1)
+        found[plugin.name] = cursor.seq
+        cursor.release()
+    return found
+
+
+def watch(lanes: Sequence[Lane], end: Callable[[], int], wait: float, over: Callable[[], bool]) -> None:
+    """Let lanes work until all are over; say how far they are; give up on a backend that stays away."""
+    away: dict[str, float] = {}
+    told = time.monotonic()
+    shown = False
+    while not all(lane.over for lane in lanes):
+        now = time.monotonic()
+        for lane in lanes:
+            if lane.state != "waiting":
+                away.pop(lane.name, None)
+            elif now - away.setdefault(lane.name, now) > wait:
+                lane.abandon()
+        if all(lane.over or now - away.get(lane.name, now) > wait for lane in lanes) or over():
+            break
+        if now - told > 1.0 and sys.stderr.isatty():
+            told, shown = now, True
+            parts = [f"{lane.name} {100 * lane.offset // max(end(), 1)} %" for lane in lanes]
+            sys.stderr.write("\r" + ", ".join(parts) + "\x1b[K")
+            sys.stderr.flush()
+        time.sleep(0.02)
+    if shown:
+        sys.stderr.write("\r\x1b[K")
+
+
+def tell(lanes: Sequence[Lane], before: dict[str, int], end: int) -> int:
+    """Say what was delivered; the exit code: 0 when every plugin has all of it."""
+    code = 0
+    for lane in lanes:
+        stats = lane.stats()
+        count = max(stats["seq"] - before[lane.name], 0)
+        complete = stats["committed"] >= end
+        why = "" if complete else f"; not complete: {stats['state']} {stats['reason']}".rstrip()
+        print(f"{lane.name}: {count} record{'' if count == 1 else 's'} delivered{why}", file=sys.stderr)
+        if stats["errors"]:
+            print(f"{lane.name}: {stats['errors']} records were skipped, the last: {stats['reason']}", file=sys.stderr)
+        code = code if complete else 1
+    return code

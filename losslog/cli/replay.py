@@ -1,0 +1,66 @@
+"""``losslog replay RUN --to NAMES``: deliver a finished or dead run to a backend, also one installed since.
+
+Main thread; lanes in threads of their own. Contract:
+
+- From each plugin's cursor, so a second replay sends nothing; with ``--from-start`` from the first record.
+- A run that was killed gets its ``on_run_end(status="crashed")`` first.
+- A run that is still live is refused, and so is a plugin that another process delivers to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from losslog.cli.delivering import add_arguments, plugins_for, positions, tell, watch
+from losslog.delivery import lanes_for
+from losslog.errors import RunLocked
+from losslog.folders import find
+from losslog.journal import Writer, append_record
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser("replay", help="deliver a finished or dead run to a backend")
+    add_arguments(parser)
+    parser.add_argument("--from-start", action="store_true", help="deliver everything again, to a fresh target")
+    parser.set_defaults(command=main)
+
+
+def finish(folder: Path) -> int:
+    """End a run that was killed; the journal's length.
+
+    Raises:
+        RunLocked: the run is live.
+    """
+    try:
+        writer = Writer(folder)
+    except RunLocked as error:
+        raise RunLocked(f"{folder.name} is still live: use losslog follow, or wait until it ends") from error
+    try:
+        if not writer.ended:
+            append_record(writer, "on_run_end", {"status": "crashed"})
+        return writer.end
+    finally:
+        writer.close()
+
+
+def main(args: argparse.Namespace) -> int:
+    """Deliver what the plugins lack."""
+    folder = find(args.run, args.dir)
+    plugins = plugins_for(folder, args.to, args.option)
+    end = finish(folder)
+    before = positions(folder, plugins, from_start=args.from_start)
+    lanes = lanes_for(folder, plugins, lambda kind, data: None)
+    for lane in lanes:
+        lane.finish(end)
+        lane.start()
+    try:
+        watch(lanes, lambda: end, args.wait, lambda: False)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        tell(lanes, before, end)
+        return 130
+    return tell(lanes, before, end)
