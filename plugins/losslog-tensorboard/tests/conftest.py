@@ -75,6 +75,11 @@ def read(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
 
 
+@pytest.fixture(scope="session")
+def driver() -> type[Driver]:
+    return Driver
+
+
 @pytest.fixture
 def drive(tmp_path: Path) -> Callable[..., Driver]:
     return lambda **options: Driver(tmp_path, **options)

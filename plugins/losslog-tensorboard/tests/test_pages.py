@@ -23,6 +23,12 @@ def test_one_chart_shows_the_components_and_not_the_total(drive, accumulate):
     assert not re.match(pattern, "loss/train_total")
 
 
+def test_the_chart_of_the_totals_has_no_components(drive, accumulate):
+    drive().start()
+    chart = _layout(accumulate).category[0].chart[1]
+    assert not any(re.match(pattern, "loss/train_loss_mask") for pattern in chart.multiline.tag)
+
+
 def test_the_layout_can_be_left_out(drive, accumulate):
     drive(layout=False, config_text=False).start(CONFIG)
     assert "custom_scalars__config__" not in accumulate().Tags()["tensors"]

@@ -30,21 +30,22 @@ KEY_METRICS: Final = (
     "loss/train_total",
     "loss/train",
 )
+# Regular expressions that TensorBoard matches at the beginning of a tag, so each says where the tag ends.
 LAYOUT: Final = {
     "losses": {
-        "train loss components": [r"loss/train_(?!total$).*"],
-        "train and validation loss": [r"loss/train", r"loss/train_total", r"loss/val"],
-        "validation loss components": [r"loss/val_.*"],
-        "batch loss components": [r"batch/train_(?!total$).*"],
-        "batch loss": [r"batch/train", r"batch/train_total"],
+        "train loss components": [r"loss/train_(?!total$).*$"],
+        "train and validation loss": [r"loss/train$", r"loss/train_total$", r"loss/val$"],
+        "validation loss components": [r"loss/val_.*$"],
+        "batch loss components": [r"batch/train_(?!total$).*$"],
+        "batch loss": [r"batch/train$", r"batch/train_total$"],
     },
     "mAP": {
-        "AP": [r"mAP/.*_AP"],
-        "AP at one overlap": [r"mAP/.*_AP(50|75)"],
-        "AP by size": [r"mAP/.*_AP[sml]"],
-        "AP by class": [r"mAP_class/.*"],
+        "AP": [r"mAP[^/]*/.*_AP$"],
+        "AP at one overlap": [r"mAP[^/]*/.*_AP(50|75)$"],
+        "AP by size": [r"mAP[^/]*/.*_AP[sml]$"],
+        "AP by class": [r"mAP_class[^/]*/.*$"],
     },
-    "learning rate": {"lr": [r"lr", r"lr_group/.*"]},
+    "learning rate": {"lr": [r"lr$", r"lr_group/.*$"]},
 }
 
 
