@@ -1,30 +1,28 @@
-"""From the queue to the journal: items become records, in order.
+"""From the queue to the journal: on the logging rank, items become records, in order.
 
 Drain thread only. Contract:
 
-- Values are waited for here, records get their seq here, and here they are written: one write per batch of records.
+- Records get their seq here, and here they are written: one write per batch of records.
 - While the journal cannot be written, records wait in memory up to a bound; beyond it batch records are dropped and
   counted, all others kept.
-- Epoch means and the check for non-finite losses are made here, from the values as they come.
 - An alert whose key the journal has is dropped.
+- With several ranks, records come out of the `Joiner`, in the logging rank's order.
 """
 
 from __future__ import annotations
 
-import math
-import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from losslog.containment import one_line
+from losslog.intake import Event, Intake, Share
+from losslog.joining import Joiner, join
 from losslog.journal import Tail, Writer
-from losslog.losses import Losses, close, find_total, total_of
+from losslog.losses import total_of
 from losslog.means import EpochMeans
 from losslog.notices import say, warn
-from losslog.pace import Pace
 from losslog.records import Record, encode
-from losslog.values import Keys, Later, Staged, resolve
 
 SYNC_EVERY: Final = 30.0  # seconds between fsyncs; also at each epoch's end and at close
 MAX_WAITING: Final = 50_000  # batch records kept in memory while the journal cannot be written
@@ -32,208 +30,141 @@ RETRY_EVERY: Final = 1.0  # seconds between attempts to write it
 WRITE_AT: Final = 1024  # records a write
 
 
-class Batch(NamedTuple):
-    """One `Run.log_batch`, as the training thread left it."""
-
-    time: float
-    step: int
-    epoch: int
-    keys: Keys
-    values: list[float] | Staged
-    has_total: bool
-    lr: Any
-    batch_size: int | None
-    n: int
-
-
-class Event(NamedTuple):
-    """Any other hook call: its data is plain already."""
-
-    time: float
-    hook: str
-    data: dict[str, Any]
-
-
-class Question:
-    """Asks the drain for the epoch means as they are after everything queued before.
-
-    Attributes:
-        answered: set when `means` is there.
-    """
-
-    def __init__(self) -> None:
-        self.answered = threading.Event()
-        self.means: Losses | None = None
-
-
-class Drain:
+class Drain(Intake):
     """Turns items into records.
 
     Args:
         writer: the journal.
         tail: where near lanes read.
-        dropped: how many batches the full queue has refused so far.
-        culprit: what is known of the batch of a step, for the alert on a non-finite loss.
+        lost: how many batches the full queue has refused so far.
+        culprit: see `Intake`.
+
+    Attributes:
+        records: how many are written.
+        dropped: how many batch records were dropped because the journal could not be written.
+        trouble: why it cannot be written, or "".
+        joiner: joins the ranks, where there are several.
     """
 
     def __init__(
-        self, writer: Writer, tail: Tail, dropped: Callable[[], int], culprit: Callable[[int], str] = lambda step: ""
+        self, writer: Writer, tail: Tail, lost: Callable[[], int], culprit: Callable[[int], str] = lambda step: ""
     ) -> None:
+        super().__init__(culprit)
         self.writer = writer
         self.records = 0
         self.dropped = 0
         self.trouble = ""
-        self._tail, self._dropped_by_queue, self._culprit = tail, dropped, culprit
-        self._means = EpochMeans()
-        self._last_means: Losses | None = None
-        self._dropped_before = 0
+        self.joiner: Joiner | None = None
+        self._tail, self._lost = tail, lost
+        self._lost_before = 0
         self._epoch_began = time.time()
         self._last_lr: Any = None
-        self._totals: dict[tuple[str, ...], str | None] = {}
-        self._told: set[str] = set()
         self._fresh: list[tuple[Record, bytes]] = []
         self._retry_at = 0.0
         self._sync_due = False
         self._waiting_batches = 0
-        self.pace = Pace(active=True)
 
     def take(self, items: Sequence[Any]) -> None:
         """Process items in order and write what they give."""
-        self.pace.fresh()
-        for item in items:
-            if isinstance(item, Batch):
-                self._batch(item)
-            elif isinstance(item, Event):
-                self._event(item)
-            else:
-                item.means = self._means.result()[0] if self._means.batches else self._last_means
-                item.answered.set()
-            if len(self._fresh) >= WRITE_AT and not self.trouble:
-                self.write()
-            self.pace.rest()
+        super().take(items)
+        if self.joiner is not None:
+            self.joiner.receive()
+            self._join(self.joiner)
         self.write()
+
+    def finish(self) -> None:
+        """Nothing more comes: record what still waited for other ranks."""
+        if self.joiner is not None:
+            self._join(self.joiner, all_of_it=True)
+        self.write()
+
+    def _join(self, joiner: Joiner, *, all_of_it: bool = False) -> None:
+        for shares, event, epoch, step in joiner.ready(all_of_it=all_of_it):
+            if shares is not None:
+                losses, total, spread = join(shares)
+                several = {"ranks": len(shares), "spread": spread if len(shares) > 1 else None}
+                self._batch_record(epoch, step, losses, total, shares[0].about, several)
+            elif event[1] is None:
+                self._record_event(event[0])
+            else:
+                for sums in joiner.sums(event[0].data["epoch"]):
+                    event[1].merge(sums)
+                self._end_of_epoch(*event)
 
     # ------------------------------------------------------------------ items to records
 
-    def _batch(self, item: Batch) -> None:
-        values = resolve(item.values)
-        total = values[-1] if item.has_total else None
-        losses: Losses
-        if item.keys is None:
-            losses = values[0]
+    def on_share(self, epoch: int, share: Share) -> None:
+        """Record a batch, or hand it to the joiner."""
+        if self.joiner is not None:
+            self.joiner.add_batch(epoch, share)
         else:
-            losses = dict(zip(item.keys, values, strict=False))
-            losses, total = self._without_total(item.keys, losses, total)
-        whole = total_of(losses, total)
-        if total is not None and not close(whole, total_of(losses)):
-            self._once(
-                f"the total given ({whole:.6g}) is not the sum of the components ({total_of(losses):.6g}): it is kept"
-            )
-        self._means.add(losses, whole, total is not None, item.n)
-        if self._means.mixed:
-            self._once("dict and scalar losses mix in one epoch: the epoch's losses are those of the dicts")
-        data: dict[str, Any] = {"step": item.step, "epoch": item.epoch, "losses": losses, "total": whole}
-        if item.lr is not None:
-            data["lr"] = self._last_lr = item.lr
-        if item.batch_size is not None:
-            data["batch_size"] = item.batch_size
-        if item.n != 1:
-            data["n"] = item.n
-        self._record(item.time, "on_batch_losses", data, droppable=True)
-        if not math.isfinite(whole) or (type(losses) is dict and not all(map(math.isfinite, losses.values()))):
-            self._not_finite(item, losses)
+            self._batch_record(epoch, share.about["step"], share.losses, share.total, share.about, {})
 
-    def _without_total(
-        self, keys: tuple[str, ...], losses: dict[str, float], total: float | None
-    ) -> tuple[dict[str, float], float | None]:
-        """Take a component that is the sum of the others as the total."""
-        if keys not in self._totals:
-            try:
-                self._totals[keys] = find_total(losses)
-            except ValueError as error:  # only values on a device come so far: the caller is told late, but told
-                self._once(f"{error}. The component is left out")
-                self._totals[keys] = "total"
-                del losses["total"]
-                return losses, total
-            if self._totals[keys] is not None:
-                self._once(f"losses[{self._totals[keys]!r}] is the sum of the others: taken as the total")
-        name = self._totals[keys]
-        if name is not None:
-            own = losses.pop(name)
-            total = own if total is None else total
-        return losses, total
-
-    def _not_finite(self, item: Batch, losses: Losses) -> None:
-        bad = (
-            {name: value for name, value in losses.items() if not math.isfinite(value)}
-            if isinstance(losses, dict)
-            else {}
-        )
-        for name, value in bad.items() or [("loss", losses if isinstance(losses, float) else math.nan)]:
-            text = f"{name} is {value} at step {item.step} (epoch {item.epoch})."
-            data = {
-                "level": "error",
-                "title": f"{name} is {value}",
-                "text": " ".join(filter(None, [text, self._culprit(item.step)])),
-                "source": "losslog",
-                "component": name if item.keys is not None else None,
-                "step": item.step,
-                "epoch": item.epoch,
-                "key": f"non_finite/{name}",
-            }
-            self._event(Event(item.time, "on_alert", data))
-
-    def _event(self, item: Event) -> None:
-        data = item.data
-        if isinstance(data.get("metrics"), Later):
-            data = data | {"metrics": data["metrics"].now()}
-        if item.hook == "on_alert":
-            if data["key"] in self.writer.alert_keys:
-                return
-            self.writer.alert_keys.add(data["key"])
-        elif item.hook == "on_epoch_end":
-            data = self._epoch_end(item)
-        elif item.hook in ("on_run_end", "on_checkpoint"):
-            self._sync_due = True
-        self._record(item.time, item.hook, {key: value for key, value in data.items() if value is not None})
-
-    def _epoch_end(self, item: Event) -> dict[str, Any]:
-        data = dict(item.data)
-        means, total = self._means.result()
-        if data.get("losses") is None:
-            data["losses"], data["total"] = means, total
+    def on_event(self, event: Event) -> None:
+        """Record an event, or let it wait its turn in the joiner."""
+        means = None
+        if event.hook == "on_epoch_end":
+            means, self.means = self.means, EpochMeans()
+            self.last_means = event.data["losses"] if event.data["losses"] is not None else means.result()[0]
+        if self.joiner is not None:
+            self.joiner.add_event((event, means), event.data["epoch"] if means is not None else 0)
+        elif means is not None:
+            self._end_of_epoch(event, means)
         else:
-            data["total"] = total_of(data["losses"])
-        self._last_means = data["losses"]
-        if data.get("lr") is None:
-            data["lr"] = self._last_lr
-        data["duration"] = round(item.time - self._epoch_began, 6)
-        lost = self._dropped_by_queue() + self.dropped
-        if lost > self._dropped_before:
-            data["dropped"] = lost - self._dropped_before
-        self._dropped_before = lost
-        self._means.reset()
-        self._epoch_began = item.time
-        self._sync_due = True
-        return data
+            self._record_event(event)
 
-    def _once(self, text: str) -> None:
-        topic = text.partition("(")[0]
-        if topic not in self._told:
-            self._told.add(topic)
-            warn("%s (said once)", text)
-
-    # ------------------------------------------------------------------ records to the file
-
-    def _record(self, at: float, hook: str, data: dict[str, Any], droppable: bool = False) -> None:
-        if droppable and self.trouble:
+    def _batch_record(
+        self, epoch: int, step: int, losses: Any, total: float, about: dict[str, Any], more: dict[str, Any]
+    ) -> None:
+        if self.trouble:
             if self._waiting_batches >= MAX_WAITING:
                 self.dropped += 1
                 return
             self._waiting_batches += 1
+        data = {"step": step, "epoch": epoch, "losses": losses, "total": total}
+        if about["lr"] is not None:
+            data["lr"] = self._last_lr = about["lr"]
+        if about["batch_size"] is not None:
+            data["batch_size"] = about["batch_size"]
+        if about["n"] != 1:
+            data["n"] = about["n"]
+        for key, value in more.items():
+            if value is not None:
+                data[key] = value
+        self._record(about["time"], "on_batch_losses", data)
+
+    def _end_of_epoch(self, event: Event, means: EpochMeans) -> None:
+        data = dict(event.data)
+        if data["losses"] is None:
+            data["losses"], data["total"] = means.result()
+        else:
+            data["total"] = total_of(data["losses"])
+        if data["lr"] is None:
+            data["lr"] = self._last_lr
+        data["duration"] = round(event.time - self._epoch_began, 6)
+        lost = self._lost() + self.dropped
+        data["dropped"] = lost - self._lost_before or None
+        self._lost_before, self._epoch_began = lost, event.time
+        self._sync_due = True
+        self._record_event(event._replace(data=data))
+
+    def _record_event(self, event: Event) -> None:
+        if event.hook == "on_alert":
+            if event.data["key"] in self.writer.alert_keys:
+                return
+            self.writer.alert_keys.add(event.data["key"])
+        elif event.hook in ("on_run_end", "on_checkpoint"):
+            self._sync_due = True
+        self._record(event.time, event.hook, {key: value for key, value in event.data.items() if value is not None})
+
+    def _record(self, at: float, hook: str, data: dict[str, Any]) -> None:
         record = Record(self.writer.seq, at, hook, data)
         self.writer.seq += 1
         self._fresh.append((record, encode(record)))
+        if len(self._fresh) >= WRITE_AT and not self.trouble:
+            self.write()
+
+    # ------------------------------------------------------------------ records to the file
 
     def write(self) -> None:
         """Write what is waiting; where that fails it waits on, and is tried again a second later."""
@@ -251,8 +182,7 @@ class Drain:
                 offset += len(line)
                 found.append((offset, record))
             self.records += len(found)
-            self._fresh = []
-            self._waiting_batches = 0
+            self._fresh, self._waiting_batches = [], 0
             if self.trouble:
                 say("the journal can be written again")
                 self.trouble = ""
@@ -272,10 +202,7 @@ class Drain:
 
     def _fails(self, error: OSError) -> None:
         if not self.trouble:
-            warn(
-                "the journal cannot be written (%s): records wait in memory and are tried again every second",
-                one_line(error),
-            )
+            warn("the journal cannot be written (%s): records wait in memory, tried again every second", one_line(error))
         self.trouble = one_line(error)
         self._retry_at = time.monotonic() + RETRY_EVERY
 

@@ -24,10 +24,13 @@ from losslog import endings, folders, ranks
 from losslog.containment import attempt, long_form
 from losslog.control import Requests, RunHandle, alert_data, lr_data, scale_lr
 from losslog.delivery import Delivery
-from losslog.drain import Batch, Drain, Event, Question
+from losslog.drain import Drain
 from losslog.hookspecs import hookimpl
 from losslog.inline import Inline
+from losslog.intake import Batch, Event, Intake, Question
+from losslog.joining import Joiner, Sender
 from losslog.journal import Tail, Writer
+from losslog.leases import Leases
 from losslog.losses import Losses, normalise
 from losslog.notices import prepare, say, warn
 from losslog.pace import start_thread
@@ -103,6 +106,7 @@ class Run:
         self._alerts = 0
         self._closed = False
         self._closing = threading.Lock()
+        self._watcher: Any = None  # of losslog.instrument: asked before an epoch or the run ends; must not raise
         self._told_closed = False
         self._inline: list[Inline] = []
         self._drain: Drain | None = None
@@ -266,6 +270,39 @@ class Run:
         if self._strict:
             self._raise_strictly()
 
+    def _log_forwards(
+        self, keys: Any, values: Any, lr: Any, n: int, *, has_total: bool, stepped: bool, counted: bool
+    ) -> None:
+        """`log_batch` for `losslog.instrument`, which read the values when the model gave them.
+
+        Args:
+            keys: component names, None for a scalar.
+            values: as `losslog.values.snapshot` gives them.
+            lr: plain learning rates.
+            n: over how many forward passes the values are means.
+            has_total: whether a total comes last in ``values``.
+            stepped: False where no optimizer step followed: no record, but checked, and in the epoch's means.
+            counted: False where they do not count in the means either.
+        """
+        if self._closed:
+            self._after_close("a forward pass")
+            return
+        step = self._step
+        if stepped:
+            self._step += 1
+            self._steps += 1
+            self._epoch_has_batches = True
+        if len(self._queue) < QUEUE_LIMIT:
+            self._queue.append(
+                Batch(time.time(), step, self._epoch, keys, values, has_total, lr, None, n, stepped, counted)
+            )
+        else:
+            self._lost += 1
+        if self._inline and stepped:
+            self._call_inline(step, self._epoch, keys, values, has_total, lr, None)
+        if self._strict:
+            self._raise_strictly()
+
     def log_eval(
         self, metrics: Mapping[str, Any], *, epoch: int | None = None, step: int | None = None, split: str = "val"
     ) -> None:
@@ -331,6 +368,8 @@ class Run:
         Raises:
             TypeError, ValueError: a value is not what a loss may be.
         """
+        if self._watcher is not None:
+            val_loss = self._watcher.epoch_ends(val_loss)
         epoch = self._open_epoch(epoch)
         data = {
             "epoch": epoch,
@@ -630,6 +669,9 @@ class Run:
         self._end("stopped" if self._stopped else "finished", None, timeout)
 
     def _end(self, status: str, error: str | None, timeout: float = 30.0) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.run_ends(status)
         with self._closing:
             if self._closed:
                 return
