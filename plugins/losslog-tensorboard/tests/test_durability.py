@@ -178,6 +178,37 @@ def test_a_torn_tail_is_continued_in_a_new_file(drive, points, tmp_path):
     assert _steps(points("batch/train", "batch")) == [0, 1, 2]
 
 
+def test_files_that_are_there_leave_the_cursor_alone(drive):
+    run = drive()
+    run.start()
+    run.batch(0)
+    run.flush()
+    run.again()
+    assert run.plugin.delivered_upto(run.run) is None
+
+
+@pytest.mark.parametrize("removed", ["tensorboard", "tensorboard/batch"])
+def test_files_that_were_removed_ask_for_everything(drive, tmp_path, removed):
+    import shutil
+
+    run = drive()
+    run.start()
+    run.batch(0)
+    run.end()
+    shutil.rmtree(tmp_path / removed)
+    run.again()
+    run.start()
+    assert run.plugin.delivered_upto(run.run) == -1
+
+
+def test_a_given_writer_leaves_the_cursor_alone(drive, tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path / "mine")) as writer:
+        run = drive(writer=writer)
+        assert run.plugin.delivered_upto(run.run) is None
+
+
 def test_a_folder_removed_in_mid_run_is_said_and_made_again(drive, points, tmp_path):
     import shutil
 

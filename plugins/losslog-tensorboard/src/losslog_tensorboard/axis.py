@@ -35,6 +35,10 @@ class Axis:
         resumed_at: when this run was resumed without saying from where, or None: then the first point after that time
             which goes back is where.
 
+    Attributes:
+        broken: an error has ended it.
+        found: this run had files here already.
+
     Raises:
         EventsUnavailable: the folder cannot be read.
     """
@@ -42,6 +46,7 @@ class Axis:
     def __init__(self, folder: Path, run_id: str, first: int, resumed_at: float | None) -> None:
         self.folder = folder
         self.broken = False
+        self.found = False
         self._run_id = run_id
         self._first = first
         self._file: tfrecord.EventFile | None = None
@@ -198,6 +203,7 @@ class Axis:
         opening = Event.FromString(next(records, b""))
         if opening.source_metadata.writer != f"{events.WRITER} {self._run_id}":
             return
+        self.found = True
         for data in records:
             event = Event.FromString(data)
             if event.HasField("session_log"):

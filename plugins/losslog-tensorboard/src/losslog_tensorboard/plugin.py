@@ -185,6 +185,15 @@ class TensorBoardPlugin:
             self._flush(sync=self._epoch_ended)
             self._epoch_ended = False
 
+    def delivered_upto(self, run: Any) -> int | None:
+        """Nothing at all where somebody removed the files, so that all is delivered again; else the cursor knows.
+
+        Raises:
+            EventsUnavailable: the folders cannot be read.
+        """
+        axes = self._open(run)
+        return None if axes is None or (axes[0].found and axes[1].found) else -1
+
     def _open(self, run: Any) -> Axes | None:
         """The epoch axis and the batch axis; None in a forked child."""
         axes = self._axes
