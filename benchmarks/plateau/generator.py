@@ -35,6 +35,7 @@ BAD = ("stall", "never", "restart", "oscillation", "divergence", "non_finite")
 BAD_WEIGHTS = (0.45, 0.15, 0.12, 0.08, 0.12, 0.08)
 LABELS = ("grey", "warm", "improving", "converged", "stalled", "diverging", "oscillating", "non_finite")
 GREY, WARM, IMPROVING, CONVERGED, STALLED, DIVERGING, OSCILLATING, NON_FINITE = range(8)
+MOST_STEPS = 9000
 IMPROVING_RATE = 0.02
 """Fall of the noise-free curve per twentieth of the run from which a step counts as improving."""
 CONVERGED_RATE = 0.01
@@ -85,10 +86,10 @@ def make_run(seed: int, coupled: bool = False) -> SyntheticRun:
         coupled: Whether the components share their pace.
     """
     rng = np.random.default_rng((seed, int(coupled)))
-    epochs = int(rng.integers(12, 61))
-    per_epoch = int(np.exp(rng.uniform(np.log(25), np.log(400))))
-    per_epoch = max(25, min(per_epoch, 9000 // epochs))
-    steps = epochs * per_epoch
+    steps = MOST_STEPS + 1
+    while steps > MOST_STEPS:
+        epochs, per_epoch = int(rng.integers(12, 61)), int(rng.integers(25, 401))
+        steps = epochs * per_epoch
     pace = float(np.exp(rng.uniform(np.log(0.1), np.log(0.5))))
     lr = np.full(steps, 0.01)
     drop = int(rng.uniform(0.5, 0.75) * steps) if rng.random() < 0.2 else None
@@ -98,7 +99,7 @@ def make_run(seed: int, coupled: bool = False) -> SyntheticRun:
     if rng.random() < 0.5:
         for place in rng.choice(5, size=1 if rng.random() < 0.7 else 2, replace=False):
             bad[int(place)] = str(rng.choice(BAD, p=BAD_WEIGHTS))
-    high = rng.random() < 1 / 3
+    height = float(rng.uniform(1, 3)) if rng.random() < 1 / 3 else 1.0
     curves = []
     for place, name in enumerate(NAMES):
         tau = pace * float(np.exp(rng.normal(0, 0.15))) if coupled else float(np.exp(rng.uniform(np.log(0.1), np.log(0.5))))
@@ -106,8 +107,8 @@ def make_run(seed: int, coupled: bool = False) -> SyntheticRun:
         floor = TOPS[name] * rng.uniform(0.8, 1.0)
         if family == "low":  # starts, and so ends, in its range
             floor *= 0.8
-        elif high:
-            floor *= rng.uniform(1, 3)
+        else:
+            floor *= height
         curves.append(_make_curve(rng, name, family, steps, per_epoch, tau, floor, drop, lr))
     return SyntheticRun(seed, epochs, per_epoch, curves, lr, coupled)
 

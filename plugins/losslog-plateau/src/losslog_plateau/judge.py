@@ -77,10 +77,10 @@ class Judge:
         self._zero(watcher, component, news)
         if component.bad_since is not None:
             return
-        if component.diverging is None:
+        if component.level.diverging is None:
             component.raised.pop("diverging", None)
         else:
-            since = self._step_at(watcher, component, component.diverging)
+            since = self._step_at(watcher, component, component.level.diverging)
             self._tell(watcher, component, "diverging", "warning", since, news)
         if component.oscillating is not None:
             since = self._step_at(watcher, component, component.oscillating)
@@ -109,7 +109,7 @@ class Judge:
             return "missing"
         if "zero" in component.raised:
             return "zero"
-        if component.diverging is not None:
+        if component.level.diverging is not None:
             return "diverging"
         if component.flat:
             if self._good_enough(watcher, component):
@@ -124,13 +124,15 @@ class Judge:
 
     def _good_enough(self, watcher: Watcher, component: Component) -> bool:
         """Whether a flat curve has converged, rather than stalled."""
-        if component.level is None:
+        if component.level.level is None:
             return True
-        fallen = 1 - component.level / component.peak if component.peak > 0 else 0.0
-        wanted = component.range
+        fallen = 1 - component.level.level / component.level.peak if component.level.peak > 0 else 0.0
+        wanted = component.typical
         if wanted is not None:
             high = wanted[1]
-            return component.level <= CAP * high or (fallen >= HALVED and component.level <= CAP_HALVED * high)
+            return component.level.level <= CAP * high or (
+                fallen >= HALVED and component.level.level <= CAP_HALVED * high
+            )
         return fallen >= HALVED or self.share(watcher, component) < SMALL_SHARE
 
     @staticmethod
@@ -145,14 +147,14 @@ class Judge:
     @staticmethod
     def share(watcher: Watcher, component: Component) -> float:
         """Share of the sum of levels, 0 to 1."""
-        total = sum(other.level or 0.0 for other in watcher.components.values() if "missing" not in other.raised)
-        return (component.level or 0.0) / total if total > 0 else 0.0
+        total = sum(other.level.level or 0.0 for other in watcher.components.values() if "missing" not in other.raised)
+        return (component.level.level or 0.0) / total if total > 0 else 0.0
 
     def _dominating(self, watcher: Watcher, component: Component, news: list[Finding]) -> None:
-        if component.level is None or component.updates < watcher.clock.warmup or len(watcher.components) < FEW:
+        if component.level.level is None or component.updates < watcher.clock.warmup or len(watcher.components) < FEW:
             return
-        wanted = component.range
-        high = wanted is not None and component.level > wanted[1]
+        wanted = component.typical
+        high = wanted is not None and component.level.level > wanted[1]
         share = self.share(watcher, component)
         if share > (DOMINATES_HIGH if high else DOMINATES):
             serious = share > DOMINATES and (high or wanted is None) and not component.improving
@@ -218,7 +220,7 @@ class Judge:
         return Rate(change, low, high, per)
 
     def _situation(self, watcher: Watcher, component: Component, since: int) -> Situation:
-        clock, level = watcher.clock, component.level or 0.0
+        clock, level = watcher.clock, component.level.level or 0.0
         end = None
         if clock.plan is not None and clock.planned_steps is not None and component.rate is not None:
             remaining = clock.plan - watcher.updates
@@ -228,11 +230,11 @@ class Judge:
         return Situation(
             component=component.name,
             level=level,
-            peak=component.peak,
-            range=component.range,
+            peak=component.level.peak,
+            range=component.typical,
             share=self.share(watcher, component),
             rate=self._rate(watcher, component),
-            window=round(component.flat_span * clock.stride),
+            window=round(component.span * clock.stride),
             since=since,
             step=watcher.step,
             end=end,
@@ -252,16 +254,16 @@ class Judge:
             component=component.name,
             state=state,
             severity=SEVERITY.get(state, "info"),
-            level=component.level,
+            level=component.level.level,
             range=situation.range,
             rate=None if rate is None else rate.change,
             rate_low=None if rate is None else rate.low,
             rate_high=None if rate is None else rate.high,
             per="1000 steps" if watcher.clock.epoch is None else "epoch",
-            share=None if component.level is None else situation.share,
+            share=None if component.level.level is None else situation.share,
             step=watcher.step,
             since=since,
-            text=advice.verdict(state, situation, component.level is not None),
+            text=advice.verdict(state, situation, component.level.level is not None),
         )
 
     def _since(self, watcher: Watcher, component: Component, state: str) -> int:

@@ -201,7 +201,7 @@ class Watcher:
         self._audit.load_state_dict(state["audit"])
         self.components = {}
         for name, data in state["components"].items():
-            component = Component(name, self.clock, self.settings, data["first_step"], self._judge.ranges.get(name))
+            component = Component(name, self.clock, self.settings, 0, self._judge.ranges.get(name))
             component.load_state_dict(data)
             self.components[name] = component
 

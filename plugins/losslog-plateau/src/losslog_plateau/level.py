@@ -1,0 +1,122 @@
+"""Where a component stands: its level over the last epoch, its peak, and whether it runs away.
+
+- Fed with one cell (a quarter of an epoch, as a rule) at a time; constant memory.
+- The level is the mean of the raw loss, as the logs print it; divergence is judged on ln(loss), where noise is even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from typing import Any, Final
+
+from .clock import Clock
+
+RISE: Final = 0.3
+"""Rise of ln(loss) above its lowest level from which a component diverges."""
+RISE_IN_RANGE: Final = 0.69
+"""The same within the typical range: there it must double, since small losses are noisy, and harmless."""
+RISE_ERRORS: Final = 6.0
+"""The rise must also be this many standard errors of a level."""
+FALL: Final = 0.1
+"""Fall of ln(loss) that shows that the component has learnt at all."""
+FALL_ERRORS: Final = 3.0
+MEMORY: Final = 0.1
+"""Weight of the newest difference of cells in the running noise of a cell."""
+MEAN_ABS_DIFF: Final = 1.128
+"""Mean of |a - b| for independent normal a, b of unit deviation: 2 / sqrt(pi)."""
+
+_PLAIN: Final = ("level", "peak", "lowest", "highest", "fell", "noise", "taken", "diverging")
+
+
+class Level:
+    """The level of one component.
+
+    Attributes:
+        level: Mean loss over the last epoch (or unit), or None before there is one.
+        peak: Highest level so far.
+        diverging: Update at which a rise was seen that still holds, or None.
+    """
+
+    __slots__ = (*_PLAIN, "cells")
+
+    def __init__(self) -> None:
+        self.cells: list[tuple[float, float]] = []  # newest cells: mean of ln(loss), mean of the loss
+        self.level: float | None = None
+        self.peak = 0.0
+        self.lowest = inf  # lowest ln level since the early part
+        self.highest = -inf  # highest ln level so far
+        self.fell = False
+        self.noise = 0.0  # standard deviation of one cell's mean of ln(loss)
+        self.taken = 0
+        self.diverging: int | None = None
+
+    def take(
+        self, mean_log: float, mean: float, updates: int, clock: Clock, typical: tuple[float, float] | None
+    ) -> None:
+        """Take one more cell.
+
+        Args:
+            mean_log: Mean of ln(loss) in it.
+            mean: Mean of the loss in it.
+            updates: Updates so far.
+            clock: Lengths in updates.
+            typical: Typical final values, or None.
+        """
+        cells, wanted = self.cells, clock.cells_per_level
+        if cells:
+            diff = abs(mean_log - cells[-1][0]) / MEAN_ABS_DIFF
+            self.taken += 1
+            self.noise += max(MEMORY, 1.0 / self.taken) * (diff - self.noise)  # the first few weigh equally
+        cells.append((mean_log, mean))
+        keep = max(2, wanted)
+        if len(cells) > keep:
+            del cells[0]
+        if len(cells) < wanted:
+            return
+        self.level = sum(cell[1] for cell in cells[-wanted:]) / wanted
+        self.peak = max(self.peak, self.level)
+        if len(cells) == keep:
+            log_level, error = sum(cell[0] for cell in cells) / keep, self.noise / keep**0.5
+            self._watch_rise(log_level, error, updates, clock.settled, typical)
+
+    def _watch_rise(
+        self, log_level: float, error: float, updates: int, settled: float, typical: tuple[float, float] | None
+    ) -> None:
+        """Divergence: has the level risen well above the lowest, in a curve that once fell?"""
+        self.highest = max(self.highest, log_level)
+        if not self.fell:
+            self.fell = self.highest - log_level >= max(FALL, FALL_ERRORS * error)
+        if updates < settled:  # early on a healthy component may dip and rise
+            return
+        self.lowest = min(self.lowest, log_level)
+        least = RISE
+        if typical is not None and self.level is not None and self.level <= typical[1]:
+            least = RISE_IN_RANGE if self.level >= typical[0] else inf
+        rise, needed = log_level - self.lowest, max(least, RISE_ERRORS * error)
+        if rise <= needed / 2:
+            self.diverging = None
+        elif rise > needed and self.fell and self.diverging is None:
+            self.diverging = updates
+
+    def forget_cells(self) -> None:
+        """Begin with cells of another length; level, peak and lowest stay."""
+        self.cells.clear()
+        self.noise = 0.0
+        self.taken = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data from which `load_state_dict` restores exactly; infinities are None."""
+        values = [getattr(self, name) for name in _PLAIN]
+        return {
+            "plain": [None if value in (inf, -inf) else value for value in values],
+            "cells": [list(cell) for cell in self.cells],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for name, value in zip(_PLAIN, state["plain"], strict=True):
+            setattr(self, name, value)
+        self.lowest = inf if self.lowest is None else self.lowest
+        self.highest = -inf if self.highest is None else self.highest
+        self.cells = [(cell[0], cell[1]) for cell in state["cells"]]
