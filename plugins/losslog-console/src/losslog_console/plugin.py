@@ -10,6 +10,7 @@ Runs on the plugin's lane, a thread of the training process. Contract:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
@@ -88,8 +89,9 @@ class ConsolePlugin:
         if self._footer is None and screen.wants_progress(target, self._progress):
             from rich.console import Console
 
-            self._console = Console(file=target, force_terminal=True, highlight=False, width=10_000)
-            self._footer = Footer(self._stream)
+            with suppress(AttributeError):  # somebody's own stream object: nothing is drawn on it
+                self._footer = Footer(target)
+                self._console = Console(file=target, force_terminal=True, highlight=False, width=10_000)
 
     @hookimpl
     def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, time: float | None) -> None:
