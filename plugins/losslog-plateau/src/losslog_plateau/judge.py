@@ -66,14 +66,22 @@ class Judge:
         """
         for component in due:
             component.seen = watcher.updates
-        for component in watcher.components.values():
-            if watcher.updates - component.seen > self.long(watcher.clock) + watcher.clock.cell:
-                self._missing(watcher, component, news)
+        if len(due) < len(watcher.components):
+            self._missing(watcher, news)
         for component in due:
-            component.raised.pop("missing", None)
-            self._judge_one(watcher, component, news)
+            if (
+                component.flat_checks
+                or component.level.diverging is not None
+                or component.zero_cells
+                or component.oscillating is not None
+                or component.raised
+            ):
+                self._judge_one(watcher, component, news)
+            if component.index % watcher.clock.cells_per_level == 0:
+                self._dominating(watcher, component, news)
 
     def _judge_one(self, watcher: Watcher, component: Component, news: list[Finding]) -> None:
+        component.raised.pop("missing", None)
         self._zero(watcher, component, news)
         if component.bad_since is not None:
             return
@@ -87,7 +95,6 @@ class Judge:
             self._tell(watcher, component, "oscillating", "info", since, news)
         else:
             component.raised.pop("oscillating", None)
-        self._dominating(watcher, component, news)
         self._flat(watcher, component, news)
 
     def _flat(self, watcher: Watcher, component: Component, news: list[Finding]) -> None:
@@ -96,7 +103,7 @@ class Judge:
             if component.updates - component.last_flat >= rest:
                 component.raised.pop("stalled", None)
                 component.raised.pop("flat", None)
-        state = self.state(watcher, component)
+        state = self.state(watcher, component) if component.flat else ""
         if state in ("stalled", "flat"):
             level: Severity = "warning" if state == "stalled" else "info"
             self._tell(watcher, component, state, level, self._flat_since(watcher, component), news)
@@ -126,13 +133,11 @@ class Judge:
         """Whether a flat curve has converged, rather than stalled."""
         if component.level.level is None:
             return True
-        fallen = 1 - component.level.level / component.level.peak if component.level.peak > 0 else 0.0
-        wanted = component.typical
-        if wanted is not None:
-            high = wanted[1]
-            return component.level.level <= CAP * high or (
-                fallen >= HALVED and component.level.level <= CAP_HALVED * high
-            )
+        level, peak = component.level.level, component.level.peak
+        fallen = 1 - level / peak if peak > 0 else 0.0
+        if component.typical is not None:
+            high = component.typical[1]
+            return level <= CAP * high or (fallen >= HALVED and level <= CAP_HALVED * high)
         return fallen >= HALVED or self.share(watcher, component) < SMALL_SHARE
 
     @staticmethod
@@ -151,7 +156,9 @@ class Judge:
         return (component.level.level or 0.0) / total if total > 0 else 0.0
 
     def _dominating(self, watcher: Watcher, component: Component, news: list[Finding]) -> None:
-        if component.level.level is None or component.updates < watcher.clock.warmup or len(watcher.components) < FEW:
+        if component.updates < watcher.clock.warmup or len(watcher.components) < FEW:
+            return
+        if component.level.level is None or component.bad_since is not None:
             return
         wanted = component.typical
         high = wanted is not None and component.level.level > wanted[1]
@@ -172,14 +179,16 @@ class Judge:
             text = advice.zero(component.name, since, round(updates * watcher.clock.stride), watcher.axis)
             news.append(Finding(component.name, "zero", "warning", watcher.step, since, text))
 
-    def _missing(self, watcher: Watcher, component: Component, news: list[Finding]) -> None:
-        if "missing" in component.raised:
-            return
-        gone = watcher.updates - component.seen
-        since = watcher.step - round(gone * watcher.clock.stride)
-        component.raised["missing"] = since
-        text = advice.missing(component.name, since, watcher.step - since, watcher.axis)
-        news.append(Finding(component.name, "missing", "info", watcher.step, since, text))
+    def _missing(self, watcher: Watcher, news: list[Finding]) -> None:
+        limit = self.long(watcher.clock) + watcher.clock.cell
+        for component in watcher.components.values():
+            gone = watcher.updates - component.seen
+            if gone <= limit or "missing" in component.raised:
+                continue
+            since = watcher.step - round(gone * watcher.clock.stride)
+            component.raised["missing"] = since
+            text = advice.missing(component.name, since, watcher.step - since, watcher.axis)
+            news.append(Finding(component.name, "missing", "info", watcher.step, since, text))
 
     def _tell(
         self, watcher: Watcher, component: Component, state: str, level: Severity, since: int, news: list[Finding]

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from math import inf
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ MEMORY: Final = 0.1
 MEAN_ABS_DIFF: Final = 1.128
 """Mean of |a - b| for independent normal a, b of unit deviation: 2 / sqrt(pi)."""
 
-_PLAIN: Final = ("level", "peak", "lowest", "highest", "fell", "noise", "taken", "diverging")
+_PLAIN: Final = ("level", "peak", "lowest", "highest", "fell", "noise", "taken", "diverging", "logs", "means")
 
 
 class Level:
@@ -38,10 +38,11 @@ class Level:
         diverging: Update at which a rise was seen that still holds, or None.
     """
 
-    __slots__ = (*_PLAIN, "cells")
+    __slots__ = _PLAIN
 
     def __init__(self) -> None:
-        self.cells: list[tuple[float, float]] = []  # newest cells: mean of ln(loss), mean of the loss
+        self.logs: list[float] = []  # newest cells: mean of ln(loss)
+        self.means: list[float] = []  # and of the loss
         self.level: float | None = None
         self.peak = 0.0
         self.lowest = inf  # lowest ln level since the early part
@@ -63,21 +64,24 @@ class Level:
             clock: Lengths in updates.
             typical: Typical final values, or None.
         """
-        cells, wanted = self.cells, clock.cells_per_level
-        if cells:
-            diff = abs(mean_log - cells[-1][0]) / MEAN_ABS_DIFF
+        logs, means, wanted = self.logs, self.means, clock.cells_per_level
+        if logs:
+            diff = abs(mean_log - logs[-1]) / MEAN_ABS_DIFF
             self.taken += 1
             self.noise += max(MEMORY, 1.0 / self.taken) * (diff - self.noise)  # the first few weigh equally
-        cells.append((mean_log, mean))
+        logs.append(mean_log)
+        means.append(mean)
         keep = max(2, wanted)
-        if len(cells) > keep:
-            del cells[0]
-        if len(cells) < wanted:
+        if len(logs) > keep:
+            del logs[0]
+        if len(means) > wanted:
+            del means[0]
+        if len(means) < wanted:
             return
-        self.level = sum(cell[1] for cell in cells[-wanted:]) / wanted
+        self.level = sum(means) / wanted
         self.peak = max(self.peak, self.level)
-        if len(cells) == keep:
-            log_level, error = sum(cell[0] for cell in cells) / keep, self.noise / keep**0.5
+        if len(logs) == keep:
+            log_level, error = sum(logs) / keep, self.noise / keep**0.5
             self._watch_rise(log_level, error, updates, clock.settled, typical)
 
     def _watch_rise(
@@ -101,22 +105,19 @@ class Level:
 
     def forget_cells(self) -> None:
         """Begin with cells of another length; level, peak and lowest stay."""
-        self.cells.clear()
+        self.logs.clear()
+        self.means.clear()
         self.noise = 0.0
         self.taken = 0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> list[Any]:
         """Plain data from which `load_state_dict` restores exactly; infinities are None."""
         values = [getattr(self, name) for name in _PLAIN]
-        return {
-            "plain": [None if value in (inf, -inf) else value for value in values],
-            "cells": [list(cell) for cell in self.cells],
-        }
+        return [list(value) if isinstance(value, list) else None if value in (inf, -inf) else value for value in values]
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Sequence[Any]) -> None:
         """Restore what `state_dict` gave."""
-        for name, value in zip(_PLAIN, state["plain"], strict=True):
-            setattr(self, name, value)
+        for name, value in zip(_PLAIN, state, strict=True):
+            setattr(self, name, list(value) if isinstance(value, list) else value)
         self.lowest = inf if self.lowest is None else self.lowest
         self.highest = -inf if self.highest is None else self.highest
-        self.cells = [(cell[0], cell[1]) for cell in state["cells"]]
