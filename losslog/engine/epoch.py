@@ -124,7 +124,7 @@ def train_one_epoch(
                     n=len(batches),
                 )
                 if report := meter.count(batches, norm):
-                    run.log_metrics(report, step=step, epoch=epoch)
+                    run.log_metrics(report, step=step)
                 run.apply_requests(optimizer, scheduler if scheduler is not None else request_scheduler)
                 if run.should_stop:
                     position.stopped = True
@@ -132,7 +132,7 @@ def train_one_epoch(
     finally:
         stepper.close()
     if run is not None and (report := meter.rest()):
-        run.log_metrics(report, step=position.step - 1 if progress is not None else None, epoch=epoch)
+        run.log_metrics(report, step=position.step - 1 if progress is not None else None)
     if run is None:
         return means.means()
     logged = run.epoch_means()
