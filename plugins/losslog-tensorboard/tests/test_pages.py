@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+from losslog_tensorboard.events import flatten
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
 
@@ -58,6 +60,11 @@ def test_hyperparameters_are_flat_and_typed(drive, accumulate):
     start = metadata.parse_session_start_info_plugin_data(_content(accumulate, metadata.SESSION_START_INFO_TAG))
     values = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()}
     assert values == {"optimizer.name": "sgd", "optimizer.lr": 0.1, "amp": True, "epochs": 20.0, "sizes": "[1, 2]"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_a_hyperparameter_that_is_no_number_for_json_is_a_text(value):
+    assert isinstance(flatten({"x": value})["x"], str)
 
 
 def test_the_hparams_page_shows_the_map(drive, accumulate):

@@ -11,6 +11,7 @@ Runs on the plugin's lane; no thread of its own. Contract:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -169,7 +170,7 @@ class Axis:
         Raises:
             EventsUnavailable: it could not be written.
         """
-        self.flush()
+        self.flush(sync=True)
         self.drop()
 
     def drop(self) -> None:
@@ -177,7 +178,8 @@ class Axis:
         self._buffer.clear()
         self._begun = False
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what matters was written, or is given up
+                self._file.close()
             self._file = None
 
     def _append(self, time: float, data: bytes) -> None:

@@ -9,6 +9,7 @@ No thread, no I/O, no torch and no TensorFlow: TensorBoard's own message classes
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -131,7 +132,7 @@ def hparams_end(time: float) -> Event:
 def config_markdown(name: str, run_id: str, config: Mapping[str, Any]) -> str:
     """The config as a text for people."""
     body = json.dumps(config, indent=2, ensure_ascii=False, default=str)
-    return f"**{name}** (run `{run_id}`)\n\n" + "\n".join(f"    {line}" for line in body.splitlines())
+    return f"**{_literal(name)}** (run `{run_id}`)\n\n" + "\n".join(f"    {line}" for line in body.splitlines())
 
 
 def alert_markdown(level: str, title: str, body: str, source: str, component: str | None, where: str) -> str:
@@ -142,13 +143,16 @@ def alert_markdown(level: str, title: str, body: str, source: str, component: st
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
-    """Nested config as ``optimizer.lr: 0.1``; lists as text; None left out; at most 200 entries."""
+    """Nested config as ``optimizer.lr: 0.1``; lists as text; None left out; at most 200 entries.
+
+    Numbers that are not finite become text: the HPARAMS page fails on them.
+    """
     flat: dict[str, bool | float | str] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{name}.")
-        elif isinstance(value, bool | int | float):
+        elif isinstance(value, bool | int | float) and abs(value) <= sys.float_info.max:
             flat[name] = value
         elif value is not None:
             words = value if isinstance(value, str) else json.dumps(value, default=str)
