@@ -202,7 +202,7 @@ class Drain(Intake):
 
     def _fails(self, error: OSError) -> None:
         if not self.trouble:
-            warn("the journal cannot be written (%s): records wait in memory, tried again every second", one_line(error))
+            warn("the journal cannot be written (%s): records wait in memory and are tried again", one_line(error))
         self.trouble = one_line(error)
         self._retry_at = time.monotonic() + RETRY_EVERY
 

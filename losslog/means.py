@@ -9,6 +9,9 @@ Drain thread. Contract:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from losslog.losses import Losses
 
 
@@ -52,6 +55,21 @@ class EpochMeans:
         else:
             self._scalar = (self._scalar[0] + losses * n, self._scalar[1] + n)
         self.mixed = bool(self._sums) and self._scalar[1] > 0
+
+    def sums(self) -> dict[str, Any]:
+        """The running sums as plain data, for `merge` on another rank."""
+        return {"batches": self.batches, "sums": dict(self._sums), "counts": dict(self._counts),
+                "scalar": list(self._scalar), "total": list(self._total), "given": self._given}  # fmt: skip
+
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Add what `sums` gave on another rank: means are then over all batches of both."""
+        self.batches += other["batches"]
+        self._given = self._given or other["given"]
+        for name, value in other["sums"].items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + other["counts"][name]
+        self._scalar = (self._scalar[0] + other["scalar"][0], self._scalar[1] + other["scalar"][1])
+        self._total = (self._total[0] + other["total"][0], self._total[1] + other["total"][1])
 
     def result(self) -> tuple[Losses | None, float | None]:
         """(means, total); (None, None) where there were no batches."""

@@ -1,4 +1,4 @@
-"""A run: the queue, the drain thread, and the methods a training loop calls.
+"""A run, as a training loop sees it.
 
 Public methods run on the training thread. Contract:
 
@@ -10,39 +10,37 @@ Public methods run on the training thread. Contract:
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from losslog import endings, folders, ranks
-from losslog.containment import attempt, long_form
+from losslog.containment import attempt
 from losslog.control import Requests, RunHandle, alert_data, lr_data, scale_lr
 from losslog.delivery import Delivery
 from losslog.drain import Drain
 from losslog.hookspecs import hookimpl
 from losslog.inline import Inline
-from losslog.intake import Batch, Event, Intake, Question
+from losslog.intake import Batch, Event
 from losslog.joining import Joiner, Sender
 from losslog.journal import Tail, Writer
 from losslog.leases import Leases
 from losslog.losses import Losses, normalise
 from losslog.notices import prepare, say, warn
-from losslog.pace import start_thread
 from losslog.plugins import Caller, Plugin, name_of, select
+from losslog.recorder import Recorder
 from losslog.records import numbers, plain, redact, whole
 from losslog.report import end_report, start_line
 from losslog.values import Later, learning_rate, resolve, snapshot
 
-DRAIN_EVERY: Final = 0.2  # seconds; also what a kill -9 may lose
-QUEUE_LIMIT: Final = 50_000  # batches; at 0.5 kB each 25 MB
 SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
 
+_numbers_of_runs = itertools.count()  # runs made in the same order on every rank share their keys
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -95,75 +93,57 @@ class Run:
         self.name = str(name) if name is not None else _script_name()
         self.config: dict[str, Any] = redact(config or {})
         self._requests = Requests()
-        self._queue: deque[Any] = deque()
-        self._wake = threading.Event()
         self._step = 0
         self._epoch = 1
         self._epoch_has_batches = False
-        self._lost = 0
-        self._steps = 0
         self._cost = (0.0, 0)
-        self._alerts = 0
-        self._closed = False
+        self._asked = 0
+        self._closed = self._told_closed = self._stopped = False
         self._closing = threading.Lock()
         self._watcher: Any = None  # of losslog.instrument: asked before an epoch or the run ends; must not raise
-        self._told_closed = False
         self._inline: list[Inline] = []
-        self._drain: Drain | None = None
-        self._drain_thread: threading.Thread | None = None
-        self._delivery: Delivery | None = None
         self._specs: tuple[Any, ...] = ()
-        self._epochs = epochs
         self._strict = bool(os.environ.get("LOSSLOG_STRICT"))
         self._plugins: list[Plugin] = []
-        self._stopped = False
+        self._epochs = epochs
         self.logging_rank = self.rank == 0
+        store = ranks.Store(next(_numbers_of_runs)) if self.world_size > 1 else None
+        leases = None if store is None else Leases(store, self.logging_rank)
         if not self.logging_rank:
-            self.dir = directory / folders.clean_name(self.name)
-            self.id = ""
+            assert store is not None
+            self.dir, self.id = directory / folders.clean_name(self.name), ""
+            self._recorder = Recorder(Sender(store, self.rank), None, leases)
+            self._began()
             return
         self._plugins = select(plugins, options)
-        self.dir = (
-            folders.find(os.fspath(resume), directory) if resume is not None else folders.create(directory, self.name)
-        )
+        self.dir = folders.find(os.fspath(resume), directory) if resume else folders.create(directory, self.name)
         self.id = self.dir.name
         if resume is not None and name is None:
             self.name = self.dir.parent.name
-        self._open(resume is not None, steps_per_epoch, resume_epoch, resume_step, follower)
-
-    # ------------------------------------------------------------------ opening
-
-    def _open(
-        self,
-        resumed: bool,
-        steps_per_epoch: int | None,
-        resume_epoch: int | None,
-        resume_step: int | None,
-        follower: bool,
-    ) -> None:
         writer = Writer(self.dir)
-        resumed = resumed and writer.seq > 0
+        resumed = resume is not None and writer.seq > 0
         self._step = resume_step + 1 if resume_step is not None else writer.last_step + 1
         self._epoch = resume_epoch + 1 if resume_epoch is not None else writer.last_epoch + 1
         tail = Tail(writer.path, own=True, offset=writer.end)
-        self._delivery = Delivery(self.dir, tail, self._handle, self._from_lane, writer.end)
-        self._drain = Drain(writer, tail, lambda: self._lost)
-        self._start = {
-            "name": self.name,
-            "config": self.config,
-            "epochs": self._epochs,
-            "steps_per_epoch": steps_per_epoch,
-            "options": redact({plugin.name: plugin.options for plugin in self._plugins if plugin.options}),
-            "resumed": resumed,
-        }
+        delivery = Delivery(self.dir, tail, self._handle, self._from_lane, writer.end)
+        drain = Drain(writer, tail, lambda: self._recorder.lost)
+        self._recorder = Recorder(drain, delivery, leases)
+        used = {plugin.name: plugin.options for plugin in self._plugins if plugin.options}
+        self._start = {"name": self.name, "config": self.config, "epochs": epochs, "steps_per_epoch": steps_per_epoch,
+                       "options": redact(used), "resumed": resumed}  # fmt: skip
         first = [Event(time.time(), "on_run_start", self._start)]
         if resumed and (resume_epoch is not None or resume_step is not None):
             first.append(Event(time.time(), "on_resume", {"epoch": resume_epoch, "step": resume_step}))
-        self._drain.take(first)  # before anything can read it
-        self._delivery.serve([plugin for plugin in self._plugins if plugin.state == "ready"], follower)
-        self._drain_thread = start_thread(self._drain_loop, "losslog-drain")
-        endings.opened(self)
+        drain.take(first)  # before anything can read it
+        delivery.serve([plugin for plugin in self._plugins if plugin.state == "ready"], follower)
+        if store is not None:
+            drain.joiner = Joiner(store, self.rank, self.world_size, self._from_lane)
+        self._began()
         say("%s", start_line(self.dir, self._plugins))
+
+    def _began(self) -> None:
+        self._recorder.start()
+        endings.opened(self)
 
     def _handle(self, source: str) -> RunHandle:
         return RunHandle(
@@ -171,44 +151,15 @@ class Run:
         )
 
     def _from_lane(self, kind: str, data: dict[str, Any]) -> None:
-        """An alert or a request from a lane, near or far; any thread."""
+        """An alert or a request from a lane or another rank; any thread."""
         if kind == "alert":
-            self._put(Event(time.time(), "on_alert", data))
+            self._recorder.put(Event(time.time(), "on_alert", data))
+        elif not self.logging_rank:
+            self._recorder.put(Event(time.time(), "request", {"kind": kind, "data": data}))
+        elif self._recorder.leases is not None:
+            self._recorder.leases.propose(kind, data)
         else:
             self._requests.put(kind, data)
-
-    # ------------------------------------------------------------------ the drain thread
-
-    def _drain_loop(self) -> None:
-        while True:
-            self._wake.wait(DRAIN_EVERY)
-            self._wake.clear()
-            items = []
-            with contextlib.suppress(IndexError):
-                while True:
-                    items.append(self._queue.popleft())
-            last = bool(items) and items[-1] is None
-            self._process([item for item in items if item is not None])
-            if last:
-                return
-
-    def _process(self, items: list[Any]) -> None:
-        assert self._drain is not None
-        _, error = attempt(self._drain.take, items)
-        if error is not None:  # a defect of ours must not end logging silently
-            warn("internal error while recording, some records are missing:\n%s", long_form(error))
-        if self._delivery is not None:
-            self._delivery.wake(follower=any(isinstance(item, Event) for item in items))
-
-    def _put(self, item: Any) -> None:
-        self._queue.append(item)
-        self._wake.set()
-
-    def _ask(self, timeout: float) -> Question | None:
-        """Wait until everything queued so far is recorded; None where that takes longer."""
-        question = Question()
-        self._put(question)
-        return question if question.answered.wait(timeout) else None
 
     # ------------------------------------------------------------------ what a loop calls
 
@@ -243,7 +194,8 @@ class Run:
         if self._closed:
             self._after_close("log_batch")
             return
-        sampled = self._steps % SAMPLE == SAMPLE - 1
+        recorder = self._recorder
+        sampled = recorder.steps % SAMPLE == SAMPLE - 1
         began = time.perf_counter() if sampled else 0.0
         keys, values = snapshot(losses, total)
         if lr is not None and type(lr) is not float:
@@ -257,12 +209,9 @@ class Run:
         else:
             epoch = self._epoch = epoch if type(epoch) is int else whole(epoch, "epoch")
         self._step = step + 1
-        self._steps += 1
+        recorder.steps += 1
         self._epoch_has_batches = True
-        if len(self._queue) < QUEUE_LIMIT:
-            self._queue.append(Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n))
-        else:
-            self._lost += 1
+        recorder.put_batch(Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n))
         if sampled:
             self._cost = (self._cost[0] + time.perf_counter() - began, self._cost[1] + 1)
         if self._inline:
@@ -287,17 +236,14 @@ class Run:
         if self._closed:
             self._after_close("a forward pass")
             return
-        step = self._step
+        step, recorder = self._step, self._recorder
         if stepped:
             self._step += 1
-            self._steps += 1
+            recorder.steps += 1
             self._epoch_has_batches = True
-        if len(self._queue) < QUEUE_LIMIT:
-            self._queue.append(
-                Batch(time.time(), step, self._epoch, keys, values, has_total, lr, None, n, stepped, counted)
-            )
-        else:
-            self._lost += 1
+        recorder.put_batch(
+            Batch(time.time(), step, self._epoch, keys, values, has_total, lr, None, n, stepped, counted)
+        )
         if self._inline and stepped:
             self._call_inline(step, self._epoch, keys, values, has_total, lr, None)
         if self._strict:
@@ -394,9 +340,7 @@ class Run:
         Returns:
             Floats by component, or one float; None where there were no batches, or the drain did not answer in time.
         """
-        if self._drain_thread is None or not self._drain_thread.is_alive():
-            return None
-        answer = self._ask(timeout)
+        answer = None if self._closed else self._recorder.ask(timeout)
         if answer is None:
             warn("epoch_means: no answer within %.3g s (is the disk of %s hanging?)", timeout, self.dir)
             return None
@@ -423,21 +367,29 @@ class Run:
         Raises:
             ValueError: unknown level.
         """
-        self._alerts += 1
-        key = key or f"user/{title}/{self._step}/{self._alerts}"
-        self._emit(
-            "on_alert", alert_data(title, text, level, "user", key, component, self._last_step(None), self._epoch)
-        )
+        self._asked += 1
+        key = key or f"user/{title}/{self._step}/{self._asked}"
+        data = alert_data(title, text, level, "user", key, component, self._last_step(None), self._epoch)
+        if self.logging_rank:
+            self._emit("on_alert", data)
+        elif not self._closed:
+            self._recorder.put(Event(time.time(), "on_alert", data))
 
     @property
     def should_stop(self) -> bool:
         """Whether somebody asked the run to stop; the loop decides when."""
+        self._settle()
         if self._requests.stop_reason is None:
             return False
         if not self._stopped:
             self._stopped = True
             say("stop requested: %s", self._requests.stop_reason)
         return True
+
+    def _settle(self) -> None:
+        """With several ranks: let what was decided for this step take effect."""
+        if self._recorder.leases is not None:
+            self._recorder.leases.settle(self._recorder.steps, self._requests)
 
     @property
     def stop_reason(self) -> str | None:
@@ -446,7 +398,7 @@ class Run:
 
     def request_stop(self, reason: str) -> None:
         """Ask the loop to stop: `should_stop` becomes true."""
-        self._requests.put("stop", {"reason": str(reason)})
+        self._from_lane("stop", {"reason": str(reason)})
 
     def request_lr(self, factor: float, group: str | None = None) -> None:
         """Ask for the learning rate to be multiplied; carried out by `apply_requests`.
@@ -454,8 +406,8 @@ class Run:
         Raises:
             ValueError: ``factor`` is not a positive number.
         """
-        self._alerts += 1
-        self._requests.put("lr", lr_data(factor, group) | {"id": f"user/{self._alerts}"})
+        self._asked += 1
+        self._from_lane("lr", lr_data(factor, group) | {"id": f"user/{self.rank}/{self._asked}"})
 
     def apply_requests(self, optimizer: Any, scheduler: Any = None) -> None:
         """Carry out the learning-rate requests that have come; costs nothing when there are none.
@@ -466,6 +418,7 @@ class Run:
             optimizer: its parameter groups are changed.
             scheduler: its scheduler, where there is one.
         """
+        self._settle()
         for request in self._requests.take_lr():
             factor, group = request["factor"], request["group"]
             changed = scale_lr(optimizer, scheduler, factor, group)
@@ -485,13 +438,7 @@ class Run:
         Returns:
             Whether all of it was done in time.
         """
-        deadline = time.monotonic() + timeout
-        drain, delivery = self._drain, self._delivery
-        if drain is None or delivery is None:
-            return True
-        if self._ask(timeout) is None:
-            return False
-        return delivery.wait(lambda: drain.writer.end, deadline, committed=True)
+        return self._closed or self._recorder.flush(timeout)
 
     # ------------------------------------------------------------------ hooks of the script
 
@@ -511,7 +458,7 @@ class Run:
             ValueError: that name is taken, or a hook has an argument that does not exist.
         """
         found = Plugin.of_object(plugin, name)
-        if self._delivery is None:
+        if self._recorder.delivery is None:
             return plugin
         if self._taken(found.name):
             raise ValueError(f"a plugin named {found.name!r} is registered already: pass name=")
@@ -526,12 +473,14 @@ class Run:
             self._inline.append(Inline(caller, self._handle(found.name), self._strict))
             self._inline[-1].call("on_run_start", self._start)
         else:
-            self._delivery.add(found, own=True)
+            self._recorder.delivery.add(found, own=True)
         return plugin
 
     def _taken(self, name: str) -> bool:
-        lanes = {} if self._delivery is None else self._delivery.stats(0, 0)
-        return name in lanes or any(each.name == name for each in self._inline)
+        delivery = self._recorder.delivery
+        return (delivery is not None and name in delivery.stats(0, 0)) or any(
+            each.name == name for each in self._inline
+        )
 
     def on(self, hook: str) -> Callable[[Function], Function]:
         """Register a function for one hook: ``@run.on("on_eval")``."""
@@ -557,8 +506,8 @@ class Run:
 
         pluggy.PluginManager("losslog").add_hookspecs(namespace)
         self._specs = (*self._specs, namespace)
-        if self._delivery is not None:
-            self._delivery.specs = self._specs
+        if self._recorder.delivery is not None:
+            self._recorder.delivery.specs = self._specs
 
     def emit(self, hook: str, **data: Any) -> None:
         """Emit a hook of your own; it is journaled and delivered like any other.
@@ -578,13 +527,15 @@ class Run:
             self._after_close(hook)
             return
         if not self.logging_rank:
+            if hook == "on_epoch_end":
+                self._recorder.put(Event(time.time(), hook, data))
             return
         at = time.time()
         if self._inline:
             data = {key: value.now() if isinstance(value, Later) else value for key, value in data.items()}
             for each in self._inline:
                 each.call(hook, data)
-        self._put(Event(at, hook, data))
+        self._recorder.put(Event(at, hook, data))
         if self._strict:
             self._raise_strictly()
 
@@ -599,7 +550,8 @@ class Run:
             each.call("on_batch_losses", data)
 
     def _raise_strictly(self) -> None:
-        error = None if self._delivery is None else self._delivery.first_error()
+        delivery = self._recorder.delivery
+        error = None if delivery is None else delivery.first_error()
         if error is not None:
             raise error
 
@@ -625,29 +577,12 @@ class Run:
         ``us_per_step`` is the mean time inside `log_batch` (every 64th call is measured); ``lanes`` has for each plugin
         its state, the records delivered, those still ``behind``, its errors and its CPU seconds.
         """
-        drain, delivery = self._drain, self._delivery
         seconds, samples = self._cost
-        found: dict[str, Any] = {
-            "steps": self._steps,
-            "queued": len(self._queue),
-            "us_per_step": 1e6 * seconds / samples if samples else 0.0,
-            "records": 0,
-            "dropped": self._lost,
-            "unwritten": 0,
-            "journal": "",
-            "journal_bytes": 0,
-            "lanes": {},
-            "follower": None,
-        }
-        if drain is None or delivery is None:
-            return found
-        end, seq = drain.writer.end, drain.writer.seq - 1 - drain.unwritten
-        found |= {"records": drain.records, "dropped": self._lost + drain.dropped, "unwritten": drain.unwritten,
-                  "journal": drain.trouble, "journal_bytes": end}  # fmt: skip
-        inline = {each.name: each.stats(seq, end) | {"behind": 0} for each in self._inline}
-        found["lanes"] = delivery.stats(seq, end) | inline
-        if delivery.follower is not None:
-            found["follower"] = {"pid": delivery.follower.pid, "restarts": delivery.follower.restarts}
+        found = self._recorder.stats()
+        found |= {"steps": self._recorder.steps, "us_per_step": 1e6 * seconds / samples if samples else 0.0}
+        lanes: dict[str, Any] = found["lanes"]
+        for each in self._inline:
+            lanes[each.name] = each.stats(found["records"] - 1, found["journal_bytes"]) | {"behind": 0}
         return found
 
     # ------------------------------------------------------------------ closing
@@ -677,35 +612,15 @@ class Run:
                 return
             self._closed = True
         endings.closed(self)
-        drain, thread, delivery = self._drain, self._drain_thread, self._delivery
-        if drain is None or thread is None or delivery is None:
-            return
+        for each in self._inline:
+            each.call("on_run_end", {"status": status, "error": error})
         try:
-            self._finish(drain, thread, delivery, status, error, timeout)
+            self._recorder.finish(Event(time.time(), "on_run_end", {"status": status, "error": error}), timeout)
         finally:
-            delivery.leave()
-            for line in end_report(status, self.stats, self.dir):
-                say("%s", line)
-
-    def _finish(
-        self, drain: Drain, thread: threading.Thread, delivery: Delivery, status: str, error: str | None, timeout: float
-    ) -> None:
-        deadline = time.monotonic() + timeout
-        drain.pace.active = False
-        delivery.hurry()
-        if self._ask(timeout) is not None:  # (1) queue to journal, (2) lanes catch up, and may still raise alerts
-            delivery.wait(lambda: drain.writer.end, time.monotonic() + timeout / 4, committed=False)
-            for each in self._inline:
-                each.call("on_run_end", {"status": status, "error": error})
-            self._put(Event(time.time(), "on_run_end", {"status": status, "error": error}))  # (3)
-        self._queue.append(None)
-        self._wake.set()
-        thread.join(max(deadline - time.monotonic(), 0.1))
-        if thread.is_alive():
-            return  # the disk hangs: nothing of ours may hold the process
-        delivery.finish(drain.writer.end)  # (4) deliver and flush
-        drain.writer.close()
-        delivery.wait(lambda: drain.writer.end, deadline, committed=True)
+            self._recorder.leave()
+            if self.logging_rank:
+                for line in end_report(status, self.stats, self.dir):
+                    say("%s", line)
 
     def end_at_exit(self, status: str, error: str | None) -> None:
         """Close at interpreter exit, with what the interpreter knows of how it came to its end."""
@@ -714,7 +629,7 @@ class Run:
     def forget(self) -> None:
         """In a forked child: this run is the parent's, and silent here."""
         self._closed = self._told_closed = True
-        self._queue = deque()
+        self._recorder.queue.clear()
 
 
 class _Function:
