@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -66,7 +67,8 @@ def decode(line: bytes) -> Record:
         record = Record(body["seq"], body["time"], body["hook"], body["data"])
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a record: {line[:80]!r}") from error
-    if type(record.seq) is not int or not isinstance(record.hook, str) or type(record.data) is not dict:
+    fits = type(record.seq) is int and isinstance(record.hook, str) and type(record.data) is dict
+    if not fits or type(record.time) not in (int, float):
         raise ValueError(f"not a record: {line[:80]!r}")
     if b'"NaN"' in line or b'Infinity"' in line:
         return record._replace(data=_unspell(record.data))
@@ -114,6 +116,8 @@ def plain(value: Any, path: str) -> Any:
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if path.count("[") > MAX_DEPTH:
+        raise TypeError(f"{path[:60]}...: nested more than {MAX_DEPTH} deep, or it contains itself")
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
@@ -168,40 +172,43 @@ def whole(value: Any, name: str) -> int:
 
 SECRET_WORDS: Final = ("api_key", "apikey", "token", "password", "passwd", "secret", "credential", "private_key")
 REDACTED: Final = "[redacted]"
+PASSWORD: Final = re.compile(r"(://[^\s/:@]*):[^\s/]*@")
+MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one contains itself
 
 
-def redact(value: Any, key: str = "") -> Any:
+def redact(value: Any, key: str = "", depth: int = 0) -> Any:
     """Config as it may be written: secrets out, what is not JSON as a truncated ``repr``.
 
-    A string under a key that contains one of `SECRET_WORDS` is replaced; so is the password in a ``scheme://user:password@host``.
+    A text (or an object) under a key that contains one of `SECRET_WORDS` is replaced, however deep below it; so is the
+    password in a ``scheme://user:password@host``.
     """
-    if isinstance(value, Mapping):
-        return {str(name): redact(item, str(name)) for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if depth > MAX_DEPTH:
+            return "..."
+        if isinstance(value, Mapping):
+            below = {str(name): key if _secret(key) else str(name) for name in value}
+            return {str(name): redact(item, below[str(name)], depth + 1) for name, item in value.items()}
         items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-        return [redact(item, key) for item in items]
-    if isinstance(value, str):
-        lowered = key.lower().replace("-", "_")
-        if any(word in lowered for word in SECRET_WORDS):
-            return REDACTED
-        return hide_password(str(value))
+        return [redact(item, key, depth + 1) for item in items]
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
         return value + 0
+    if _secret(key):
+        return REDACTED
+    if isinstance(value, str):
+        return hide_password(str(value))
     text, error = attempt(repr, value)
     if text is None:
         text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
     return hide_password(text if len(text) <= 200 else text[:197] + "...")
 
 
+def _secret(key: str) -> bool:
+    lowered = key.lower().replace("-", "_")
+    return any(word in lowered for word in SECRET_WORDS)
+
+
 def hide_password(text: str) -> str:
     """``text`` with the password of every ``scheme://user:password@host`` replaced."""
-    if "://" not in text:
-        return text
-    head, _, rest = text.partition("://")
-    authority, slash, tail = rest.partition("/")
-    if "@" in authority:
-        user, _, host = authority.rpartition("@")
-        authority = f"{user.partition(':')[0]}:{REDACTED}@{host}" if ":" in user else authority
-    return f"{head}://{authority}{slash}{hide_password(tail)}"
+    return PASSWORD.sub(rf"\1:{REDACTED}@", text)
