@@ -27,13 +27,17 @@ def as_float(value: Any, name: str) -> float:
 
     Raises:
         TypeError: it is none of these; None, bools, strings and containers are refused.
+        ValueError: it is a whole number too large for a float.
     """
     if type(value) is float:
         return value
     if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
         raise TypeError(f"{name} is a bool ({value!r}): pass a number")
     if isinstance(value, int | float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError(f"{name} is too large for a float") from error
     if value is None or isinstance(value, str | bytes | Mapping | list | tuple | set):
         raise TypeError(f"{name} is {_describe(value)}: {_advice(value)}")
     shape = getattr(value, "shape", None)
