@@ -34,10 +34,12 @@ def create(directory: Path, name: str) -> Path:
         OSError: it cannot be made.
     """
     parent = directory / clean_name(name)
+    for each in (*reversed(parent.parents), parent):  # parents=True would leave them to the umask
+        each.mkdir(mode=0o755, exist_ok=True)
     for _ in range(16):
         folder = parent / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         try:
-            folder.mkdir(parents=True, mode=0o755)
+            folder.mkdir(mode=0o755)
         except FileExistsError:
             continue
         return folder.resolve()
