@@ -24,13 +24,18 @@ class _Stderr(logging.Handler):
         stream = sys.stderr
         if stream is None:  # pythonw, some services
             return
-        text = f"losslog: {record.getMessage()}\n"
+        text = f"losslog: {printable(record.getMessage())}\n"
         try:
             stream.write(text)
         except UnicodeEncodeError:
             stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
         except (OSError, ValueError):  # a closed pipe or file: nowhere left to say it
             return
+
+
+def printable(text: str) -> str:
+    """``text`` with its lines and tabs, but without characters that could steer a terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
 
 
 def prepare() -> None:

@@ -1,0 +1,75 @@
+"""Notices: stderr as it is now, never stdout, and never an error."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import pytest
+
+from losslog import notices
+
+
+@pytest.fixture
+def alone() -> Iterator[Callable[..., Any]]:
+    """Makes it as in a program that never configured logging, with that stream as stderr."""
+    root, ours = logging.getLogger(), notices.logger
+    before = ours.handlers[:], ours.propagate, ours.level
+    ours.handlers[:] = []
+    patch = pytest.MonkeyPatch()
+
+    def begin(stream: TextIO | None) -> Any:
+        patch.setattr(root, "handlers", [])
+        patch.setattr(sys, "stderr", stream)
+        notices.prepare()
+        return stream
+
+    yield begin
+    patch.undo()
+    ours.handlers[:], ours.propagate = before[0], before[1]
+    ours.setLevel(before[2])
+
+
+def test_a_notice_goes_to_stderr(alone: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    stderr = alone(io.StringIO())
+    notices.say("%d steps", 5)
+    assert stderr.getvalue() == "losslog: 5 steps\n"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_program_that_configured_logging_keeps_it(caplog: pytest.LogCaptureFixture) -> None:
+    notices.prepare()
+    notices.warn("something")
+    assert [(each.name, each.levelname) for each in caplog.records] == [("losslog", "WARNING")]
+
+
+def test_preparing_twice_says_things_once(alone: Callable[..., Any]) -> None:
+    stderr = alone(io.StringIO())
+    notices.prepare()
+    notices.prepare()
+    notices.say("once")
+    assert stderr.getvalue().count("once") == 1
+
+
+def test_control_characters_do_not_reach_the_terminal(alone: Callable[..., Any]) -> None:
+    stderr = alone(io.StringIO())
+    notices.warn("plugin %s:\n\tfailed", "\x1b]0;title\x07\x9b31m")
+    assert stderr.getvalue() == "losslog: plugin ?]0;title??31m:\n\tfailed\n"
+
+
+def test_a_stream_that_cannot_say_it_gets_ascii(alone: Callable[..., None]) -> None:
+    raw = io.BytesIO()
+    alone(io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    notices.say("größe 😀")
+    assert raw.getvalue() == b"losslog: gr\\xf6\\xdfe \\U0001f600\n"
+
+
+@pytest.mark.parametrize("kind", ["closed", "absent"])
+def test_no_stream_is_no_error(alone: Callable[..., None], kind: str) -> None:
+    stream = io.StringIO()
+    stream.close()
+    alone(stream if kind == "closed" else None)
+    notices.say("nobody hears this")
