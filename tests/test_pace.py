@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import threading
+import time
+
+from losslog.pace import REST, WORK, Pace, start_thread
+
+
+def test_threads_are_daemons() -> None:
+    ran = threading.Event()
+    thread = start_thread(ran.set, "losslog-test")
+    assert (thread.daemon, thread.name) == (True, "losslog-test")
+    assert ran.wait(10)
+
+
+def busy(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def test_work_is_followed_by_a_longer_rest() -> None:
+    pace = Pace(active=True)
+    busy(2e-3)
+    began = time.perf_counter()
+    pace.rest()
+    assert time.perf_counter() - began >= 2e-3 * REST * 0.99
+
+
+def test_a_rest_has_an_end() -> None:
+    pace = Pace(active=True)
+    pace._since -= 3600
+    began = time.perf_counter()
+    pace.rest()
+    assert time.perf_counter() - began < 5
+
+
+def test_little_work_needs_no_rest() -> None:
+    pace = Pace(active=True)
+    slept = 0
+    for _ in range(5):
+        pace.fresh()
+        began = time.perf_counter()
+        pace.rest()
+        slept += time.perf_counter() - began > WORK * REST
+    assert slept < 5
+
+
+def test_where_it_is_off_nobody_rests() -> None:
+    pace = Pace(active=False)
+    pace._since -= 3600
+    began = time.thread_time()
+    pace.rest()
+    assert pace._since < time.perf_counter() - 3000  # it did not even look
+    assert time.thread_time() - began < 1
