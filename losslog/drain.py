@@ -87,9 +87,12 @@ class Drain(Intake):
             elif event[1] is None:
                 self._record_event(event[0])
             else:
-                for sums in joiner.sums(event[0].data["epoch"]):
-                    event[1].merge(sums)
-                self._end_of_epoch(*event)
+                end, means = event
+                for sums in joiner.sums(end.data["epoch"]):
+                    means.merge(sums)
+                if end.data["step"] is not None:
+                    end = end._replace(data=end.data | {"step": max(end.data["step"], joiner.step)})
+                self._end_of_epoch(end, means)
 
     # ------------------------------------------------------------------ items to records
 

@@ -135,7 +135,7 @@ class Joiner:
         self._own = (0, 0)  # the epoch the logging rank is in, and how many batches of it there were
         self._lengths: dict[int, int] = {}  # the same for epochs it has left, until their end is recorded
         self._ended_epoch = 0
-        self._step = -1
+        self.step = -1
         self.late = 0
 
     @property
@@ -224,8 +224,8 @@ class Joiner:
 
     def _batch(self, epoch: int, shares: dict[int, Share]) -> tuple[list[Share], None, int, int]:
         ordered = [shares[rank] for rank in sorted(shares, key=lambda each: (each != self._rank, each))]
-        self._step = max(ordered[0].about["step"], self._step + 1)  # steps only rise, whoever had more batches
-        return ordered, None, epoch, self._step
+        self.step = max(ordered[0].about["step"], self.step + 1)  # steps only rise, whoever had more batches
+        return ordered, None, epoch, self.step
 
     def _complete(self, slot: _Slot) -> bool:
         if time.monotonic() - slot.since > LATE:

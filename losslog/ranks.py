@@ -66,23 +66,31 @@ class Store:
     """
 
     def __init__(self, run: int) -> None:
-        self._prefix = f"losslog/{run}"
+        self._prefix = f"losslog/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{run}"
         self._store: Any = None
         self._base: Any = None  # kept: the user may destroy the process group before we close
+        self.open()
 
     def open(self) -> bool:
         """Whether the store can be used now."""
-        if self._store is None and distributed() is not None:
-            self._store, _ = attempt(self._connect)
+        if self._store is None and "torch.distributed" in sys.modules:
+            # torchrun's own store is there before the process group, and after it; every rank must choose alike.
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+                self._store, _ = attempt(self._connect)
+            elif distributed() is not None:
+                self._store, _ = attempt(self._share)
         return self._store is not None
 
     def _connect(self) -> Any:
         torch: Any = sys.modules["torch"]
-        base, error = attempt(lambda: torch.distributed.distributed_c10d._get_default_store())
-        clone, error = (None, error) if base is None else attempt(base.clone)
-        if clone is None:  # another torch without that getter: connect to torchrun's store like any rank
-            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            clone = torch.distributed.TCPStore(address, port, is_master=False, timeout=STORE_TIMEOUT)
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        self._base = torch.distributed.TCPStore(address, port, is_master=False, timeout=STORE_TIMEOUT)
+        return torch.distributed.PrefixStore(self._prefix, self._base)
+
+    def _share(self) -> Any:
+        torch: Any = sys.modules["torch"]
+        base = torch.distributed.distributed_c10d._get_default_store()
+        clone = base.clone()
         attempt(clone.set_timeout, STORE_TIMEOUT)
         self._base = (base, clone)
         return torch.distributed.PrefixStore(self._prefix, clone)
