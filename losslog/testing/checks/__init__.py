@@ -1,0 +1,1 @@
+"""The checks of `losslog.testing.PluginConformance`, by what they look at."""

@@ -1,0 +1,230 @@
+"""Plugins that stand in for a backend in tests: one that remembers, one that fails, one that hangs.
+
+Hooks run on the plugin's lane, everything else on the test's thread. Contract:
+
+- They are ordinary plugins: pass them to ``losslog.Run(plugins=[...])`` or to ``run.register(...)``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from losslog.control import RunHandle
+from losslog.hookspecs import hookimpl
+from losslog.tags import batch_series, epoch_series, eval_series
+
+
+class Recorder:
+    """Remembers every call.
+
+    Attributes:
+        calls: (hook, arguments) in order, ``run`` left out.
+        flushes: how often it was flushed.
+        near: True, as for every object that is made in the training process.
+    """
+
+    near = True
+    flush_every = 0.0
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.flushes = 0
+
+    def of(self, hook: str) -> list[dict[str, Any]]:
+        """The arguments of every call of one hook."""
+        return [arguments for name, arguments in self.calls if name == hook]
+
+    @property
+    def hooks(self) -> list[str]:
+        """The names of the hooks called, in order."""
+        return [name for name, _ in self.calls]
+
+    @property
+    def series(self) -> dict[str, list[tuple[int, float]]]:
+        """The points a backend would have of this: ``{tag: [(x, value), ...]}``."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for hook, data in self.calls:
+            if hook == "on_batch_losses":
+                x, series = data["step"], batch_series(data["losses"], data["total"], data["lr"])
+            elif hook == "on_epoch_end":
+                x, series = data["epoch"], epoch_series(data["losses"], data["total"], data["val_loss"], data["lr"])
+            elif hook == "on_eval":
+                x, series = data["epoch"], eval_series(data["metrics"], data["split"])
+            elif hook == "on_metrics":
+                x, series = data["epoch"] if data["step"] is None else data["step"], dict(data["metrics"])
+            else:
+                continue
+            for tag, value in series.items():
+                found.setdefault(tag, []).append((x, value))
+        return found
+
+    def take(self, hook: str, arguments: dict[str, Any]) -> None:
+        """Called for every hook except ``on_flush``; subclasses add to it."""
+        self.calls.append((hook, arguments))
+
+    @hookimpl
+    def on_run_start(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        epochs: int | None,
+        steps_per_epoch: int | None,
+        options: Mapping[str, Any],
+        resumed: bool,
+        seq: int,
+        time: float,
+    ) -> None:
+        """Remember the call."""
+        self.take("on_run_start", {"name": name, "config": config, "epochs": epochs, "steps_per_epoch": steps_per_epoch,
+                                   "options": options, "resumed": resumed, "seq": seq, "time": time})  # fmt: skip
+
+    @hookimpl
+    def on_batch_losses(
+        self,
+        step: int,
+        epoch: int,
+        losses: Any,
+        total: float,
+        lr: Any,
+        batch_size: int | None,
+        ranks: int | None,
+        n: int | None,
+        seq: int,
+        time: float,
+    ) -> None:
+        """Remember the call."""
+        self.take("on_batch_losses", {"step": step, "epoch": epoch, "losses": losses, "total": total, "lr": lr,
+                                      "batch_size": batch_size, "ranks": ranks, "n": n,
+                                      "seq": seq, "time": time})  # fmt: skip
+
+    @hookimpl
+    def on_eval(
+        self, epoch: int, step: int | None, split: str, metrics: Mapping[str, Any], seq: int, time: float
+    ) -> None:
+        """Remember the call."""
+        self.take(
+            "on_eval", {"epoch": epoch, "step": step, "split": split, "metrics": metrics, "seq": seq, "time": time}
+        )
+
+    @hookimpl
+    def on_metrics(
+        self, step: int | None, epoch: int | None, metrics: Mapping[str, float], seq: int, time: float
+    ) -> None:
+        """Remember the call."""
+        self.take("on_metrics", {"step": step, "epoch": epoch, "metrics": metrics, "seq": seq, "time": time})
+
+    @hookimpl
+    def on_epoch_end(
+        self,
+        epoch: int,
+        epochs: int | None,
+        step: int | None,
+        losses: Any,
+        total: float | None,
+        val_loss: Any,
+        lr: Any,
+        duration: float | None,
+        dropped: int | None,
+        seq: int,
+        time: float,
+    ) -> None:
+        """Remember the call."""
+        self.take("on_epoch_end", {"epoch": epoch, "epochs": epochs, "step": step, "losses": losses, "total": total,
+                                   "val_loss": val_loss, "lr": lr, "duration": duration, "dropped": dropped,
+                                   "seq": seq, "time": time})  # fmt: skip
+
+    @hookimpl
+    def on_checkpoint(self, epoch: int | None, step: int | None, path: str, seq: int, time: float) -> None:
+        """Remember the call."""
+        self.take("on_checkpoint", {"epoch": epoch, "step": step, "path": path, "seq": seq, "time": time})
+
+    @hookimpl
+    def on_alert(
+        self,
+        level: str,
+        title: str,
+        text: str,
+        source: str,
+        component: str | None,
+        step: int | None,
+        epoch: int | None,
+        key: str,
+        seq: int,
+        time: float,
+    ) -> None:
+        """Remember the call."""
+        self.take("on_alert", {"level": level, "title": title, "text": text, "source": source, "component": component,
+                               "step": step, "epoch": epoch, "key": key, "seq": seq, "time": time})  # fmt: skip
+
+    @hookimpl
+    def on_resume(self, epoch: int | None, step: int | None, seq: int, time: float) -> None:
+        """Remember the call."""
+        self.take("on_resume", {"epoch": epoch, "step": step, "seq": seq, "time": time})
+
+    @hookimpl
+    def on_run_end(self, status: str, error: str | None, seq: int, time: float) -> None:
+        """Remember the call."""
+        self.take("on_run_end", {"status": status, "error": error, "seq": seq, "time": time})
+
+    @hookimpl
+    def on_flush(self, run: RunHandle) -> None:
+        """Count it."""
+        self.flushes += 1
+
+
+class Flaky(Recorder):
+    """A recorder whose backend is away for its first calls.
+
+    Args:
+        fails: how many calls raise.
+        error: what they raise; `losslog.BackendUnavailable` and ``ConnectionError`` mean "not now".
+        hook: which hook raises.
+    """
+
+    def __init__(self, fails: int = 1, error: BaseException | None = None, hook: str = "on_epoch_end") -> None:
+        super().__init__()
+        self.fails, self.hook = fails, hook
+        self.error = ConnectionError("the backend is away") if error is None else error
+
+    def take(self, hook: str, arguments: dict[str, Any]) -> None:
+        """Raise, or remember the call."""
+        self._maybe_fail(hook)
+        super().take(hook, arguments)
+
+    @hookimpl
+    def on_flush(self, run: RunHandle) -> None:
+        """Raise, or count it."""
+        self._maybe_fail("on_flush")
+        self.flushes += 1
+
+    def _maybe_fail(self, hook: str) -> None:
+        if hook == self.hook and self.fails > 0:
+            self.fails -= 1
+            raise self.error
+
+
+class Hanging(Recorder):
+    """A recorder that hangs in one hook until it is released.
+
+    Args:
+        hook: which hook hangs.
+    """
+
+    def __init__(self, hook: str = "on_epoch_end") -> None:
+        super().__init__()
+        self.hook = hook
+        self.hangs = threading.Event()
+        self._released = threading.Event()
+
+    def release(self) -> None:
+        """Let it go on."""
+        self._released.set()
+
+    def take(self, hook: str, arguments: dict[str, Any]) -> None:
+        """Hang, then remember the call."""
+        if hook == self.hook:
+            self.hangs.set()
+            self._released.wait()
+        super().take(hook, arguments)
