@@ -35,6 +35,7 @@ class LocalFile:
         seq: the highest ``losslog/seq`` among the rows read so far, -1 where there is none.
         ended: whether the run was finished in this file, in whatever way; a killed process leaves it open.
         offline: whether it was written in offline mode.
+        project: the W&B project it belongs to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,6 +43,7 @@ class LocalFile:
         self.seq = -1
         self.ended = False
         self.offline = path.parent.name.startswith("offline-run-")
+        self.project = ""
         self._offset = _HEADER
 
     @property
@@ -55,7 +57,11 @@ class LocalFile:
         for payload in self._payloads():
             # a row is followed by a summary record with the same key, so the cheap test comes first
             if SEQ.encode() not in payload:
-                self.ended = self.ended or record_type.FromString(payload).WhichOneof("record_type") == "exit"
+                record = record_type.FromString(payload)
+                kind = record.WhichOneof("record_type")
+                self.ended = self.ended or kind == "exit"
+                if kind == "run":
+                    self.project = record.run.project
                 continue
             record = record_type.FromString(payload)
             for item in record.history.item:
@@ -95,6 +101,9 @@ class LocalFile:
 
 
 def local_files(folder: Path, wandb_id: str) -> list[LocalFile]:
-    """The files of one run below its run folder, oldest first; each is still to be read."""
+    """The files of one run below its run folder, oldest first, each read to its end."""
     paths = (folder / "wandb").glob(f"*run-*/run-{wandb_id}.wandb")
-    return [LocalFile(path) for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path))]
+    files = [LocalFile(path) for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path))]
+    for file in files:
+        file.read()
+    return files

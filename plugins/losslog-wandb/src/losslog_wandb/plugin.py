@@ -4,23 +4,24 @@ Runs on a lane of the follower process (with ``reuse=True``, on a lane of the tr
 
 - wandb is imported when the first record comes, not before; the W&B run is opened then too, so that a lane with
   nothing to deliver opens nothing.
-- Every row carries ``losslog/seq``. What was delivered is read back from W&B's own local file (from the server for an
-  online run whose process was killed), so that a kill neither loses nor doubles rows.
+- Every row carries ``losslog/seq``. What W&B has is read back from its own local file (from the server for an online
+  run whose process was killed), and a record that is there is skipped: a kill neither loses nor doubles rows.
 - ``on_flush`` is durable when the row is in that file, which wandb-core writes once a second.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from losslog import batch_series, epoch_series, eval_series, hookimpl
-from losslog_wandb.localfiles import SEQ, local_files
+from losslog import BackendUnavailable, batch_series, epoch_series, eval_series, hookimpl
+from losslog_wandb.localfiles import SEQ, LocalFile, local_files
 from losslog_wandb.options import check_mode, check_settings, vendor_folder
-from losslog_wandb.session import EPOCH, STEP, Session, highest, open_session, usable
+from losslog_wandb.session import EPOCH, STEP, Session, forget_service, from_environment, open_session, usable
 
 _NOT_IN_ID: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -72,10 +73,16 @@ class WandbPlugin:
             raise ValueError("wandb option reuse=True needs a live wandb.run: call wandb.init() first, or leave it out")
         self.near = reuse
         self._mode, self._checkpoints, self._settings = mode, checkpoints, usable(settings)
-        self._given = {"project": project, "entity": entity, "name": name, "group": group, "tags": list(tags) or None}
+        self._given: dict[str, Any] = {
+            "project": project,
+            "entity": entity,
+            "name": name,
+            "group": group,
+            "tags": list(tags) or None,
+        }
         self._start: dict[str, Any] | None = None
         self._session: Session | None = None
-        self._sent = self._durable = -1
+        self._have = self._sent = -1  # the last seq in W&B, and the last handed to it
 
     @staticmethod
     def live_options() -> dict[str, Any]:
@@ -102,15 +109,12 @@ class WandbPlugin:
         """The last seq that W&B has, or -1."""
         if self.near or self._mode == "disabled":
             return None
-        files = local_files(Path(run.dir), _wandb_id(run))
-        self._durable = highest(files)
-        if files and not files[-1].offline and not files[-1].ended:  # killed while online: only the server knows
-            session = self._open()
-            if session is not None and session.wandb_run.resumed:
-                summary: Any = session.wandb_run.summary
-                self._durable = int(summary.get(SEQ, -1))
-        self._sent = self._durable
-        return self._durable
+        files = self._files()
+        if _killed_online(files):
+            self._open()
+        else:
+            self._have = _highest(files)
+        return self._have
 
     @hookimpl
     def on_batch_losses(self, step: int, losses: Any, total: Any, lr: Any, seq: int, time: float) -> None:
@@ -138,67 +142,114 @@ class WandbPlugin:
     @hookimpl
     def on_checkpoint(self, epoch: int | None, path: str, run: Any, seq: int, time: float) -> None:
         """An artifact, where asked for."""
-        session = self._open() if self._checkpoints else None
-        if session is None:
-            return
-        aliases = [] if epoch is None else [f"epoch_{epoch:03d}"]
-        session.artifact(Path(run.dir) / path, f"{_wandb_id(run)}-checkpoint", aliases)
-        self._mark(session, seq, time)
+        if self._checkpoints:
+            aliases = [] if epoch is None else [f"epoch_{epoch:03d}"]
+            name = f"{_wandb_id(run)}-checkpoint"
+            with self._session_for(seq) as session:
+                if session is not None:
+                    session.artifact(Path(run.dir) / path, name, aliases)
+                    session.mark(seq, time)
 
     @hookimpl
     def on_alert(self, level: str, title: str, text: str, seq: int, time: float) -> None:
         """W&B's own alert."""
-        session = self._open()
-        if session is not None:
-            session.alert(title, text, level)
-            self._mark(session, seq, time)
+        with self._session_for(seq) as session:
+            if session is not None:
+                session.alert(title, text, level)
+                session.mark(seq, time)
 
     @hookimpl
     def on_run_end(self, status: str, seq: int, time: float) -> None:
         """Close the run, unless it is the user's."""
-        session = self._open()
-        if session is None:
-            return
-        session.wandb_run.summary["losslog/status"] = status
-        self._mark(session, seq, time)
-        if not self.near:
-            session.finish(status)
-            self._session, self._durable = None, seq
+        with self._session_for(seq) as session:
+            if session is None:
+                return
+            session.wandb_run.summary["losslog/status"] = status
+            session.mark(seq, time)
+            if not self.near:
+                self._session, self._have = None, seq
+                session.finish(status)
 
     @hookimpl
     def on_flush(self) -> int | None:
         """None where every row is in the local file, else the last that is."""
         if self._session is None or self._session.file is None:
             return None
-        self._durable = max(self._durable, self._session.file.read())
-        return None if self._durable >= self._sent else self._durable
+        self._have = max(self._have, self._session.file.read())
+        return None if self._have >= self._sent else self._have
 
     def _log(self, series: Mapping[str, float], axis: str, x: int | None, seq: int, time: float) -> None:
-        session = self._open()
-        if session is not None and series:
-            session.log(series, axis, x, seq, time)
-            self._sent = seq
+        with self._session_for(seq) as session:
+            if session is not None and series:
+                session.log(series, axis, x, seq, time)
 
-    def _mark(self, session: Session, seq: int, time: float) -> None:
-        session.mark(seq, time)
-        self._sent = seq
+    @contextlib.contextmanager
+    def _session_for(self, seq: int) -> Iterator[Session | None]:
+        """The session for the record ``seq``, opened at its first use; None where W&B has that record already.
+
+        Raises:
+            BackendUnavailable: wandb-core died; the next call starts another.
+        """
+        try:
+            session = self._open()
+            yield None if seq <= self._have else session
+            self._sent = max(self._sent, seq)
+        except ConnectionError as error:
+            if self.near:
+                raise RuntimeError("the wandb-core of the run that reuse=True wrote into has died") from error
+            self._session = None
+            forget_service()
+            raise BackendUnavailable("wandb-core has died and is started again") from error
 
     def _open(self) -> Session | None:
-        """The session, opened at its first use; None for a plugin that was never started."""
+        """The session; None for a plugin that was never started."""
         if self._session is None and self._start is not None:
             self._session = self._reused() if self.near else self._opened(self._start)
         return self._session
 
     def _opened(self, start: Mapping[str, Any]) -> Session:
-        run = start["run"]
-        arguments = {"project": start["name"] or "losslog", "name": run.id, "config": start["config"]}
-        return open_session(Path(run.dir), _wandb_id(run), self._mode, self._settings, self._given, arguments)
+        run, files = start["run"], self._files()
+        arguments = {
+            **self._given,
+            "project": self._project(),
+            "name": self._given["name"] or from_environment("run_name") or run.id,
+            "config": start["config"],
+            # a first file is not a resumption: rows that a later sync sends again keep their step in W&B
+            "resume": "allow" if files else None,
+        }
+        session = open_session(Path(run.dir), _wandb_id(run), self._mode, self._settings, arguments)
+        self._have = _highest(files)
+        if (
+            _killed_online(files) and not session.wandb_run.offline
+        ):  # what was not uploaded is lost: only the server knows
+            summary: Any = session.wandb_run.summary
+            self._have = int(summary.get(SEQ, -1))
+        self._sent = self._have
+        return session
 
     def _reused(self) -> Session:
         live = _live_run()
         if live is None:
             raise RuntimeError("the wandb.run that reuse=True wrote into is finished: log later rows without reuse")
         return Session(live, None)
+
+    def _files(self) -> list[LocalFile]:
+        """What is on this disk of this run in this project."""
+        run = self._start["run"] if self._start is not None else None
+        files = local_files(Path(run.dir), _wandb_id(run)) if run is not None else []
+        return [file for file in files if file.project == self._project()] if files else []
+
+    def _project(self) -> str:
+        name = self._start["name"] if self._start is not None else None
+        return str(self._given["project"] or from_environment("project") or name or "losslog")
+
+
+def _highest(files: list[LocalFile]) -> int:
+    return max((file.seq for file in files), default=-1)
+
+
+def _killed_online(files: list[LocalFile]) -> bool:
+    return bool(files) and not files[-1].offline and not files[-1].ended
 
 
 def _live_run() -> Any:

@@ -10,9 +10,10 @@ Runs on the plugin's lane, in the follower process. Contract:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -100,12 +101,7 @@ def _glob(tag: str) -> str:
 
 
 def open_session(
-    folder: Path,
-    wandb_id: str,
-    mode: str | None,
-    settings: Mapping[str, Any],
-    given: Mapping[str, Any],
-    arguments: Mapping[str, Any],
+    folder: Path, wandb_id: str, mode: str | None, settings: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> Session:
     """Open the run, or open it again.
 
@@ -114,8 +110,7 @@ def open_session(
         wandb_id: the run's id in W&B.
         mode: ``online``, ``offline``, ``disabled`` or None for what the environment says.
         settings: fields of ``wandb.Settings`` from the user.
-        given: arguments of ``wandb.init`` that the user gave; None or empty: not given.
-        arguments: of ``wandb.init``; ``project`` and ``name`` stand back behind the environment's.
+        arguments: of ``wandb.init``.
 
     Returns:
         The session, offline where online was wanted and cannot be.
@@ -127,11 +122,6 @@ def open_session(
     from wandb.sdk.wandb_setup import singleton
 
     wanted = singleton().settings
-    arguments = {
-        **arguments,
-        "project": wanted.project or arguments["project"],
-        "name": wanted.run_name or arguments["name"],
-    } | {name: value for name, value in given.items() if value}
     mode = mode or {"dryrun": "offline", "run": "online"}.get(wanted.mode, wanted.mode)
     reason = None
     if mode == "online":
@@ -143,10 +133,10 @@ def open_session(
     if mode == "online" and reason is None:
         try:
             return _start(folder, wandb_id, "online", settings, arguments)
-        except (
-            wandb.errors.Error
-        ) as error:  # CommError, AuthenticationError, UsageError: wandb never goes offline itself
+        except wandb.errors.Error as error:  # no connection, login refused: wandb never goes offline by itself
             reason = " ".join(str(error).split())[:200]
+            if wandb.run is None:  # a run of the user's in this process would end
+                forget_service()  # this wandb-core holds the run's id for good
     if mode != "disabled":
         os.environ["WANDB_ERROR_REPORTING"] = "false"
         mode = "offline"
@@ -170,7 +160,6 @@ def _start(
         id=wandb_id,
         dir=str(folder),
         mode=mode,  # type: ignore[arg-type]  # one of its literals
-        resume="allow",
         reinit="create_new",
         allow_val_change=True,
         settings=wandb.Settings(**_defaults() | dict(settings)),
@@ -205,6 +194,24 @@ def _defaults() -> dict[str, Any]:
     return ours
 
 
+def from_environment(setting: str) -> str | None:
+    """What wandb itself makes of ``WANDB_...`` and its settings files."""
+    from wandb.sdk.wandb_setup import singleton
+
+    return getattr(singleton().settings, setting, None)
+
+
+def forget_service() -> None:
+    """Make wandb start another wandb-core at the next init. 0.31 has no public way to that after one has died."""
+    import wandb
+    from wandb.sdk import wandb_setup
+
+    with contextlib.suppress(ConnectionError):
+        wandb.teardown()
+    wandb_setup._singleton = None
+    os.environ.pop("WANDB_SERVICE", None)
+
+
 def _own_service() -> None:
     """In the follower, forget the training process's wandb-core: it ends with the user's own runs."""
     parent = os.environ.get("LOSSLOG_PARENT_PID")
@@ -221,8 +228,3 @@ def _unsynced(folder: Path, wandb_id: str) -> str | None:
 def usable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without those whose value was redacted in the journal: a replay finds them in the environment."""
     return {name: value for name, value in settings.items() if value != REDACTED}
-
-
-def highest(files: Iterable[LocalFile]) -> int:
-    """The highest seq in any of the files, -1 where there is none."""
-    return max((file.read() for file in files), default=-1)
