@@ -13,13 +13,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from losslog.cli.train import UsageError, count, guarded, plugin_options, positive_int, stall_halfway
+from losslog.cli.delivering import parse_options
+from losslog.cli.train import UsageError, count, guarded, positive_int, stall_halfway
 
 if TYPE_CHECKING:
     from losslog.engine import FitResult
 
-# One thread: with two, on two cores, anything else that runs makes OpenMP's threads spin for each other (measured: 1.1 s
-# a step instead of 0.1 s), the follower and its trackers need a core too, and figures do not hang on the machine's size.
+# One thread: with two, on two cores, anything else that runs makes OpenMP's threads spin for each other (measured: 1.1
+# s a step instead of 0.1 s); the follower needs a core too; and figures do not hang on the number of cores.
 THREADS: Final = 1
 EPOCHS: Final = 10
 STEPS_PER_EPOCH: Final = 70
@@ -66,7 +67,7 @@ def demo(args: argparse.Namespace) -> FitResult:
     from losslog.cli.train import pick_device
 
     device = pick_device(args.device)
-    options = plugin_options(args.option)
+    options = parse_options(args.option)
 
     import torch
 

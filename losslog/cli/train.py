@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from losslog.cli.delivering import parse_options
 from losslog.errors import LosslogError
 from losslog.folders import find
 
@@ -196,7 +196,7 @@ def train(args: argparse.Namespace) -> FitResult:
         args.dir,
         config={**config, "classes": list(train_set.categories.names.values()), "images": len(train_set)},
         plugins=args.plugins.split(",") if args.plugins else "auto",
-        options=plugin_options(args.option),
+        options=parse_options(args.option),
         epochs=args.epochs,
         steps_per_epoch=steps,
         **resumed.run,
@@ -308,26 +308,6 @@ def make_optimizer(args: argparse.Namespace, groups: list[dict[str, Any]]) -> to
     if args.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=args.lr, weight_decay=args.weight_decay)
     return torch.optim.SGD(groups, lr=args.lr, momentum=0.9, weight_decay=args.weight_decay)
-
-
-def plugin_options(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Turns ``plugin.key=value`` arguments into the options of `losslog.Run`; values are JSON or else text.
-
-    Raises:
-        UsageError: an argument of another form.
-    """
-    options: dict[str, dict[str, Any]] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        plugin, dot, key = name.partition(".")
-        if not (equals and dot and plugin and key):
-            raise UsageError(f"-o {pair}: an option looks like mlflow.tracking_uri=http://localhost:5000")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        options.setdefault(plugin, {})[key] = value
-    return options
 
 
 def stall_halfway(model: Any, epochs: int) -> Callable[[int], None]:

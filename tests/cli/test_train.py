@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torchvision")
+
+import torch
+
+import losslog
+from losslog.cli import train as command
+from losslog.detection import write_shapes
+
+# pycocotools 2.0.11 on numpy 2.4, in mask.decode
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+ROOT = Path(losslog.__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data"
+SMALL = ["--backbone", "tiny", "--image-size", "64", "--device", "cpu", "--plugins", "console"]
+LOSSES = {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("LOSSLOG_FOLLOWER", "0")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("shapes"), train=6, val=3, image_size=64, seed=3)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs ``losslog train`` in this process, with runs below the test's folder and no plugins."""
+
+    def call(*words: str) -> int:
+        parser = argparse.ArgumentParser()
+        command.add_parser(parser.add_subparsers())
+        args = parser.parse_args(["train", "--dir", str(tmp_path / "runs"), *words])
+        return int(args.command(args))
+
+    return call
+
+
+def journal(folder: Path) -> list[dict[str, Any]]:
+    (path,) = folder.glob("runs/*/*/journal.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def hooks(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [record["data"] for record in records if record["hook"] == name]
+
+
+def check_all_series(records: list[dict[str, Any]], epochs: int, steps: int) -> None:
+    assert len(hooks(records, "on_batch_losses")) == epochs * steps
+    ends = hooks(records, "on_epoch_end")
+    assert [each["epoch"] for each in ends] == list(range(1, epochs + 1))
+    for each in ends:
+        assert set(each["losses"]) == set(each["val_loss"]) == LOSSES
+        assert each["total"] == pytest.approx(sum(each["losses"].values()), rel=1e-6)
+        assert set(each["lr"]) == {"backbone", "rpn", "box_head", "mask_head"}
+    assert [set(each["metrics"]) for each in hooks(records, "on_eval")] == [{"bbox", "segm"}] * epochs
+    assert len(hooks(records, "on_checkpoint")) == epochs
+    assert hooks(records, "on_run_end")[-1]["status"] == "finished"
+
+
+def test_it_trains_and_logs_every_series(run: Callable[..., int], shapes: Path, tmp_path: Path) -> None:
+    assert run("--data", str(shapes), "--epochs", "2", "--steps-per-epoch", "2", "--seed", "4", *SMALL) == 0
+    records = journal(tmp_path)
+    check_all_series(records, 2, 2)
+    start = hooks(records, "on_run_start")[0]
+    assert (start["epochs"], start["steps_per_epoch"]) == (2, 2)
+    assert start["config"]["classes"] == ["circle", "square", "triangle"]
+    assert start["config"]["seed"] == 4
+    assert "command" not in start["config"]
+
+
+@pytest.mark.parametrize("name", ["fruitsnuts", "nuclei"])
+def test_it_trains_on_real_images(run: Callable[..., int], tmp_path: Path, name: str) -> None:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"no real images in ../shared/data/{name}")
+    words = ["--data", str(DATA / name), "--epochs", "1", "--steps-per-epoch", "3", *SMALL, "--image-size", "96"]
+    assert run(*words) == 0
+    check_all_series(journal(tmp_path), 1, 3)
+
+
+def test_resume_continues_the_same_run_with_the_same_figures(
+    run: Callable[..., int], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--data", str(shapes), "--schedule", "constant", "--steps-per-epoch", "2", *SMALL]
+    assert run(*words, "--epochs", "2") == 0
+    whole = journal(tmp_path)
+    shutil.rmtree(tmp_path / "runs")
+    assert run(*words, "--epochs", "1") == 0
+    assert run(*words, "--epochs", "2", "--resume", "latest") == 0
+    resumed = journal(tmp_path)
+    for hook, key in (("on_batch_losses", "losses"), ("on_epoch_end", "val_loss"), ("on_eval", "metrics")):
+        assert [each[key] for each in hooks(resumed, hook)] == [each[key] for each in hooks(whole, hook)]
+    assert [each["step"] for each in hooks(resumed, "on_batch_losses")] == [0, 1, 2, 3]
+    assert hooks(resumed, "on_resume") == [{"epoch": 1, "step": 1}]
+
+
+def test_stall_freezes_the_mask_branch_in_the_second_half(
+    run: Callable[..., int], shapes: Path, tmp_path: Path
+) -> None:
+    words = ["--data", str(shapes), "--epochs", "3", "--steps-per-epoch", "1", "--warmup-steps", "0"]
+    assert run(*words, "--stall", *SMALL) == 0
+    first, second, third = (
+        torch.load(path, weights_only=True)["model"] for path in sorted(tmp_path.glob("runs/*/*/checkpoints/*.pth"))
+    )
+    mask = "roi_heads.mask_predictor.conv5_mask.weight"
+    box = "roi_heads.box_predictor.cls_score.weight"
+    assert torch.equal(first[mask], second[mask])
+    assert torch.equal(second[mask], third[mask])
+    assert not torch.equal(second[box], third[box])
+
+
+@pytest.fixture
+def folder(shapes: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shapes, tmp_path / "data"))
+
+
+def without(path: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        target = folder / path
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    return change
+
+
+def with_text(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "annotations_train.json").write_text(text) and None
+
+
+def changed(**fields: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "annotations_val.json"
+        content = json.loads(path.read_text())
+        content["annotations"][0].update(fields)
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "message"),
+    [
+        (without("."), [], "--data {folder}: no such folder"),
+        (without("images"), [], "no image folder {folder}/images; say where the images are with --images"),
+        (
+            without("annotations_val.json"),
+            [],
+            "no annotation file {folder}/annotations_val.json; say where it is with --val-annotations",
+        ),
+        (with_text("{"), [], "--train-annotations: {folder}/annotations_train.json is not valid JSON"),
+        (changed(category_id=9), [], "has the unknown category 9; the file defines 1, 2, 3"),
+        (without("images/train_00002.png"), [], "1 of 6 images"),
+        (None, ["-o", "console"], "option 'console': write PLUGIN.KEY=VALUE"),
+        (None, ["--resume", "nothing"], "no run 'nothing'"),
+        (None, ["--plugins", "nosuch"], "nosuch"),
+        (None, ["--weights", "coco"], "--weights coco: there are no 'coco' weights for the backbone 'tiny'"),
+        (None, ["--weights", "nowhere.pth"], "--weights nowhere.pth"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_two(
+    run: Callable[..., int],
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Path], None] | None,
+    words: list[str],
+    message: str,
+) -> None:
+    if change:
+        change(folder)
+    assert run("--data", str(folder), *SMALL, *words) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("losslog train: ")
+    assert message.format(folder=folder) in said[0]
+    assert not (tmp_path / "runs").exists() or not [*tmp_path.glob("runs/*/*")]
+
+
+def test_a_finished_run_is_not_resumed(
+    run: Callable[..., int], shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", str(shapes), "--epochs", "1", "--steps-per-epoch", "1", *SMALL]
+    assert run(*words) == 0
+    capsys.readouterr()
+    assert run(*words, "--resume", "latest") == 2
+    assert "all 1 epochs are done; ask for more with --epochs" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_backbone_is_said(
+    run: Callable[..., int], shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", str(shapes), "--steps-per-epoch", "1", *SMALL]
+    assert run(*words, "--epochs", "1") == 0
+    assert run(*words, "--epochs", "2", "--resume", "latest", "--optimizer", "adamw", "--backbone", "resnet18") == 2
+    assert "the checkpoint is of another model or optimizer" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_said(
+    run: Callable[..., int], shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--data", str(shapes), "--device", "cuda") == 2
+    assert "--device cuda: torch finds no CUDA device here; use --device cpu" in capsys.readouterr().err
+
+
+def test_missing_packages_are_named_with_the_remedy(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run("--data", "anything") == 2
+    said = capsys.readouterr().err
+    assert "torch and torchvision and pycocotools not installed" in said
+    assert "pip install" in said
+
+
+@pytest.mark.parametrize("words", [["--epochs", "0"], ["--lr", "nan"], ["--batch-size", "two"], ["--workers", "-1"]])
+def test_values_out_of_range_are_usage_errors(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("--data", "anything", *words)
+    assert caught.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
+def test_dropped_objects_are_said_in_one_line(
+    run: Callable[..., int], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed(bbox=[0, 0, 0, 5])(folder)
+    assert run("--data", str(folder), "--epochs", "1", "--steps-per-epoch", "1", *SMALL) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out of training" in line]
+    assert said == [
+        f"losslog train: {folder}/annotations_val.json: objects left out of training: "
+        "1 with a box without area inside the image"
+    ]
+
+
+def test_importing_the_commands_imports_no_torch() -> None:
+    code = "import sys, losslog.cli.train, losslog.cli.demo; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_ctrl_c_ends_the_run_as_stopped_with_exit_code_130(shapes: Path, tmp_path: Path) -> None:
+    words = ["train", "--data", str(shapes), "--dir", str(tmp_path / "runs"), "--epochs", "500", *SMALL]
+    code = "import sys; from losslog.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", code, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if "Epoch 1/500" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert hooks(journal(tmp_path), "on_run_end")[-1]["status"] == "stopped"
