@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.notices import warn
+from losslog.records import fresh, whole
 
 LEVELS: Final = ("info", "warning", "error")
 Post = Callable[[str, dict[str, Any]], None]
@@ -35,7 +36,7 @@ class RunHandle:
         self.id = id
         self.name = name
         self.dir = dir
-        self.config = config
+        self.config = fresh(config)
         self._source = source
         self._post = post
         self._seq = -1
@@ -109,6 +110,7 @@ def alert_data(
 
     Raises:
         ValueError: unknown level.
+        TypeError: ``step`` or ``epoch`` is not a whole number.
     """
     if level not in LEVELS:
         raise ValueError(f"alert level {level!r}: use one of {', '.join(LEVELS)}")
@@ -117,9 +119,9 @@ def alert_data(
         "title": str(title),
         "text": str(text),
         "source": source,
-        "component": component,
-        "step": step,
-        "epoch": epoch,
+        "component": None if component is None else str(component),
+        "step": None if step is None else whole(step, "step"),
+        "epoch": None if epoch is None else whole(epoch, "epoch"),
         "key": str(key),
     }
 
