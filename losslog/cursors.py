@@ -42,7 +42,7 @@ class Cursor:
         """Own the cursor and load it; False where another lane (here or in another process) owns it."""
         if self.path is None or self._lock is None:
             return True
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         if not self._lock.acquire():
             return False
         self.load()
@@ -55,7 +55,9 @@ class Cursor:
         try:
             body = json.loads(self.path.read_text("ascii"))
             self.offset, self.seq, self.start = int(body["offset"]), int(body["seq"]), int(body["start"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            self.start = -1
+        if min(self.offset, self.start) < 0:
             self.offset, self.seq, self.start = 0, -1, 0
 
     def commit(self, offset: int, seq: int) -> None:
@@ -70,16 +72,21 @@ class Cursor:
         text = json.dumps({"offset": offset, "seq": seq, "start": self.start})
         temporary = self.path.with_suffix(".tmp")
         try:
-            temporary.write_text(text, "ascii")
+            _write(temporary, text)
         except FileNotFoundError:  # somebody deleted the run folder
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, "ascii")
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            _write(temporary, text)
         os.replace(temporary, self.path)
 
     def release(self) -> None:
         """Let another reader have it."""
         if self._lock is not None:
             self._lock.release()
+
+
+def _write(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "w", encoding="ascii") as file:
+        file.write(text)
 
 
 def settle(cursor: Cursor, path: Path) -> None:

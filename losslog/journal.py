@@ -22,7 +22,7 @@ from losslog.errors import RunLocked
 from losslog.folders import JOURNAL
 from losslog.locks import Lock, is_locked
 from losslog.notices import warn
-from losslog.records import Record, decode, encode
+from losslog.records import Record, count_in, decode, encode
 
 CHUNK: Final = 1 << 18
 _BINARY: Final = getattr(os, "O_BINARY", 0)
@@ -76,9 +76,9 @@ class Writer:
             if record.hook == "on_alert":
                 self.alert_keys.add(str(record.data.get("key")))
             elif record.hook == "on_batch_losses":
-                self.last_step = max(self.last_step, int(record.data.get("step") or 0))
+                self.last_step = max(self.last_step, count_in(record.data, "step"))
             elif record.hook == "on_epoch_end":
-                self.last_epoch = int(record.data.get("epoch") or 0)
+                self.last_epoch = count_in(record.data, "epoch")
         if last is not None:
             self.seq = last.seq + 1
             self.ended = last.hook == "on_run_end"

@@ -170,6 +170,12 @@ def whole(value: Any, name: str) -> int:
     return int(value.__index__())
 
 
+def count_in(data: Data, key: str) -> int:
+    """The whole number a record has under ``key``; 0 where there is none, or a garbled one."""
+    value = data.get(key)
+    return value if type(value) is int else 0
+
+
 SECRET_WORDS: Final = ("api_key", "apikey", "token", "password", "passwd", "secret", "credential", "private_key")
 REDACTED: Final = "[redacted]"
 PASSWORD: Final = re.compile(r"(://[^\s/:@]*):[^\s/]*@")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from losslog.records import Record
+from losslog.records import Record, count_in
 
 
 class Thinner:
@@ -41,7 +41,7 @@ class Thinner:
             yield record
         elif record.hook == "on_batch_losses":
             self._window.append(record)
-            step = int(record.data.get("step") or 0)
+            step = count_in(record.data, "step")
             if len(self._window) >= self.every or (step + 1) % self.every == 0:
                 yield self._close()
         else:
