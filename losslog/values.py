@@ -65,7 +65,7 @@ def snapshot(losses: Any, total: Any = None) -> tuple[Keys, list[float] | Staged
         keys = tuple(losses)
         try:
             values = [value.tolist() if value.is_cpu else value for value in losses.values()]
-        except AttributeError:
+        except (AttributeError, RuntimeError):  # a number of another kind, or a tensor that has no value
             values = list(losses.values())
         if total is None and keys in _checked and set(map(type, values)) == _FLOATS:
             return keys, values
