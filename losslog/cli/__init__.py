@@ -18,7 +18,7 @@ from typing import Final
 from losslog.errors import LosslogError
 from losslog.notices import prepare
 
-COMMANDS: Final = ("demo", "train", "plugins", "show", "replay", "follow", "new-plugin")
+COMMANDS: Final = ("demo", "train", "plugins", "show", "diagnose", "replay", "follow", "new-plugin")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,90 @@
+"""``losslog diagnose RUN``: the plateau plugin's verdict on every component of a run, finished or running.
+
+Main thread. Contract:
+
+- It reads the journal and nothing else, also of a run made without the plugin; no alert is written anywhere.
+- What a resume superseded does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from losslog.cli.delivering import parse_options
+from losslog.cli.show import clean
+from losslog.containment import one_line
+from losslog.control import RunHandle
+from losslog.errors import LosslogError, PluginError
+from losslog.folders import find
+from losslog.history import records
+from losslog.plugins import Caller, named
+
+HEADINGS: Final = ("component", "state", "level", "typical", "change", "since")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser("diagnose", help="which losses improve, have converged, or have stalled")
+    parser.add_argument("run", metavar="RUN", nargs="?", default="latest", help="run folder, run id, or latest")
+    parser.add_argument("--dir", default="runs", help="where runs lie (default: runs)")
+    parser.add_argument("-o", "--option", action="append", default=[], metavar="plateau.KEY=VALUE",
+                        help="an option of the plateau plugin, e.g. plateau.sensitivity=high")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.set_defaults(command=main)
+
+
+def verdicts(folder: Path, options: dict[str, Any]) -> list[Any]:
+    """Replay the journal through the plateau plugin.
+
+    Raises:
+        LosslogError: the plugin is not installed, or does not take the options.
+    """
+    try:
+        plugin = named(["plateau"])[0]
+    except PluginError as missing:
+        raise PluginError("diagnose needs the plateau plugin: pip install losslog-plateau") from missing
+    plugin.options = options
+    error = plugin.make()
+    if error is not None:
+        raise LosslogError(f"plateau: {one_line(error)}") from error
+    caller = Caller("plateau", plugin.object)
+    handle = RunHandle(
+        id="", name="", dir=folder / "nowhere", config={}, source="plateau", post=lambda kind, data: None
+    )
+    for record in records(folder):
+        if record.hook not in ("on_resume", "on_run_start") or record.seq == 0:
+            caller.call(record.hook, record.data, handle, record.seq, record.time)
+    return list(plugin.object.verdicts())
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print one line a component."""
+    folder = find(args.run, args.dir)
+    found = verdicts(folder, parse_options(args.option).get("plateau", {}))
+    rows = [_row(each) for each in found]
+    if args.json:
+        told = [dict(zip(HEADINGS, row, strict=True)) for row in rows]
+        print(json.dumps([row | {"text": each.text} for row, each in zip(told, found, strict=True)], indent=2))
+        return 0
+    if not rows:
+        print(f"{folder.name} has no losses yet")
+        return 0
+    widths = [max(len(row[column]) for row in [HEADINGS, *rows]) for column in range(len(HEADINGS))]
+    for row in [HEADINGS, *rows]:
+        print(clean("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip())
+    for each in found:
+        if each.severity != "info":
+            print(clean(f"\n{each.text}"))
+    return 0
+
+
+def _row(verdict: Any) -> tuple[str, ...]:
+    level = "-" if verdict.level is None else f"{verdict.level:.4g}"
+    typical = "-" if verdict.range is None else f"{verdict.range[0]:g}-{verdict.range[1]:g}"
+    change = "-"
+    if verdict.rate is not None:
+        change = f"{verdict.rate:+.1f} % ({verdict.rate_low:+.1f} to {verdict.rate_high:+.1f}) per {verdict.per}"
+    return verdict.component, verdict.state, level, typical, change, str(verdict.since)

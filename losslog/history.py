@@ -1,0 +1,82 @@
+"""A run's past as it counts: the journal without what a resume superseded.
+
+Any thread; reads only. Contract:
+
+- `records` gives what counts, in order; with ``superseded=True`` what no longer does.
+- `series` gives one value per (tag, x): of two that count, the later one.
+- A resume from step s and epoch e supersedes earlier records of later steps, and evaluations and ends of later epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from losslog.folders import JOURNAL
+from losslog.journal import read
+from losslog.records import Record
+from losslog.tags import batch_series, epoch_series, eval_series
+
+BY_STEP: Final = ("on_batch_losses",)
+BY_EPOCH: Final = ("on_epoch_end", "on_eval", "on_checkpoint")
+
+
+def records(folder: Path, *, superseded: bool = False) -> Iterator[Record]:
+    """The records of a run.
+
+    Args:
+        folder: the run folder.
+        superseded: give those that a resume made void, instead of those that count.
+
+    Raises:
+        OSError: the journal cannot be read.
+    """
+    path = folder / JOURNAL
+    fences = [each for _, each in read(path) if each is not None and each.hook == "on_resume"]
+    for _, record in read(path):
+        if record is not None and any(_void(record, fence) for fence in fences) == superseded:
+            yield record
+
+
+def _void(record: Record, fence: Record) -> bool:
+    if record.seq > fence.seq:
+        return False
+    step, epoch = fence.data.get("step"), fence.data.get("epoch")
+    if record.hook in BY_EPOCH and epoch is not None:
+        return bool(int(record.data.get("epoch") or 0) > epoch)
+    if record.hook in (*BY_STEP, *BY_EPOCH, "on_metrics"):
+        if step is not None and record.data.get("step") is not None:
+            return bool(int(record.data["step"]) > step)
+        return epoch is not None and int(record.data.get("epoch") or 0) > epoch
+    return False
+
+
+def series(folder: Path) -> dict[str, dict[int, float]]:
+    """Every series of a run: ``{tag: {x: value}}``, x = epoch or global step as the tag's axis says.
+
+    Raises:
+        OSError: the journal cannot be read.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for record in records(folder):
+        for tag, x, value in points(record):
+            found.setdefault(tag, {})[x] = value
+    return found
+
+
+def points(record: Record) -> Iterator[tuple[str, int, float]]:
+    """(tag, x, value) of everything a record puts into a backend."""
+    data: dict[str, Any] = record.data
+    values: dict[str, float] = {}
+    x = data.get("epoch")
+    if record.hook == "on_batch_losses":
+        x, values = data["step"], batch_series(data["losses"], data.get("total"), data.get("lr"))
+    elif record.hook == "on_epoch_end":
+        values = epoch_series(data.get("losses"), data.get("total"), data.get("val_loss"), data.get("lr"))
+    elif record.hook == "on_eval":
+        values = eval_series(data["metrics"], data.get("split") or "val")
+    elif record.hook == "on_metrics":
+        x, values = data["step"] if data.get("step") is not None else x, data["metrics"]
+    for tag, value in values.items():
+        yield tag, int(x or 0), value
