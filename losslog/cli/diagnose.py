@@ -77,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
         print(clean("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip())
     for each in found:
         if each.severity != "info":
-            print(clean(f"\n{each.text}"))
+            print(f"\n{clean(each.text)}")
     return 0
 
 
