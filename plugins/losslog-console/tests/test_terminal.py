@@ -21,7 +21,7 @@ for step in range(30):
 def test_progress_shows_epoch_batches_eta_and_losses(terminal):
     shown = terminal(RUN)
     status, losses = shown.lines[-2:]
-    assert status.startswith("Epoch 1/3  ━")
+    assert status.startswith("Epoch 1/3  " + "━" * 7 + "─" * 17)
     assert "30/100  2.0 it/s  ETA 0:35, run 2:15" in status
     assert losses.startswith("total 0.8234  loss_box_reg 0.1234  loss_classifier 0.1456")
 

@@ -215,7 +215,7 @@ class ConsolePlugin:
         self._due = monotonic() + REDRAW
         target = screen.stream(self._stream)
         lines = self._state.lines(
-            *self._latest, screen.encodes(target, "━…"), self._precision, screen.width(target) or 80, self._render
+            *self._latest, screen.encodes(target, "━─…"), self._precision, screen.width(target) or 80, self._render
         )
         self._footer.draw(lines)
 

@@ -94,7 +94,7 @@ class Progress:
         first = Text(title(self.epoch or 0, self.epochs), style="bold", end="")
         if self.length:
             full = min(BAR, BAR * self.position // self.length)
-            line, rest = ("━", "━") if emoji else ("#", ".")
+            line, rest = ("━", "─") if emoji else ("#", ".")
             first.append("  ").append(line * full, "not bold green").append(rest * (BAR - full), "not bold dim")
         of = f"/{self.length}" if self.length else " batches"
         first.append(f"  {self.position}{of}", "not bold")
