@@ -11,13 +11,14 @@ A lane's thread runs `Lane._work`; other methods are called from the process tha
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from losslog.containment import attempt, long_form, means_not_now, must_pass, one_line
+from losslog.containment import attempt, long_form, means_not_now, one_line
 from losslog.control import RunHandle
 from losslog.cursors import Cursor, settle
 from losslog.journal import Tail
@@ -77,7 +78,8 @@ class Lane:
         self._uncommitted: deque[tuple[int, int]] = deque()  # (seq, offset) handed over since the last commit
         self._unflushed_since: float | None = None
         self._careful_until = -1  # after a failed flush: up to this seq, flush after each record
-        self._streak: tuple[int, tuple[int, int]] | None = None  # failures; offset and seq before the first of them
+        # Failures in a row, of records and of flushes; and offset and seq before the first of them.
+        self._streaks: dict[bool, tuple[int, tuple[int, int]]] = {}
         self._delay = 0.0
         self._busy_since: float | None = None
         self._until: int | None = None
@@ -86,6 +88,7 @@ class Lane:
         self._thread: threading.Thread | None = None
         self._unknown: set[str] = set()
         self._garbled = 0
+        self._pid = os.getpid()
 
     # ------------------------------------------------------------------ the owner's side
 
@@ -146,16 +149,26 @@ class Lane:
     # ------------------------------------------------------------------ the lane's thread
 
     def _work(self) -> None:
+        self._pid = os.getpid()
         started = time.thread_time()
         try:
             if self._begin():
                 while not self._quit and not self.over:
-                    self._cycle()
+                    self._look()
                     self.cpu = time.thread_time() - started
-        except OSError as error:  # the journal itself cannot be read
-            self._end("parked", f"the journal cannot be read: {one_line(error)}")
+        except OSError as error:
+            self._end("parked", f"the run folder cannot be read: {one_line(error)}")
         finally:
             self._cursor.release()
+
+    def _look(self) -> None:
+        try:
+            self._cycle()
+        except OSError as error:  # the journal is gone: its writer puts it back, unless the run is over
+            if self._until is not None:
+                raise
+            self._away(error)
+            self._pause(self._delay)
 
     def _begin(self) -> bool:
         """Own the cursor, make the plugin, tell it of the run; False when that cannot be."""
@@ -169,7 +182,7 @@ class Lane:
                 return False
         settle(self._cursor, self._tail.path)
         self.state, self.reason = "live", ""
-        made, error = attempt(self._make)
+        made, error = self._guarded(self._make)
         if error is not None:
             self._log(error, "__init__")
             self._end("parked", f"could not be made: {one_line(error)}")
@@ -202,7 +215,7 @@ class Lane:
         ask = getattr(self._caller.thing, "delivered_upto", None)
         if ask is None:
             return True
-        upto, error = attempt(ask, self._handle)
+        upto, error = self._guarded(ask, self._handle)
         if error is not None:
             warn("plugin %s: delivered_upto failed, going on from the cursor: %s", self.name, one_line(error))
         elif upto is not None and upto != self._cursor.seq:
@@ -278,9 +291,10 @@ class Lane:
                     continue
                 error = self._call(each)
                 if error is None:
-                    self._streak = None
+                    self._streaks.pop(False, None)
                     self.delivered += 1
-                    self._back()
+                    if not self._caller.implements("on_flush"):  # else only the flush shows that it is back
+                        self._back()
                 elif means_not_now(error):
                     self._away(error)
                     self._rewind()
@@ -298,19 +312,20 @@ class Lane:
             self._unflushed_since = time.monotonic()
         return True
 
+    def _guarded(self, function: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+        """Call into the plugin: what it returned, or what it raised."""
+        self._busy_since = time.monotonic()
+        found = attempt(function, *args)
+        self._busy_since = None
+        if os.getpid() != self._pid:
+            os._exit(0)  # the child of a plugin that forked: the run is its parent's
+        return found
+
     def _call(self, record: Record) -> BaseException | None:
         assert self._caller is not None
         self._handle.handling(record.hook, record.seq)
-        self._busy_since = time.monotonic()
-        try:
-            self._caller.call(record.hook, fresh(record.data), self._handle, record.seq, record.time)
-        except BaseException as error:
-            if must_pass(error):
-                raise
-            return error
-        finally:
-            self._busy_since = None
-        return None
+        data = fresh(record.data)
+        return self._guarded(self._caller.call, record.hook, data, self._handle, record.seq, record.time)[1]
 
     def _failed(self, error: BaseException, hook: str, before: tuple[int, int]) -> bool:
         """Count a skipped record; False when it was one too many and the lane is parked.
@@ -322,8 +337,8 @@ class Lane:
         """
         self.errors += 1
         self.skipped += 1
-        count, (offset, seq) = self._streak or (0, before)
-        self._streak = (count + 1, (offset, seq))
+        count, (offset, seq) = self._streaks.get(hook == "on_flush", (0, before))
+        self._streaks[hook == "on_flush"] = (count + 1, (offset, seq))
         self._log(error, hook)
         if count + 1 < PARK_AFTER:
             return True
@@ -370,16 +385,12 @@ class Lane:
         durable: Any = None
         if self._caller.implements("on_flush"):
             self._handle.handling("on_flush", self._seq)
-            self._busy_since = time.monotonic()
-            try:
-                durable = self._caller.call("on_flush", {}, self._handle, self._seq, time.time())
-            except BaseException as error:
-                if must_pass(error):
-                    raise
+            durable, error = self._guarded(self._caller.call, "on_flush", {}, self._handle, self._seq, time.time())
+            if error is not None:
                 self._flush_failed(error)
                 return False
-            finally:
-                self._busy_since = None
+            self._streaks.pop(True, None)
+            self._back()
         self._unflushed_since = None
         self._commit(self._seq if durable is None else int(durable))
         if durable is not None and self._uncommitted:
@@ -415,7 +426,6 @@ class Lane:
             reached = self._uncommitted.popleft()
         if reached is not None:
             self._commit_at(reached[1], reached[0])
-            self._back()
 
     def _commit_at(self, offset: int, seq: int) -> None:
         try:
