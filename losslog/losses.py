@@ -98,6 +98,8 @@ def normalise(losses: Any, name: str = "losses") -> Losses:
     Raises:
         TypeError, ValueError: as `as_float` and `check_names` say.
     """
+    if type(losses) is dict and set(map(type, losses.values())) == {float} and set(map(type, losses)) == {str}:
+        return losses  # a record's losses are plain already
     if isinstance(losses, Mapping):
         check_names(losses, name)
         return {key: as_float(value, f"{name}[{key!r}]") for key, value in losses.items()}

@@ -195,7 +195,7 @@ class Run:
             self._after_close("log_batch")
             return
         recorder = self._recorder
-        sampled = recorder.steps % SAMPLE == SAMPLE - 1
+        sampled = recorder.steps % SAMPLE == 5
         began = time.perf_counter() if sampled else 0.0
         keys, values = snapshot(losses, total)
         if lr is not None and type(lr) is not float:

@@ -18,11 +18,15 @@ from typing import Final
 from losslog.errors import LosslogError
 from losslog.notices import prepare
 
-COMMANDS: Final = ("demo", "train", "plugins", "show", "diagnose", "replay", "follow", "new-plugin")
+COMMANDS: Final = ("demo", "train", "run", "plugins", "show", "diagnose", "replay", "follow", "new-plugin")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with every command."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser.
+
+    Args:
+        only: load this command alone, so that a command does not pay for the others; None loads all.
+    """
     from losslog import __version__
 
     parser = argparse.ArgumentParser(
@@ -30,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"losslog {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command_name", metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in COMMANDS if only is None else (only,):
         importlib.import_module(f"losslog.cli.{name.replace('-', '_')}").add_parser(commands)
     return parser
 
@@ -41,8 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 (it failed), 2 (wrong usage), 130 (Ctrl-C).
     """
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    only = words[0] if words and words[0] in COMMANDS else None
+    args = build_parser(only).parse_args(words)
     prepare()
+    if args.command_name == "run":  # the script's exceptions are its own
+        return int(args.command(args))
     try:
         return int(args.command(args))
     except KeyboardInterrupt:

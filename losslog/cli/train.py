@@ -165,7 +165,14 @@ def train(args: argparse.Namespace) -> FitResult:
         UsageError: an argument that cannot be followed.
         LosslogError: data, checkpoint or plugins that cannot be used.
     """
-    device = pick_device(args.device)
+    from losslog.engine.distributed import device_of_rank, process_group
+
+    device = device_of_rank(pick_device(args.device))
+    with process_group(device):
+        return _train(args, device)
+
+
+def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
     resumed = _read_resume(args)
     train_set, val_set = open_data(args)
 
@@ -174,6 +181,8 @@ def train(args: argparse.Namespace) -> FitResult:
     import losslog
     from losslog import engine
     from losslog.detection import build_maskrcnn, collate, get_parameter_groups
+    from losslog.engine.distributed import sampler_for, wrap
+    from losslog.ranks import place
 
     torch.manual_seed(args.seed)
     try:
@@ -182,9 +191,13 @@ def train(args: argparse.Namespace) -> FitResult:
         ).to(device)
     except (ValueError, OSError, RuntimeError) as error:
         raise UsageError(f"--weights {args.weights}: {error}") from error
+    torch.manual_seed(args.seed + place().rank)  # the same weights on every rank, other random numbers
     workers = args.workers if args.workers is not None else (4 if device.type == "cuda" else 0)
     loading: dict[str, Any] = {"collate_fn": collate, "num_workers": workers, "pin_memory": device.type == "cuda"}
-    train_loader = torch.utils.data.DataLoader(train_set, args.batch_size, shuffle=True, **loading)
+    sampler = sampler_for(train_set, args.seed)
+    train_loader = torch.utils.data.DataLoader(
+        train_set, args.batch_size, shuffle=sampler is None, sampler=sampler, **loading
+    )
     val_loader = torch.utils.data.DataLoader(val_set, args.batch_size, **loading)
     steps = args.steps_per_epoch or -(-len(train_loader) // args.accumulate)
     optimizer = make_optimizer(args, get_parameter_groups(model, args.lr, args.head_lr_multiplier))
@@ -202,7 +215,7 @@ def train(args: argparse.Namespace) -> FitResult:
         **resumed.run,
     ) as run:
         result = engine.fit(
-            model,
+            wrap(model, device),
             optimizer,
             train_loader,
             epochs=args.epochs,

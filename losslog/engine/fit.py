@@ -14,6 +14,7 @@ Contract:
   and validation leaves no trace.
 - A stop asked for by a plugin ends training after the step at hand; the epoch it interrupts is not ended, evaluated or
   saved, so that resuming does it again from its start. Ctrl-C passes through to ``with losslog.Run(...)``.
+- With several processes the main one validates, evaluates and saves; a stop takes effect on all at the same step.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch import nn
 
 from losslog.engine.batches import Forward, Means, call_model
 from losslog.engine.checkpoint import checkpoint_path, read_checkpoint, restore_checkpoint, save_checkpoint
+from losslog.engine.distributed import from_main, is_main, unwrap
 from losslog.engine.epoch import Progress, train_one_epoch
 from losslog.engine.optimization import MixedPrecision, Warmup
 from losslog.engine.validation import Evaluator, evaluate, evaluator_of, validation_losses
@@ -89,7 +91,8 @@ def fit(
     """Trains a model and reports everything to a run.
 
     Args:
-        model: returns a dict of scalar losses, or one scalar loss, in train mode; already on `device`.
+        model: returns a dict of scalar losses, or one scalar loss, in train mode; already on `device`; may be wrapped
+            in `DistributedDataParallel`.
         optimizer: over the model's parameters.
         train_loader: gives batches; a sampler with ``set_epoch`` is told the epoch.
         epochs: the last epoch, counted from 1 (of the whole run, also after a resume).
@@ -126,8 +129,9 @@ def fit(
     device = torch.device(device) if device is not None else next(model.parameters()).device
     precision = MixedPrecision(device, bool(amp), amp if isinstance(amp, torch.dtype) else None)
     generator = getattr(train_loader, "generator", None)
+    bare, main = unwrap(model), is_main()
     states: dict[str, Any] = {
-        "model": model,
+        "model": bare,
         "optimizer": optimizer,
         "scheduler": scheduler,
         "scaler": precision.scaler,
@@ -167,14 +171,14 @@ def fit(
             result.stopped = True
             break
         result.losses, result.epoch, result.step = losses, epoch, progress.step
-        if val_loader is not None:
+        if val_loader is not None and main:
             if validation:
-                result.val_loss = validation_losses(model, val_loader, device, precision=precision, forward=forward)
+                result.val_loss = validation_losses(bare, val_loader, device, precision=precision, forward=forward)
             if _is_due(epoch, evaluate_every, epochs):
                 scorer = evaluator() if evaluator is not None else evaluator_of(val_loader)
                 if scorer is not None:
                     result.metrics = evaluate(
-                        model,
+                        bare,
                         val_loader,
                         device,
                         evaluator=scorer,
@@ -187,7 +191,7 @@ def fit(
             _step_by_epoch(scheduler, result.val_loss if result.val_loss is not None else losses)
         if run is not None:
             run.end_epoch(epoch, val_loss=result.val_loss, lr=progress.lr)
-        if folder is not None and _is_due(epoch, checkpoint_every, epochs):
+        if folder is not None and main and _is_due(epoch, checkpoint_every, epochs):
             result.checkpoint = save_checkpoint(
                 checkpoint_path(folder, epoch), epoch=epoch, step=progress.step, **states
             )
@@ -218,6 +222,7 @@ def _tell_sampler(loader: Any, epoch: int) -> None:
 def _step_by_epoch(scheduler: Any, losses: Means) -> None:
     """Steps a scheduler that goes by epochs; ReduceLROnPlateau takes the loss it watches."""
     if "metrics" in inspect.signature(scheduler.step).parameters:
-        scheduler.step(sum(losses.values()) if isinstance(losses, dict) else losses)
+        watched = sum(losses.values()) if isinstance(losses, dict) else losses
+        scheduler.step(from_main(watched))  # every process must cut at the same epoch
     else:
         scheduler.step()
