@@ -9,12 +9,13 @@ Test thread; the plugin's hooks run on the lane's thread, as in a run. Contract:
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.containment import one_line
+from losslog.containment import long_form
 from losslog.control import RunHandle
 from losslog.cursors import Cursor
 from losslog.folders import JOURNAL
@@ -31,7 +32,7 @@ class StageLane(Lane):
     """A lane whose flushes and failures a test can see and time.
 
     Attributes:
-        failures: (hook, seq, error) of every call that raised.
+        failures: (hook, seq, traceback) of every call that raised; text, since an error would keep what it was given.
         flush_when: "caught up" (with what was written), "always" (after each record) or "never".
         flush_errors: raised one by one after the plugin's next flushes, as if the answer had been lost.
     """
@@ -40,7 +41,7 @@ class StageLane(Lane):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.failures: list[tuple[str, int, BaseException]] = []
+        self.failures: list[tuple[str, int, str]] = []
         self.flush_errors: list[BaseException] = []
         self.written = -1
         self.object: Any = None
@@ -54,7 +55,7 @@ class StageLane(Lane):
     def _call(self, record: Record) -> BaseException | None:
         error = super()._call(record)
         if error is not None:
-            self.failures.append((record.hook, record.seq, error))
+            self.failures.append((record.hook, record.seq, long_form(error)))
         return error
 
     def _flush(self, *, last: bool = False) -> bool:
@@ -70,7 +71,7 @@ class StageLane(Lane):
         return result
 
     def _flush_failed(self, error: BaseException) -> None:
-        self.failures.append(("on_flush", self._seq, error))
+        self.failures.append(("on_flush", self._seq, long_form(error)))
         super()._flush_failed(error)
 
     def _due(self) -> bool:
@@ -162,7 +163,7 @@ class Stage:
 
         Args:
             within: seconds they get.
-            times: how often it is delivered.
+            times: how often it is delivered; 0 only waits for what was written.
 
         Returns:
             Seconds it took; None where that was not enough.
@@ -198,6 +199,9 @@ class Stage:
         follower.finish(self._ends[-1])
         finished = follower.done.wait(within)
         follower.leave()
+        for thread in threading.enumerate():  # which takes the child's leave
+            if thread.name == "losslog-follower":
+                thread.join(5.0)
         log = (self.folder / "follower.log").read_text("utf-8", "replace")
         assert finished, f"the follower has not delivered everything within {within:g} s:\n{log}"
         stats = dict(follower.lanes.get(self._name, {}))
@@ -208,5 +212,5 @@ class Stage:
 def _told(lane: StageLane) -> str:
     if not lane.failures:
         return ""
-    hook, seq, error = lane.failures[-1]
-    return f"\n  last failure, in {hook} (seq {seq}): {one_line(error)}"
+    hook, seq, text = lane.failures[-1]
+    return f"\n  last failure, in {hook} (seq {seq}): {text}"

