@@ -1,0 +1,112 @@
+"""What was found in a loop, put to a run in the order a run wants it.
+
+Training thread. Contract:
+
+- The run is made with the first thing worth recording, so that worker processes and parents never make one.
+- The figures of one evaluation (boxes, masks) become one record; a second evaluation in a row is another split.
+- Validation losses are those of the last validation of an epoch, and go with its end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from losslog.instrument.forwards import Reading
+from losslog.means import EpochMeans
+from losslog.values import resolve
+
+if TYPE_CHECKING:
+    from losslog.losses import Losses
+    from losslog.run import Run
+
+
+class Logbook:
+    """Speaks to one run.
+
+    Args:
+        make: makes the run, or gives the one there is.
+
+    Attributes:
+        steps: optimizer steps recorded since the last end of an epoch.
+        trained: whether any step was recorded.
+    """
+
+    def __init__(self, make: Callable[[], Run]) -> None:
+        self._make = make
+        self.made: Run | None = None
+        self.steps = 0
+        self.trained = False
+        self._validation: list[Reading] = []
+        self._validation_over = False
+        self._evaluations: list[tuple[Any, dict[str, Any]]] = []
+
+    @property
+    def run(self) -> Run:
+        """The run, made now if it was not."""
+        if self.made is None:
+            self.made = self._make()
+        return self.made
+
+    def step(self, reading: Reading, lr: Any, n: int) -> None:
+        """An optimizer step was taken."""
+        self.steps += 1
+        self.trained = self._validation_over = True
+        self.run._log_forwards(
+            reading.keys, reading.values, lr, n, has_total=reading.has_total, stepped=True, counted=True
+        )
+
+    def unstepped(self, reading: Reading, n: int, *, counted: bool) -> None:
+        """Forward passes were not followed by a step."""
+        self.run._log_forwards(
+            reading.keys, reading.values, None, n, has_total=reading.has_total, stepped=False, counted=counted
+        )
+
+    def validation(self, reading: Reading) -> None:
+        """A validation loss was computed."""
+        if self._validation_over:
+            self._validation = []
+            self._validation_over = False
+        self._validation.append(reading)
+
+    def evaluation(self, kind: str, metrics: dict[str, Any], truth: Any) -> None:
+        """An evaluation gave figures.
+
+        Args:
+            kind: ``bbox``, ``segm`` or ``keypoints``.
+            metrics: numbers by name.
+            truth: the ground truth they were measured against; another one means another evaluation.
+        """
+        for known, kinds in self._evaluations:
+            if known is truth:
+                kinds[kind] = metrics
+                return
+        self._evaluations.append((truth, {kind: metrics}))
+
+    def log_evaluations(self) -> None:
+        """Record the evaluations since the last training forward."""
+        waiting, self._evaluations = self._evaluations, []
+        for index, (_, kinds) in enumerate(waiting):
+            split = "val" if not index else f"val{index + 1}"
+            run = self.run
+            before = not self.trained and run._step == 0  # nothing was trained yet: the point before epoch 1
+            run.log_eval(kinds, split=split, epoch=0 if before else None)
+
+    def checkpoint(self, path: str) -> None:
+        """A checkpoint was written."""
+        self.run.log_checkpoint(os.path.abspath(path))
+
+    def val_loss(self) -> Losses | None:
+        """Means of the last validation since the last call, or None."""
+        waiting, self._validation = self._validation, []
+        means = EpochMeans()
+        for each in waiting:
+            numbers = resolve(each.values)
+            losses: Losses = numbers[0] if each.keys is None else dict(zip(each.keys, numbers, strict=False))
+            means.add(losses, 0.0, False)
+        return means.result()[0]
+
+    def ended(self) -> None:
+        """The epoch's end was recorded."""
+        self.steps = 0
