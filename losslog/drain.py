@@ -57,7 +57,7 @@ class Drain(Intake):
         self.joiner: Joiner | None = None
         self._tail, self._lost = tail, lost
         self._lost_before = 0
-        self._epoch_began = time.time()
+        self._epoch_began = time.monotonic()  # the clock on the wall may be set meanwhile
         self._last_lr: Any = None
         self._fresh: list[tuple[Record, bytes]] = []
         self._retry_at = 0.0
@@ -76,6 +76,7 @@ class Drain(Intake):
         """Nothing more comes: record what still waited for other ranks."""
         if self.joiner is not None:
             self._join(self.joiner, all_of_it=True)
+        self._retry_at = 0.0
         self.write()
 
     def _join(self, joiner: Joiner, *, all_of_it: bool = False) -> None:
@@ -144,10 +145,10 @@ class Drain(Intake):
             data["total"] = total_of(data["losses"])
         if data["lr"] is None:
             data["lr"] = self._last_lr
-        data["duration"] = round(event.time - self._epoch_began, 6)
+        data["duration"] = round(time.monotonic() - self._epoch_began, 6)
         lost = self._lost() + self.dropped
         data["dropped"] = lost - self._lost_before or None
-        self._lost_before, self._epoch_began = lost, event.time
+        self._lost_before, self._epoch_began = lost, time.monotonic()
         self._sync_due = True
         self._record_event(event._replace(data=data))
 
@@ -162,8 +163,8 @@ class Drain(Intake):
 
     def _record(self, at: float, hook: str, data: dict[str, Any]) -> None:
         record = Record(self.writer.seq, at, hook, data)
-        self.writer.seq += 1
         self._fresh.append((record, encode(record)))
+        self.writer.seq += 1
         if len(self._fresh) >= WRITE_AT and not self.trouble:
             self.write()
 

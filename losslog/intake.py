@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from losslog.containment import attempt, long_form
 from losslog.losses import Losses, close, find_total, total_of
 from losslog.means import EpochMeans
 from losslog.notices import warn
@@ -94,16 +95,21 @@ class Intake:
         """Process items in order."""
         self.pace.fresh()
         for item in items:
-            if isinstance(item, Batch):
-                self._batch(item)
-            elif isinstance(item, Event):
-                data = item.data
-                if isinstance(data.get("metrics"), Later):
-                    item = item._replace(data=data | {"metrics": data["metrics"].now()})
-                self.on_event(item)
-            else:
-                self.answer(item)
+            _, error = attempt(self._take, item)
+            if error is not None:  # a defect of ours costs this item, not those beside it
+                self.once("internal error while recording, something is missing:\n%s", long_form(error))
             self.pace.rest()
+
+    def _take(self, item: Any) -> None:
+        if isinstance(item, Batch):
+            self._batch(item)
+        elif isinstance(item, Event):
+            data = item.data
+            if isinstance(data.get("metrics"), Later):
+                item = item._replace(data=data | {"metrics": data["metrics"].now()})
+            self.on_event(item)
+        else:
+            self.answer(item)
 
     def on_share(self, epoch: int, share: Share) -> None:
         """A batch has come."""
@@ -139,7 +145,7 @@ class Intake:
         if item.stepped:
             self.on_share(item.epoch, Share(losses, whole, total is not None, about))
         if not math.isfinite(parts + whole):
-            self._not_finite(item, losses)
+            self._not_finite(item, losses, whole)
 
     def _without_total(
         self, keys: tuple[str, ...], losses: dict[str, float], total: float | None
@@ -160,9 +166,9 @@ class Intake:
             total = own if total is None else total
         return losses, total
 
-    def _not_finite(self, item: Batch, losses: Losses) -> None:
+    def _not_finite(self, item: Batch, losses: Losses, total: float) -> None:
         named = losses if isinstance(losses, dict) else {"loss": losses}
-        bad = {name: value for name, value in named.items() if not math.isfinite(value)} or {"total": math.nan}
+        bad = {name: value for name, value in named.items() if not math.isfinite(value)} or {"total": total}
         for name, value in bad.items():
             text = f"{name} is {value} at step {item.step} (epoch {item.epoch})."
             data = {
