@@ -182,22 +182,19 @@ def select(plugins: str | Sequence[Any] | None, options: Mapping[str, Mapping[st
         warn("options are given for %r, but no such plugin is installed%s", name, _hint(name, installed))
     if automatic:
         return [_automatic(plugin, chosen.get(plugin.name)) for plugin in installed.values()]
-    return [_requested(each, installed, chosen) for each in dict.fromkeys(_hashable(wanted))]
+    found: list[Plugin] = []
+    for thing in _once(wanted):
+        found.append(_requested(thing, installed, chosen, {plugin.name for plugin in found}))
+    return found
 
 
-def _hashable(wanted: Sequence[Any]) -> Iterable[Any]:
+def _once(wanted: Sequence[Any]) -> list[Any]:
+    """Each of them once; objects may be unhashable."""
     seen: list[Any] = []
     for each in wanted:
         if not any(each is other or (isinstance(each, str) and each == other) for other in seen):
             seen.append(each)
-            yield _Same(each)
-
-
-class _Same:
-    """Wraps an element so that unhashable plugin objects can be kept in order."""
-
-    def __init__(self, thing: Any) -> None:
-        self.thing = thing
+    return seen
 
 
 def _check_options(options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
@@ -229,12 +226,19 @@ def _automatic(plugin: Plugin, options: dict[str, Any] | None) -> Plugin:
     return plugin
 
 
-def _requested(each: _Same, installed: Mapping[str, Plugin], options: Mapping[str, dict[str, Any]]) -> Plugin:
-    if not isinstance(each.thing, str):
-        plugin = Plugin.of_object(each.thing)
-        plugin.options = options.get(plugin.name, {})
+def _requested(
+    thing: Any, installed: Mapping[str, Plugin], options: Mapping[str, dict[str, Any]], taken: set[str]
+) -> Plugin:
+    if not isinstance(thing, str):
+        base = name = name_of(thing)
+        count = 1
+        while name in taken:
+            count += 1
+            name = f"{base}-{count}"
+        plugin = Plugin.of_object(thing, name)
+        plugin.options = options.get(name, {})
         return plugin
-    name = each.thing
+    name = thing
     if name not in installed:
         raise PluginError(f"no plugin named {name!r} is installed{_hint(name, installed)}")
     plugin = installed[name]
