@@ -45,6 +45,7 @@ class Delivery:
         self.specs: tuple[Any, ...] = ()
         self._folder, self._tail, self._handle, self._post, self._began_at = folder, tail, handle, post, began_at
         self._far: list[str] = []
+        self._own: set[str] = set()  # objects of the script: no other process can make them
 
     def serve(self, plugins: Sequence[Plugin], follower: bool) -> None:
         """Start lanes for plugins that are ready."""
@@ -69,6 +70,8 @@ class Delivery:
         """Start a near lane; ``own`` is for a hook of the user's script, whose cursor lives as long as this process."""
         cursor = Cursor(None if own else self._folder, plugin.name)
         cursor.offset = cursor.start = self._began_at if own else 0
+        if not plugin.distribution:
+            self._own.add(plugin.name)
         lane = Lane(
             plugin.name,
             lambda: plugin.object,
@@ -126,7 +129,8 @@ class Delivery:
         found = {name: lane.stats() for name, lane in list(self.lanes.items())}
         known = {} if self.follower is None else self.follower.lanes
         found |= {name: dict(known.get(name, BLANK)) for name in self._far}
-        for each in found.values():
+        for name, each in found.items():
+            each["own"] = name in self._own
             each["behind"] = max(seq - each["seq"], 0) if each["committed"] < end else 0
         return found
 

@@ -53,7 +53,8 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[str]
         if lane["committed"] < stats["journal_bytes"]:
             why = f" ({lane['reason']})" if lane["reason"] else ""
             lines.append(f"{name}: {lane['state']}{why}; undelivered: {lane['behind']}")
-            late.append(name)
+            if not lane.get("own"):
+                late.append(name)
     if late:
         lines.append(f"deliver what is missing with: losslog replay {shown(folder)} --to {','.join(late)}")
     return lines
