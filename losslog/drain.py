@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from losslog.containment import one_line
-from losslog.intake import Event, Intake, Share
+from losslog.intake import Batch, Event, Intake, Share
 from losslog.joining import Joiner, join
 from losslog.journal import Tail, Writer
-from losslog.losses import total_of
+from losslog.losses import Losses, total_of
 from losslog.means import EpochMeans
 from losslog.notices import say, warn
 from losslog.records import Record, encode
@@ -83,8 +83,10 @@ class Drain(Intake):
         for shares, event, epoch, step in joiner.ready(all_of_it=all_of_it):
             if shares is not None:
                 losses, total, spread = join(shares)
-                several = {"ranks": len(shares), "spread": spread if len(shares) > 1 else None}
-                self._batch_record(epoch, step, losses, total, shares[0].about, several)
+                several: dict[str, Any] = {"ranks": len(shares), "spread": spread if len(shares) > 1 else None}
+                first = shares[0].about
+                last = (first["lr"], first["batch_size"], first["n"])
+                self._batch_record(first["time"], step, epoch, losses, total, *last, **several)
             elif event[1] is None:
                 self._record_event(event[0])
             else:
@@ -97,12 +99,13 @@ class Drain(Intake):
 
     # ------------------------------------------------------------------ items to records
 
-    def on_share(self, epoch: int, share: Share) -> None:
+    def on_batch(self, batch: Batch, losses: Losses, total: float, given: bool) -> None:
         """Record a batch, or hand it to the joiner."""
+        at, step, epoch, _, _, _, lr, batch_size, n, _, _ = batch
         if self.joiner is not None:
-            self.joiner.add_batch(epoch, share)
+            self.joiner.add_batch(epoch, Share.of(batch, losses, total, given))
         else:
-            self._batch_record(epoch, share.about["step"], share.losses, share.total, share.about, {})
+            self._batch_record(at, step, epoch, losses, total, lr, batch_size, n)
 
     def on_event(self, event: Event) -> None:
         """Record an event, or let it wait its turn in the joiner."""
@@ -118,24 +121,25 @@ class Drain(Intake):
             self._record_event(event)
 
     def _batch_record(
-        self, epoch: int, step: int, losses: Any, total: float, about: dict[str, Any], more: dict[str, Any]
-    ) -> None:
+        self, at: float, step: int, epoch: int, losses: Losses, total: float, lr: Any, batch_size: int | None, n: int,
+        **more: Any,
+    ) -> None:  # fmt: skip
         if self.trouble:
             if self._waiting_batches >= MAX_WAITING:
                 self.dropped += 1
                 return
             self._waiting_batches += 1
         data = {"step": step, "epoch": epoch, "losses": losses, "total": total}
-        if about["lr"] is not None:
-            data["lr"] = self._last_lr = about["lr"]
-        if about["batch_size"] is not None:
-            data["batch_size"] = about["batch_size"]
-        if about["n"] != 1:
-            data["n"] = about["n"]
+        if lr is not None:
+            data["lr"] = self._last_lr = lr
+        if batch_size is not None:
+            data["batch_size"] = batch_size
+        if n != 1:
+            data["n"] = n
         for key, value in more.items():
             if value is not None:
                 data[key] = value
-        self._record(about["time"], "on_batch_losses", data)
+        self._record(at, "on_batch_losses", data)
 
     def _end_of_epoch(self, event: Event, means: EpochMeans) -> None:
         data = dict(event.data)

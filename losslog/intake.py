@@ -71,6 +71,12 @@ class Share:
     def __init__(self, losses: Losses, total: float, given: bool, about: dict[str, Any]) -> None:
         self.losses, self.total, self.given, self.about = losses, total, given, about
 
+    @classmethod
+    def of(cls, batch: Batch, losses: Losses, total: float, given: bool) -> Share:
+        """This rank's part."""
+        about = {"time": batch.time, "step": batch.step, "lr": batch.lr, "batch_size": batch.batch_size, "n": batch.n}
+        return cls(losses, total, given, about)
+
     def plain(self) -> list[Any]:
         """As JSON."""
         return [self.losses, self.total, self.given, self.about]
@@ -111,8 +117,8 @@ class Intake:
         else:
             self.answer(item)
 
-    def on_share(self, epoch: int, share: Share) -> None:
-        """A batch has come."""
+    def on_batch(self, batch: Batch, losses: Losses, total: float, given: bool) -> None:
+        """A batch has come, its total ``given`` by the loop or summed up."""
         raise NotImplementedError
 
     def on_event(self, event: Event) -> None:
@@ -141,9 +147,8 @@ class Intake:
             self.means.add(losses, whole, total is not None, item.n)
         if self.means.mixed:
             self.once("dict and scalar losses mix in one epoch: the epoch's losses are those of the dicts")
-        about = {"time": item.time, "step": item.step, "lr": item.lr, "batch_size": item.batch_size, "n": item.n}
         if item.stepped:
-            self.on_share(item.epoch, Share(losses, whole, total is not None, about))
+            self.on_batch(item, losses, whole, total is not None)
         if not math.isfinite(parts + whole):
             self._not_finite(item, losses, whole)
 

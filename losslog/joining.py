@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from losslog.intake import Event, Intake, Share
+from losslog.intake import Batch, Event, Intake, Share
 from losslog.losses import Losses
 from losslog.notices import warn
 from losslog.ranks import Store
@@ -65,11 +65,11 @@ class Sender(Intake):
         super().take(items)
         self.send()
 
-    def on_share(self, epoch: int, share: Share) -> None:
+    def on_batch(self, batch: Batch, losses: Losses, total: float, given: bool) -> None:
         """Hand over a batch."""
-        if epoch != self._epoch:
-            self._epoch, self._index = epoch, 0
-        self._add("batch", [epoch, self._index, *share.plain()])
+        if batch.epoch != self._epoch:
+            self._epoch, self._index = batch.epoch, 0
+        self._add("batch", [batch.epoch, self._index, *Share.of(batch, losses, total, given).plain()])
         self._index += 1
 
     def on_event(self, event: Event) -> None:

@@ -49,12 +49,13 @@ class EpochMeans:
         self._total = (self._total[0] + total * n, self._total[1] + n)
         self._given = self._given or given
         if isinstance(losses, dict):
+            sums, counts = self._sums, self._counts
             for name, value in losses.items():
-                self._sums[name] = self._sums.get(name, 0.0) + value * n
-                self._counts[name] = self._counts.get(name, 0) + n
+                sums[name] = sums.get(name, 0.0) + value * n
+                counts[name] = counts.get(name, 0) + n
         else:
             self._scalar = (self._scalar[0] + losses * n, self._scalar[1] + n)
-        self.mixed = bool(self._sums) and self._scalar[1] > 0
+        self.mixed = self._scalar[1] > 0 and bool(self._sums)
 
     def sums(self) -> dict[str, Any]:
         """The running sums as plain data, for `merge` on another rank."""

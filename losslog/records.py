@@ -42,11 +42,40 @@ class Record(NamedTuple):
 
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(", ", ": ")).encode
-_decode = json.JSONDecoder().decode
+_decode = json.JSONDecoder().raw_decode
+_NUMBERS: Final = {int, float}
+_FLAT: Final = {int, float, str, bool, type(None)}
+_templates: dict[tuple[tuple[str, ...], ...], str] = {}
+
+
+def _batch_line(record: Record) -> str | None:
+    """A batch record's line, from a template by its keys: what the encoder gives, in half the time. None: ask it."""
+    losses = record.data.get("losses")
+    if type(losses) is not dict:
+        return None
+    keys = (tuple(record.data), tuple(losses))
+    template = _templates.get(keys)
+    if template is None:
+        if keys[0][:3] != ("step", "epoch", "losses") or len(_templates) >= 1000:  # names without end must not grow us
+            return None
+        fields, parts = ([_encode(key).replace("%", "%%") + ": %r" for key in each] for each in keys)
+        fields[2] = f'"losses": {{{", ".join(parts)}}}'
+        template = f'{{"seq": %r, "time": %r, "hook": "on_batch_losses", "data": {{{", ".join(fields)}}}}}\n'
+        _templates[keys] = template
+    step, epoch, _, *rest = record.data.values()
+    numbers = (record.seq, record.time, step, epoch, *losses.values(), *rest)
+    try:
+        plain_numbers = set(map(type, numbers)) <= _NUMBERS and math.isfinite(sum(numbers))
+    except OverflowError:
+        return None
+    return template % numbers if plain_numbers else None
 
 
 def encode(record: Record) -> bytes:
     r"""The record's line, ending in ``\n``."""
+    line = _batch_line(record) if record.hook == "on_batch_losses" else None
+    if line is not None:
+        return line.encode("ascii")
     body = {"seq": record.seq, "time": record.time, "hook": record.hook, "data": record.data}
     try:
         text = _encode(body)
@@ -63,15 +92,18 @@ def decode(line: bytes) -> Record:
         ValueError: the line is not a record.
     """
     try:
-        body = _decode(line.decode("ascii"))
+        text = line.decode("ascii").strip()
+        body, end = _decode(text)
+        if end != len(text):
+            raise ValueError(f"more than a record: {line[:80]!r}")
         record = Record(body["seq"], body["time"], body["hook"], body["data"])
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a record: {line[:80]!r}") from error
-    fits = type(record.seq) is int and isinstance(record.hook, str) and type(record.data) is dict
-    if not fits or type(record.time) not in (int, float):
+    seq, time, hook, data = record
+    if type(seq) is not int or type(time) not in _NUMBERS or type(hook) is not str or type(data) is not dict:
         raise ValueError(f"not a record: {line[:80]!r}")
-    if b'"NaN"' in line or b'Infinity"' in line:
-        return record._replace(data=_unspell(record.data))
+    if '"NaN"' in text or 'Infinity"' in text:
+        return record._replace(data=_unspell(data))
     return record
 
 
@@ -98,6 +130,8 @@ def _unspell(value: Any) -> Any:
 def fresh(value: Any) -> Any:
     """A copy of plain data that shares no dict and no list with it: what one plugin does to it, no other sees."""
     if type(value) is dict:
+        if _FLAT.issuperset(map(type, value.values())):
+            return value.copy()
         return {key: fresh(item) if type(item) in (dict, list) else item for key, item in value.items()}
     if type(value) is list:
         return [fresh(item) if type(item) in (dict, list) else item for item in value]

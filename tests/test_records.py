@@ -25,6 +25,44 @@ def test_a_line_is_as_documented() -> None:
     )
 
 
+def batch(losses: Any, **more: Any) -> Record:
+    return record(step=7, epoch=1, losses=losses, total=0.1, **more)
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        batch({"a": 1 / 3, "b": 5e-324}, lr=0.1),
+        batch({'50 %r "quoted" ünï {x}': 1e300}, lr=1, batch_size=2, n=3),
+        batch({"a": 1}, lr={"head": 0.1}),
+        batch({"a": 0.5}, ranks=2, spread={"a": [0.1, 0.9]}),
+        batch({"a": True}),
+        batch({"a": None}),
+        batch({"a": np.float64(0.5)}),
+        batch({"a": 10**400}),
+        batch({}),
+        batch(0.5, lr=0.1),
+        record(losses={"a": 0.5}, step=1),
+    ],
+    ids=lambda each: ",".join(map(str, each.data["losses"])) if isinstance(each.data["losses"], dict) else "scalar",
+)
+def test_a_batch_record_is_written_as_the_json_encoder_would(each: Record) -> None:
+    for _ in range(2):  # with a template that is new, and one that is known
+        assert encode(each).decode("ascii") == json.dumps(each._asdict()) + "\n"
+
+
+@pytest.mark.parametrize(
+    "line", [b' {"seq": 1, "time": 2, "hook": "x", "data": {}}\r', b'{"seq": 1, "time": 2.5, "hook": "x", "data": {}}']
+)
+def test_blanks_around_a_record_are_allowed(line: bytes) -> None:
+    assert decode(line).seq == 1
+
+
+def test_two_records_on_a_line_are_none() -> None:
+    with pytest.raises(ValueError, match="more than a record"):
+        decode(b'{"seq": 1, "time": 2, "hook": "x", "data": {}} {}')
+
+
 def test_floats_survive_to_the_last_bit() -> None:
     values = [random.Random(1).uniform(-1e300, 1e300) for _ in range(200)] + [5e-324, 1 / 3, -0.0]
     assert decode(encode(record(values=values))).data["values"] == values
