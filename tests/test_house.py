@@ -18,7 +18,7 @@ FLOORS = (
     {"containment", "tags", "means", "folders"},
     {"records", "ranks", "endings"},
     {"values", "control", "hookspecs", "journal", "thinning"},
-    {"plugins", "cursors", "intake", "leases"},
+    {"plugins", "cursors", "intake", "leases", "history"},
     {"lanes", "inline", "report", "joining"},
     {"follower", "drain"},
     {"delivery"},
@@ -149,7 +149,7 @@ def test_only_lanes_and_containment_catch_broadly() -> None:
                 )
                 if caught & broad:
                     guilty.add(room(path))
-    assert guilty == {"lanes", "containment"}
+    assert guilty <= {"lanes", "containment"}
 
 
 def test_every_module_says_what_it_is_and_promises() -> None:
