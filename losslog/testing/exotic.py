@@ -89,7 +89,7 @@ def _told(story: Story, change: Callable[[Record], Mapping[str, Any]]) -> Story:
 
 
 def tensors(story: Story, torch: Any) -> tuple[Story, Callable[[], int]]:
-    """The story with 0-d tensors that require a gradient.
+    """The story with 0-d tensors; all but learning rates require a gradient.
 
     Returns:
         The story, and a function that counts the tensors still alive after it was forgotten.
@@ -102,7 +102,8 @@ def tensors(story: Story, torch: Any) -> tuple[Story, Callable[[], int]]:
         return leaf * 1.0  # has a graph that keeps the leaf
 
     def change(record: Record) -> Mapping[str, Any]:
-        return {key: _mapped(value, tensor) if key in NUMBERS else value for key, value in record.data.items()}
+        kinds = dict.fromkeys(NUMBERS, tensor) | {"lr": lambda value: torch.tensor(value, dtype=torch.float64)}
+        return {key: _mapped(value, kinds[key]) if key in kinds else value for key, value in record.data.items()}
 
     def alive() -> int:
         gc.collect()
