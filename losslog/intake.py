@@ -86,25 +86,34 @@ class Intake:
     """Turns items into floats and passes them on.
 
     Args:
-        culprit: what is known of the batch of a step, for the alert on a non-finite loss.
+        culprit: told the step of a non-finite loss; gives what is known of that batch, for the alert.
     """
 
     def __init__(self, culprit: Callable[[int], str]) -> None:
         self.pace = Pace(active=True)
         self.means = EpochMeans()
         self.last_means: Losses | None = None
+        self._questions: list[Question] = []
         self._culprit = culprit
         self._totals: dict[tuple[str, ...], str | None] = {}
         self._told: set[str] = set()
 
     def take(self, items: Sequence[Any]) -> None:
-        """Process items in order."""
+        """Process items in order, and pass on what they give."""
         self.pace.fresh()
         for item in items:
             _, error = attempt(self._take, item)
             if error is not None:  # a defect of ours costs this item, not those beside it
                 self.once("internal error while recording, something is missing:\n%s", long_form(error))
             self.pace.rest()
+        self.pass_on()
+        for question in self._questions:
+            question.answered.set()
+        self._questions.clear()
+
+    def pass_on(self) -> None:
+        """Write, or hand over, what the items gave; then their questions are answered."""
+        raise NotImplementedError
 
     def _take(self, item: Any) -> None:
         if isinstance(item, Batch):
@@ -128,7 +137,7 @@ class Intake:
     def answer(self, question: Question) -> None:
         """Answer a `Question`."""
         question.means = self.means.result()[0] if self.means.batches else self.last_means
-        question.answered.set()
+        self._questions.append(question)
 
     def _batch(self, item: Batch) -> None:
         values = resolve(item.values)

@@ -36,6 +36,7 @@ from losslog.plugins import Caller, Plugin, name_of, select
 from losslog.recorder import Recorder
 from losslog.records import numbers, plain, redact, whole
 from losslog.report import end_report, start_line
+from losslog.targets import Targets
 from losslog.values import Later, learning_rate, resolve, snapshot
 
 SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
@@ -59,6 +60,7 @@ class Run:
         resume_epoch: the last epoch of the checkpoint continued from; later points are superseded.
         resume_step: the last global step of that checkpoint; later points are superseded.
         follower: False keeps every plugin in this process (debugging, tests).
+        non_finite: what a NaN or infinite loss does besides its alert: nothing, or a request to stop.
 
     Raises:
         PluginError: a plugin named in a list cannot serve.
@@ -82,6 +84,7 @@ class Run:
         resume_epoch: int | None = None,
         resume_step: int | None = None,
         follower: bool = True,
+        non_finite: Literal["warn", "stop"] = "warn",
     ) -> None:
         prepare()
         if config is not None and not isinstance(config, Mapping):
@@ -92,6 +95,10 @@ class Run:
         self.rank, self.world_size = ranks.place()
         self.name = str(name) if name is not None else _script_name()
         self.config: dict[str, Any] = redact(config or {})
+        if non_finite not in ("warn", "stop"):
+            raise ValueError(f"non_finite must be 'warn' or 'stop', got {non_finite!r}")
+        self.non_finite = non_finite
+        self._targets = Targets()
         self._requests = Requests()
         self._step = 0
         self._epoch = 1
@@ -112,7 +119,7 @@ class Run:
         if not self.logging_rank:
             assert store is not None
             self.dir, self.id = directory / folders.clean_name(self.name), ""
-            self._recorder = Recorder(Sender(store, self.rank), None, leases)
+            self._recorder = Recorder(Sender(store, self.rank, self._not_finite), None, leases)
             self._began()
             return
         self._plugins = select(plugins, options)
@@ -126,7 +133,7 @@ class Run:
         self._epoch = resume_epoch + 1 if resume_epoch is not None else writer.last_epoch + 1
         tail = Tail(writer.path, own=True, offset=writer.end)
         delivery = Delivery(self.dir, tail, self._handle, self._from_lane, writer.end)
-        drain = Drain(writer, tail, lambda: self._recorder.lost)
+        drain = Drain(writer, tail, lambda: self._recorder.lost, self._not_finite)
         self._recorder = Recorder(drain, delivery, leases)
         used = {plugin.name: plugin.options for plugin in self._plugins if plugin.options}
         self._start = {"name": self.name, "config": self.config, "epochs": epochs, "steps_per_epoch": steps_per_epoch,
@@ -149,6 +156,12 @@ class Run:
         return RunHandle(
             id=self.id, name=self.name, dir=self.dir, config=self.config, source=source, post=self._from_lane
         )
+
+    def _not_finite(self, step: int) -> str:
+        """A loss was not finite: act on it, and say what is known of the batch; drain thread."""
+        if self.non_finite == "stop":
+            self._from_lane("stop", {"reason": f"a loss was not finite at step {step}"})
+        return self._targets.describe(step)
 
     def _from_lane(self, kind: str, data: dict[str, Any]) -> None:
         """An alert or a request from a lane or another rank; any thread."""
@@ -211,6 +224,8 @@ class Run:
         self._step = step + 1
         recorder.steps += 1
         self._epoch_has_batches = True
+        if targets is not None:
+            self._targets.keep(step, targets)
         recorder.put_batch(Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n))
         if sampled:
             self._cost = (self._cost[0] + time.perf_counter() - began, self._cost[1] + 1)

@@ -110,6 +110,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     steps.add_argument("--schedule", choices=SCHEDULES, default="step", help="step: a tenth at 2/3 and 8/9 of the run")
     steps.add_argument("--warmup-steps", type=count, metavar="N", help="unset: one epoch (onecycle: 0)")
     steps.add_argument("--clip-norm", type=not_negative, default=10.0, metavar="X", help="of the gradient; 0: none")
+    steps.add_argument("--non-finite", choices=("warn", "stop", "skip"), default="warn", help="what a NaN loss does")
     steps.add_argument("--seed", type=count, default=0, metavar="N", help="of weights, order and sampling")
     steps.add_argument("--stall", action="store_true", help="freeze and detach the mask branch halfway, as a lesson")
     logs = parser.add_argument_group("logging")
@@ -233,6 +234,7 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
             evaluate_every=args.evaluate_every,
             checkpoint_every=args.checkpoint_every,
             resume=resumed.checkpoint,
+            non_finite=args.non_finite,
             before_epoch=stall_halfway(model, args.epochs) if args.stall else None,
         )
     return result

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,7 @@ def train_one_epoch(
     forward: Forward = call_model,
     metrics_every: int = 10,
     request_scheduler: Any = None,
+    non_finite: Literal["warn", "stop", "skip"] = "warn",
 ) -> Means:
     """Trains for one epoch and reports every optimizer step to the run.
 
@@ -85,6 +86,9 @@ def train_one_epoch(
         metrics_every: steps between reports of throughput, memory and gradient norm; 0: none.
         request_scheduler: the scheduler whose rates a plugin's learning-rate request scales, where `scheduler` is None
             because it goes by epochs.
+        non_finite: what a NaN or infinite loss does besides its alert: nothing, a stop at the same step on every rank,
+            or skip, which takes no optimizer step where the gradient norm is not finite and waits for the device at
+            each step to know.
 
     Returns:
         The epoch means: of each component, or of the loss where the model returns a scalar. With a run they are the
@@ -101,7 +105,9 @@ def train_one_epoch(
     means = LossMeans()
     meter = _Meter(device, metrics_every)
     model.train()
-    stepper = Stepper(model, optimizer, device, forward, precision, clip_norm)
+    stepper = Stepper(model, optimizer, device, forward, precision, clip_norm, non_finite == "skip")
+    if run is not None and non_finite == "stop":
+        run.non_finite = "stop"
     warmup = warmup or Warmup(0)
     try:
         for batches in step_batches(loader, accumulate, steps):

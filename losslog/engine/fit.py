@@ -87,6 +87,7 @@ def fit(
     before_epoch: Callable[[int], None] | None = None,
     forward: Forward = call_model,
     metrics_every: int = 10,
+    non_finite: Literal["warn", "stop", "skip"] = "warn",
 ) -> FitResult:
     """Trains a model and reports everything to a run.
 
@@ -115,6 +116,7 @@ def fit(
         before_epoch: called with the number of each epoch before it starts.
         forward: computes the losses from ``(model, batch)``.
         metrics_every: steps between reports of throughput, memory and gradient norm; 0: none.
+        non_finite: what a NaN or infinite loss does besides its alert; see `train_one_epoch`.
 
     Returns:
         The last epoch's figures.
@@ -166,6 +168,7 @@ def fit(
             progress=progress,
             forward=forward,
             metrics_every=metrics_every,
+            non_finite=non_finite,
         )
         if progress.stopped:
             result.stopped = True

@@ -94,6 +94,8 @@ class Stepper:
         forward: returns the losses for ``(model, batch)``.
         precision: mixed precision.
         clip_norm: gradients are scaled down to this total norm; None: not clipped.
+        skip_non_finite: take no step where the gradient norm is not finite. After DDP's all-reduce it is the same on
+            every process, so all skip alike; looking at it waits for the device once a step.
     """
 
     def __init__(
@@ -104,7 +106,9 @@ class Stepper:
         forward: Forward,
         precision: MixedPrecision,
         clip_norm: float | None,
+        skip_non_finite: bool = False,
     ) -> None:
+        self._skip_non_finite = skip_non_finite
         self._model = model
         self._optimizer = optimizer
         self._device = device
@@ -143,9 +147,13 @@ class Stepper:
             total = total_of(losses) / len(batches) if len(batches) > 1 else total_of(losses)
             (scaler.scale(total) if scaler else total).backward()  # type: ignore[no-untyped-call]
             parts.append(losses)
-        norm = self._gradient_norm(want_norm)
+        norm = self._gradient_norm(want_norm or self._skip_non_finite)
         self.moved = False
-        if scaler:
+        if self._skip_non_finite and norm is not None and not torch.isfinite(norm).item():
+            self._optimizer.zero_grad(set_to_none=True)
+            if scaler:
+                scaler.update()
+        elif scaler:
             scaler.step(self._optimizer)
             scaler.update()
         else:
