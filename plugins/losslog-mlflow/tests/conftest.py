@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -23,6 +24,16 @@ from losslog_mlflow.store import prepare, sqlite_uri
 from losslog.control import RunHandle
 
 T0 = 1764000000.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "ignore::DeprecationWarning:(mlflow|google|pydantic|sqlalchemy|alembic|starlette|fastapi).*",
+        "ignore::FutureWarning:mlflow.*",
+        "ignore::ResourceWarning",  # mlflow leaves sqlite connections and sockets to the garbage collector
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+    ):
+        config.addinivalue_line("filterwarnings", line)
 
 
 class Server:
@@ -93,10 +104,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[dict[str, Server]]:
     """An open server, and one that wants a login; both start at once, since each takes seconds."""
-    both = {
-        "open": Server(tmp_path_factory.mktemp("open"), template),
-        "login": Server(tmp_path_factory.mktemp("login"), template, auth=True),
-    }
+    both = {"open": Server(tmp_path_factory.mktemp("open"), template)}
+    if importlib.util.find_spec("flask_wtf"):  # what mlflow's own login needs
+        both["login"] = Server(tmp_path_factory.mktemp("login"), template, auth=True)
     for each in both.values():
         each.start()
     yield both
@@ -107,6 +117,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterato
 @pytest.fixture
 def server(servers: dict[str, Server]) -> Server:
     return servers["open"].wait()
+
+
+@pytest.fixture
+def guarded(servers: dict[str, Server]) -> Server:
+    """The server that wants a login."""
+    if "login" not in servers:
+        pytest.skip("needs Flask-WTF, as mlflow's login does")
+    return servers["login"].wait()
 
 
 @pytest.fixture(autouse=True)

@@ -105,9 +105,9 @@ def test_a_poisonous_point_is_not_an_outage(started: Started, run: Any, local: A
 
 @pytest.mark.parametrize("login", [None, "wrong"])
 def test_a_refused_login_keeps_the_data_and_says_what_to_set(
-    started: Started, servers: Any, monkeypatch: pytest.MonkeyPatch, login: str | None
+    started: Started, guarded: Any, monkeypatch: pytest.MonkeyPatch, login: str | None
 ) -> None:
-    uri = servers["login"].wait().uri
+    uri = guarded.uri
     if login:
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", login)
@@ -116,11 +116,11 @@ def test_a_refused_login_keeps_the_data_and_says_what_to_set(
 
 
 def test_a_login_in_the_address_is_used(
-    started: Started, run: Any, reader: Any, servers: Any, monkeypatch: pytest.MonkeyPatch
+    started: Started, run: Any, reader: Any, guarded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")
-    uri = servers["login"].wait().uri
+    uri = guarded.uri
     plugin = started(tracking_uri=uri.replace("//", "//admin:correct-horse-battery@"))
     batches(plugin, range(2))
     plugin.on_flush()

@@ -23,6 +23,10 @@ LIGHT: dict[str, Any] = {"x_disable_stats": True, "x_save_requirements": False, 
 WANDB = [sys.executable, "-m", "wandb"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:(wandb|google|pydantic).*")
+
+
 def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None

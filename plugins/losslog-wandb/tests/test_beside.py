@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from losslog_wandb import WandbPlugin
-from losslog_wandb.localfiles import local_files
+from losslog_wandb.localfiles import LocalFile
 from losslog_wandb.session import _own_service
 
 T0 = 1764000000.0
@@ -37,6 +38,22 @@ def log(plugin: WandbPlugin, seqs: range) -> None:
         plugin.on_batch_losses(step=seq, losses=1.0, total=None, lr=None, seq=seq, time=T0)
 
 
+def close(plugin: WandbPlugin, seq: int) -> None:
+    plugin.on_run_end(status="finished", seq=seq, time=T0)
+    while plugin.on_flush() is not None:
+        time.sleep(0.01)
+
+
+def finish(live: Any) -> LocalFile:
+    """End the user's run; wandb-core may still be writing when ``finish`` has returned."""
+    live.finish()
+    file = LocalFile(Path(live.settings.sync_file))
+    while not file.ended:
+        file.read()
+        time.sleep(0.01)
+    return file
+
+
 def rows(live: Any) -> list[int]:
     """The user's values in the file of their finished run, read with wandb's own reader."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", live.settings.sync_file]
@@ -59,8 +76,8 @@ def test_the_users_rows_survive_also_with_step(users: Any, started: Started, loc
     for step in range(10):
         log(plugin, range(step * 10, step * 10 + 10))
         users.log({"users": step}, step=step)
-    plugin.on_run_end(status="finished", seq=100, time=T0)
-    users.finish()
+    close(plugin, 100)
+    finish(users)
     assert rows(users) == list(range(10))
     assert [row["losslog/seq"] for row in local.rows()] == list(range(101))
 
@@ -71,18 +88,17 @@ def test_the_users_run_stays_the_live_one(users: Any, started: Started) -> None:
     plugin = started(**WandbPlugin.live_options())
     log(plugin, range(1))
     live = wandb.run
-    plugin.on_run_end(status="finished", seq=1, time=T0)
+    close(plugin, 1)
     assert live is users
 
 
 def test_reuse_writes_into_the_users_run_and_does_not_finish_it(users: Any, started: Started, local: Any) -> None:
     plugin = started(reuse=True)
     log(plugin, range(3))
-    plugin.on_run_end(status="finished", seq=3, time=T0)
+    close(plugin, 3)
     users.log({"users": 1})
-    users.finish()
+    assert finish(users).seq == 3
     assert local.files == []
-    assert local_files(Path(users.settings.root_dir), users.id)[0].seq == 3
     assert rows(users) == [1]
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ def log(plugin: WandbPlugin, seqs: range) -> None:
 
 def close(plugin: WandbPlugin, seq: int) -> None:
     plugin.on_run_end(status="finished", seq=seq, time=T0 + seq)
+    while plugin.on_flush() is not None:
+        time.sleep(0.01)
 
 
 def kill_a_child(folder: Path, options: dict[str, Any], first: int, last: int) -> None:
@@ -83,7 +86,7 @@ def test_a_flush_is_durable_when_the_row_is_in_the_file(started: Started, run: A
     plugin = started(mode="offline")
     log(plugin, range(1, 4))
     while plugin.on_flush() is not None:
-        pass
+        time.sleep(0.01)
     found = local_files(run.dir, run.id)
     close(plugin, 4)
     assert [file.seq for file in found] == [3]
@@ -104,13 +107,11 @@ def test_when_wandb_core_dies_another_goes_on(started: Started, run: Any, local:
     plugin = started(mode="offline")
     log(plugin, range(1, 4))
     while plugin.on_flush() is not None:
-        pass
-    listing = subprocess.run(
-        ["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True
-    )
-    core = next(int(line.split()[0]) for line in listing.stdout.splitlines() if "wandb-core" in line)
+        time.sleep(0.01)
     before = singleton()
-    os.kill(core, signal.SIGKILL)
+    core: Any = before._connection
+    core._proc._process.kill()
+    core._proc.join()
     with pytest.raises(losslog.BackendUnavailable):
         log(plugin, range(4, 5000))  # until the broken connection is noticed
     assert singleton() is not before
@@ -174,3 +175,12 @@ def test_offline_tries_no_address_outside_and_needs_no_account(run: Any, tmp_pat
     subprocess.run([*strace, sys.executable, "-c", code, str(run.dir)], env=environment, check=True, timeout=60)
     outside = [line for line in trace.read_text().splitlines() if "AF_INET" in line and "127.0.0.1" not in line]
     assert outside == []
+
+
+def test_records_that_come_again_after_the_end_open_nothing(started: Started, run: Any, local: Any) -> None:
+    plugin = started(mode="offline")
+    for _ in range(2):  # the second time to the same object, as after a flush whose answer was lost
+        log(plugin, range(1, 4))
+        close(plugin, 4)
+    assert [row["losslog/seq"] for row in local.rows()] == [1, 2, 3, 4]
+    assert len(local.files) == 1

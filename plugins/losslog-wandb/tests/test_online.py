@@ -18,7 +18,7 @@ from losslog_wandb.host import why_offline
 
 T0 = 1764000000.0
 LIGHT = {"x_disable_stats": True, "x_save_requirements": False, "x_disable_machine_info": True}
-FAST = {"x_file_stream_transmit_interval": 0.1}
+FAST = {"x_file_stream_transmit_interval": 1.0}  # below 1 wandb takes its default of 15
 Started = Callable[..., WandbPlugin]
 
 
@@ -29,6 +29,8 @@ def log(plugin: WandbPlugin, seqs: range) -> None:
 
 def close(plugin: WandbPlugin, seq: int, status: str = "finished") -> None:
     plugin.on_run_end(status=status, seq=seq, time=T0 + seq)
+    while plugin.on_flush() is not None:
+        time.sleep(0.01)
 
 
 def seqs(server: Any, run: Any) -> list[int]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ Started = Callable[..., WandbPlugin]
 
 def close(plugin: WandbPlugin, seq: int = 1000, status: str = "finished") -> None:
     plugin.on_run_end(status=status, seq=seq, time=T0 + seq)
+    while plugin.on_flush() is not None:
+        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ def prepare() -> None:
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT_SECONDS)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")  # its pool keeps sqlite files open for ever
     if "mlflow" not in sys.modules:  # ours alone: two pages of migrations are no news
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 

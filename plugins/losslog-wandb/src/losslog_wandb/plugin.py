@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import time as clock
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,17 @@ from typing import Any, Final
 from losslog import BackendUnavailable, batch_series, epoch_series, eval_series, hookimpl
 from losslog_wandb.localfiles import SEQ, LocalFile, local_files
 from losslog_wandb.options import check_mode, check_settings, vendor_folder
-from losslog_wandb.session import EPOCH, STEP, Session, forget_service, from_environment, open_session, usable
+from losslog_wandb.session import (
+    EPOCH,
+    FINISH_SECONDS,
+    STEP,
+    Session,
+    forget_service,
+    from_environment,
+    open_session,
+    service,
+    usable,
+)
 
 _NOT_IN_ID: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -82,7 +93,10 @@ class WandbPlugin:
         }
         self._start: dict[str, Any] | None = None
         self._session: Session | None = None
-        self._have = self._sent = -1  # the last seq in W&B, and the last handed to it
+        self._service: object = None
+        self._file: LocalFile | None = None
+        self._finished = 0.0
+        self._have = self._sent = -1  # the last seq that W&B has on disk, and the last handed to the session
 
     @staticmethod
     def live_options() -> dict[str, Any]:
@@ -113,7 +127,7 @@ class WandbPlugin:
         if _killed_online(files):
             self._open()
         else:
-            self._have = _highest(files)
+            self._have = self._sent = _highest(files)
         return self._have
 
     @hookimpl
@@ -167,16 +181,22 @@ class WandbPlugin:
             session.wandb_run.summary["losslog/status"] = status
             session.mark(seq, time)
             if not self.near:
-                self._session, self._have = None, seq
+                self._session = None
                 session.finish(status)
+                self._finished = clock.monotonic()
 
     @hookimpl
     def on_flush(self) -> int | None:
-        """None where every row is in the local file, else the last that is."""
-        if self._session is None or self._session.file is None:
+        """None where every row (after the end: everything) is in the local file, else the last that is.
+
+        wandb-core may still be writing when ``finish`` has returned, and does not go on when this process ends.
+        """
+        if self._file is None:
             return None
-        self._have = max(self._have, self._session.file.read())
-        return None if self._have >= self._sent else self._have
+        self._have = max(self._have, self._file.read())
+        if self._session is None and not self._file.ended and clock.monotonic() - self._finished < FINISH_SECONDS:
+            return min(self._have, self._sent - 1)
+        return None if self._have >= self._sent or self._session is None else self._have
 
     def _log(self, series: Mapping[str, float], axis: str, x: int | None, seq: int, time: float) -> None:
         with self._session_for(seq) as session:
@@ -185,20 +205,24 @@ class WandbPlugin:
 
     @contextlib.contextmanager
     def _session_for(self, seq: int) -> Iterator[Session | None]:
-        """The session for the record ``seq``, opened at its first use; None where W&B has that record already.
+        """The session for the record ``seq``, opened at its first use; None where it was given that record already.
 
         Raises:
             BackendUnavailable: wandb-core died; the next call starts another.
         """
+        if seq <= self._sent:
+            yield None
+            return
         try:
             session = self._open()
-            yield None if seq <= self._have else session
-            self._sent = max(self._sent, seq)
+            yield None if seq <= self._sent else session
+            self._sent = max(self._sent, seq)  # a raising hook does not come here: its record is skipped by the lane
         except ConnectionError as error:
             if self.near:
                 raise RuntimeError("the wandb-core of the run that reuse=True wrote into has died") from error
             self._session = None
-            forget_service()
+            if self._service is service():  # not one that was started since
+                forget_service()
             raise BackendUnavailable("wandb-core has died and is started again") from error
 
     def _open(self) -> Session | None:
@@ -217,8 +241,9 @@ class WandbPlugin:
             # a first file is not a resumption: rows that a later sync sends again keep their step in W&B
             "resume": "allow" if files else None,
         }
+        self._service = service()
         session = open_session(Path(run.dir), _wandb_id(run), self._mode, self._settings, arguments)
-        self._have = _highest(files)
+        self._have, self._file = _highest(files), session.file
         if (
             _killed_online(files) and not session.wandb_run.offline
         ):  # what was not uploaded is lost: only the server knows

@@ -201,6 +201,13 @@ def from_environment(setting: str) -> str | None:
     return getattr(singleton().settings, setting, None)
 
 
+def service() -> object:
+    """What stands for the wandb-core of this process."""
+    from wandb.sdk.wandb_setup import singleton
+
+    return singleton()
+
+
 def forget_service() -> None:
     """Make wandb start another wandb-core at the next init. 0.31 has no public way to that after one has died."""
     import wandb
