@@ -147,7 +147,7 @@ class Intake:
             losses = values[0]
         else:
             losses = dict(zip(item.keys, values, strict=False))
-            losses, total = self._without_total(item.keys, losses, total)
+            losses, total = self.without_total(item.keys, losses, total)
         parts = total_of(losses)
         whole = parts if total is None else total
         if total is not None and not close(whole, parts):
@@ -161,7 +161,7 @@ class Intake:
         if not math.isfinite(parts + whole):
             self._not_finite(item, losses, whole)
 
-    def _without_total(
+    def without_total(
         self, keys: tuple[str, ...], losses: dict[str, float], total: float | None
     ) -> tuple[dict[str, float], float | None]:
         """Take a component that is the sum of the others as the total."""

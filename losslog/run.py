@@ -30,7 +30,7 @@ from losslog.intake import Batch, Event
 from losslog.joining import Joiner, Sender
 from losslog.journal import Tail, Writer
 from losslog.leases import Leases
-from losslog.losses import Losses, normalise
+from losslog.losses import Losses, normalise, total_of
 from losslog.notices import prepare, say, warn
 from losslog.plugins import Caller, Plugin, name_of, select
 from losslog.recorder import Recorder
@@ -558,9 +558,13 @@ class Run:
         self, step: int, epoch: int, keys: Any, values: Any, has_total: bool, lr: Any, batch_size: int | None
     ) -> None:
         numbers = resolve(values)
-        losses = numbers[0] if keys is None else dict(zip(keys, numbers, strict=False))
-        total = numbers[-1] if has_total else sum(losses.values()) if isinstance(losses, dict) else losses
-        data = {"step": step, "epoch": epoch, "losses": losses, "total": total, "lr": lr, "batch_size": batch_size}
+        total = numbers[-1] if has_total else None
+        losses: Losses = numbers[0]
+        if keys is not None:  # as the drain does it, so that all plugins get the same
+            found = dict(zip(keys, numbers, strict=False))
+            losses, total = self._recorder.intake.without_total(keys, found, total)
+        data = {"step": step, "epoch": epoch, "losses": losses, "lr": lr, "batch_size": batch_size}
+        data["total"] = total_of(losses, total)
         for each in self._inline:
             each.call("on_batch_losses", data)
 
