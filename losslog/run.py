@@ -91,6 +91,10 @@ class Run:
             raise TypeError(
                 f"config must be a dict, got {type(config).__name__} (vars(args) for an argparse namespace)"
             )
+        for what, number in (("epochs", epochs), ("steps_per_epoch", steps_per_epoch),
+                             ("resume_epoch", resume_epoch), ("resume_step", resume_step)):  # fmt: skip
+            if number is not None:
+                whole(number, what)
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
         self.rank, self.world_size = ranks.place()
         self.name = str(name) if name is not None else _script_name()
@@ -221,6 +225,10 @@ class Run:
             epoch = self._epoch
         else:
             epoch = self._epoch = epoch if type(epoch) is int else whole(epoch, "epoch")
+        if batch_size is not None:
+            batch_size = whole(batch_size, "batch_size")
+        if type(n) is not int:
+            n = whole(n, "n")
         self._step = step + 1
         recorder.steps += 1
         self._epoch_has_batches = True
@@ -297,7 +305,7 @@ class Run:
         """
         if not isinstance(metrics, Mapping):
             raise TypeError(f"metrics must be a dict of numbers, got {type(metrics).__name__}")
-        keys, values = snapshot(dict(metrics)) if metrics else ((), [])
+        keys, values = snapshot(dict(metrics), name="metrics") if metrics else ((), [])
         if step is None and epoch is None:
             step = self._last_step(None)
         data = {"step": None if step is None else whole(step, "step")}
@@ -314,7 +322,7 @@ class Run:
             epoch: from 1; None is the epoch now open.
             step: global optimizer step; None is the last one.
         """
-        data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "path": os.fspath(path)}
+        data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "path": os.fsdecode(path)}
         self._emit("on_checkpoint", data)
 
     def end_epoch(self, epoch: int | None = None, *, losses: Any = None, val_loss: Any = None, lr: Any = None) -> None:

@@ -48,12 +48,13 @@ class Staged:
         return self.values
 
 
-def snapshot(losses: Any, total: Any = None) -> tuple[Keys, list[float] | Staged]:
+def snapshot(losses: Any, total: Any = None, name: str = "losses") -> tuple[Keys, list[float] | Staged]:
     """What the losses are now.
 
     Args:
         losses: a dict of scalars by component, or one scalar; numbers, numpy scalars or one-element tensors.
         total: the optimised total, or None.
+        name: what error messages call them; what is not called losses may have any component called total.
 
     Returns:
         The component names (None for a scalar), and the values in their order; the total, where given, comes last.
@@ -69,17 +70,17 @@ def snapshot(losses: Any, total: Any = None) -> tuple[Keys, list[float] | Staged
             values = list(losses.values())
         if total is None and keys in _checked and set(map(type, values)) == _FLOATS:
             return keys, values
-        return _careful(losses, total)
-    return _careful(losses, total)
+        return _careful(losses, total, name)
+    return _careful(losses, total, name)
 
 
-def _careful(losses: Any, total: Any) -> tuple[Keys, list[float] | Staged]:
+def _careful(losses: Any, total: Any, what: str) -> tuple[Keys, list[float] | Staged]:
     if isinstance(losses, Mapping):
-        names = check_names(losses)
+        names = check_names(losses, what)
         keys: Keys = names
-        named = [(f"losses[{key!r}]", value) for key, value in losses.items()]
+        named = [(f"{what}[{key!r}]", value) for key, value in losses.items()]
     else:
-        keys, named = None, [("losses", losses)]
+        keys, named = None, [(what, losses)]
     if total is not None:
         named.append(("total", total))
     values: list[Any] = []
@@ -91,9 +92,9 @@ def _careful(losses: Any, total: Any) -> tuple[Keys, list[float] | Staged]:
         else:
             values.append(as_float(value, name))
     if keys is not None:
-        if not waiting and "total" in keys:
+        if not waiting and what == "losses" and "total" in keys:
             find_total(dict(zip(keys, values, strict=False)))
-        if len(_checked) < 10_000:  # a loop that invents names must not grow us
+        if what == "losses" and len(_checked) < 10_000:  # a loop that invents names must not grow us
             _checked.add(keys)
     if not waiting:
         return keys, values

@@ -1,0 +1,555 @@
+"""A run, as a training loop uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import losslog
+from losslog import StopTraining, hookimpl, hookspec
+from losslog.errors import JournalError, RunLocked
+
+pytestmark = pytest.mark.threaded
+Made = Callable[..., losslog.Run]
+
+
+def hooks(run: losslog.Run, records: Any) -> list[str]:
+    return [each.hook for each in records(run.dir)]
+
+
+def test_a_run_from_start_to_end(make_run: Made, records: Any, probe: Any) -> None:
+    run = make_run(plugins=[probe], config={"lr": 0.1, "api_key": "s3cret"}, epochs=2)
+    for epoch in (1, 2):
+        for _ in range(3):
+            run.log_batch({"a": 1.0 * epoch, "b": 2.0}, lr=0.1)
+        run.log_eval({"bbox": {"AP": 0.5}})
+        run.end_epoch(val_loss=0.7)
+        run.log_checkpoint(f"checkpoints/epoch_{epoch:03d}.pth")
+    run.close()
+    order = ["on_batch_losses"] * 3 + ["on_eval", "on_epoch_end", "on_checkpoint"]
+    assert hooks(run, records) == ["on_run_start", *order, *order, "on_run_end"]
+    assert [hook for hook, _, _ in probe.calls] == [hook for hook in hooks(run, records) if hook != "on_checkpoint"]
+    assert probe.of("on_run_start")[0]["config"] == {"lr": 0.1, "api_key": "[redacted]"}
+    assert [data["epoch"] for data in probe.of("on_epoch_end")] == [1, 2]
+    assert [data["epoch"] for data in probe.of("on_eval")] == [1, 2]
+    assert probe.of("on_epoch_end")[1] == {"epoch": 2, "losses": {"a": 2.0, "b": 2.0}, "total": 4.0, "val_loss": 0.7}
+
+
+def test_steps_and_epochs_count_by_themselves(make_run: Made, probe: Any) -> None:
+    run = make_run(plugins=[probe])
+    for _ in range(2):
+        for _ in range(2):
+            run.log_batch(1.0)
+        run.end_epoch()
+    run.close()
+    assert [(data["step"], data["epoch"]) for data in probe.of("on_batch_losses")] == [(0, 1), (1, 1), (2, 2), (3, 2)]
+
+
+def test_steps_and_epochs_can_be_said(make_run: Made, probe: Any) -> None:
+    run = make_run(plugins=[probe])
+    run.log_batch(1.0, step=np.int64(10), epoch=3)
+    run.log_batch(1.0)
+    run.close()
+    assert [(data["step"], data["epoch"]) for data in probe.of("on_batch_losses")] == [(10, 3), (11, 3)]
+
+
+def test_an_evaluation_after_the_epochs_end_belongs_to_it(make_run: Made, probe: Any) -> None:
+    run = make_run(plugins=[probe])
+    run.log_batch(1.0)
+    run.end_epoch()
+    run.log_eval({"x": 1})
+    run.close()
+    assert probe.of("on_eval")[0]["epoch"] == 1
+
+
+def test_epoch_means_are_exact(make_run: Made) -> None:
+    run = make_run()
+    for value in (1.0, 2.0, 6.0):
+        run.log_batch({"a": value})
+    assert run.epoch_means() == {"a": 3.0}
+    run.end_epoch()
+    assert run.epoch_means() == {"a": 3.0}
+    run.log_batch({"a": 7.0})
+    assert run.epoch_means() == {"a": 7.0}
+
+
+def test_flush_means_written_and_delivered(make_run: Made, records: Any, probe: Any) -> None:
+    run = make_run(plugins=[probe])
+    for count in range(1, 6):
+        run.log_batch(1.0)
+        assert run.flush()
+        assert len(probe.steps) == count == len(records(run.dir)) - 1
+
+
+def test_a_second_close_returns_at_once(make_run: Made, records: Any) -> None:
+    run = make_run()
+    run.close()
+    run.close()
+    assert hooks(run, records) == ["on_run_start", "on_run_end"]
+
+
+def test_what_comes_after_close_is_ignored_and_said_once(make_run: Made, records: Any, caplog: Any) -> None:
+    run = make_run()
+    run.close()
+    run.log_batch(1.0)
+    run.end_epoch()
+    run.alert("late")
+    assert run.flush()
+    assert run.epoch_means(timeout=5) is None
+    assert len(records(run.dir)) == 2
+    assert caplog.text.count("after close()") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "finished"), (ValueError("no"), "failed"), (KeyboardInterrupt(), "stopped"), (SystemExit(0), "finished"),
+     (SystemExit(1), "failed"), (StopTraining("enough"), "stopped")],
+    ids=repr,
+)  # fmt: skip
+def test_the_end_says_how_the_loop_ended(make_run: Made, records: Any, error: Any, status: str) -> None:
+    def loop() -> None:
+        with run:
+            run.log_batch(1.0)
+            if error is not None:
+                raise error
+
+    run = make_run()
+    if error is None:
+        loop()
+    else:
+        with pytest.raises(type(error)):
+            loop()
+    assert records(run.dir)[-1].data["status"] == status
+
+
+def test_a_stop_is_asked_for_and_the_loop_decides(make_run: Made, records: Any) -> None:
+    run = make_run()
+    assert not run.should_stop
+    run.request_stop("enough")
+    assert run.should_stop
+    run.close()
+    assert records(run.dir)[-1].data["status"] == "stopped"
+
+
+def test_a_plugin_can_ask_for_things(make_run: Made, until: Callable[..., None]) -> None:
+    class Asking:
+        @hookimpl
+        def on_batch_losses(self, step: int, run: Any) -> None:
+            run.alert("look", "here", "info")
+            run.request_lr(0.5)
+            if step == 1:
+                run.request_stop("enough")
+
+    class Optimizer:
+        param_groups = [{"lr": 1.0}]  # noqa: RUF012
+
+    run = make_run(plugins=[Asking()])
+    run.log_batch(1.0)
+    run.log_batch(1.0)
+    until(lambda: run.should_stop)
+    run.flush()
+    run.apply_requests(Optimizer)
+    assert Optimizer.param_groups[0]["lr"] == 0.25
+    run.apply_requests(Optimizer)
+    assert Optimizer.param_groups[0]["lr"] == 0.25
+
+
+def test_an_alert_reaches_every_plugin_once(make_run: Made, probe: Any) -> None:
+    run = make_run(plugins=[probe])
+    run.alert("a", key="k")
+    run.alert("a", key="k")
+    run.alert("b")
+    run.alert("b")
+    run.close()
+    assert [data["title"] for data in probe.of("on_alert")] == ["a", "b", "b"]
+
+
+def test_alerts_raised_while_the_run_closes_are_records(make_run: Made, records: Any) -> None:
+    class Late:
+        @hookimpl
+        def on_epoch_end(self, run: Any) -> None:
+            run.alert("at the end")
+
+    run = make_run(plugins=[Late()])
+    run.end_epoch()
+    run.close()
+    assert hooks(run, records) == ["on_run_start", "on_epoch_end", "on_alert", "on_run_end"]
+
+
+def test_a_loss_that_is_not_finite_is_told_before_a_following_exit(make_run: Made, records: Any) -> None:
+    run = make_run()
+    run.log_batch({"a": float("nan")})
+    run.close()
+    assert "on_alert" in hooks(run, records)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda run: run.log_batch(1.0, batch_size=2.5), "batch_size must be a whole number"),
+        (lambda run: run.log_batch(1.0, n="2"), "n must be a whole number"),
+        (lambda run: run.log_batch(1.0, step=1.5), "step must be a whole number"),
+        (lambda run: run.log_batch(1.0, epoch="1"), "epoch must be a whole number"),
+        (lambda run: run.log_metrics({"a": "x"}), r"metrics\['a'\] is a str"),
+        (lambda run: run.log_metrics({"a": {"b": 1}}), r"metrics\['a'\] is a nested dict"),
+        (lambda run: run.log_eval({"a": None}), r"metrics\['a'\]"),
+        (lambda run: run.end_epoch(val_loss={"a": None}), r"val_loss\['a'\]"),
+        (lambda run: run.log_checkpoint(5), "int"),
+    ],
+)
+def test_wrong_types_raise_at_the_callers_line_and_nothing_is_logged(
+    make_run: Made, records: Any, call: Any, said: str
+) -> None:
+    run = make_run()
+    with pytest.raises(TypeError, match=said):
+        call(run)
+    run.close()
+    assert hooks(run, records) == ["on_run_start", "on_run_end"]
+
+
+@pytest.mark.parametrize("name", ["epochs", "steps_per_epoch", "resume_epoch", "resume_step"])
+def test_numbers_of_a_run_must_be_whole(make_run: Made, name: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be a whole number"):
+        make_run(**{name: "20"})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_numpy_and_torch_numbers_are_numbers(make_run: Made, records: Any) -> None:
+    torch = pytest.importorskip("torch")
+    run = make_run()
+    run.log_batch(torch.tensor(1.0), batch_size=torch.tensor(4), step=np.int32(7), n=np.int64(2))
+    run.log_checkpoint(b"a.pth")
+    run.close()
+    batch, checkpoint = records(run.dir)[1:3]
+    assert (batch.data["batch_size"], batch.data["step"], batch.data["n"]) == (4, 7, 2)
+    assert checkpoint.data["path"] == "a.pth"
+
+
+def test_a_metric_may_be_called_total(make_run: Made, records: Any) -> None:
+    run = make_run()
+    run.log_metrics({"total": 5.0, "a": 1.0})
+    run.log_metrics({"total": 7.0})
+    run.close()
+    assert [each.data["metrics"]["total"] for each in records(run.dir) if each.hook == "on_metrics"] == [5.0, 7.0]
+
+
+# ---------------------------------------------------------------- hooks of the script
+
+
+def test_a_hook_can_be_registered_at_any_time(make_run: Made, probe: Any) -> None:
+    run = make_run()
+    run.log_batch(1.0)
+    assert run.register(probe) is probe
+    run.log_batch(2.0)
+    run.close()
+    assert probe.calls[0][0] == "on_run_start"
+    assert [data["total"] for data in probe.of("on_batch_losses")] == [1.0, 2.0]
+
+
+def test_a_function_for_one_hook(make_run: Made) -> None:
+    got = []
+    run = make_run()
+
+    @run.on("on_eval")
+    def seen(metrics: Any, epoch: int) -> None:
+        got.append((metrics, epoch))
+
+    run.log_batch(1.0)
+    run.log_eval({"x": 1})
+    run.close()
+    assert got == [({"x": 1}, 1)]
+
+
+def test_functions_of_one_name_get_names_of_their_own(make_run: Made) -> None:
+    run = make_run()
+    for _ in range(3):
+        run.on("on_eval")(lambda metrics: None)
+    assert list(run.stats["lanes"]) == ["<lambda>", "<lambda>-2", "<lambda>-3"]
+
+
+def test_a_name_can_be_taken_once(make_run: Made, probes: Any) -> None:
+    run = make_run()
+    run.register(probes())
+    with pytest.raises(ValueError, match="registered already: pass name="):
+        run.register(probes())
+    run.register(probes(), name="other")
+
+
+def test_a_typo_in_a_hook_is_found_at_once(make_run: Made) -> None:
+    run = make_run()
+    with pytest.raises(ValueError, match="on_evall"):
+        run.on("on_evall")(lambda metrics: None)
+    with pytest.raises(ValueError, match="metrcs"):
+        run.on("on_eval")(lambda metrcs: None)
+    assert run.stats["lanes"] == {}
+
+
+def test_a_module_can_be_registered(make_run: Made) -> None:
+    module = types.ModuleType("my_hooks")
+    source = "from losslog import hookimpl\ngot = []\n@hookimpl\ndef on_eval(metrics): got.append(metrics)"
+    exec(source, module.__dict__)
+    run = make_run()
+    run.register(module)
+    run.log_eval({"x": 1})
+    run.close()
+    assert module.got == [{"x": 1}]
+
+
+def test_an_inline_hook_is_called_in_step_in_the_same_thread(make_run: Made) -> None:
+    got = []
+
+    class Inner:
+        @hookimpl
+        def on_batch_losses(self, step: int, losses: Any, total: float, seq: int) -> None:
+            got.append((step, losses, total, seq, threading.current_thread()))
+
+    run = make_run()
+    run.register(Inner(), inline=True)
+    run.log_batch({"a": 1.0, "b": 2.0})
+    assert got == [(0, {"a": 1.0, "b": 2.0}, 3.0, -1, threading.current_thread())]
+    run.log_batch({"a": 1.0}, total=5.0)
+    assert got[-1][1:3] == ({"a": 1.0}, 5.0)
+
+
+def test_an_inline_hook_gets_the_losses_that_the_others_get(make_run: Made, probes: Any) -> None:
+    inner, outer = probes(), probes()
+    run = make_run(plugins=[outer])
+    run.register(inner, name="inner", inline=True)
+    run.log_batch({"a": 1.0, "b": 2.0, "total": 3.0})
+    run.close()
+    for each in (inner, outer):
+        (data,) = each.of("on_batch_losses")
+        assert (data["losses"], data["total"]) == ({"a": 1.0, "b": 2.0}, 3.0)
+
+
+def test_an_inline_hook_can_stop_training(make_run: Made) -> None:
+    class Inner:
+        @hookimpl
+        def on_batch_losses(self, step: int) -> None:
+            if step == 2:
+                raise StopTraining("enough")
+
+    run = make_run()
+    run.register(Inner(), inline=True)
+    run.log_batch(1.0)
+    run.log_batch(1.0)
+    with pytest.raises(StopTraining, match="enough"):
+        run.log_batch(1.0)
+
+
+def test_hooks_of_ones_own_are_journaled_and_delivered(make_run: Made, records: Any) -> None:
+    class Specs:
+        @hookspec
+        def on_sample(self, image: str, boxes: Any) -> None:
+            """An image was drawn."""
+
+    got = []
+    run = make_run()
+    run.add_hookspecs(Specs)
+    run.on("on_sample")(lambda image, boxes: got.append((image, boxes)))
+    run.emit("on_sample", image="a.png", boxes=(np.float32(1.5), 2))
+    run.close()
+    assert got == [("a.png", [1.5, 2])]
+    assert records(run.dir)[1].hook == "on_sample"
+
+
+def test_a_hook_nobody_specified_is_refused(make_run: Made) -> None:
+    with pytest.raises(ValueError, match=r"no hook 'on_sample': add its specification"):
+        make_run().emit("on_sample", image="a")
+
+
+def test_strict_raises_a_plugins_error_at_the_next_call(
+    make_run: Made, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
+) -> None:
+    class Bad:
+        @hookimpl
+        def on_batch_losses(self) -> None:
+            raise LookupError("mine")
+
+    monkeypatch.setenv("LOSSLOG_STRICT", "1")
+    run = make_run(plugins=[Bad()])
+    run.log_batch(1.0)
+    until(lambda: run.stats["lanes"]["Bad"]["errors"])
+    with pytest.raises(LookupError, match="mine"):
+        run.log_batch(1.0)
+
+
+# ---------------------------------------------------------------- resume
+
+
+def test_a_run_goes_on_where_it_was(make_run: Made, records: Any, probe: Any) -> None:
+    first = make_run()
+    first.log_batch(1.0)
+    first.log_batch(1.0)
+    first.end_epoch()
+    first.close()
+    second = make_run(name=None, resume=first.dir, plugins=[probe])
+    assert (second.id, second.name, second.dir) == (first.id, "test", first.dir)
+    second.log_batch(1.0)
+    second.close()
+    assert [each.seq for each in records(second.dir)] == list(range(8))
+    assert [(data["step"], data["epoch"]) for data in probe.of("on_batch_losses")] == [(0, 1), (1, 1), (2, 2)]
+    assert [data["resumed"] for data in probe.of("on_run_start")] == [False, True]
+
+
+def test_a_run_can_go_on_from_an_earlier_point(make_run: Made, records: Any) -> None:
+    first = make_run()
+    for _ in range(5):
+        first.log_batch(1.0)
+    first.close()
+    second = make_run(resume=first.dir, resume_epoch=1, resume_step=2)
+    second.log_batch(1.0)
+    second.close()
+    found = records(second.dir)
+    assert [each.data for each in found if each.hook == "on_resume"] == [{"epoch": 1, "step": 2}]
+    assert [(each.data["step"], each.data["epoch"]) for each in found if each.hook == "on_batch_losses"][-1] == (3, 2)
+
+
+def test_latest_is_the_last_run(make_run: Made) -> None:
+    first = make_run()
+    first.close()
+    assert make_run(resume="latest").dir == first.dir
+
+
+def test_a_run_that_is_not_there_cannot_be_resumed(make_run: Made) -> None:
+    with pytest.raises(JournalError, match="no run"):
+        make_run(resume="20200101-000000-0000")
+
+
+def test_a_live_run_cannot_be_resumed(make_run: Made) -> None:
+    with pytest.raises(RunLocked, match="another live run"):
+        make_run(resume=make_run().dir)
+
+
+def test_two_runs_in_one_process(make_run: Made, probes: Any) -> None:
+    first, second = probes(), probes()
+    one, two = make_run(plugins=[first]), make_run(plugins=[second])
+    one.log_batch(1.0)
+    two.log_batch(2.0)
+    two.close()
+    one.log_batch(3.0)
+    one.close()
+    assert [data["total"] for data in first.of("on_batch_losses")] == [1.0, 3.0]
+    assert [data["total"] for data in second.of("on_batch_losses")] == [2.0]
+
+
+def test_several_threads_may_log(make_run: Made, records: Any) -> None:
+    run = make_run()
+
+    def log(first: int) -> None:
+        for step in range(first, first + 200):
+            run.log_batch({"a": float(step)}, step=step, epoch=1)
+
+    threads = [threading.Thread(target=log, args=(first,)) for first in range(0, 800, 200)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    run.close()
+    found = [each for each in records(run.dir) if each.hook == "on_batch_losses"]
+    assert sorted(each.data["step"] for each in found) == list(range(800))
+    assert all(each.data["losses"]["a"] == each.data["step"] for each in found)
+
+
+def test_memory_is_bounded_when_nothing_drains(make_run: Made, monkeypatch: pytest.MonkeyPatch, records: Any) -> None:
+    monkeypatch.setattr("losslog.recorder.QUEUE_LIMIT", 100)
+    gate = threading.Event()
+    run = make_run()
+    monkeypatch.setattr(os, "write", lambda fd, data, real=os.write: (gate.wait(30), real(fd, data))[1])
+    for _ in range(1000):
+        run.log_batch(1.0)
+    run.end_epoch()
+    gate.set()
+    run.close()
+    found = records(run.dir)
+    batches = sum(each.hook == "on_batch_losses" for each in found)
+    (epoch,) = (each.data for each in found if each.hook == "on_epoch_end")
+    assert batches < 1000
+    assert batches + epoch["dropped"] == 1000
+    assert run.stats["dropped"] == epoch["dropped"]
+
+
+def test_ranks_that_do_not_log_have_no_folder(make_run: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    code = (
+        "import losslog; run = losslog.Run('r'); run.log_batch(1.0); run.end_epoch(); print(run.logging_rank); "
+        "import os; os._exit(0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False"]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_inert(make_run: Made, records: Any, probe: Any) -> None:
+    run = make_run(plugins=[probe])
+    run.log_batch(1.0)
+    run.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            run.log_batch(2.0)
+            run.end_epoch()
+            run.log_eval({"x": 1})
+            run.alert("x")
+            silent = run.flush(timeout=60) and run.epoch_means(timeout=60) is None
+            run.close()
+            os._exit(0 if silent else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    run.log_batch(3.0)
+    run.close()
+    assert [data["total"] for data in probe.of("on_batch_losses")] == [1.0, 3.0]
+    assert [each.hook for each in records(run.dir)].count("on_run_end") == 1
+
+
+def test_the_figures_are_plain(make_run: Made, probe: Any) -> None:
+    run = make_run(plugins=[probe])
+    for _ in range(200):
+        run.log_batch({"a": 1.0})
+    run.flush()
+    stats = json.loads(json.dumps(run.stats))
+    assert (stats["steps"], stats["records"], stats["dropped"], stats["unwritten"]) == (200, 201, 0, 0)
+    assert stats["us_per_step"] > 0
+    assert (stats["lanes"]["Probe"]["state"], stats["lanes"]["Probe"]["behind"]) == ("live", 0)
+
+
+def test_the_default_folder_can_be_moved(make_run: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LOSSLOG_DIR", str(tmp_path / "elsewhere"))
+    assert make_run(dir="runs").dir.parent.parent == (tmp_path / "elsewhere").resolve()
+
+
+def test_a_stack_of_calls_costs_no_backend_time(make_run: Made, until: Callable[..., None]) -> None:
+    # The training thread is never in the plugin: it has logged everything while the first record is still held.
+    entered, release = threading.Event(), threading.Event()
+
+    class Slow:
+        @hookimpl
+        def on_batch_losses(self) -> None:
+            entered.set()
+            release.wait(30)
+
+    run = make_run(plugins=[Slow()])
+    for _ in range(500):
+        run.log_batch(1.0)
+    assert entered.wait(30)
+    assert run.stats["lanes"]["Slow"]["delivered"] == 0
+    release.set()
+    run.close()
+    assert run.stats["lanes"]["Slow"]["delivered"] == 500
