@@ -56,6 +56,7 @@ class TrackioPlugin:
         TypeError: an option is not a text.
     """
 
+    consent_variables = ("TRACKIO_DIR",)  # the store is one for all runs and lies in the home folder
     flush_every = 1.0
 
     def __init__(self, project: str | None = None, group: str | None = None) -> None:
