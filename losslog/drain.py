@@ -12,7 +12,7 @@ Drain thread only. Contract:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from losslog.containment import one_line
@@ -64,9 +64,8 @@ class Drain(Intake):
         self._sync_due = False
         self._waiting_batches = 0
 
-    def take(self, items: Sequence[Any]) -> None:
-        """Process items in order and write what they give."""
-        super().take(items)
+    def pass_on(self) -> None:
+        """Write what the items gave."""
         if self.joiner is not None:
             self.joiner.receive()
             self._join(self.joiner)

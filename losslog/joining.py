@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from losslog.intake import Batch, Event, Intake, Share
@@ -60,9 +60,8 @@ class Sender(Intake):
         self._epoch, self._index = 0, 0
         self._waiting: list[dict[str, Any]] = []
 
-    def take(self, items: Sequence[Any]) -> None:
-        """Process items in order and hand over what they give."""
-        super().take(items)
+    def pass_on(self) -> None:
+        """Hand over what the items gave."""
         self.send()
 
     def on_batch(self, batch: Batch, losses: Losses, total: float, given: bool) -> None:
