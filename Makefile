@@ -32,7 +32,10 @@ check: install ## style and types
 	$(BIN)/mypy losslog
 	for plugin in $(PLUGINS); do $(BIN)/mypy $$plugin/src || exit 1; done
 
-test: check unit ## everything CI runs
+docs: install ## the documentation, in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+test: check unit docs ## everything CI runs
 
 unit: install
 	$(BIN)/python -m pytest -q tests

@@ -1,0 +1,179 @@
+"""Every hook, from a real run to a plugin that asks for all of its arguments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import losslog
+from losslog.hookspecs import ARGUMENTS, CONTEXT, HOOKS
+
+Call = dict[str, Any]
+
+
+def make_everything() -> Any:
+    """A near plugin whose every hook names every argument there is, and keeps what it gets."""
+
+    class Everything:
+        near = True
+
+        def __init__(self) -> None:
+            self.calls: list[tuple[str, Call]] = []
+
+        def of(self, hook: str) -> list[Call]:
+            """What a hook got, without run, seq and time."""
+            return [
+                {key: value for key, value in call.items() if key not in CONTEXT}
+                for name, call in self.calls
+                if name == hook
+            ]
+
+    for hook in HOOKS:
+        names = ARGUMENTS[hook]
+        kept = ", ".join(f"{name!r}: {name}" for name in names)
+        space: dict[str, Any] = {}
+        exec(f"def {hook}(self, {', '.join(names)}): self.calls.append(({hook!r}, {{{kept}}}))", space)
+        setattr(Everything, hook, losslog.hookimpl(space[hook]))
+    return Everything()
+
+
+@pytest.fixture
+def told(make_run: Callable[..., losslog.Run]) -> Callable[..., tuple[losslog.Run, Any]]:
+    """Makes a run with the recording plugin."""
+
+    def make(**arguments: Any) -> tuple[losslog.Run, Any]:
+        plugin = make_everything()
+        return make_run(plugins=[plugin], **arguments), plugin
+
+    return make
+
+
+def test_on_run_start_tells_the_plan(told: Any) -> None:
+    run, plugin = told(config={"lr": 0.1, "api_token": "hush"}, epochs=2, steps_per_epoch=3)
+    run.close()
+    assert plugin.calls[0][0] == "on_run_start"
+    assert plugin.of("on_run_start") == [
+        {
+            "name": "test",
+            "config": {"lr": 0.1, "api_token": "[redacted]"},
+            "epochs": 2,
+            "steps_per_epoch": 3,
+            "options": {},
+            "resumed": False,
+        }
+    ]
+
+
+def test_on_batch_losses_gives_what_the_loop_gave(told: Any) -> None:
+    run, plugin = told()
+    run.log_batch({"a": 1.0, "b": 0.5}, lr={"body": 0.1, "head": 1.0}, batch_size=4)
+    run.log_batch(0.25)
+    run.close()
+    nothing = {"lr": None, "batch_size": None, "ranks": None, "n": None, "spread": None}
+    assert plugin.of("on_batch_losses") == [
+        {**nothing, "step": 0, "epoch": 1, "losses": {"a": 1.0, "b": 0.5}, "total": 1.5,
+         "lr": {"body": 0.1, "head": 1.0}, "batch_size": 4},
+        {**nothing, "step": 1, "epoch": 1, "losses": 0.25, "total": 0.25},
+    ]  # fmt: skip
+
+
+def test_on_eval_gives_nested_metrics(told: Any) -> None:
+    run, plugin = told()
+    metrics = {"bbox": {"AP": 0.5, "classes": {"cat": 0.25}}, "segm": {"AP": 0.4}}
+    run.log_batch(1.0)
+    run.log_eval(metrics, split="test")
+    run.close()
+    assert plugin.of("on_eval") == [{"epoch": 1, "step": 0, "split": "test", "metrics": metrics}]
+
+
+def test_on_metrics_gives_either_axis(told: Any) -> None:
+    run, plugin = told()
+    run.log_metrics({"speed": 3}, step=7)
+    run.log_metrics({"size": 2.5}, epoch=2)
+    run.close()
+    assert plugin.of("on_metrics") == [
+        {"step": 7, "epoch": None, "metrics": {"speed": 3.0}},
+        {"step": None, "epoch": 2, "metrics": {"size": 2.5}},
+    ]
+
+
+def test_on_epoch_end_gives_the_means(told: Any) -> None:
+    run, plugin = told(epochs=5)
+    run.log_batch({"a": 1.0, "b": 0.5}, lr=0.1)
+    run.log_batch({"a": 2.0, "b": 0.5}, lr=0.2)
+    run.end_epoch(val_loss={"a": 3.0})
+    run.close()
+    (got,) = plugin.of("on_epoch_end")
+    assert 0 <= got.pop("duration") < 60
+    assert got == {
+        "epoch": 1, "epochs": 5, "step": 1, "losses": {"a": 1.5, "b": 0.5}, "total": 2.0, "val_loss": {"a": 3.0},
+        "lr": 0.2, "dropped": None,
+    }  # fmt: skip
+
+
+def test_on_checkpoint_gives_the_path(told: Any) -> None:
+    run, plugin = told()
+    run.log_checkpoint("checkpoints/epoch_003.pth", epoch=3, step=29)
+    run.close()
+    assert plugin.of("on_checkpoint") == [{"epoch": 3, "step": 29, "path": "checkpoints/epoch_003.pth"}]
+
+
+def test_on_alert_gives_it_once_per_key(told: Any) -> None:
+    run, plugin = told()
+    run.log_batch(1.0)
+    for _ in range(2):
+        run.alert("odd", "three in a row", "error", key="odd", component="loss_mask")
+    run.close()
+    assert plugin.of("on_alert") == [
+        {"level": "error", "title": "odd", "text": "three in a row", "source": "user", "component": "loss_mask",
+         "step": 0, "epoch": 1, "key": "odd"}
+    ]  # fmt: skip
+
+
+def test_on_resume_says_what_still_counts(told: Any) -> None:
+    first, _ = told()
+    first.log_batch(1.0)
+    first.end_epoch()
+    first.close()
+    run, plugin = told(name=None, resume=first.dir, resume_epoch=1, resume_step=0)
+    run.close()
+    assert plugin.of("on_resume") == [{"epoch": 1, "step": 0}]
+    # a new object is first told how the run began, then that it was resumed
+    assert [call["resumed"] for call in plugin.of("on_run_start")] == [False, True]
+
+
+def test_on_run_end_comes_last_with_the_error(told: Any) -> None:
+    run, plugin = told()
+    with pytest.raises(ZeroDivisionError), run:
+        1 / 0  # noqa: B018
+    assert plugin.of("on_run_end") == [{"status": "failed", "error": "ZeroDivisionError: division by zero"}]
+    assert [name for name, _ in plugin.calls if name != "on_flush"][-1] == "on_run_end"
+
+
+def test_on_flush_comes_after_the_records(told: Any) -> None:
+    run, plugin = told()
+    run.log_batch(1.0)
+    run.close()
+    assert plugin.calls[-1][0] == "on_flush"
+    assert list(plugin.calls[-1][1]) == ["run"]
+
+
+@pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook != "on_flush"])
+def test_every_hook_offers_run_seq_and_time(hook: str) -> None:
+    assert ARGUMENTS[hook][-3:] == CONTEXT
+
+
+def test_run_seq_and_time_are_the_records(told: Any, records: Any) -> None:
+    began = time.time()
+    run, plugin = told(config={"lr": 0.1})
+    run.log_batch(1.0)
+    run.end_epoch()
+    run.close()
+    got = [call for name, call in plugin.calls if name != "on_flush"]
+    assert [(call["seq"], call["time"]) for call in got] == [(each.seq, each.time) for each in records(run.dir)]
+    assert [call["seq"] for call in got] == [0, 1, 2, 3]
+    assert all(began <= call["time"] <= time.time() for call in got)
+    assert {(call["run"].id, call["run"].name, call["run"].dir) for call in got} == {(run.id, "test", run.dir)}
