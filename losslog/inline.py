@@ -18,7 +18,6 @@ from losslog.control import RunHandle
 from losslog.errors import StopTraining
 from losslog.notices import warn
 from losslog.plugins import Caller
-from losslog.records import fresh
 
 
 class Inline:
@@ -44,7 +43,7 @@ class Inline:
         if not self._caller.implements(hook):
             return
         self._handle.handling(hook, self.delivered)
-        _, error = attempt(self._caller.call, hook, fresh(dict(data)), self._handle, -1, time.time())
+        _, error = attempt(self._caller.call, hook, data, self._handle, -1, time.time())
         self.delivered += 1
         if error is None:
             return

@@ -6,7 +6,7 @@ A lane's thread runs `Lane._work`; other methods are called from the process tha
 - This is the only place that calls a plugin's hooks, and it contains whatever they raise: a record that fails is
   skipped and counted, 20 in a row park the lane, "not now" rewinds to the last commit and backs off.
 - A fresh plugin object gets the run's ``on_run_start`` first, then what its cursor (or its backend) lacks.
-- Near lanes rest after every 100 us of their own Python, so that the user's ops do not wait for the GIL.
+- Near lanes rest after every 300 us of their own Python, so that the user's ops do not wait for the GIL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from losslog.journal import Tail
 from losslog.notices import say, warn
 from losslog.pace import Pace, start_thread
 from losslog.plugins import Caller
-from losslog.records import Record, fresh
+from losslog.records import Record
 from losslog.thinning import Thinner
 
 BATCH: Final = 1024  # records before a flush at the latest
@@ -286,14 +286,15 @@ class Lane:
             if record.hook == "on_run_start":
                 self._cursor.start = self.offset
             before, self._seq = (self.offset, self._seq), record.seq
-            for each in self._thinner.take(record):
+            for each in (record,) if self._thinner.every == 1 else self._thinner.take(record):
                 if not self._caller.implements(each.hook):
                     continue
                 error = self._call(each)
                 if error is None:
-                    self._streaks.pop(False, None)
                     self.delivered += 1
-                    if not self._caller.implements("on_flush"):  # else only the flush shows that it is back
+                    if self._streaks:
+                        self._streaks.pop(False, None)
+                    if self._delay and not self._caller.implements("on_flush"):  # else only a flush shows it is back
                         self._back()
                 elif means_not_now(error):
                     self._away(error)
@@ -324,8 +325,7 @@ class Lane:
     def _call(self, record: Record) -> BaseException | None:
         assert self._caller is not None
         self._handle.handling(record.hook, record.seq)
-        data = fresh(record.data)
-        return self._guarded(self._caller.call, record.hook, data, self._handle, record.seq, record.time)[1]
+        return self._guarded(self._caller.call, record.hook, record.data, self._handle, record.seq, record.time)[1]
 
     def _failed(self, error: BaseException, hook: str, before: tuple[int, int]) -> bool:
         """Count a skipped record; False when it was one too many and the lane is parked.
