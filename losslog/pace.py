@@ -3,7 +3,7 @@
 Contract:
 
 - Threads are daemons: none can keep the process alive.
-- Work in the training process comes in pieces of about 100 us, each followed by a rest eight times as long, so that the
+- Work in the training process comes in pieces of about 300 us, each followed by a rest eight times as long, so that the
   user's own ops wait for the GIL a ninth of the time at most, whatever backlog there is.
 """
 
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-WORK: Final = 100e-6  # seconds of Python between rests
+WORK: Final = 300e-6  # seconds of Python between rests; at 100e-6 waking up is a third of the work
 REST: Final = 8  # rests are this many times as long as the work was
 
 
