@@ -29,6 +29,7 @@ from losslog.records import fresh
 
 GROUP: Final = "losslog.plugins"
 COMMON_OPTIONS: Final = ("batch_every",)  # taken by the lane, so that every plugin has them
+API: Final = 1  # of the contract with plugins; a class attribute ``losslog_api`` says for which one a plugin was made
 
 
 class Plugin:
@@ -88,8 +89,16 @@ class Plugin:
         factory = self.load()
         if factory is None:
             return PluginError(self.reason)
+        wanted = getattr(factory, "losslog_api", API)
+        if wanted != API:
+            behind = "the plugin" if isinstance(wanted, int) and wanted < API else "losslog"
+            self.state = "not ready"
+            self.reason = f"made for plugin API {wanted!r}, this losslog has {API}: upgrade {behind}"
+            return PluginError(self.reason)
         options = {key: value for key, value in self.options.items() if key not in COMMON_OPTIONS}
         self.object, error = attempt(factory, **options)
+        if error is None:  # a hook may ask for an argument that this losslog does not have
+            _, error = attempt(Caller, self.name, self.object)
         if isinstance(error, NotReady):
             self.state, self.reason = "not ready", str(error)
         elif error is not None:
