@@ -10,11 +10,13 @@ Contract:
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog.cli.delivering import parse_options
 from losslog.cli.train import UsageError, count, guarded, positive_int, stall_halfway
+from losslog.plugins import discover
 
 if TYPE_CHECKING:
     from losslog.engine import FitResult
@@ -44,6 +46,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="of images, weights and order")
     parser.add_argument("--epochs", type=positive_int, default=EPOCHS, metavar="N", help="number of epochs")
     parser.add_argument("--steps-per-epoch", type=positive_int, default=STEPS_PER_EPOCH, metavar="N", help="steps")
+    parser.add_argument("--images", type=positive_int, default=400, metavar="N", help="training images to make")
+    parser.add_argument("--held-out", type=positive_int, default=60, metavar="N", help="images to evaluate on")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
     parser.add_argument("--plugins", metavar="A,B", help="only these plugins; unset: all that are ready")
     parser.add_argument("-o", "--option", action="append", default=[], metavar="PLUGIN.KEY=VALUE", help="plugin option")
@@ -67,7 +71,7 @@ def demo(args: argparse.Namespace) -> FitResult:
     from losslog.cli.train import pick_device
 
     device = pick_device(args.device)
-    options = parse_options(args.option)
+    options = with_local_backends(parse_options(args.option))
 
     import torch
 
@@ -78,7 +82,9 @@ def demo(args: argparse.Namespace) -> FitResult:
     torch.set_num_threads(THREADS)
     torch.manual_seed(args.seed)
     try:
-        folder = write_shapes(Path(args.dir) / f"{args.name}-shapes", seed=args.seed)
+        folder = write_shapes(
+            Path(args.dir) / f"{args.name}-shapes", train=args.images, val=args.held_out, seed=args.seed
+        )
     except OSError as error:
         raise UsageError(f"--dir {args.dir}: cannot write there: {error.strerror or error}") from error
     train_set = CocoDataset(folder / "images", folder / "annotations_train.json", transform=HorizontalFlip())
@@ -126,6 +132,19 @@ def demo(args: argparse.Namespace) -> FitResult:
     return result
 
 
+def with_local_backends(options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Options that switch on what is installed and needs neither account nor network: W&B offline, MLflow in a file.
+
+    What the user said, by option or environment, goes first.
+    """
+    installed = discover()
+    local = {"wandb": ("WANDB_MODE", {"mode": "offline"}), "mlflow": ("MLFLOW_TRACKING_URI", {"experiment": "demo"})}
+    for name, (variable, settings) in local.items():
+        if name in installed and not os.environ.get(variable):
+            options[name] = {**settings, **options.get(name, {})}
+    return options
+
+
 def where_to_look(folder: Path) -> list[str]:
     """Returns a line for each thing a run left behind."""
     try:
@@ -133,7 +152,12 @@ def where_to_look(folder: Path) -> list[str]:
     except ValueError:
         shown = folder
     lines = [f"  every record        {shown}/journal.jsonl", f"  a summary           losslog show {shown}"]
+    lines.append(f"  what the losses do  losslog diagnose {shown}")
     if (folder / "tensorboard").is_dir():
-        lines.append(f"  curves              tensorboard --logdir {shown}/tensorboard")
+        lines.append(f"  TensorBoard         tensorboard --logdir {shown}/tensorboard")
+    if (folder.parent / "mlflow.db").is_file():
+        lines.append(f"  MLflow              mlflow ui --backend-store-uri sqlite:///{shown.parent}/mlflow.db")
+    if (folder / "wandb").is_dir():
+        lines.append(f"  W&B (upload)        wandb sync --yes {shown}/wandb/offline-run-*")
     lines.append(f"  the trained model   {shown}/checkpoints/")
     return lines

@@ -35,8 +35,20 @@ def test_a_short_demo_logs_everything_and_says_where_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOSSLOG_FOLLOWER", "0")
-    words = ["--dir", str(tmp_path), "--epochs", "2", "--steps-per-epoch", "1", "--plugins", "console", "--stall"]
-    assert run(*words, "--seed", "7") == 0
+    words = [
+        "--dir",
+        str(tmp_path),
+        "--epochs",
+        "2",
+        "--steps-per-epoch",
+        "1",
+        "--plugins",
+        "console",
+        "--stall",
+        "--images",
+        "8",
+    ]
+    assert run(*words, "--held-out", "4", "--seed", "7") == 0
     out = capsys.readouterr().out
     assert out.count("Box mAP:") == out.count("Mask mAP:") == 2
     assert out.index("Where to look:") > out.rindex("Mask mAP:")
