@@ -89,7 +89,7 @@ def demo(args: argparse.Namespace) -> FitResult:
         raise UsageError(f"--dir {args.dir}: cannot write there: {error.strerror or error}") from error
     train_set = CocoDataset(folder / "images", folder / "annotations_train.json", transform=HorizontalFlip())
     val_set = CocoDataset(folder / "images", folder / "annotations_val.json", categories=train_set.categories)
-    train_loader = torch.utils.data.DataLoader(train_set, BATCH_SIZE, shuffle=True, drop_last=True, collate_fn=collate)
+    train_loader = torch.utils.data.DataLoader(train_set, BATCH_SIZE, shuffle=True, collate_fn=collate)
     val_loader = torch.utils.data.DataLoader(val_set, 2 * BATCH_SIZE, collate_fn=collate)
     model = build_maskrcnn(train_set.categories.num_classes, "tiny").to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
