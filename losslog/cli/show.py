@@ -14,10 +14,12 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.containment import attempt, one_line
 from losslog.cursors import Cursor
 from losslog.folders import CURSORS, JOURNAL, find
 from losslog.journal import read
 from losslog.locks import is_locked
+from losslog.records import count_in
 from losslog.tags import epoch_series, eval_series
 
 COUNTED: Final = ("on_batch_losses", "on_epoch_end", "on_eval", "on_checkpoint", "on_alert", "on_metrics")
@@ -57,9 +59,10 @@ def summarise(folder: Path) -> dict[str, Any]:
         elif record.hook == "on_epoch_end":
             last_epoch = data
         elif record.hook == "on_eval":
-            for tag, value in eval_series(data.get("metrics") or {}, str(data.get("split", "val"))).items():
+            series, _ = attempt(eval_series, data.get("metrics") or {}, str(data.get("split", "val")))
+            for tag, value in (series or {}).items():
                 if math.isfinite(value) and (tag not in best or value > best[tag][0]):
-                    best[tag] = (value, int(data.get("epoch") or 0))
+                    best[tag] = (value, count_in(data, "epoch"))
         elif record.hook == "on_alert":
             alerts.append(data)
         elif record.hook == "on_run_end":
@@ -90,36 +93,44 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
         return 0
     counts = found["counts"]
-    print(clean(f"{found['name']} {found['id']}: {found['status']}"))
-    if found["started"]:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["started"]))
-        print(f"started {when}, {found['seconds']:.0f} s, {found['folder']}")
+    say(f"{found['name']} {found['id']}: {found['status']}")
+    began, _ = attempt(time.localtime, found["started"])
+    if began is not None and found["started"]:
+        say(f"started {time.strftime('%Y-%m-%d %H:%M:%S', began)}, {found['seconds']:.0f} s, {found['folder']}")
     planned = f" of {found['epochs']}" if found["epochs"] else ""
     did = [f"epochs {counts['on_epoch_end']}{planned}", f"steps {counts['on_batch_losses']}"]
     did += [f"{hook[3:]}s {counts[hook]}" for hook in ("on_eval", "on_checkpoint", "on_alert")]
-    print(", ".join(did))
+    say(", ".join(did))
     if found["garbled"]:
-        print(f"{found['garbled']} garbled lines were skipped")
+        say(f"{found['garbled']} garbled lines were skipped")
     _print_losses(found)
     for tag, (value, epoch) in found["best"].items():
         if (not tag.startswith("mAP_class") and tag.endswith(("_AP", "_AP50"))) or tag.startswith("eval"):
-            print(clean(f"best {tag} {value:.4f} (epoch {epoch})"))
+            say(f"best {tag} {value:.4f} (epoch {epoch})")
     for alert in found["alerts"][-5:]:
-        print(clean(f"{alert.get('level')}: {alert.get('title')} (step {alert.get('step')})"))
+        say(f"{alert.get('level')}: {alert.get('title')} (step {alert.get('step')})")
     for name, state in found["plugins"].items():
-        print(f"{name}: {'complete' if state['complete'] else 'delivered up to record ' + str(state['seq'])}")
+        say(f"{name}: {'complete' if state['complete'] else 'delivered up to record ' + str(state['seq'])}")
     return 0
 
 
 def _print_losses(found: dict[str, Any]) -> None:
     epoch, step = found["last_epoch"], found["last_step"]
     if epoch:
-        print(f"last epoch {epoch.get('epoch')}:")
-        series = epoch_series(epoch.get("losses"), epoch.get("total"), epoch.get("val_loss"), epoch.get("lr"))
-        for tag, value in series.items():
-            print(clean(f"   {tag} {value:.6g}"))
+        say(f"last epoch {epoch.get('epoch')}:")
+        values = (epoch.get(key) for key in ("losses", "total", "val_loss", "lr"))
+        series, error = attempt(epoch_series, *values)
+        if error is not None:
+            say(f"   its losses cannot be read: {one_line(error)}")
+        for tag, value in (series or {}).items():
+            say(f"   {tag} {value:.6g}")
     elif step:
-        print(clean(f"last step {step.get('step')}: {step.get('losses')}"))
+        say(f"last step {step.get('step')}: {step.get('losses')}")
+
+
+def say(text: str) -> None:
+    """Print a line of text that may be anybody's."""
+    print(clean(text))
 
 
 def clean(text: str) -> str:
