@@ -17,7 +17,7 @@ FLOORS = (
     {"errors", "losses", "notices", "pace", "locks"},
     {"containment", "tags", "means", "folders"},
     {"records", "ranks", "endings"},
-    {"values", "control", "hookspecs", "journal", "thinning"},
+    {"values", "control", "hookspecs", "journal", "thinning", "targets"},
     {"plugins", "cursors", "intake", "leases", "history"},
     {"lanes", "inline", "report", "joining"},
     {"follower", "drain"},
