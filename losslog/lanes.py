@@ -83,6 +83,7 @@ class Lane:
         self._streaks: dict[bool, tuple[int, tuple[int, int]]] = {}
         self._delay = 0.0
         self._busy_since: float | None = None
+        self._patience = HUNG_AT_START
         self._until: int | None = None
         self._wake = threading.Event()
         self._quit = False
@@ -119,9 +120,9 @@ class Lane:
 
     @property
     def hung(self) -> bool:
-        """Whether one call has lasted longer than 5 s."""
+        """Whether one call has lasted too long: 5 s, and 30 s for a plugin's start."""
         since = self._busy_since
-        return since is not None and time.monotonic() - since > (HUNG_AFTER if self.delivered else HUNG_AT_START)
+        return since is not None and time.monotonic() - since > self._patience
 
     @property
     def idle(self) -> bool:
@@ -325,6 +326,7 @@ class Lane:
 
     def _call(self, record: Record) -> BaseException | None:
         assert self._caller is not None
+        self._patience = HUNG_AT_START if record.hook == "on_run_start" else HUNG_AFTER
         self._handle.handling(record.hook, record.seq)
         return self._guarded(self._caller.call, record.hook, record.data, self._handle, record.seq, record.time)[1]
 
