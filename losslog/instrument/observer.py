@@ -55,6 +55,8 @@ class Observer(Listener):
         finder: finds epochs.
     """
 
+    sees_training = True
+
     def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
         self.logbook = logbook
         self.finder = finder

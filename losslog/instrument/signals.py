@@ -31,7 +31,13 @@ _errors = [0]
 
 
 class Listener:
-    """Hears what it overrides."""
+    """Hears what it overrides.
+
+    Attributes:
+        sees_training: whether it sees the losses of the loop.
+    """
+
+    sees_training = False
 
     def module_loaded(self, name: str) -> None:
         """One of the modules in `SITES` is there."""
