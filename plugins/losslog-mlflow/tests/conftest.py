@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from losslog_mlflow import MlflowPlugin
-from losslog_mlflow.store import prepare, sqlite_uri
+from losslog_mlflow.store import make_sqlite, prepare
 
 from losslog.control import RunHandle
 
@@ -97,7 +97,7 @@ class Server:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated sqlite store; making one takes seconds, copying it does not."""
     path = tmp_path_factory.mktemp("template") / "template.db"
-    sqlite_uri(path)
+    make_sqlite(path)
     return path
 
 

@@ -144,3 +144,8 @@ def sync(run: RunHandle) -> Callable[..., None]:
         )
 
     return call
+
+
+@pytest.fixture
+def reader() -> type[Local]:
+    return Local

@@ -2,8 +2,7 @@
 
 Runs on a lane of the follower process. Contract:
 
-- Hooks only gather; `MlflowPlugin.on_flush` talks to the store. What it could not send it forgets: the lane delivers
-  it again.
+- Hooks only gather; `MlflowPlugin.on_flush` sends. What it could not send it forgets: the lane delivers it again.
 - Every point carries its record's own time, so that sending it twice adds nothing.
 - Only ``MlflowClient`` is used: the user's own active run is not touched.
 """
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from losslog import NotReady, batch_series, epoch_series, eval_series, hookimpl
 from losslog_mlflow.names import clean
 from losslog_mlflow.runs import LONGEST_TAG, RUN_ID, experiment_id, find_or_create, new_params, origin_tags
-from losslog_mlflow.store import already_exists, connect, hide_login, reaching, sqlite_uri
+from losslog_mlflow.store import already_exists, connect, hide_login, reaching
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -117,11 +116,12 @@ class MlflowPlugin:
         run: Any,
         time: float,
     ) -> None:
-        """Remember what the run is; the store is asked at the next flush."""
+        """Remember what the run is; it is looked for in the store at the next flush."""
         planned = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
         config = {key: value for key, value in planned.items() if value is not None} | dict(config or {})
         self._start = {"name": name, "config": config, "resumed": resumed, "run": run, "time": time}
         self._started, self._end, self._ended = False, None, False
+        self._connected(run)  # now, since a new sqlite store takes seconds to make
 
     @hookimpl
     def on_batch_losses(self, step: int, losses: Any, total: Any, lr: Any, time: float) -> None:
@@ -214,7 +214,7 @@ class MlflowPlugin:
 
     def _connected(self, run: Any) -> MlflowClient:
         if self._client is None:
-            uri = self._uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(_own_store(run))
+            uri = self._uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_own_store(run).as_posix()}"
             self._client = connect(uri)
             self._shown = hide_login(uri)
         return self._client
@@ -240,7 +240,7 @@ class MlflowPlugin:
         self._send(client, [], extra | changed, params)
         if not self._started and self._run_id not in self._said:
             self._said.add(self._run_id)
-            logger.info("mlflow: run %s at %s", self._run_id, self._shown)
+            logger.info("mlflow: run %s, open with: %s", self._run_id, self._page(found.info.experiment_id))
         self._started = True
 
     def _experiment_of(self, client: MlflowClient, start: Mapping[str, Any]) -> str:
@@ -251,6 +251,11 @@ class MlflowPlugin:
         own = _own_store(start["run"])
         artifacts = own.with_name("mlartifacts") if self._shown == f"sqlite:///{own.as_posix()}" else None
         return experiment_id(client, name, artifacts)
+
+    def _page(self, experiment: str) -> str:
+        if self._shown.startswith("http"):
+            return f"{self._shown}/#/experiments/{experiment}/runs/{self._run_id}"
+        return f"mlflow ui --backend-store-uri {self._shown}"
 
     def _send(
         self,

@@ -47,7 +47,10 @@ def connect(uri: str) -> MlflowClient:
     uri = take_login(uri)
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with reaching(uri):
+        if uri.startswith("sqlite:///") and "?" not in uri:
+            make_sqlite(Path(uri.removeprefix("sqlite:///")))
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def take_login(uri: str) -> str:
@@ -73,22 +76,23 @@ def hide_login(text: str) -> str:
     return _USERINFO.sub("://", text)
 
 
-def sqlite_uri(path: Path) -> str:
-    """The address of a sqlite file, which is made here if it is not there.
+def make_sqlite(path: Path) -> None:
+    """Make a sqlite store where there is none.
 
-    Making one runs all of mlflow's migrations (6-10 s). It is made under another name and linked when complete, so that
-    two runs that start together do not migrate the same file.
+    That runs all of mlflow's migrations (6-10 s). It is made under another name and linked when complete, so that two
+    runs that start together do not migrate the same file, and a killed one does not leave half a store.
     """
-    if not path.exists():
-        prepare()
-        from mlflow import MlflowClient
+    if path.exists():
+        return
+    prepare()
+    from mlflow import MlflowClient
 
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
-            fresh = Path(folder, path.name)
-            MlflowClient(tracking_uri=f"sqlite:///{fresh.as_posix()}").search_experiments(max_results=1)
-            with contextlib.suppress(FileExistsError):
-                os.link(fresh, path)
-    return f"sqlite:///{path.as_posix()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
+        fresh = Path(folder, path.name)
+        MlflowClient(tracking_uri=f"sqlite:///{fresh.absolute().as_posix()}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
 
 
 @contextlib.contextmanager
@@ -114,7 +118,16 @@ def _what(uri: str, status: int, error: Exception) -> str:
             f"MLflow at {hide_login(uri)} refuses the login ({status}): "
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
-    return f"MLflow at {hide_login(uri)} is away: {hide_login(' '.join(str(error).split()))[:200]}"
+    return f"MLflow at {hide_login(uri)} is away: {_root(error)}"
+
+
+def _root(error: BaseException) -> str:
+    """The first cause in a few words: mlflow wraps requests, which wraps urllib3, which wraps the socket's error."""
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    reason = next((each.strerror for each in reversed(chain) if isinstance(each, OSError) and each.strerror), None)
+    return reason or hide_login(" ".join(str(error).split()))[:200]
 
 
 def already_exists(error: Any) -> bool:

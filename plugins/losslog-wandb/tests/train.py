@@ -1,0 +1,23 @@
+"""A training script: ``train.py FOLDER STEPS FATE OPTIONS``; FATE is ``end``, or ``kill`` (as by the OOM killer)."""
+
+import json
+import os
+import signal
+import sys
+import time
+
+import losslog
+
+if __name__ == "__main__":
+    folder, steps, fate, options = sys.argv[1], int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
+    run = losslog.Run("maskrcnn", dir=folder, plugins=list(options), options=options, config={"api_key": "hunter2"})
+    sys.stdout.write(f"{run.dir}\n")
+    sys.stdout.flush()
+    for step in range(steps):
+        run.log_batch({"loss_box": 1.0 + step, "loss_mask": 0.5}, lr=0.1)
+        time.sleep(0.02)
+    run.end_epoch(val_loss=0.25)
+    if fate == "kill":
+        run.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    run.close(timeout=10)
