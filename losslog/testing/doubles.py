@@ -31,6 +31,16 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.flushes = 0
+        self._news = threading.Condition()
+
+    def wait_for(self, hook: str, times: int = 1, timeout: float = 10.0) -> bool:
+        """Wait until a hook was called so often; a run does not wait for a plugin whose backend is away.
+
+        Returns:
+            Whether it was, in time.
+        """
+        with self._news:
+            return self._news.wait_for(lambda: len(self.of(hook)) >= times, timeout)
 
     def of(self, hook: str) -> list[dict[str, Any]]:
         """The arguments of every call of one hook."""
@@ -62,7 +72,9 @@ class Recorder:
 
     def take(self, hook: str, arguments: dict[str, Any]) -> None:
         """Called for every hook except ``on_flush``; subclasses add to it."""
-        self.calls.append((hook, arguments))
+        with self._news:
+            self.calls.append((hook, arguments))
+            self._news.notify_all()
 
     @hookimpl
     def on_run_start(
