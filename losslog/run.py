@@ -628,7 +628,7 @@ class Run:
             timeout: seconds it may take at most; what a backend has not got by then the follower delivers, or
                 ``losslog replay``. A second call returns at once.
         """
-        self._end("stopped" if self._stopped else "finished", None, timeout)
+        self._end("finished", None, timeout)
 
     def _end(self, status: str, error: str | None, timeout: float = 30.0) -> None:
         watcher, self._watcher = self._watcher, None
@@ -639,6 +639,8 @@ class Run:
                 return
             self._closed = True
         endings.closed(self)
+        if status == "finished" and self._stopped:
+            status, error = "stopped", self._requests.stop_reason
         for each in self._inline:
             each.call("on_run_end", {"status": status, "error": error})
         try:
@@ -651,7 +653,7 @@ class Run:
 
     def end_at_exit(self, status: str, error: str | None) -> None:
         """Close at interpreter exit, with what the interpreter knows of how it came to its end."""
-        self._end("stopped" if self._stopped and status == "finished" else status, error)
+        self._end(status, error)
 
     def forget(self) -> None:
         """In a forked child: this run is the parent's, and silent here."""
