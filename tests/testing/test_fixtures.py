@@ -51,9 +51,9 @@ def test_a_flaky_flush(make_run, flaky):
     plugin = flaky(fails=1, hook="on_flush")
     run = make_run(plugins=[plugin])
     run.end_epoch(1, losses=0.5)
-    assert plugin.wait_for("on_epoch_end", times=2)
+    assert plugin.wait_for("on_run_start", times=2)
+    assert plugin.wait_for("on_epoch_end")
     run.close(20)
-    assert [call["epoch"] for call in plugin.of("on_epoch_end")] == [1, 1]
     assert plugin.flushes > 0
 
 
