@@ -102,7 +102,11 @@ def make_run(seed: int, coupled: bool = False) -> SyntheticRun:
     height = float(rng.uniform(1, 3)) if rng.random() < 1 / 3 else 1.0
     curves = []
     for place, name in enumerate(NAMES):
-        tau = pace * float(np.exp(rng.normal(0, 0.15))) if coupled else float(np.exp(rng.uniform(np.log(0.1), np.log(0.5))))
+        tau = (
+            pace * float(np.exp(rng.normal(0, 0.15)))
+            if coupled
+            else float(np.exp(rng.uniform(np.log(0.1), np.log(0.5))))
+        )
         family = bad.get(place) or str(rng.choice(HEALTHY, p=HEALTHY_WEIGHTS))
         floor = TOPS[name] * rng.uniform(0.8, 1.0)
         if family == "low":  # starts, and so ends, in its range
@@ -160,7 +164,7 @@ def _trend(rng: np.random.Generator, shape: str, t: Floats, tau: float, floor: f
     if shape == "low":
         return floor * (1 + rng.uniform(0, 0.25) * np.exp(-t / tau))
     if shape == "slow":
-        rate = rng.uniform(0.012, 0.035)
+        rate = max(rng.uniform(0.012, 0.035), IMPROVING_RATE * 20 * per_epoch / len(t))  # improving by the truth's rule
         return floor * rng.uniform(2, 6) * np.exp(-rate * np.arange(len(t)) / per_epoch)
     if shape == "power":
         power = rng.uniform(0.6, 1.6)
@@ -203,14 +207,10 @@ def _spoil(
     end = steps
     if family in ("stall", "restart"):
         way = (trend - floor) / (trend[0] - floor)
-        latest = int(np.argmax(way < 0.35)) if (way < 0.35).any() else steps
         onset = int(rng.uniform(0.12, 0.6) * steps)
-        if latest < onset:
-            onset = max(latest, int(0.12 * steps))
-            if way[onset] < 0.35:  # too fast a curve: slow it down so that 35 % of the way is left
-                trend = floor + (trend - floor) ** (np.log(0.4) / np.log(way[onset])) * (trend[0] - floor) ** (
-                    1 - np.log(0.4) / np.log(way[onset])
-                )
+        if way[onset] < 0.35:  # too fast a curve: slow it down so that more of the way is left
+            slower = np.log(rng.uniform(0.35, 0.6)) / np.log(way[onset])
+            trend = floor + (trend[0] - floor) * np.maximum(way, 1e-9) ** slower
         trend = trend.copy()
         tail = trend[onset:].copy()
         trend[onset:] = trend[onset]

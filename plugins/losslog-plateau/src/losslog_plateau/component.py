@@ -53,6 +53,7 @@ _PLAIN: Final = (
     "oscillating",
     "checked",
     "lr_settled",
+    "told_level",
     "seen",
 )
 
@@ -100,6 +101,7 @@ class Component:
         self.oscillating: int | None = None
         self.checked = False
         self.lr_settled = 0  # updates when the learning rate stopped rising
+        self.told_level = 0.0  # level when it was last told to be flat
         self.seen = 0  # the watcher's count of updates at the last completed cell
         self.raised: dict[str, int] = {}  # states told in this episode, and the step each began at
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from .clock import Clock
-from .ring import SMALLEST, BlockRing
+from .ring import BlockRing
 from .settings import Settings
 
 LEAST_PART: Final = 0.125
 """A line spans at least this part of the time elapsed."""
 RECENT: Final = 0.25
 """A line that shows an improvement may span at most this part of the time elapsed (or is the shortest allowed)."""
-STEADY_PART: Final = 0.25
-"""Part of the limit at which the newer half of the ring still counts as falling."""
 UNKNOWN_GAIN: Final = 0.15
 """Improvement over the time elapsed below which a curve is flat, where neither plan nor epoch is known."""
 UNKNOWN_Z: Final = 2.0
@@ -72,7 +70,7 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
     flat = [line for line in lines if (line.gain + line.error) * scale < limit]
     shown = flat[-1] if flat else lines[0]
     return Outcome(
-        flat=bool(flat) and not _steady(ring, limit * STEADY_PART / scale),
+        flat=bool(flat),
         improving=any(
             line.gain > line.error and (at == 0 or line.blocks * block <= elapsed * RECENT)
             for at, line in enumerate(lines)
@@ -81,16 +79,3 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
         gain=shown.gain / block,
         error=shown.error / block,
     )
-
-
-def _steady(ring: BlockRing, least: float) -> bool:
-    """Whether both halves of the ring fall: a slow curve that keeps its pace has not stalled.
-
-    Args:
-        ring: Block means.
-        least: Fall per block that the newer half must show at least.
-    """
-    half = len(ring.means) // 2
-    if half < SMALLEST:
-        return False
-    return ring.slope(0, half) > 0 and ring.slope(half, len(ring.means)) > least

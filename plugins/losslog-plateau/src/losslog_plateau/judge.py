@@ -15,7 +15,7 @@ from .advice import Rate, Situation
 from .clock import Clock
 from .component import Component
 from .finding import Finding, Severity, Verdict
-from .settings import CAP, CAP_HALVED, HALVED, SMALL_SHARE, Settings
+from .settings import CAP, CAP_HALVED, CAP_LEARNT, HALVED, LEARNT, SMALL_SHARE, Settings
 
 if TYPE_CHECKING:
     from .watcher import Watcher
@@ -26,6 +26,8 @@ LONG_EPOCHS: Final = 3
 DOMINATES: Final = 0.85
 DOMINATES_HIGH: Final = 0.6
 """Share that is too much for a component above its typical range."""
+MOVED: Final = 0.9
+"""A new episode of flatness needs a unit without it, and a level below this part of the last one."""
 FEW: Final = 3
 """With fewer components a large share says nothing."""
 SEVERITY: Final[Mapping[str, Severity]] = {
@@ -100,12 +102,15 @@ class Judge:
     def _flat(self, watcher: Watcher, component: Component, news: list[Finding]) -> None:
         if not component.flat_checks and component.last_flat is not None:
             rest = watcher.clock.unit or watcher.clock.warmup
-            if component.updates - component.last_flat >= rest:
+            lower = (component.level.level or 0.0) < MOVED * component.told_level
+            if lower and component.updates - component.last_flat >= rest:
                 component.raised.pop("stalled", None)
                 component.raised.pop("flat", None)
         state = self.state(watcher, component) if component.flat else ""
         if state in ("stalled", "flat"):
             level: Severity = "warning" if state == "stalled" else "info"
+            if state not in component.raised:
+                component.told_level = component.level.level or 0.0
             self._tell(watcher, component, state, level, self._flat_since(watcher, component), news)
 
     def state(self, watcher: Watcher, component: Component) -> str:
@@ -137,7 +142,8 @@ class Judge:
         fallen = 1 - level / peak if peak > 0 else 0.0
         if component.typical is not None:
             high = component.typical[1]
-            return level <= CAP * high or (fallen >= HALVED and level <= CAP_HALVED * high)
+            cap = CAP_LEARNT if fallen >= LEARNT else CAP_HALVED if fallen >= HALVED else CAP
+            return level <= cap * high
         return fallen >= HALVED or self.share(watcher, component) < SMALL_SHARE
 
     @staticmethod

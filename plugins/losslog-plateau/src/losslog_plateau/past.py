@@ -18,19 +18,28 @@ LOSSES: Final = ("on_run_start", "on_batch_losses", "on_epoch_end")
 LINES_AT_A_TIME: Final = 8
 
 
-def past_records(folder: Path, before: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def has_past(run: Any) -> bool:
+    """Whether the run (the ``run`` argument of a hook) has a journal to read."""
+    folder = getattr(run, "dir", None)
+    return folder is not None and (Path(folder) / JOURNAL).exists()
+
+
+def past_records(run: Any, before: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Hook names and arguments of what counts, in order.
 
     Args:
-        folder: The run folder.
+        run: The ``run`` argument of a hook; without a journal there are no records.
         before: Only records with a smaller ``seq``.
     """
+    if not has_past(run):
+        return
+    path = Path(run.dir) / JOURNAL
     resumes = [
         (seq, data.get("step"), data.get("epoch"))
-        for seq, hook, data in _lines(folder / JOURNAL, before + 1)
+        for seq, hook, data in _lines(path, before + 1)
         if hook == "on_resume"
     ]
-    for seq, hook, data in _lines(folder / JOURNAL, before):
+    for seq, hook, data in _lines(path, before):
         if hook in LOSSES and not _superseded(seq, data, resumes):
             yield hook, data
 
@@ -48,18 +57,15 @@ def _superseded(seq: int, data: dict[str, Any], resumes: list[tuple[int, int | N
 
 
 def _lines(path: Path, before: int) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    try:
-        with path.open("rb") as journal:
-            for count, line in enumerate(journal):
-                if count % LINES_AT_A_TIME == 0:
-                    time.sleep(0)
-                try:
-                    record = json.loads(line)
-                    seq, hook, data = record["seq"], record["hook"], record["data"]
-                except (ValueError, KeyError, TypeError):
-                    continue
-                if seq >= before:
-                    return
-                yield seq, hook, data
-    except FileNotFoundError:
-        return
+    with path.open("rb") as journal:
+        for count, line in enumerate(journal):
+            if count % LINES_AT_A_TIME == 0:
+                time.sleep(0)
+            try:
+                record = json.loads(line)
+                seq, hook, data = record["seq"], record["hook"], record["data"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            if seq >= before:
+                return
+            yield seq, hook, data

@@ -10,7 +10,6 @@ Runs in a near lane, in a thread of the training process; plain data only, no te
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from losslog import hookimpl
@@ -18,7 +17,7 @@ from losslog import hookimpl
 from . import advice
 from .finding import Finding, Verdict
 from .options import OnStall, filter_of, flag, reaction_of, z_of
-from .past import past_records
+from .past import has_past, past_records
 from .watcher import Watcher
 
 STALLED: Final = "stalled"
@@ -98,7 +97,7 @@ class PlateauPlugin:
         self._whole = False  # whether that epoch was seen from its first step
         self._feed: str | None = None  # "batch" or "epoch"
         self._raised: set[str] = set()  # components whose learning rate was asked for
-        self._rebuild = False
+        self._unread: int | None = None  # journal records before this seq are still to be read up
         self._make_watcher()
 
     def verdicts(self) -> list[Verdict]:
@@ -106,38 +105,33 @@ class PlateauPlugin:
         return self.watcher.verdicts()
 
     @hookimpl
-    def on_run_start(self, epochs: int | None, steps_per_epoch: int | None, resumed: bool, run: Any) -> None:
-        """Take the plan; a run resumed in another process is read up from its journal at the next record."""
+    def on_run_start(self, epochs: int | None, steps_per_epoch: int | None, resumed: bool, seq: int) -> None:
+        """Take the plan; a run resumed in another process is read up from its journal at the next losses."""
         if resumed and self._feed is None:
-            self._rebuild = True
+            self._unread = seq
         self._plan(epochs, steps_per_epoch)
 
     @hookimpl
-    def on_batch_losses(
-        self, step: int, epoch: int, losses: Any, total: float | None, lr: Any, run: Any, seq: int = -1
-    ) -> None:
+    def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, run: Any) -> None:
         """Watch the raw losses of one step."""
-        if self._rebuild:
-            self._read_past(run, seq)
+        if self._unread is not None:
+            self._read_past(run, self._unread)
         for finding in self._take_batch(step, epoch, losses, total, lr):
             self._act(finding, run, step, epoch)
 
     @hookimpl
-    def on_epoch_end(
-        self, epoch: int, epochs: int | None, step: int | None, losses: Any, lr: Any, run: Any, seq: int = -1
-    ) -> None:
+    def on_epoch_end(self, epoch: int, epochs: int | None, step: int | None, losses: Any, lr: Any, run: Any) -> None:
         """Watch epoch means, where there are no batch records."""
-        if self._rebuild:
-            self._read_past(run, seq)
+        if self._unread is not None:
+            self._read_past(run, self._unread)
         for finding in self._take_epoch(epoch, epochs, losses, lr):
             self._act(finding, run, step, epoch)
 
     @hookimpl
-    def on_resume(self, epoch: int | None, step: int | None, run: Any, seq: int = -1) -> None:
+    def on_resume(self, epoch: int | None, step: int | None, run: Any, seq: int) -> None:
         """Go back to where the run continues from."""
-        folder = getattr(run, "dir", None)
-        if folder is not None and seq >= 0:
-            self._read_past(run, seq)
+        if has_past(run):
+            self._unread = seq
             return
         last = epoch if self._feed == "epoch" else step
         if last is not None:
@@ -157,7 +151,7 @@ class PlateauPlugin:
     def _make_watcher(self) -> None:
         self.watcher = Watcher(self._planned, self._per_epoch, **self._arguments)
 
-    def _take_batch(self, step: int, epoch: int, losses: Any, total: float | None, lr: Any) -> list[Finding]:
+    def _take_batch(self, step: int, epoch: int, losses: Any, total: Any, lr: Any) -> list[Finding]:
         if self._feed != "batch":
             if self._feed == "epoch":  # epoch means were all there was until now
                 self._make_watcher()
@@ -196,13 +190,10 @@ class PlateauPlugin:
 
     def _read_past(self, run: Any, seq: int) -> None:
         """Bring the watcher to where it would stand had it seen all that still counts; says nothing."""
-        folder = getattr(run, "dir", None)
         epochs, told = self._epochs, self._told_per_epoch
         self._start_anew()
         self._plan(epochs, told)
-        if folder is None:
-            return
-        for hook, data in past_records(Path(folder), seq):
+        for hook, data in past_records(run, seq):
             if hook == "on_run_start":
                 self._plan(data.get("epochs"), data.get("steps_per_epoch"))
             else:
@@ -215,7 +206,7 @@ class PlateauPlugin:
         if hook == "on_epoch_end":
             return self._take_epoch(data["epoch"], data.get("epochs"), losses, lr)
         total = data.get("total")
-        return self._take_batch(data["step"], data["epoch"], losses, None if total is None else float(total), lr)
+        return self._take_batch(data["step"], data["epoch"], losses, total, lr)
 
     def _act(self, finding: Finding, run: Any, step: int | None, epoch: int) -> None:
         component, state = finding.component, finding.state

@@ -137,13 +137,6 @@ class BlockRing:
         del means[:at]
         return True
 
-    def slope(self, start: int, stop: int) -> float:
-        """Fall of ln(loss) per block along the least squares line through the blocks ``start`` to ``stop``."""
-        n = stop - start
-        centre = (n - 1) / 2
-        total = sum((centre - i) * mean for i, mean in enumerate(self.means[start:stop]))
-        return total / ((n * n * n - n) / 12.0)
-
     def lines(self, shortest: float, noise: float, n_diffs: int, z: float) -> list[Line]:
         """Lines through the newest blocks, shortest first, for every allowed length.
 

@@ -108,7 +108,7 @@ class Watcher:
         due: list[Component] = []
         components = self.components
         for name, given in losses.items():
-            value = float(given)
+            value = given if type(given) is float else _number(given)
             component = components.get(name)
             if component is None:
                 component = self._add_component(name, news)
@@ -120,7 +120,7 @@ class Watcher:
                 if event & CELL:
                     due.append(component)
         if total is not None:
-            self._take_total(float(total), parts, news)
+            self._take_total(_number(total), parts, news)
         if due:
             for component in due:
                 component.close_cell()
@@ -259,6 +259,12 @@ class Watcher:
             text = advice.sum_difference(self._audit.smallest, self._audit.widest, smoothed)
         level: Final = "info" if smoothed and kind != "factor" else "warning"
         news.append(Finding(TOTAL, "sum_mismatch", level, self.step, since, text))
+
+
+def _number(value: Any) -> float:
+    """A float from a number, a numpy scalar or a tensor, also one that needs gradients."""
+    detach = getattr(value, "detach", None)
+    return float(value if detach is None else detach())
 
 
 def _positive(name: str, value: float | None) -> float | None:

@@ -1,0 +1,152 @@
+"""Measures the watcher beside what else people use, on labelled runs, and writes the tables into docs/plateau.md.
+
+    python benchmarks/plateau/bench.py --write          # final seeds, 600 runs, some minutes
+    python benchmarks/plateau/bench.py --runs 50        # a look
+
+All rows see the same runs. Tuning seeds were 0-299; the tables come from 10000 on, which nothing was tuned on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from anchors import early_stopping, mann_kendall, on_epochs, reduce_lr_on_plateau, theil_sen
+from generator import NAMES, SyntheticRun, make_run
+from losslog_plateau import Watcher
+from score import Alarms, Detector, Score
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "plateau.md"
+FIRST_FINAL_SEED = 10_000
+ORIGIN = "<!-- {} (written by benchmarks/plateau/bench.py) -->"
+
+
+def watched(plan: bool = True, epoch: bool = True, state: str = "stalled", **settings: object) -> Detector:
+    """The watcher as a detector of runs, fed with step losses."""
+
+    def detect(run: SyntheticRun) -> Alarms:
+        watcher = Watcher(run.steps if plan else None, run.steps_per_epoch if epoch else None, **settings)  # type: ignore[arg-type]
+        columns, rates = [curve.losses.tolist() for curve in run.curves], run.lr.tolist()
+        alarms: Alarms = {}
+        for step, row in enumerate(zip(*columns, strict=True)):
+            for finding in watcher.update(step, dict(zip(NAMES, row, strict=True)), rates[step]):
+                if finding.state == state:
+                    alarms.setdefault(finding.component, []).append(step)
+        return alarms
+
+    return detect
+
+
+def detectors() -> dict[str, Detector]:
+    """Every row of the table."""
+    return {
+        "ReduceLROnPlateau default (10, 1e-4), bare": on_epochs(reduce_lr_on_plateau(10, 1e-4), False),
+        "the same, gated": on_epochs(reduce_lr_on_plateau(10, 1e-4), True),
+        "ReduceLROnPlateau tuned (8, 0.05), gated": on_epochs(reduce_lr_on_plateau(8, 0.05), True),
+        "EarlyStopping (3, 0), gated": on_epochs(early_stopping(3, 0.0), True),
+        "Mann-Kendall, 10 epochs, p > 0.05, gated": on_epochs(mann_kendall(10, 0.05), True),
+        "Theil-Sen, 10 epochs, < 0.75 %/epoch, gated": on_epochs(theil_sen(10, 0.0075), True),
+        "**Watcher (z 1.64, normal)**": watched(),
+        "Watcher, z 1.28 (high)": watched(z=1.28),
+        "Watcher, z 2": watched(z=2.0),
+        "Watcher, z 2.5 (low)": watched(z=2.5),
+        "Watcher, r 0.01": watched(r=0.01),
+        "Watcher, r 0.02": watched(r=0.02),
+        "Watcher, window 2": watched(window=2.0),
+        "Watcher, window 4": watched(window=4.0),
+        "Watcher, quiet": watched(quiet=True),
+        "Watcher, no ranges": watched(typical={}),
+        "Watcher, no plan": watched(plan=False),
+        "Watcher, no plan, no epoch": watched(plan=False, epoch=False),
+    }
+
+
+def table(runs: int) -> list[str]:
+    """The stall table, one Markdown line per detector."""
+    lines = [
+        "| detector | recall ind./coupled | of permanent stalls | FA/100 runs | on improving | FA on slow "
+        "| median delay, epochs | us per component and step |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, detect in detectors().items():
+        scores, seconds, values = [], 0.0, 0
+        for coupled in (False, True):
+            result = Score()
+            for seed in range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + runs // 2):
+                run = make_run(seed, coupled)
+                began = time.process_time()
+                alarms = detect(run)
+                seconds += time.process_time() - began
+                values += 5 * run.steps
+                result.add(run, alarms)
+            scores.append(result)
+        line = f"| {name} | {pair(scores, lambda s: s.recall, 2)} | {pair(scores, lambda s: s.recall_permanent, 2)} "
+        line += (
+            f"| {pair(scores, lambda s: s.false_alarms, 0)} | {pair(scores, lambda s: s.false_alarms_improving, 1)} "
+        )
+        line += f"| {pair(scores, lambda s: s.slow_rate, 2)} | {pair(scores, lambda s: s.delay, 1)} "
+        lines.append(f"{line}| {1e6 * seconds / values:.2f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def pair(scores: list[Score], figure: Callable[[Score], float], digits: int) -> str:
+    """One figure for independent and coupled runs."""
+    return " / ".join(f"{figure(score):.{digits}f}" for score in scores)
+
+
+def other_states(runs: int) -> list[str]:
+    """Divergence, NaN and oscillation: recall, delay, false alarms."""
+    lines = ["| state | recall | median delay, epochs | FA/100 healthy runs |", "|---|---|---|---|"]
+    for state, family in (("diverging", "divergence"), ("non_finite", "non_finite"), ("oscillating", "oscillation")):
+        detect = watched(state=state, oscillating=True)
+        bad = found = healthy = wrong = 0
+        delays = []
+        for coupled in (False, True):
+            for seed in range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + runs // 2):
+                run = make_run(seed, coupled)
+                alarms = detect(run)
+                if run.healthy:
+                    healthy += 1
+                    wrong += bool(alarms)
+                for curve in run.curves:
+                    if curve.family == family and curve.onset is not None:
+                        after = [step for step in alarms.get(curve.name, []) if step >= curve.onset]
+                        bad += 1
+                        found += bool(after)
+                        delays += [(after[0] - curve.onset) / run.steps_per_epoch] if after else []
+        lines.append(
+            f"| {state} | {found / max(1, bad):.2f} of {bad} | {median(delays):.1f} | {100 * wrong / healthy:.1f} |"
+        )
+        print(lines[-1], flush=True)
+    return lines
+
+
+def write(name: str, lines: list[str]) -> None:
+    """Put lines between the markers of one table in the docs."""
+    begin, end = ORIGIN.format(name), f"<!-- end of {name} -->"
+    text = DOCS.read_text(encoding="utf-8")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    if not rest or not after:
+        raise SystemExit(f"{DOCS.name} has no markers for {name!r}")
+    DOCS.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure, print, and write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=600, help="runs, half of them coupled")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/plateau.md")
+    arguments = parser.parse_args()
+    tables = {"stalls": table(arguments.runs), "states": other_states(arguments.runs)}
+    if arguments.write:
+        for name, lines in tables.items():
+            write(name, lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from losslog_plateau import advice
+from losslog_plateau.advice import Rate, Situation
+
+SITUATION = Situation(
+    component="loss_mask",
+    level=0.41,
+    peak=0.45,
+    range=(0.08, 0.20),
+    share=0.5,
+    rate=Rate(-0.2, -0.9, 0.5, "epoch"),
+    window=600,
+    since=700,
+    step=1300,
+    end=(3000, 0.39, 0.31),
+    improving=["loss_classifier", "loss_box_reg"],
+    others=4,
+    cut=None,
+    axis="step",
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "loss_mask has stalled",
+        "stands at 0.41",
+        "typical final range 0.08-0.2: 2.0 times its top",
+        "-0.2 % per epoch (between -0.9 and +0.5)",
+        "the last 600 steps",
+        "since about step 700",
+        "loss_classifier, loss_box_reg still improve",
+        "0.39 at the end of the run (step 3000), at best 0.31",
+        "get_parameter_groups(model, lr, head_lr_multiplier=10)",
+        "mask_head",
+        "higher learning rate overall",
+    ],
+)
+def test_stall_says_what_a_person_needs(words: str) -> None:
+    assert words in advice.stalled(SITUATION)
+
+
+@pytest.mark.parametrize(("level", "named"), [(0.693, True), (0.41, False)])
+def test_chance_level_is_named(level: float, named: bool) -> None:
+    assert ("ln 2 is chance level" in advice.stalled(dataclasses.replace(SITUATION, level=level))) is named
+
+
+def test_after_a_cut_a_higher_head_rate_is_not_advised() -> None:
+    text = advice.stalled(dataclasses.replace(SITUATION, cut="the learning rate was cut at step 500"))
+    assert "was cut at step 500" in text
+    assert "head_lr_multiplier" not in text
+
+
+def test_unknown_component_gets_advice_without_a_head() -> None:
+    text = advice.stalled(dataclasses.replace(SITUATION, component="loss_depth", range=None))
+    assert "a parameter group of its own" in text
+    assert "typical" not in text
+
+
+def test_flat_run_says_that_nothing_else_improves() -> None:
+    assert "no other component improves either" in advice.flat(dataclasses.replace(SITUATION, improving=[]))
+
+
+def test_flat_alone_says_that_there_is_nothing_to_compare_with() -> None:
+    assert "no other component to compare with" in advice.flat(dataclasses.replace(SITUATION, improving=[], others=0))
+
+
+def test_epochs_are_called_epochs() -> None:
+    assert "since about epoch 700" in advice.stalled(dataclasses.replace(SITUATION, axis="epoch"))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [(0.25, "gradient accumulation over 4"), (8.0, "world size"), (1.37, "A weight seems to be applied")],
+)
+def test_constant_factor_says_what_it_looks_like(ratio: float, words: str) -> None:
+    assert words in advice.sum_factor(ratio, 1.0, ratio)
+
+
+def test_forecast_follows_the_rate() -> None:
+    likely, best = advice.forecast(1.0, 0.001, 0.002, 100)
+    assert likely == pytest.approx(0.9048, rel=1e-3)
+    assert best == pytest.approx(0.7408, rel=1e-3)
+
+
+@pytest.mark.parametrize("state", advice.TITLES)
+def test_every_title_names_its_component(state: str) -> None:
+    assert "loss_x" in advice.title(state, "loss_x")

@@ -1,0 +1,76 @@
+"""Recorded runs: tiny Mask R-CNNs made for this, and public logs (a row every 20 steps, medians)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+HEALTHY = ("h1_sgd", "h3_difflr", "h4_adam_wu", "u_deadmask", "u_masklr0.03_adam")
+PUBLIC = (
+    "d2_frcnn_orbital_1500_decay",
+    "d2_frcnn_text_30k",
+    "d2_mask_bloodcells_2500",
+    "d2_mask_eyefundus_300a",
+    "d2_mask_fruit_1000a",
+    "d2_mask_teeth_2500a",
+    "tv_mask_pennfudan_10ep_a",
+)
+
+
+@pytest.mark.parametrize("name", [*HEALTHY, *PUBLIC])
+def test_no_warning_on_a_run_that_is_no_stall(name: str, curve: Any) -> None:
+    assert [finding for finding in curve(name).findings() if finding.level != "info"] == []
+
+
+def test_frozen_mask_is_found_within_twelve_epochs(curve: Any) -> None:
+    frozen = curve("u_freezeat400")
+    stalls = [finding for finding in frozen.findings() if finding.level == "warning"]
+    assert [finding.component for finding in stalls] == ["loss_mask"]
+    assert 400 <= stalls[0].step <= 400 + 12 * frozen.per_epoch
+
+
+def test_frozen_mask_is_found_without_a_plan(curve: Any) -> None:
+    from losslog_plateau import Watcher
+
+    watcher = Watcher(None, 25)
+    found = [f for row in curve("u_freezeat400").updates() for f in watcher.update(*row)]
+    (stall,) = [f for f in found if f.component == "loss_mask" and f.state == "stalled"]
+    assert 400 <= stall.step <= 700
+
+
+def test_explosion_is_told_on_its_step_for_every_component(curve: Any) -> None:
+    found = curve("u_lrhigh").findings()
+    assert {(f.component, f.step) for f in found if f.state == "non_finite"} == {
+        (name, 4) for name in ("loss_mask", "loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
+    }
+
+
+def test_frozen_head_over_moving_features_dominates(curve: Any) -> None:
+    found = curve("u_frozenhead").findings()
+    assert ("loss_mask", "dominating") in {(f.component, f.state) for f in found}
+
+
+def test_run_that_learns_nothing_is_flat_information(curve: Any) -> None:
+    flat = {f.component for f in curve("d2_mask_fruit_1000a").findings() if f.state == "flat"}
+    assert {"loss_mask", "loss_box_reg"} <= flat
+
+
+def test_plateau_after_a_cut_names_the_cut(curve: Any) -> None:
+    (flat,) = [f for f in curve("d2_frcnn_orbital_1500_decay").findings() if f.state == "flat"]
+    assert flat.component == "loss_box_reg"
+    assert "cut at step 1019" in flat.text
+
+
+@pytest.mark.parametrize("name", ["d2_frcnn_text_30k", "d2_mask_teeth_2500a", "d2_mask_eyefundus_300a"])
+def test_slow_and_warmup_ranges_are_no_plateau(name: str, curve: Any) -> None:
+    assert not [f for f in curve(name).findings() if f.state in ("stalled", "flat", "diverging")]
+
+
+def test_sums_of_medians_are_no_warning(curve: Any) -> None:
+    found = [f for f in curve("d2_mask_bloodcells_2500").findings() if f.state == "sum_mismatch"]
+    assert [f.level for f in found] == ["info"]
+
+
+def test_raw_sums_agree(curve: Any) -> None:
+    assert not [f for f in curve("h1_sgd").findings() if f.state == "sum_mismatch"]

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+import tracemalloc
+from typing import Any
+
+import pytest
+from losslog_plateau import Finding, Watcher
+
+
+def told(findings: list[Finding], state: str) -> list[Finding]:
+    return [finding for finding in findings if finding.state == state]
+
+
+def test_frozen_component_stalls_while_the_others_improve(rows: Any, make: Any) -> None:
+    (found,) = told(make.feed(Watcher(3000, 50), rows()(make.stalled())), "stalled")
+    assert (found.component, found.level) == ("loss_mask", "warning")
+    assert 750 < found.step < 750 + 12 * 50
+    assert found.since < found.step
+
+
+def test_healthy_components_are_silent(rows: Any, make: Any) -> None:
+    mask = lambda epoch: make.healthy(epoch, 1.5, 0.12, 12.0)  # noqa: E731
+    assert make.feed(Watcher(3000, 50), rows()(mask)) == []
+
+
+def test_stall_without_an_improving_other_is_flat_information(rows: Any, make: Any) -> None:
+    found = make.feed(Watcher(3000, 50), rows()(make.stalled(), others=False))
+    assert [(each.state, each.level) for each in found] == [("flat", "info")]
+
+
+def test_quiet_needs_two_others(rows: Any, make: Any) -> None:
+    two = [
+        (s, {"loss_mask": v["loss_mask"], "loss_classifier": v["loss_classifier"]}) for s, v in rows()(make.stalled())
+    ]
+    assert told(make.feed(Watcher(3000, 50), two), "stalled")
+    assert not told(make.feed(Watcher(3000, 50, quiet=True), two), "stalled")
+
+
+def test_flat_within_its_range_has_converged(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50, typical={"loss_mask": (0.3, 0.6)})
+    assert not told(make.feed(watcher, rows()(make.stalled())), "stalled")
+    assert {v.component: v.state for v in watcher.verdicts()}["loss_mask"] == "converged"
+
+
+def test_without_ranges_a_component_that_halved_has_converged(rows: Any, make: Any) -> None:
+    assert not told(make.feed(Watcher(3000, 50, typical={}), rows()(make.stalled(onset=30.0))), "stalled")
+
+
+def test_scalar_is_the_component_loss() -> None:
+    watcher = Watcher()
+    watcher.update(0, 1.5)
+    assert [verdict.component for verdict in watcher.verdicts()] == ["loss"]
+
+
+def test_values_may_be_anything_with_float() -> None:
+    class Scalar:
+        def __float__(self) -> float:
+            return math.nan
+
+    assert Watcher().update(0, {"loss_mask": Scalar()})[0].state == "non_finite"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_is_an_error_on_its_step_with_its_component(value: float) -> None:
+    watcher = Watcher(1000, 50)
+    for step in range(7):
+        assert watcher.update(step, {"loss_mask": 1.0, "loss_box_reg": 1.0}) == []
+    (found,) = watcher.update(7, {"loss_mask": value, "loss_box_reg": 1.0})
+    assert (found.component, found.state, found.level, found.step) == ("loss_mask", "non_finite", "error", 7)
+    assert watcher.update(8, {"loss_mask": value, "loss_box_reg": 1.0}) == []
+
+
+def test_non_finite_total_of_finite_components_is_told() -> None:
+    (found,) = Watcher().update(3, {"loss_mask": 1.0}, total=math.nan)
+    assert (found.component, found.state) == ("total", "non_finite")
+
+
+def test_divergence_is_a_warning(rows: Any, make: Any) -> None:
+    mask = lambda epoch: make.healthy(epoch, 1.5) if epoch < 20 else make.healthy(20, 1.5) * 1.15 ** (epoch - 20)  # noqa: E731
+    (found,) = told(make.feed(Watcher(3000, 50), rows()(mask)), "diverging")
+    assert (found.component, found.level) == ("loss_mask", "warning")
+    assert 1000 < found.step < 1000 + 8 * 50
+
+
+def test_constant_factor_in_the_total_is_told_with_what_it_looks_like() -> None:
+    watcher = Watcher()
+    found = [f for step in range(10) for f in watcher.update(step, {"a": 1.0 + step, "b": 1.0}, total=(2.0 + step) / 4)]
+    assert [(each.component, each.state, each.level) for each in found] == [("total", "sum_mismatch", "warning")]
+    assert "gradient accumulation over 4 batches" in found[0].text
+
+
+def test_totals_that_look_smoothed_are_only_information() -> None:
+    draw = random.Random(0)
+    watcher = Watcher()
+    found = [f for step in range(80) for f in watcher.update(step, {"a": 1.0}, total=draw.uniform(0.9, 1.1))]
+    assert [(each.state, each.level) for each in found] == [("sum_mismatch", "info")]
+
+
+def test_totals_that_agree_are_silent() -> None:
+    watcher = Watcher()
+    assert not [f for step in range(200) for f in watcher.update(step, {"a": 1.0, "b": 2.0}, total=3.0 + 1e-5)]
+
+
+def test_component_at_zero_for_an_epoch_is_told(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 200)
+    found = [
+        f
+        for s, v in rows(steps=600)(make.stalled())
+        for f in watcher.update(s, v | {"loss_mask": 0.0 if s > 99 else 1.0})
+    ]
+    assert [(each.component, each.state, each.since) for each in found] == [("loss_mask", "zero", 100)]
+
+
+def test_component_that_is_zero_now_and_then_is_not(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50)
+    found = [f for s, v in rows(steps=600)(make.healthy) for f in watcher.update(s, v | {"loss_mask": float(s % 3)})]
+    assert told(found, "zero") == []
+
+
+def test_missing_component_is_told_once(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50)
+    found = []
+    for step, losses in rows(steps=600)(make.healthy):
+        if step >= 200:
+            del losses["loss_mask"]
+        found += watcher.update(step, losses)
+    assert [(each.component, each.state, each.level, each.since) for each in found] == [
+        ("loss_mask", "missing", "info", 199)
+    ]
+
+
+def test_component_that_appears_in_mid_run_is_told(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50)
+    found = [
+        f
+        for s, v in rows(steps=600)(make.healthy)
+        for f in watcher.update(s, v if s < 300 else v | {"loss_depth": 1.0})
+    ]
+    assert [(each.component, each.state, each.step) for each in found] == [("loss_depth", "new", 300)]
+
+
+def test_component_that_comes_in_the_first_epoch_is_not_new() -> None:
+    watcher = Watcher(3000, 200)
+    watcher.update(0, {"a": 1.0})
+    assert watcher.update(1, {"a": 1.0, "b": 1.0}) == []
+
+
+def test_component_far_above_its_range_dominates(rows: Any, make: Any) -> None:
+    found = told(make.feed(Watcher(3000, 50), rows()(lambda epoch: 9.0)), "dominating")
+    assert [(each.component, each.level) for each in found] == [("loss_mask", "warning")]
+
+
+def test_large_share_within_the_range_is_normal(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50, typical={"loss_mask": (0.5, 3.0)})
+    assert not told(make.feed(watcher, rows()(lambda epoch: 1.2)), "dominating")
+
+
+def test_oscillation_is_off_unless_asked_for(rows: Any, make: Any) -> None:
+    mask = lambda epoch: 0.5 * math.exp(0.5 * math.sin(epoch))  # noqa: E731
+    assert not told(make.feed(Watcher(3000, 50), rows()(mask)), "oscillating")
+    assert told(make.feed(Watcher(3000, 50, oscillating=True), rows()(mask)), "oscillating")[0].level == "info"
+
+
+def test_cut_of_the_learning_rate_is_named_and_changes_the_advice(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50)
+    found = [f for s, v in rows()(make.stalled()) for f in watcher.update(s, v, 0.01 if s < 700 else 0.001)]
+    (stall,) = told(found, "stalled")
+    assert "cut at step 700" in stall.text
+    assert "head_lr_multiplier" not in stall.text
+
+
+def test_changed_learning_rate_starts_the_line_anew(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50)
+    found = [f for s, v in rows(steps=1300)(make.stalled()) for f in watcher.update(s, v, 0.01 if s < 1100 else 0.1)]
+    assert told(found, "stalled") == []
+
+
+def test_stall_is_told_once_per_episode(rows: Any, make: Any) -> None:
+    assert len(told(make.feed(Watcher(6000, 50), rows(steps=6000)(make.stalled())), "stalled")) == 1
+
+
+def test_rows_of_a_sparse_log_find_the_same_stall(rows: Any, make: Any) -> None:
+    every_tenth = [(s, v) for s, v in rows(noise=0.05)(make.stalled()) if s % 10 == 9]
+    (found,) = told(make.feed(Watcher(3000, 50), every_tenth), "stalled")
+    assert 750 < found.step < 1400
+
+
+def test_one_value_per_epoch_finds_the_stall(make: Any) -> None:
+    watcher = Watcher(40, 1)
+    found = []
+    for epoch in range(1, 41):
+        found += watcher.update(epoch, {"loss_mask": make.stalled(12.0)(epoch), "loss_classifier": make.healthy(epoch)})
+    (stall,) = told(found, "stalled")
+    assert 12 < stall.step < 24
+    assert "epoch 40" in stall.text
+
+
+def test_typical_table_is_used_for_other_names(rows: Any, make: Any) -> None:
+    renamed = [
+        (s, {"depth" if n == "loss_mask" else n: x for n, x in v.items()}) for s, v in rows()(make.stalled(30.0))
+    ]
+    assert not told(make.feed(Watcher(3000, 50, typical={}), renamed), "stalled")
+    assert told(make.feed(Watcher(3000, 50, typical={"depth": (0.02, 0.05)}), renamed), "stalled")
+
+
+def test_lengths_learnt_in_mid_run_keep_the_peak(rows: Any, make: Any) -> None:
+    watcher = Watcher()
+    make.feed(watcher, list(rows()(make.stalled()))[:100])
+    watcher.set_lengths(3000, 50)
+    assert watcher.clock.unit == 150
+    assert watcher.components["loss_mask"].level.peak > 1.0
+
+
+def test_rewind_starts_the_lines_anew(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50)
+    make.feed(watcher, list(rows()(make.stalled()))[:700])
+    watcher.rewind(500)
+    assert watcher.step == 500
+    assert watcher.components["loss_mask"].ring.means == []
+
+
+@pytest.mark.parametrize("cut", [1, 49, 333, 1000, 2000])
+def test_restored_watcher_goes_on_exactly(cut: int, rows: Any, make: Any) -> None:
+    data = list(rows()(make.stalled()))
+    watcher, other = Watcher(3000, 50, oscillating=True), Watcher(3000, 50, oscillating=True)
+    make.feed(watcher, data[:cut], lr=0.1)
+    other.load_state_dict(json.loads(json.dumps(watcher.state_dict())))
+    assert make.feed(other, data[cut:], lr=0.1) == make.feed(watcher, data[cut:], lr=0.1)
+    assert other.state_dict() == watcher.state_dict()
+
+
+def test_state_of_another_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="version 99"):
+        Watcher().load_state_dict(Watcher().state_dict() | {"version": 99})
+
+
+def test_same_calls_give_the_same_findings(rows: Any, make: Any) -> None:
+    first, second = (make.feed(Watcher(3000, 50), rows()(make.stalled())) for _ in range(2))
+    assert first == second != []
+
+
+def test_memory_does_not_grow_over_a_million_steps() -> None:
+    watcher = Watcher(None, 1000)
+    for step in range(50_000):
+        watcher.update(step, 1.0 + step % 7)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for step in range(50_000, 1_000_000):
+            watcher.update(step, 1.0 + step % 7)
+        assert tracemalloc.get_traced_memory()[0] - before < 4096
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("length", [0, -5, math.nan, math.inf, True, "100"])
+def test_length_that_is_no_number_is_refused_by_name(length: Any) -> None:
+    with pytest.raises(ValueError, match=r"planned_steps=.*: give"):
+        Watcher(length)
+
+
+def test_verdicts_tell_state_level_range_and_rate(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50)
+    make.feed(watcher, rows()(make.stalled()))
+    mask, classifier = watcher.verdicts()[:2]
+    assert (mask.state, mask.severity, mask.range, mask.per) == ("stalled", "warning", (0.08, 0.20), "epoch")
+    assert mask.level == pytest.approx(0.5, rel=0.1)
+    assert mask.rate_low is not None
+    assert mask.rate_high is not None
+    assert mask.rate_low < 0 < mask.rate_high
+    assert 0.3 < (mask.share or 0) < 0.7
+    assert (classifier.state, classifier.severity) == ("improving", "info")
+
+
+def test_rate_of_a_verdict_is_percent_per_epoch() -> None:
+    watcher = Watcher(2000, 100)
+    for step in range(1500):
+        watcher.update(step, {"loss_mask": math.exp(-0.02 * step / 100)})
+    assert watcher.verdicts()[0].rate == pytest.approx(100 * (math.exp(-0.02) - 1), rel=1e-6)
+
+
+def test_early_components_are_warming_up() -> None:
+    watcher = Watcher(2000, 100)
+    watcher.update(0, {"loss_mask": 1.0})
+    (verdict,) = watcher.verdicts()
+    assert (verdict.state, verdict.level) == ("warming up", None)
