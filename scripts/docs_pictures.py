@@ -10,9 +10,11 @@ you commit it.
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import fcntl
 import html
+import json
 import os
 import pty
 import select
@@ -28,6 +30,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyte
 from PIL import Image
@@ -103,20 +106,96 @@ class Terminal:
             lines.pop()
         return (
             "<style>body{margin:0;background:#16181d}pre{margin:14px;font:14px/19px 'DejaVu Sans Mono',monospace,"
-            "'Noto Color Emoji'}.wide{display:inline-block;width:2ch;font-size:12px}</style><pre>"
-            + "\n".join(lines)
-            + "</pre>"
+            "'Noto Color Emoji'}.wide{display:inline-block;width:2ch;height:19px;font-size:12px;"
+            "vertical-align:top}</style><pre>" + "\n".join(lines) + "</pre>"
         )
 
 
-def shoot(url: str, out: Path, size: tuple[int, int], budget: int = 15000) -> None:
-    """A screenshot of a page."""
-    with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
-            ["chromium", *CHROMIUM, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}",
-             f"--virtual-time-budget={budget}", f"--screenshot={out}", url],
-            check=True, capture_output=True, timeout=180,
+class Browser:
+    """A headless chromium, spoken to through a pipe; time passes as it does for people."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.profile = tempfile.mkdtemp()
+        to_child, self.writer = os.pipe()
+        self.reader, from_child = os.pipe()
+
+        def wire() -> None:  # chromium reads from 3 and writes to 4
+            first, second = os.dup(to_child), os.dup(from_child)
+            os.dup2(first, 3)
+            os.dup2(second, 4)
+
+        self.process = subprocess.Popen(
+            ["chromium", *CHROMIUM, "--remote-debugging-pipe", f"--user-data-dir={self.profile}",
+             f"--window-size={size[0]},{size[1]}", "about:blank"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False, preexec_fn=wire,
         )  # fmt: skip
+        os.close(to_child)
+        os.close(from_child)
+        self.number, self.received = 0, b""
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        width, height = size
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+    def call(self, method: str, **params: Any) -> Any:
+        """One command of the DevTools protocol, and its result."""
+        self.number += 1
+        message: dict[str, Any] = {"id": self.number, "method": method, "params": params}
+        if method.partition(".")[0] not in ("Target", "Browser"):
+            message["sessionId"] = self.session
+        os.write(self.writer, json.dumps(message).encode() + b"\0")
+        while True:
+            while b"\0" not in self.received:
+                chunk = os.read(self.reader, 1 << 20)
+                if not chunk:
+                    raise RuntimeError("chromium has ended")
+                self.received += chunk
+            line, _, self.received = self.received.partition(b"\0")
+            answer = json.loads(line)
+            if answer.get("id") == self.number:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                return answer["result"]
+
+    def evaluate(self, script: str) -> Any:
+        """The value of a piece of JavaScript."""
+        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def close(self) -> None:
+        """End it."""
+        with contextlib.suppress(RuntimeError, OSError):
+            self.call("Browser.close")
+        self.process.wait(30)
+        os.close(self.reader)
+        os.close(self.writer)
+        shutil.rmtree(self.profile, ignore_errors=True)
+
+
+def shoot(url: str, out: Path, size: tuple[int, int], ready: str = "true", script: str = "", pause: float = 1) -> None:
+    """A screenshot of a page.
+
+    Args:
+        url: the page.
+        out: the picture.
+        size: of the window.
+        ready: JavaScript that is true when everything to be seen is drawn.
+        script: JavaScript to run then.
+        pause: seconds to wait after that.
+    """
+    browser = Browser(size)
+    try:
+        browser.call("Page.navigate", url=url)
+        deadline = time.monotonic() + 90
+        while not browser.evaluate(f"document.readyState === 'complete' && ({ready})"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{url}: not drawn within 90 s")
+            time.sleep(0.5)
+        if script:
+            browser.evaluate(script)
+        time.sleep(pause)
+        out.write_bytes(base64.b64decode(browser.call("Page.captureScreenshot")["data"]))
+    finally:
+        browser.close()
 
 
 def shrink(path: Path, crop: tuple[int, int, int, int] | None = None) -> None:
@@ -161,7 +240,7 @@ def picture_of(terminal: Terminal, out: Path, work: Path) -> None:
     page = work / f"{out.stem}.html"
     page.write_text(terminal.page(), "utf-8")
     used = max(number for number, line in enumerate(terminal.screen.display) if line.strip()) + 1
-    shoot(page.as_uri(), out, (COLUMNS * 9 - 10, used * 19 + 28), 1000)
+    shoot(page.as_uri(), out, (COLUMNS * 9 - 10, used * 19 + 36))
     shrink(out)
 
 
@@ -199,7 +278,7 @@ def tensorboard(work: Path, run: Path) -> None:
             ("tensorboard-components", "#custom_scalars&_smoothingWeight=0", (1080, 760)),
             ("tensorboard-resumed", "#scalars&tagFilter=batch%2Ftrain&_smoothingWeight=0", (1080, 900)),
         ):
-            shoot(f"{url}/{page}", IMAGES / f"{name}.png", size, 20000)
+            shoot(f"{url}/{page}", IMAGES / f"{name}.png", size, pause=12)
             shrink(IMAGES / f"{name}.png")
 
 
@@ -215,8 +294,9 @@ def mlflow(work: Path) -> None:
                "--port", str(port), "--workers", "1"]  # fmt: skip
     with server(command, work, port, "/health") as url:
         page = f"{url}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}/model-metrics"
-        shoot(page, IMAGES / "mlflow.png", (1500, 1000), 90000)
-        shrink(IMAGES / "mlflow.png", (0, 0, 1160, 1000))  # without the assistant's pane
+        drawn = "document.querySelectorAll('svg.main-svg').length > 12"
+        shoot(page, IMAGES / "mlflow.png", (1500, 1000), drawn, pause=4)
+        shrink(IMAGES / "mlflow.png", (0, 0, 1115, 1000))  # without the assistant's pane
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from losslog import hookspecs
 from losslog.cli import build_parser
 from losslog.plugins import COMMON_OPTIONS, discover
 
+SPELLED_OUT = {"LossArg": "dict[str, float] | float", "LrArg": "dict[str, float] | float | None"}
 HEADING = re.compile(r"^([A-Z][A-Za-z ]+):$", re.MULTILINE)
 
 
@@ -45,8 +46,9 @@ def entries(body: str) -> dict[str, str]:
 
 
 def markdown(text: str) -> str:
-    """Docstring text as Markdown on one line: ``literal`` and `name` become code, bars are escaped for tables."""
-    return " ".join(text.replace("``", "`").split()).replace("|", "\\|")
+    """Docstring text as Markdown on one line: ``literal`` and `name` become code, bars outside it are escaped."""
+    parts = " ".join(text.replace("``", "`").split()).split("`")
+    return "`".join(part if number % 2 else part.replace("|", "\\|") for number, part in enumerate(parts))
 
 
 def annotation(parameter: inspect.Parameter) -> str:
@@ -55,7 +57,9 @@ def annotation(parameter: inspect.Parameter) -> str:
     if found is parameter.empty:
         return ""
     text = found if isinstance(found, str) else inspect.formatannotation(found)
-    return f"`{text}`".replace("|", "\\|")
+    for short, long in SPELLED_OUT.items():
+        text = text.replace(short, long)
+    return f"`{text}`"
 
 
 # ------------------------------------------------------------------ hooks
@@ -98,7 +102,7 @@ def _hook(hook: str) -> Iterator[str]:
     specification = getattr(hookspecs, hook)
     parts = sections(specification)
     texts = entries(parts.get("Arguments", ""))
-    yield from ("", f"### `{signature_of(hook)}` {{#{hook}}}", "", markdown(parts[""]), "")
+    yield from ("", f"### `{signature_of(hook)}` {{#{hook} data-toc-label='{hook}'}}", "", markdown(parts[""]), "")
     yield from (f"**Called when.** {markdown(parts['Called when'])}", "")
     if texts:
         yield from ("| argument | type | |", "|---|---|---|")
@@ -161,7 +165,10 @@ def commands_page() -> str:
 
 def _command(name: str, parser: argparse.ArgumentParser, summary: str) -> Iterator[str]:
     parser.prog = f"losslog {name}"
-    usage = inspect.cleandoc(parser.format_usage().removeprefix("usage: "))
+    words = re.findall(r"\[[^\]]*\]|\S+", parser.format_usage().removeprefix("usage: "))
+    joined = " ".join(" ".join(word.split()).replace(" ", "\0") for word in words)
+    usage = textwrap.fill(joined, 88, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+    usage = usage.replace("\0", " ")
     yield from ("", f"## losslog {name}", "", markdown(parser.description or f"{summary[:1].upper()}{summary[1:]}."))
     yield from ("", "```text", usage, "```", "")
     yield from ("| option | default | |", "|---|---|---|")
@@ -175,8 +182,8 @@ def _spelled(action: argparse.Action) -> str:
         return f"`{metavar or action.dest}`"
     takes = action.nargs != 0
     value = f" {metavar or action.dest.upper()}" if takes and not action.choices else ""
-    names = ", ".join(f"`{each}{value}`" for each in action.option_strings)
-    return names
+    *short, last = action.option_strings
+    return ", ".join([*(f"`{each}`" for each in short), f"`{last}{value}`"])
 
 
 def _default(action: argparse.Action) -> str:
@@ -244,7 +251,7 @@ def _plugin(name: str, factory: Callable[..., Any]) -> Iterator[str]:
         stars = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
         text = texts.get(stars + option, "")
         default = "" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
-        shown = option if stars else f"`{option}`"
-        yield f"| {f'any {shown}' if stars else shown} | {annotation(parameter)} | {default} | {markdown(text)} |"
+        shown = f"`{stars}{option}`"
+        yield f"| {shown} | {annotation(parameter)} | {default} | {markdown(text)} |"
     for option in COMMON_OPTIONS:
         yield f"| `{option}` | `int` | `1` | losslog's own: the mean over n steps becomes one point. |"

@@ -1,0 +1,166 @@
+"""What the documentation tells people to type: every code block runs, every command parses, every link resolves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import losslog
+from losslog import endings
+from losslog.cli import build_parser
+from losslog.cli.delivering import parse_options
+
+ROOT = Path(losslog.__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import docs_blocks  # noqa: E402
+
+NAVIGATION = (ROOT / "mkdocs.yml").read_text("utf-8")
+STANDINS = Path(__file__).with_name("standins.py")
+
+
+def with_python() -> list[Any]:
+    return [
+        pytest.param(page, id=docs_blocks.name_of(page))
+        for page in docs_blocks.docs()
+        if any(block.language == "python" and not block.title for block in docs_blocks.blocks(page))
+    ]
+
+
+def with_commands() -> list[Any]:
+    return [
+        pytest.param(page, id=docs_blocks.name_of(page))
+        for page in docs_blocks.pages()
+        if next(docs_blocks.commands(page), None)
+    ]
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A reader's folder: empty but for a run folder's journal; no process but this one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOSSLOG_FOLLOWER", "0")
+    monkeypatch.setenv("LOSSLOG_PLUGINS", "console")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    yield tmp_path
+    for run in list(endings._open):
+        run.close(10)
+
+
+@pytest.fixture
+def journal(reader: Path) -> Path:
+    """``journal.jsonl`` in the reader's folder."""
+    folder = runpy.run_path(str(STANDINS))["make_journal"]()
+    return Path(shutil.copy(folder / "journal.jsonl", reader))
+
+
+@pytest.mark.parametrize("page", with_python())
+@pytest.mark.filterwarnings("default")  # those of other packages' making are not the reader's
+def test_the_python_blocks_run(page: Path, journal: Path) -> None:
+    names = runpy.run_path(str(STANDINS)) | {"__name__": "__main__"}
+    names["run"] = losslog.Run("page", plugins=None)
+    for block in docs_blocks.blocks(page):
+        if block.language == "python" and not block.not_run and not block.title:
+            code = compile("\n" * (block.line - 1) + block.code, docs_blocks.name_of(page), "exec")
+            exec(code, names)
+
+
+def test_the_script_for_torchrun_runs_on_two_ranks(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs" / "torchrun.md"
+    (block,) = [each for each in docs_blocks.blocks(page) if each.title]
+    shutil.copy(STANDINS, reader / "standins.py")
+    (reader / block.title).write_text("from standins import make_loader, make_model\n\n" + block.code, "utf-8")
+    (command,) = [line for _, line in docs_blocks.commands(page) if line.startswith("torchrun")]
+    words = [sys.executable, "-m", "torch.distributed.run", *shlex.split(command)[1:]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (run,) = (reader / "runs" / "ddp").iterdir()
+    from losslog.history import records
+
+    batches = [each.data for each in records(run) if each.hook == "on_batch_losses"]
+    assert [(each["step"], each["ranks"]) for each in batches] == [(step, 2) for step in range(6)]
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+def test_the_jq_examples_print_something(journal: Path) -> None:
+    lines = [line for _, line in docs_blocks.commands(ROOT / "docs/reference/journal.md") if line.startswith("jq")]
+    assert len(lines) >= 4
+    for line in lines:
+        done = subprocess.run(["bash", "-ec", line], capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip(), line
+
+
+@pytest.mark.parametrize("page", with_commands())
+def test_the_commands_exist_and_take_these_arguments(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for number, line in docs_blocks.commands(page):
+        words = [word for word in shlex.split(line, comments=True) if word != "..."]
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            del words[0]
+        place = f"{docs_blocks.name_of(page)}:{number}: {line}"
+        if words[:3] == ["python", "-m", "losslog"]:
+            words[:3] = ["losslog"]
+        if words[0] == "losslog":
+            cut = next((at for at, word in enumerate(words) if word in ("|", ">", "&&", "&", ";")), len(words))
+            try:
+                args = build_parser().parse_args(words[1:cut])
+            except SystemExit as error:
+                raise AssertionError(place) from error
+            parse_options(getattr(args, "option", []))
+        elif words[0] == "make":
+            assert set(words[1:]) <= targets, place
+        elif words[:2] == ["pip", "install"]:
+            for word in words[2:]:
+                if word.startswith("./") and "losslog-my" not in word and page.parent.name not in ("plugins",):
+                    assert (ROOT / word.partition("[")[0]).is_dir(), place
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=docs_blocks.name_of(page)) for page in docs_blocks.pages()])
+def test_the_links_resolve(page: Path) -> None:
+    """Those of the site's pages are also checked by its build, which knows the pages that are generated."""
+    generated = {ROOT / "docs/reference" / name for name in ("hooks.md", "command-line.md", "options.md")}
+    generated |= {ROOT / "docs" / name for name in re.findall(r"- (\S+\.md)$", NAVIGATION, re.MULTILINE)}
+    missing = []
+    for target in docs_blocks.links(page):
+        if re.match(r"[a-z]+:", target) or target.startswith("#"):
+            continue
+        path = (page.parent / target.partition("#")[0]).resolve()
+        if not path.exists() and path not in generated:
+            missing.append(target)
+    assert missing == []
+
+
+def test_every_reason_for_not_running_a_block_is_given() -> None:
+    reasons = [block.not_run for page in docs_blocks.docs() for block in docs_blocks.blocks(page) if block.not_run]
+    assert all(len(reason.split()) >= 3 for reason in reasons)
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    tests = "".join(
+        path.read_text("utf-8")
+        for folder in (ROOT / "tests", *ROOT.glob("plugins/*/tests"))
+        for path in folder.rglob("*.py")
+    )
+    examples = ROOT / "examples"
+    names = [path.name for path in examples.rglob("*.py")] if examples.is_dir() else []
+    assert [name for name in names if name not in tests and name.removesuffix(".py") not in tests] == []
+
+
+def test_no_page_names_this_machine() -> None:
+    for page in docs_blocks.pages():
+        text = page.read_text("utf-8")
+        with contextlib.suppress(ValueError):
+            raise AssertionError(f"{page}: {text[text.index(str(ROOT)) :][:80]}")
