@@ -94,7 +94,7 @@ def test_a_frozen_server_costs_one_time_out_and_no_point(
 def test_a_poisonous_point_is_not_an_outage(started: Started, run: Any, local: Any) -> None:
     plugin = started()
     plugin.on_flush()
-    plugin._points.append(("a//b", 1.0, 0, 0))  # a name that got past us
+    plugin._batch.points.append(("a//b", 1.0, 0, 0))  # a name that got past us
     with pytest.raises(Exception, match="Invalid value") as caught:
         plugin.on_flush()
     assert not isinstance(caught.value, losslog.BackendUnavailable)

@@ -155,6 +155,14 @@ def test_beside_an_active_fluent_run_ours_is_its_child(
     assert local.client.get_run(parent.info.run_id).data.metrics == {"users": 1.0}
 
 
+def test_a_parent_in_another_store_is_left_out(
+    started: Started, run: Any, local: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    started(parent_run_id="0" * 32, experiment_id="77").on_flush()
+    assert "mlflow.parentRunId" not in local.run(run).data.tags
+    assert "not its child" in caplog.text
+
+
 def test_without_an_active_run_there_are_no_live_options() -> None:
     assert MlflowPlugin.live_options() == {}
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import math
 import os
 import sys
 from collections.abc import Mapping
@@ -19,14 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog import NotReady, batch_series, epoch_series, eval_series, hookimpl
-from losslog_mlflow.names import clean
-from losslog_mlflow.runs import LONGEST_TAG, RUN_ID, experiment_id, find_or_create, new_params, origin_tags
+from losslog_mlflow.batch import Batch
+from losslog_mlflow.runs import RUN_ID, experiment_id, find_or_create, new_params, origin_tags
 from losslog_mlflow.store import already_exists, connect, hide_login, reaching
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-AT_ONCE: Final = 1000  # metrics a server takes in one call
 STATUS: Final = {"finished": "FINISHED", "stopped": "KILLED"}  # any other is FAILED
 
 logger = logging.getLogger("losslog")
@@ -90,7 +88,7 @@ class MlflowPlugin:
         self._end: tuple[str, int] | None = None
         self._ended = False
         self._said: set[str] = set()
-        self._forget()
+        self._batch = Batch()
 
     @staticmethod
     def live_options() -> dict[str, Any]:
@@ -126,91 +124,71 @@ class MlflowPlugin:
     @hookimpl
     def on_batch_losses(self, step: int, losses: Any, total: Any, lr: Any, time: float) -> None:
         """Points at the step."""
-        self._add(batch_series(losses, total, lr), step, time)
+        self._batch.add(batch_series(losses, total, lr), step, time)
 
     @hookimpl
     def on_eval(self, epoch: int, split: str, metrics: Mapping[str, Any], time: float) -> None:
         """Points at the epoch."""
-        self._add(eval_series(metrics, split), epoch, time)
+        self._batch.add(eval_series(metrics, split), epoch, time)
 
     @hookimpl
     def on_metrics(self, step: int | None, epoch: int | None, metrics: Mapping[str, float], time: float) -> None:
         """Points at the step or the epoch, as given."""
-        self._add(metrics, epoch if step is None else step, time)
+        self._batch.add(metrics, epoch if step is None else step, time)
 
     @hookimpl
     def on_epoch_end(self, epoch: int, losses: Any, total: Any, val_loss: Any, lr: Any, time: float) -> None:
         """Points at the epoch."""
-        self._add(epoch_series(losses, total, val_loss, lr), epoch, time)
+        self._batch.add(epoch_series(losses, total, val_loss, lr), epoch, time)
 
     @hookimpl
     def on_checkpoint(self, path: str, run: Any) -> None:
         """An artifact, where asked for."""
         if self._checkpoints:
-            self._files.append(Path(run.dir) / path)
+            self._batch.files.append(Path(run.dir) / path)
 
     @hookimpl
     def on_alert(self, level: str, title: str, text: str, epoch: int | None, key: str) -> None:
         """A tag: MLflow has no alerts."""
         place = "" if epoch is None else f" (epoch {epoch})"
-        self._note(f"losslog.alert.{key}", f"{level}: {title}{place}\n{text}".rstrip())
+        self._batch.note(f"losslog.alert.{key}", f"{level}: {title}{place}\n{text}".rstrip())
 
     @hookimpl
     def on_run_end(self, status: str, error: str | None, time: float) -> None:
         """The run's status, after everything else was sent."""
         self._end, self._ended = (STATUS.get(status, "FAILED"), int(time * 1000)), False
-        self._note("losslog.status", status)
+        self._batch.note("losslog.status", status)
         if error:
-            self._note("losslog.error", error)
+            self._batch.note("losslog.error", error)
 
     @hookimpl
     def on_flush(self) -> None:
         """Send what was gathered."""
-        points, tags, files = self._points, self._noted, self._files
-        self._forget()
+        batch, self._batch = self._batch, Batch()
         if self._start is None:
             return
         client = self._connected(self._start["run"])
         with reaching(self._shown):
             if not self._started:
                 self._begin(client, self._start)
-            if (points or files) and not self._running and self._end is None and not self._given_run:
+            ours = not self._given_run
+            if ours and not self._running and self._end is None and (batch.points or batch.files):
                 client.update_run(self._run_id, status="RUNNING")
                 self._running = True
-            self._send(client, points, tags)
-            for file in files:
+            self._say_renamed(batch)
+            batch.send(client, self._run_id)
+            for file in batch.files:
                 self._upload(client, file)
-            if self._end is not None and not self._ended and not self._given_run:
+            if ours and self._end is not None and not self._ended:
                 client.set_terminated(self._run_id, *self._end)
                 self._running = False
             self._ended = self._end is not None
 
-    def _forget(self) -> None:
-        """Nothing gathered."""
-        self._points: list[tuple[str, float, int, int]] = []
-        self._noted: dict[str, str] = {}
-        self._files: list[Path] = []
-
-    def _add(self, series: Mapping[str, float], x: int | None, time: float) -> None:
-        stamp, step = int(time * 1000), int(x or 0)
-        for tag, given in series.items():
-            name, value = self._name(tag), float(given)
-            if math.isinf(value):  # MLflow would show 1.8e308
-                self._note(f"losslog.infinite.{name}", f"{value} at step {step}, stored as NaN")
-                value = math.nan
-            self._points.append((name, value, stamp, step))
-
-    def _name(self, tag: str) -> str:
-        name = clean(tag)
-        if name != tag:
-            self._note(f"losslog.renamed.{name}", tag)
-            if name not in self._said:
-                self._said.add(name)
+    def _say_renamed(self, batch: Batch) -> None:
+        for tag, name in batch.renamed.items():
+            if tag not in self._said:
+                self._said.add(tag)
                 logger.info("mlflow: %r is not a name that MLflow takes; the series is %r there", tag, name)
-        return name
-
-    def _note(self, tag: str, text: str) -> None:
-        self._noted[clean(tag)] = text[:LONGEST_TAG]
 
     def _connected(self, run: Any) -> MlflowClient:
         if self._client is None:
@@ -221,27 +199,44 @@ class MlflowPlugin:
 
     def _begin(self, client: MlflowClient, start: Mapping[str, Any]) -> None:
         """Find or make the run, and write what is new in its config."""
-        run = start["run"]
+        run, first = start["run"], Batch()
         if self._given_run:
             found = client.get_run(self._given_run)
-            extra = {RUN_ID: run.id}
+            first.note(RUN_ID, run.id)
         else:
+            self._check_parent(client)
             tags = origin_tags() | self._tags | {RUN_ID: run.id}
             if self._parent:
                 tags["mlflow.parentRunId"] = self._parent
             experiment = self._experiment_of(client, start)
             found = find_or_create(client, experiment, tags, self._run_name or run.id, start["time"])
-            extra = {}
         if start["resumed"]:
-            extra["losslog.resumed"] = "true"
+            first.note("losslog.resumed", "true")
         self._run_id = found.info.run_id
         self._running = found.info.status == "RUNNING"
-        params, changed = new_params(start["config"], found.data.params)
-        self._send(client, [], extra | changed, params)
-        if not self._started and self._run_id not in self._said:
+        first.params, changed = new_params(start["config"], found.data.params)
+        first.tags |= changed
+        first.send(client, self._run_id)
+        if self._run_id not in self._said:
             self._said.add(self._run_id)
             logger.info("mlflow: run %s, open with: %s", self._run_id, self._page(found.info.experiment_id))
         self._started = True
+
+    def _check_parent(self, client: MlflowClient) -> None:
+        """Forget a parent that is in another store than this run."""
+        if self._parent is None:
+            return
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.get_run(self._parent)
+        except MlflowException as error:
+            if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            logger.warning(
+                "mlflow: the parent run %s is not at %s: this run is not its child", self._parent, self._shown
+            )
+            self._parent = self._experiment_id = None
 
     def _experiment_of(self, client: MlflowClient, start: Mapping[str, Any]) -> str:
         by_id = self._experiment_id or os.environ.get("MLFLOW_EXPERIMENT_ID")
@@ -256,23 +251,6 @@ class MlflowPlugin:
         if self._shown.startswith("http"):
             return f"{self._shown}/#/experiments/{experiment}/runs/{self._run_id}"
         return f"mlflow ui --backend-store-uri {self._shown}"
-
-    def _send(
-        self,
-        client: MlflowClient,
-        points: list[tuple[str, float, int, int]],
-        tags: Mapping[str, str],
-        params: Mapping[str, str] | None = None,
-    ) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        written = [RunTag(name, text) for name, text in tags.items()]
-        given = [Param(name, text) for name, text in (params or {}).items()]
-        if written or given:
-            client.log_batch(self._run_id, tags=written, params=given, synchronous=True)
-        for first in range(0, len(points), AT_ONCE):
-            metrics = [Metric(*point) for point in points[first : first + AT_ONCE]]
-            client.log_batch(self._run_id, metrics=metrics, synchronous=True)
 
     def _upload(self, client: MlflowClient, file: Path) -> None:
         client.log_artifact(self._run_id, str(file), "checkpoints")

@@ -1,0 +1,70 @@
+"""What was gathered since the last flush.
+
+Runs on the plugin's lane. Contract:
+
+- Whatever is added can be sent: names are cleaned, infinities are turned into NaN, and tags say so.
+- Nothing is remembered beyond the batch: what could not be sent is delivered again by the lane.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from losslog_mlflow.names import clean
+from losslog_mlflow.runs import LONGEST_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+AT_ONCE: Final = 1000  # metrics a server takes in one call
+
+
+class Batch:
+    """Points, tags, params and files of one run.
+
+    Attributes:
+        points: (name, value, time in ms, step).
+        tags: by clean name.
+        params: by clean name.
+        files: checkpoints.
+        renamed: clean name by the one that MLflow refuses.
+    """
+
+    def __init__(self) -> None:
+        self.points: list[tuple[str, float, int, int]] = []
+        self.tags: dict[str, str] = {}
+        self.params: dict[str, str] = {}
+        self.files: list[Path] = []
+        self.renamed: dict[str, str] = {}
+
+    def add(self, series: Mapping[str, float], x: int | None, time: float) -> None:
+        """Points of several series at one x."""
+        stamp, step = int(time * 1000), int(x or 0)
+        for tag, given in series.items():
+            name, value = clean(tag), float(given)
+            if name != tag:
+                self.renamed[tag] = name
+                self.note(f"losslog.renamed.{name}", tag)
+            if math.isinf(value):  # MLflow would show 1.8e308
+                self.note(f"losslog.infinite.{name}", f"{value} at step {step}, stored as NaN")
+                value = math.nan
+            self.points.append((name, value, stamp, step))
+
+    def note(self, tag: str, text: str) -> None:
+        """A tag."""
+        self.tags[clean(tag)] = text[:LONGEST_TAG]
+
+    def send(self, client: MlflowClient, run_id: str) -> None:
+        """Everything but the files, in as few calls as the server takes."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        tags = [RunTag(name, text) for name, text in self.tags.items()]
+        params = [Param(name, text) for name, text in self.params.items()]
+        if tags or params:
+            client.log_batch(run_id, tags=tags, params=params, synchronous=True)
+        for first in range(0, len(self.points), AT_ONCE):
+            metrics = [Metric(*point) for point in self.points[first : first + AT_ONCE]]
+            client.log_batch(run_id, metrics=metrics, synchronous=True)
