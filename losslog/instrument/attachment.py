@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import torch
 
-from losslog.instrument.families import Discovery, Family
+from losslog.instrument.families import Discovery, Family, compiled_around
 from losslog.instrument.forwards import read
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.observer import Observer
@@ -51,7 +51,8 @@ class Attachment(Observer):
     def watch(self, model: Any, optimizers: Sequence[Any]) -> None:
         """Hook a model and its optimizers."""
         family = Family(self.forward)
-        family.add(model)
+        for each in (model, *compiled_around(model)):
+            family.add(each)
         family.optimizers = [weakref.ref(each) for each in optimizers]
         self.families.append(family)
         for each in optimizers:

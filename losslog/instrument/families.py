@@ -11,15 +11,19 @@ Any thread that runs the model. Contract:
 from __future__ import annotations
 
 import contextlib
+import gc
+import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from losslog.instrument.signals import guarded
 
+COMPILED_NOTE: Final = r"Using `torch\.compile\(module\)` when there are global hooks"
 OnForward = Callable[["Family", Any, Any], None]
 
 
@@ -197,6 +201,8 @@ class Discovery:
             return
         from torch.nn.modules import module as modules
 
+        # torch warns that such hooks fire twice for compiled modules: they do, and ours count the outermost call only
+        warnings.filterwarnings("ignore", message=COMPILED_NOTE, category=UserWarning)
         self._local = threading.local()
         self._handles = [
             modules.register_module_forward_pre_hook(self._before),
@@ -222,3 +228,12 @@ class Discovery:
             self._local.outer = None
             if output is not None:
                 guarded(self._on_found, module, output)
+
+
+def compiled_around(model: Any) -> list[Any]:
+    """The wrappers that ``torch.compile`` has made of a model so far; calling them does not call the model's hooks."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    kind = getattr(dynamo, "OptimizedModule", None)
+    if kind is None:
+        return []
+    return [each for each in gc.get_objects() if type(each) is kind and each._orig_mod is model]

@@ -1,0 +1,210 @@
+"""Where epochs are found, and where they must be said."""
+
+import itertools
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def loop(two, data, watch, read):
+    """Runs epochs over data in the way a test says; gives steps by epoch, and the epochs that ended."""
+    optimizer = torch.optim.SGD(two.parameters(), lr=0.1)
+
+    def step(batch):
+        loss = sum(two(batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    class Loop:
+        def __init__(self):
+            self.model, self.step, self.run = two, step, None
+            self.train, self.val = data
+
+        def start(self, **options):
+            self.run = watch(two, optimizer, **options)
+
+        def found(self):
+            self.run.close()
+            steps = [each["epoch"] for each in read(self.run, "on_batch_losses")]
+            return [len(list(group)) for _, group in itertools.groupby(steps)], [
+                each["epoch"] for each in read(self.run, "on_epoch_end")
+            ]
+
+    return Loop()
+
+
+def test_passes_over_a_loader(loop):
+    loop.start()
+    for _ in range(3):
+        for batch in loop.train:
+            loop.step(batch)
+    assert loop.found() == ([5, 5, 5], [1, 2, 3])
+
+
+def test_a_break_ends_a_pass(loop):
+    loop.start()
+    for _ in range(3):
+        for index, batch in enumerate(loop.train):
+            if index == 2:
+                break
+            loop.step(batch)
+    assert loop.found() == ([2, 2, 2], [1, 2, 3])
+
+
+def test_a_new_loader_each_epoch(loop):
+    loop.start()
+    for _ in range(3):
+        for batch in torch.utils.data.DataLoader(torch.randn(8, 4), 4):
+            loop.step(batch)
+    assert loop.found() == ([2, 2, 2], [1, 2, 3])
+
+
+def test_a_new_loader_each_epoch_and_a_break(loop):
+    loop.start()
+    for _ in range(3):
+        for batch in torch.utils.data.DataLoader(torch.randn(12, 4), 4):
+            loop.step(batch)
+            break
+    assert loop.found() == ([1, 1, 1], [1, 2, 3])
+
+
+def test_persistent_workers(loop):
+    loop.start()
+    train = torch.utils.data.DataLoader(torch.randn(8, 4), 4, num_workers=1, persistent_workers=True)
+    for _ in range(3):
+        for batch in train:
+            loop.step(batch)
+    assert loop.found() == ([2, 2, 2], [1, 2, 3])
+
+
+def test_evaluation_in_the_middle(loop):
+    loop.start()
+    for _ in range(2):
+        loop.model.train()
+        for index, batch in enumerate(loop.train):
+            loop.step(batch)
+            if index == 2:
+                loop.model.eval()
+                for each in loop.val:
+                    loop.model(each)
+                loop.model.train()
+    assert loop.found() == ([5, 5], [1, 2])
+
+
+def test_a_validation_iterator_that_lives_on(loop):
+    loop.start()
+    lasting = iter(torch.utils.data.DataLoader(torch.randn(100, 4), 4))
+    for _ in range(3):
+        for batch in loop.train:
+            loop.step(batch)
+        loop.model.eval()
+        loop.model(next(lasting))
+        loop.model.train()
+    assert loop.found() == ([5, 5, 5], [1, 2, 3])
+
+
+def test_two_loaders_at_once_one_restarted(loop):
+    loop.start()
+    short = torch.utils.data.DataLoader(torch.randn(8, 4), 4)
+    for _ in range(2):
+        again = iter(short)
+        for batch in loop.train:
+            try:
+                other = next(again)
+            except StopIteration:
+                again = iter(short)
+                other = next(again)
+            loop.step(torch.cat([batch, other]))
+    assert loop.found() == ([5, 5], [1, 2])
+
+
+def test_lists_and_train_calls(loop):
+    batches = list(loop.train)
+    loop.start()
+    for _ in range(3):
+        loop.model.train()
+        for batch in batches:
+            loop.step(batch)
+        loop.model.eval()
+        for each in loop.val:
+            loop.model(each)
+    assert loop.found() == ([5, 5, 5], [1, 2, 3])
+
+
+def test_a_list_made_from_the_loader_in_each_epoch(loop):
+    loop.start()
+    for _ in range(3):
+        for batch in list(loop.train):
+            loop.step(batch)
+    assert loop.found() == ([5, 5, 5], [1, 2, 3])
+
+
+def test_a_cycle_says_nothing_but_the_plan_does(loop):
+    loop.start(steps_per_epoch=4)
+    for batch in itertools.islice(itertools.cycle(list(loop.train)), 12):
+        loop.step(batch)
+    assert loop.found() == ([4, 4, 4], [1, 2, 3])
+
+
+def test_several_passes_an_epoch(loop):
+    loop.start(passes_per_epoch=2)
+    for _ in range(4):
+        for batch in loop.train:
+            loop.step(batch)
+    assert loop.found() == ([10, 10], [1, 2])
+
+
+def test_two_loaders_one_after_the_other(loop):
+    loop.start(passes_per_epoch=2)
+    second = torch.utils.data.DataLoader(torch.randn(8, 4), 4)
+    for _ in range(2):
+        for batch in itertools.chain(loop.train, second):
+            loop.step(batch)
+    assert loop.found() == ([7, 7], [1, 2])
+
+
+def test_the_loop_says_it_itself(loop, read):
+    loop.start()
+    for index, batch in enumerate(itertools.chain(loop.train, loop.train)):
+        loop.step(batch)
+        if index == 3:
+            with torch.no_grad():
+                for each in loop.val:
+                    loop.model(each)
+            loop.run.end_epoch()
+    assert loop.found() == ([4, 6], [1, 2])
+    first, last = read(loop.run, "on_epoch_end")
+    assert set(first["val_loss"]) == {"loss_a", "loss_b"}
+    assert "val_loss" not in last
+
+
+def test_only_the_last_validation_of_an_epoch_counts(loop, read):
+    loop.start()
+    expected = None
+    for index, batch in enumerate(loop.train):
+        loop.step(batch)
+        if index in (1, 4):
+            with torch.no_grad():
+                found = [loop.model(each)["loss_a"].item() for each in loop.val]
+            expected = sum(found) / len(found)
+    loop.found()
+    assert read(loop.run, "on_epoch_end")[0]["val_loss"]["loss_a"] == expected
+
+
+def test_a_run_cut_short_has_no_last_epoch(loop, read):
+    loop.start()
+
+    def interrupted():
+        with loop.run:
+            for _ in range(2):
+                for index, batch in enumerate(loop.train):
+                    loop.step(batch)
+                    if loop.run._epoch == 2 and index == 2:
+                        raise KeyError("boom")
+
+    with pytest.raises(KeyError):
+        interrupted()
+    assert loop.found() == ([5, 3], [1])
+    assert read(loop.run, "on_run_end")[0]["status"] == "failed"
