@@ -92,11 +92,13 @@ class Follower:
         except (OSError, ValueError) as error:
             return str(error)
         self._send(json.dumps(hello).encode("ascii"))
+        if self._process.stdin is not None and sys.platform != "win32":
+            os.set_blocking(self._process.stdin.fileno(), False)  # short lines: whole or not at all (PIPE_BUF)
         start_thread(self._listen, "losslog-follower")
         return ""
 
     def _send(self, line: bytes) -> None:
-        """Write one line; a child that does not read it never blocks us (a pipe holds some thousand of our lines)."""
+        """Write one line; where a child that is frozen has let the pipe run full, it is dropped."""
         process = self._process
         if process is None or process.stdin is None:
             return
@@ -110,6 +112,8 @@ class Follower:
     def report(self) -> None:
         """Ask for stats at once."""
         self.news.clear()
+        if self._finish is not None:  # the first time it may have been dropped
+            self._send(b"finish %d" % self._finish)
         self._send(b"report")
 
     def finish(self, offset: int) -> None:
@@ -136,6 +140,9 @@ class Follower:
             self._take(message)
         process.stdout.close()
         process.wait()
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
         if self._left_alone or self.done.is_set():
             self.done.set()
             return
