@@ -54,8 +54,14 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("LOSSLOG_PLUGINS", "console")
     monkeypatch.setenv("WANDB_SILENT", "true")
     yield tmp_path
+    close_runs()
+
+
+def close_runs() -> None:
+    """End what a block left open; its report would name a hook that failed."""
     for run in list(endings._open):
         run.close(10)
+        assert [name for name, lane in run.stats["lanes"].items() if lane["errors"]] == []
 
 
 @pytest.fixture
@@ -67,13 +73,15 @@ def journal(reader: Path) -> Path:
 
 @pytest.mark.parametrize("page", with_python())
 @pytest.mark.filterwarnings("default")  # those of other packages' making are not the reader's
-def test_the_python_blocks_run(page: Path, journal: Path) -> None:
+def test_the_python_blocks_run(page: Path, journal: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = runpy.run_path(str(STANDINS)) | {"__name__": "__main__"}
     names["run"] = losslog.Run("page", plugins=None)
     for block in docs_blocks.blocks(page):
         if block.language == "python" and not block.not_run and not block.title:
             code = compile("\n" * (block.line - 1) + block.code, docs_blocks.name_of(page), "exec")
             exec(code, names)
+    close_runs()
+    assert [each.getMessage() for each in caplog.records if each.name == "losslog" and each.levelname != "INFO"] == []
 
 
 def test_the_script_for_torchrun_runs_on_two_ranks(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
