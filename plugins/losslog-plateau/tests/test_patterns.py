@@ -66,5 +66,5 @@ def test_bad_pattern_is_found(per_epoch: int, noise: float, latest: float) -> No
     assert median(found) <= latest
 
 
-def test_clean_epoch_values_of_the_bad_pattern_are_found_by_epoch_eight() -> None:
-    assert first_alarms(BAD, 1, 0.0) == [8] * COPIES
+def test_clean_epoch_values_of_the_bad_pattern_are_found_by_epoch_nine() -> None:
+    assert first_alarms(BAD, 1, 0.0) == [9] * COPIES

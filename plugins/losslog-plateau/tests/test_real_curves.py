@@ -56,12 +56,6 @@ def test_run_that_learns_nothing_is_flat_information(curve: Any) -> None:
     assert {"loss_mask", "loss_box_reg"} <= flat
 
 
-def test_plateau_after_a_cut_names_the_cut(curve: Any) -> None:
-    (flat,) = [f for f in curve("d2_frcnn_orbital_1500_decay").findings() if f.state == "flat"]
-    assert flat.component == "loss_box_reg"
-    assert "cut at step 1019" in flat.text
-
-
 @pytest.mark.parametrize("name", ["d2_frcnn_text_30k", "d2_mask_teeth_2500a", "d2_mask_eyefundus_300a"])
 def test_slow_and_warmup_ranges_are_no_plateau(name: str, curve: Any) -> None:
     assert not [f for f in curve(name).findings() if f.state in ("stalled", "flat", "diverging")]

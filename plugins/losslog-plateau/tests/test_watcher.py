@@ -267,7 +267,7 @@ def test_verdicts_tell_state_level_range_and_rate(rows: Any, make: Any) -> None:
     make.feed(watcher, rows()(make.stalled()))
     mask, classifier = watcher.verdicts()[:2]
     assert (mask.state, mask.severity, mask.range, mask.per) == ("stalled", "warning", (0.08, 0.20), "epoch")
-    assert mask.level == pytest.approx(0.5, rel=0.1)
+    assert mask.level == pytest.approx(make.stalled()(60.0), rel=0.1)
     assert mask.rate_low is not None
     assert mask.rate_high is not None
     assert mask.rate_low < 0 < mask.rate_high

@@ -26,6 +26,8 @@ CELL: Final = 1
 NON_FINITE: Final = 2
 RECOVERY_CELLS: Final = 4
 """Cells of finite values after which a non-finite component counts as alive again."""
+LASTING: Final = 0.5
+"""Units that the checks in a row must span: at the start of a run two checks are only half an epoch apart."""
 EPISODES: Final = ("stalled", "flat", "diverging")
 """States that end when the learning rate changes."""
 
@@ -45,6 +47,7 @@ _PLAIN: Final = (
     "sane_cells",
     "flat_checks",
     "last_flat",
+    "flat_first",
     "flat_start",
     "span",
     "improving",
@@ -93,6 +96,7 @@ class Component:
         self.sane_cells = 0
         self.flat_checks = 0
         self.last_flat: int | None = None
+        self.flat_first = 0  # updates at the first check of the row
         self.flat_start: int | None = None
         self.span = 0  # updates the reported line spans
         self.improving = False
@@ -180,6 +184,8 @@ class Component:
             self.flat_start = None
             return
         self.flat_checks += 1
+        if self.flat_checks == 1:
+            self.flat_first = self.updates
         self.last_flat = self.updates
         start = self.updates - self.span
         self.flat_start = start if self.flat_start is None else min(start, self.flat_start)
@@ -188,7 +194,8 @@ class Component:
     def flat(self) -> bool:
         """Whether enough checks in a row found it flat, after the warm-up of the run and of the learning rate."""
         settled = self.updates >= self.clock.warmup and self.updates - self.lr_settled >= self.clock.rest
-        return settled and self.flat_checks >= self.settings.confirm
+        lasting = self.updates - self.flat_first >= LASTING * (self.clock.unit or 0.0)
+        return settled and self.flat_checks >= self.settings.confirm and lasting
 
     def forget_line(self) -> None:
         """Begin a new line (the learning rate changed); peak and level stay."""
