@@ -8,8 +8,8 @@ No thread. Contract:
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import time
 from pathlib import Path
 from typing import Final
@@ -37,7 +37,7 @@ def create(directory: Path, name: str) -> Path:
     for each in (*reversed(parent.parents), parent):  # parents=True would leave them to the umask
         each.mkdir(mode=0o755, exist_ok=True)
     for _ in range(16):
-        folder = parent / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        folder = parent / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(2).hex()}"
         try:
             folder.mkdir(mode=0o755)
         except FileExistsError:
