@@ -156,15 +156,29 @@ def test_every_reason_for_not_running_a_block_is_given() -> None:
     assert all(len(reason.split()) >= 3 for reason in reasons)
 
 
+def other_tests() -> dict[Path, str]:
+    """The text of every test module but this one."""
+    folders = (ROOT / "tests", *ROOT.glob("plugins/*/tests"))
+    found = {path: path.read_text("utf-8") for folder in folders for path in folder.rglob("*.py")}
+    return {path: text for path, text in found.items() if path != Path(__file__)}
+
+
 def test_every_example_is_run_by_a_test() -> None:
-    tests = "".join(
-        path.read_text("utf-8")
-        for folder in (ROOT / "tests", *ROOT.glob("plugins/*/tests"))
-        for path in folder.rglob("*.py")
-    )
-    examples = ROOT / "examples"
-    names = [path.name for path in examples.rglob("*.py")] if examples.is_dir() else []
-    assert [name for name in names if name not in tests and name.removesuffix(".py") not in tests] == []
+    texts = other_tests().values()
+    examples = [path for path in (ROOT / "examples").rglob("*.py") if path.name != "__init__.py"]
+    families = {path: path.stem.partition("_") for path in examples}  # f3_before.py may be f"{family}_before.py"
+    assert examples
+    assert [
+        path.name
+        for path, (family, _, kind) in families.items()
+        if not any(path.stem in text or (f'"{family}"' in text and f"_{kind}" in text) for text in texts)
+    ] == []
+
+
+def test_every_page_whose_blocks_are_files_has_a_test_of_its_own() -> None:
+    texts = "".join(other_tests().values())
+    titled = {page for page in docs_blocks.docs() for block in docs_blocks.blocks(page) if block.title}
+    assert [page.name for page in titled if page.name not in texts and page.name != "torchrun.md"] == []
 
 
 def test_no_page_names_this_machine() -> None:
