@@ -1,0 +1,349 @@
+"""The bench of the fault suite: a training script, a healthy backend beside a faulty one, and a table of what was lost.
+
+``LOSSLOG_FAULTS=full`` runs everything, ``LOSSLOG_RELIABILITY=write`` writes the table into docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+
+import losslog
+from losslog.folders import JOURNAL
+from losslog.journal import read
+
+ROOT = Path(losslog.__file__).parent.parent
+FULL = os.environ.get("LOSSLOG_FAULTS") == "full"
+WRITE = os.environ.get("LOSSLOG_RELIABILITY") == "write"
+STEPS = 300
+ROWS = pytest.StashKey[list["Row"]]()
+
+BACKEND = '''
+import json, os, pathlib, time
+from losslog import hookimpl
+
+NAME = "{name}"
+WHERE, _, FAULT = os.environ.get("FAULTY", "").partition(":") if NAME == "faulty" else ("", "", "")
+KEPT = []
+
+class Odd(Exception):
+    pass
+
+def fault(where, **about):
+    if where != WHERE:
+        return
+    if FAULT == "raise":
+        raise Odd("on purpose")
+    if FAULT == "sometimes":
+        if about.get("step", 0) % 7 == 3:
+            raise Odd("on purpose")
+    elif FAULT == "SystemExit":
+        raise SystemExit(7)
+    elif FAULT == "KeyboardInterrupt":
+        raise KeyboardInterrupt
+    elif FAULT == "away":
+        raise ConnectionRefusedError("nobody there")
+    elif FAULT == "hang":
+        while True:
+            time.sleep(0.05)
+    elif FAULT == "slow":
+        time.sleep(0.2)
+    elif FAULT == "mutate":
+        for each in about.values():
+            if isinstance(each, dict):
+                each.clear()
+                each["mutated"] = 1.0
+    elif FAULT == "leak":
+        KEPT.append((about, bytearray(10_000)))
+    elif FAULT == "fork":
+        if about.get("step") == 5:
+            os.fork()
+    elif FAULT == "crash":
+        os._exit(9)
+
+fault("import")
+
+class Plugin:
+    """Appends a line for each record when it is flushed."""
+
+    near = NAME == "faulty" and os.environ.get("FAULTY_NEAR") == "1"
+    flush_every = 0.05
+
+    def __init__(self):
+        self._lines = []
+        fault("__init__")
+
+    def _keep(self, hook, seq, **data):
+        self._lines.append(json.dumps([seq, hook, data]) + "\\n")
+
+    @hookimpl
+    def on_run_start(self, name, seq, run):
+        fault("on_run_start")
+
+    @hookimpl
+    def on_batch_losses(self, step, losses, run, seq):
+        kept = dict(losses)
+        fault("on_batch_losses", step=step, losses=losses, config=run.config)
+        self._keep("batch", seq, step=step, losses=kept)
+
+    @hookimpl
+    def on_epoch_end(self, epoch, losses, seq):
+        self._keep("epoch", seq, epoch=epoch, losses=losses)
+
+    @hookimpl
+    def on_run_end(self, status, seq):
+        fault("on_run_end")
+        self._keep("end", seq, status=status)
+
+    @hookimpl
+    def on_flush(self, run):
+        try:
+            fault("on_flush")
+        except BaseException:
+            self._lines.clear()  # it comes again
+            raise
+        lines, self._lines = self._lines, []
+        with open(pathlib.Path(run.dir) / (NAME + ".jsonl"), "a") as file:
+            file.writelines(lines)
+'''
+
+TRAINING = '''
+import os, random, resource, sys, time
+
+def train(steps, log, end_epoch):
+    """A little gradient descent: what it arrives at must not depend on who is watching."""
+    rng, weights = random.Random(3), [0.0] * 5
+    for step in range(steps):
+        losses = {}
+        for place, weight in enumerate(weights):
+            error = weight - place + 0.1 * rng.random()
+            weights[place] = weight - 0.05 * error
+            losses[f"loss_{place}"] = error * error
+        log(step, losses)
+        if step % 50 == 49:
+            end_epoch()
+    return "result " + " ".join(weight.hex() for weight in weights)
+'''
+
+SCRIPT = (
+    TRAINING
+    + """
+steps, pause = int(sys.argv[1]), float(sys.argv[2])
+@before@
+import losslog
+run = losslog.Run("fault", dir=os.environ.get("RUNS", "runs"), plugins=@plugins@, config={"lr": 0.1})
+print("run", run.dir, run.stats["follower"]["pid"] if run.stats["follower"] else 0, flush=True)
+
+def log(step, losses):
+    run.log_batch(losses, lr=0.1)
+    @each@
+    if pause:
+        time.sleep(pause)
+
+result = train(steps, log, run.end_epoch)
+print(result, flush=True)
+@after@
+print("memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+@end@
+"""
+)
+
+
+def alone(steps: int) -> str:
+    """What the training arrives at with nobody watching."""
+    space: dict[str, Any] = {}
+    exec(TRAINING, space)
+    return str(space["train"](steps, lambda step, losses: None, lambda: None))
+
+
+@pytest.fixture(scope="session")
+def expected() -> str:
+    """What the training arrives at with nobody watching."""
+    return alone(STEPS)
+
+
+class Row(NamedTuple):
+    """One line of the table in docs/reliability.md."""
+
+    fault: str
+    logged: str
+    lost: str
+    undelivered: str
+    after: str
+
+
+class Outcome:
+    """A run that met a fault, and everything it left behind."""
+
+    def __init__(self, bench: Bench, process: subprocess.Popen[str], folder: Path, follower: int) -> None:
+        self.bench, self.process, self.folder, self.follower = bench, process, folder, follower
+        self.out = self.err = ""
+        self.code: int | None = None
+
+    def finish(self, timeout: float = 90.0) -> Outcome:
+        """Wait until the script ends."""
+        out, self.err = self.process.communicate(timeout=timeout)
+        self.out += out
+        self.code = self.process.returncode
+        return self
+
+    @property
+    def memory(self) -> int:
+        """Largest memory of the training process, in MB."""
+        return int(re.findall(r"^memory (\d+)$", self.out, re.M)[-1])
+
+    def records(self) -> list[Any]:
+        return [record for _, record in read(self.folder / JOURNAL) if record is not None]
+
+    def steps(self) -> list[int]:
+        """Steps in the journal."""
+        return [record.data["step"] for record in self.records() if record.hook == "on_batch_losses"]
+
+    def backend(self, name: str) -> list[Any]:
+        """What a backend holds, in its order."""
+        path = self.folder / f"{name}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def wanted(self) -> list[Any]:
+        """What a backend should hold, by the journal."""
+        found = []
+        for record in self.records():
+            if record.hook == "on_batch_losses":
+                data = {"step": record.data["step"], "losses": record.data["losses"]}
+                found.append([record.seq, "batch", data])
+            elif record.hook == "on_epoch_end":
+                found.append([record.seq, "epoch", {key: record.data.get(key) for key in ("epoch", "losses")}])
+            elif record.hook == "on_run_end":
+                found.append([record.seq, "end", {"status": record.data["status"]}])
+        return found
+
+    def undelivered(self, name: str) -> int | None:
+        """What the report said of a plugin; None where it said nothing."""
+        found = re.findall(rf"^losslog: {name}: .*undelivered: (\d+)$", self.err, re.M)
+        return int(found[-1]) if found else None
+
+    def wait_for(self, name: str, seconds: float = 60.0) -> None:
+        """Until a backend holds what it should."""
+        deadline = time.monotonic() + seconds
+        while self.backend(name) != self.wanted():
+            if time.monotonic() > deadline:
+                missing = len(self.wanted()) - len(self.backend(name))
+                raise AssertionError(f"{name} lacks {missing} after {seconds:g} s")
+            time.sleep(0.02)
+
+    def stop_follower(self) -> None:
+        """Kill the follower where it hangs; where it does not, see it end by itself."""
+        if self.follower and psutil.pid_exists(self.follower):
+            os.kill(self.follower, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while self.follower and psutil.pid_exists(self.follower) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def follower_ends(self, seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while self.follower and psutil.pid_exists(self.follower):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the follower is still there after {seconds:g} s")
+            time.sleep(0.02)
+
+    def replay(self, *names: str) -> None:
+        """``losslog replay`` with a backend that is well again."""
+        command = [sys.executable, "-m", "losslog", "replay", str(self.folder), "--to", ",".join(names)]
+        environment = {key: value for key, value in os.environ.items() if key not in ("FAULTY", "FAULTY_NEAR")}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=90)
+        assert done.returncode == 0, done.stderr
+
+    def complete_after_replay(self, *names: str) -> None:
+        """A replay, and a second one, leave each backend with everything, once and in order."""
+        for _ in range(2):
+            self.replay(*names)
+        for name in names:
+            assert self.backend(name) == self.wanted()
+
+    def doubled(self, name: str) -> int:
+        return sum(count - 1 for count in Counter(seq for seq, *_ in self.backend(name)).values())
+
+
+class Bench:
+    """Starts training scripts that meet a fault."""
+
+    def __init__(self, script: Callable[..., Any], config: pytest.Config) -> None:
+        self._script, self._config = script, config
+        self.started: list[Outcome] = []
+
+    def start(
+        self,
+        fault: str = "",
+        *,
+        near: bool = False,
+        steps: int = STEPS,
+        pause: float = 0.001,
+        env: dict[str, str] | None = None,
+        before: str = "",
+        each: str = "pass",
+        after: str = "run.close(4)",
+        end: str = "",
+        plugins: str = '["witness", "faulty"]',
+    ) -> Outcome:
+        """A script, up to the moment when its run has begun."""
+        environment = {"FAULTY": fault, "FAULTY_NEAR": "1" if near else "", **(env or {})}
+        source = SCRIPT
+        parts = {"before": before, "each": each, "after": after, "end": end, "plugins": plugins}
+        for name, part in parts.items():
+            source = source.replace(f"@{name}@", part)
+        process = self._script(source, str(steps), str(pause), env=environment)
+        line = process.stdout.readline()
+        if not line.startswith("run "):
+            raise AssertionError(process.communicate()[1])
+        folder, follower = line[4:].rsplit(None, 1)
+        self.started.append(Outcome(self, process, Path(folder), int(follower)))
+        self.started[-1].out = line
+        return self.started[-1]
+
+    def row(self, fault: str, logged: Any, lost: Any, undelivered: Any = 0, after: Any = "nothing to do") -> None:
+        """Remember a line of the table."""
+        self._config.stash[ROWS].append(Row(fault, str(logged), str(lost), str(undelivered), str(after)))
+
+
+@pytest.fixture
+def bench(package: Callable[..., str], script: Callable[..., Any], pytestconfig: pytest.Config) -> Iterator[Bench]:
+    for name in ("witness", "faulty"):
+        package(BACKEND.replace("{name}", name), name)
+    found = Bench(script, pytestconfig)
+    yield found
+    for each in found.started:
+        if each.follower and psutil.pid_exists(each.follower):
+            os.kill(each.follower, signal.SIGKILL)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ROWS] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    rows = session.config.stash.get(ROWS, [])
+    if WRITE and rows:
+        write(ROOT / "docs" / "reliability.md", rows)
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """Put the table between its markers."""
+    head = ["Fault", "Batches logged", "Lost", "Undelivered at exit", "Afterwards"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(row)} |" for row in sorted(set(rows))]
+    begin, end = "<!-- faults: begin -->", "<!-- faults: end -->"
+    text = path.read_text("utf-8")
+    start, stop = text.index(begin) + len(begin), text.index(end)
+    path.write_text(text[:start] + "\n" + "\n".join(lines) + "\n" + text[stop:], "utf-8")

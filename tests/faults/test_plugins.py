@@ -1,0 +1,148 @@
+"""What a plugin can do wrong: training never notices, the other backend gets everything, replay completes the rest."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+FULL = os.environ.get("LOSSLOG_FAULTS") == "full"
+STEPS = 300
+
+pytestmark = pytest.mark.timeout(180)
+
+# Where and what; what the table calls it.
+RAISING = [
+    ("on_batch_losses:raise", "a hook that raises at every call"),
+    ("on_batch_losses:SystemExit", "a hook that raises SystemExit"),
+    ("on_batch_losses:KeyboardInterrupt", "a hook that raises KeyboardInterrupt"),
+    ("on_flush:raise", "a flush that always raises"),
+    ("on_batch_losses:away", "a backend that refuses connections"),
+    ("on_flush:away", "a backend that is away when it is flushed"),
+]
+HANGING = [
+    ("on_batch_losses:hang", "a hook that hangs for ever"),
+    ("on_flush:hang", "a flush that hangs for ever"),
+    ("on_run_end:hang", "a plugin that hangs at the end"),
+]
+NOW_AND_THEN = [("on_batch_losses:sometimes", "a hook that raises now and then")]
+HARMLESS = [
+    ("on_batch_losses:mutate", "a hook that changes what it gets"),
+    ("on_batch_losses:leak", "a hook that keeps what it gets"),
+    ("on_batch_losses:fork", "a hook that forks and returns in both"),
+]
+NEAR = {"on_batch_losses:raise", "on_batch_losses:KeyboardInterrupt", "on_batch_losses:hang", "on_batch_losses:mutate",
+        "on_batch_losses:fork", "on_flush:away"}  # fmt: skip
+
+
+def places(faults: list[tuple[str, str]]) -> list[Any]:
+    """Each fault in the follower; in the training process all in the full suite, some in the short one."""
+    found = [pytest.param(fault, text, False, id=f"far-{fault}") for fault, text in faults]
+    near = [pytest.param(fault, text, True, id=f"near-{fault}") for fault, text in faults if FULL or fault in NEAR]
+    return found + near
+
+
+def where(near: bool) -> str:
+    return "in the training process" if near else "in the follower"
+
+
+def trained_as_ever(outcome: Any, expected: str) -> None:
+    assert expected in outcome.out
+    assert outcome.code == 0, outcome.err
+    assert outcome.steps() == list(range(STEPS))
+    assert outcome.memory < 200
+
+
+@pytest.mark.parametrize(("fault", "text", "near"), places(RAISING))
+def test_one_that_fails(bench: Any, expected: str, fault: str, text: str, near: bool) -> None:
+    outcome = bench.start(fault, near=near).finish()
+    trained_as_ever(outcome, expected)
+    outcome.wait_for("witness")
+    said = outcome.undelivered("faulty")
+    assert said is not None, outcome.err
+    assert f"losslog replay runs/fault/{outcome.folder.name} --to faulty" in outcome.err
+    outcome.stop_follower()
+    held = len(outcome.backend("faulty"))
+    assert held + said >= len(outcome.wanted())
+    outcome.complete_after_replay("faulty")
+    bench.row(f"{text}, {where(near)}", STEPS, 0, f"{said} records", "replay delivers them, once")
+
+
+@pytest.mark.parametrize(
+    ("fault", "text", "near"), places([("on_batch_losses:sometimes", "a hook that raises now and then")])
+)
+def test_one_that_fails_now_and_then(bench: Any, expected: str, fault: str, text: str, near: bool) -> None:
+    outcome = bench.start(fault, near=near).finish()
+    trained_as_ever(outcome, expected)
+    outcome.wait_for("witness")
+    skipped = [step for step in range(STEPS) if step % 7 == 3]
+    kept = [each[2]["step"] for each in outcome.backend("faulty") if each[1] == "batch"]
+    assert kept == [step for step in range(STEPS) if step not in skipped]
+    assert f"faulty: {len(skipped)} errors" in outcome.err
+    bench.row(f"{text}, {where(near)}", STEPS, 0, f"{len(skipped)} records skipped, as the report says",
+              "`replay --from-start` to a fresh target")  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "text", "near"), places(HANGING))
+def test_one_that_hangs(bench: Any, expected: str, fault: str, text: str, near: bool) -> None:
+    outcome = bench.start(fault, near=near, after="run.close(2)").finish()
+    trained_as_ever(outcome, expected)
+    outcome.wait_for("witness")
+    said = outcome.undelivered("faulty")
+    assert said is not None, outcome.err
+    outcome.stop_follower()
+    assert len(outcome.backend("faulty")) + said >= len(outcome.wanted())
+    outcome.complete_after_replay("faulty")
+    bench.row(f"{text}, {where(near)}", STEPS, 0, f"{said} records", "replay delivers them, once")
+
+
+@pytest.mark.parametrize(("fault", "text", "near"), places(HARMLESS))
+def test_one_that_abuses_what_it_gets(bench: Any, expected: str, fault: str, text: str, near: bool) -> None:
+    outcome = bench.start(fault, near=near).finish()
+    trained_as_ever(outcome, expected)
+    for name in ("witness", "faulty"):
+        outcome.wait_for(name)
+        assert outcome.doubled(name) == 0
+    bench.row(f"{text}, {where(near)}", STEPS, 0)
+
+
+def test_one_that_is_slow(bench: Any, expected: str) -> None:
+    outcome = bench.start("on_batch_losses:slow").finish()
+    trained_as_ever(outcome, expected)
+    outcome.wait_for("witness")
+    said = outcome.undelivered("faulty")
+    assert said is not None, outcome.err
+    assert said > STEPS / 2
+    if FULL:
+        outcome.wait_for("faulty", 120)
+        outcome.follower_ends()
+    else:
+        outcome.stop_follower()
+        outcome.complete_after_replay("faulty")
+    bench.row("a plugin that takes 200 ms a call", STEPS, 0, f"{said} records", "the follower delivers them by itself")
+
+
+@pytest.mark.parametrize("where_it_fails", ["import", "__init__"])
+@pytest.mark.parametrize("how", ["raise", "SystemExit"])
+def test_one_that_cannot_be_made(bench: Any, expected: str, where_it_fails: str, how: str) -> None:
+    env = {"LOSSLOG_DISABLE": "console,tensorboard,wandb,mlflow,plateau,trackio"}
+    outcome = bench.start(f"{where_it_fails}:{how}", env=env, plugins='"auto"').finish()
+    trained_as_ever(outcome, expected)
+    outcome.wait_for("witness")
+    assert "faulty broken" in outcome.err.splitlines()[0]
+    assert not (outcome.folder / "faulty.jsonl").exists()
+    outcome.complete_after_replay("faulty")
+    when = "imported" if where_it_fails == "import" else "made"
+    text = f"a plugin that raises {how.replace('raise', 'an exception')} when {when}"
+    bench.row(text, STEPS, 0, "said at the start", "replay delivers all of it, once")
+
+
+def test_one_that_crashes_the_process_it_is_in(bench: Any, expected: str) -> None:
+    outcome = bench.start("on_batch_losses:crash").finish()
+    trained_as_ever(outcome, expected)
+    outcome.stop_follower()
+    assert "the follower died 4 times" in outcome.err
+    outcome.complete_after_replay("faulty", "witness")
+    text = "a plugin whose native code kills the follower, each time"
+    bench.row(text, STEPS, 0, "far plugins, after 4 deaths", "replay delivers them, once")
