@@ -106,7 +106,9 @@ def tensors(story: Story, torch: Any) -> tuple[Story, Callable[[], int]]:
         return {key: _mapped(value, kinds[key]) if key in kinds else value for key, value in record.data.items()}
 
     def alive() -> int:
-        gc.collect()
+        if all(reference() is None for reference in references):
+            return 0
+        gc.collect()  # what is only kept by cycles is not kept
         return sum(reference() is not None for reference in references)
 
     return _told(story, change), alive

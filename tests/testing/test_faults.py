@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ class Checked(PluginConformance):
 
 
 class Quick(Checked):
-    test_far_lane = test_import_without_vendor = None
+    test_far_lane = test_import_without_vendor = test_cost_per_call = None
 
 
 class TestImportsItsVendor(Checked):
@@ -134,8 +135,8 @@ def test_a_sound_plugin_passes_every_check(outcomes):
 
 
 def test_nothing_is_skipped_for_a_sound_plugin(outcomes):
-    pytest.importorskip("torch")
-    pytest.importorskip("numpy")
+    if find_spec("torch") is None or find_spec("numpy") is None:
+        pytest.skip("torch or numpy is not installed")
     assert {name: state for name, state in outcomes["Sound"].items() if state.startswith("skipped")} == {}
 
 

@@ -55,7 +55,7 @@ class LifeChecks(Subject):
         self.keep("life", self._live)  # what a vendor keeps for the whole process is there after the first one
         threads, files = _threads(), _files()
         plugin = self._live()
-        for _ in range(100):
+        for _ in range(50):
             gc.collect(0)
             more = [name for name in _threads() if name not in threads]
             left = [path for path in _files() if path not in files]

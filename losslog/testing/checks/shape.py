@@ -109,7 +109,8 @@ class ShapeChecks(Subject):
         assert not unmarked, f"{', '.join(unmarked)}: mark with @losslog.hookimpl, or it is never called"
         for name in names:
             for each in inspect.signature(getattr(plugin, name)).parameters.values():
-                assert each.kind is each.POSITIONAL_OR_KEYWORD, f"{name}({each}): only plain arguments are passed"
+                plain = each.kind is each.POSITIONAL_OR_KEYWORD and each.default is each.empty
+                assert plain, f"{name}({each}): only plain arguments without a default are passed"
                 assert each.name in ARGUMENTS[name], (
                     f"{name} has no argument {each.name!r}; it offers {', '.join(ARGUMENTS[name])}"
                 )
