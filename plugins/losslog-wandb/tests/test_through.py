@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-STEPS = 200
+STEPS = 100
 LIGHT = {"x_disable_stats": True, "x_save_requirements": False, "x_disable_machine_info": True}
 
 
