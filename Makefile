@@ -47,5 +47,12 @@ faults: install ## the whole fault suite
 stress: install ## every threaded test 200 times
 	$(BIN)/python scripts/stress.py
 
+dist: install ## wheels and sdists of everything, in dist/, checked
+	$(BIN)/python scripts/dist.py
+	$(BIN)/python scripts/check_dist.py
+
+bench: install ## every benchmark, into docs/performance.md (about 12 minutes)
+	$(BIN)/python -m benchmarks
+
 clean: ## remove build products, keep .venv
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache
