@@ -1,6 +1,6 @@
 """The bench of the fault suite: a training script, a healthy backend beside a faulty one, and a table of what was lost.
 
-``LOSSLOG_FAULTS=full`` runs everything, ``LOSSLOG_RELIABILITY=write`` writes the table into docs/reliability.md.
+``LOSSLOG_FAULTS=full`` runs everything, ``WRITE_PAGES=1`` writes the table into docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from losslog.journal import read
 
 ROOT = Path(losslog.__file__).parent.parent
 FULL = os.environ.get("LOSSLOG_FAULTS") == "full"
-WRITE = os.environ.get("LOSSLOG_RELIABILITY") == "write"
+WRITE = bool(os.environ.get("WRITE_PAGES"))
 STEPS = 300
 ROWS = pytest.StashKey[list["Row"]]()
 

@@ -1,0 +1,165 @@
+"""What can happen to the disk under the journal: training goes on, and what can be kept is kept."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import losslog
+from losslog.folders import JOURNAL
+from losslog.journal import Writer, read
+
+FULL = os.environ.get("LOSSLOG_FAULTS") == "full"
+STEPS = 300
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 512 kB, mounted for this test alone."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "losslog-test", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True) if shutil.which("mount") else None
+    if done is None or done.returncode:
+        pytest.skip(f"mounting a tmpfs is not permitted here: {done.stderr.strip() if done else 'no mount command'}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True, capture_output=True)
+
+
+# Filled by the training thread at step 100; what is logged from then on waits in memory until it is freed.
+FILL = """
+def hook(step):
+    path = os.path.join(os.environ["RUNS"], "filler")
+    if step == 100:
+        run.flush(20)
+        filler = os.open(path, os.O_WRONLY | os.O_CREAT)
+        try:
+            while os.write(filler, bytes(1024)):
+                pass
+        except OSError:
+            os.close(filler)
+    if step == {free}:
+        time.sleep(0.5)
+        os.unlink(path)
+"""
+
+
+def test_the_disk_is_full_for_a_while(bench: Any, expected: str, small_disk: Path) -> None:
+    outcome = bench.start(each="hook(step)", before=FILL.replace("{free}", "200"),
+                          after="run.close(10)", env={"RUNS": str(small_disk)}).finish()  # fmt: skip
+    assert expected in outcome.out
+    assert outcome.code == 0, outcome.err
+    assert "the journal cannot be written" in outcome.err
+    assert outcome.steps() == list(range(STEPS))
+    for name in ("witness", "faulty"):
+        outcome.wait_for(name)
+    bench.row("the disk is full for a while", STEPS, 0)
+
+
+def test_the_disk_is_full_until_the_end(bench: Any, expected: str, small_disk: Path) -> None:
+    outcome = bench.start(each="hook(step)", before=FILL.replace("{free}", "-1"),
+                          after="run.close(4)", env={"RUNS": str(small_disk)}).finish()  # fmt: skip
+    assert expected in outcome.out
+    assert outcome.code == 0, outcome.err
+    kept = outcome.steps()
+    assert kept == list(range(len(kept)))
+    assert len(kept) >= 100
+    waiting = [line for line in outcome.err.splitlines() if "could not be written to the journal" in line]
+    assert len(waiting) == 1, outcome.err
+    # STEPS batches, an epoch's end every 50 and the run's start and end: what is not there is what the report says.
+    assert int(waiting[0].split()[1]) + len(outcome.records()) == STEPS + STEPS // 50 + 2
+    outcome.stop_follower()
+    bench.row("the disk is full until the end", STEPS, "what came after it was full; the report says how many")
+
+
+def test_the_disk_becomes_read_only(bench: Any, expected: str, small_disk: Path) -> None:
+    before = (
+        "import subprocess\n"
+        "def hook(step):\n"
+        "    if step in (100, 200):\n"
+        "        run.flush(20)\n"
+        "        mode = 'ro' if step == 100 else 'rw'\n"
+        "        subprocess.run(['mount', '-o', f'remount,{mode}', os.environ['RUNS']], capture_output=True)\n"
+    )
+    env = {"RUNS": str(small_disk)}
+    outcome = bench.start(each="hook(step)", before=before, after="run.close(10)", env=env).finish()
+    assert expected in outcome.out
+    assert outcome.code == 0, outcome.err
+    # A remount to read-only is refused while files are open for writing; then nothing has happened, and all is there.
+    assert outcome.steps() == list(range(STEPS))
+    for name in ("witness", "faulty"):
+        outcome.wait_for(name)
+    bench.row("the file system is remounted read-only for a while", STEPS, 0)
+
+
+def test_the_run_folder_is_deleted_in_mid_run(bench: Any, expected: str) -> None:
+    before = (
+        "import shutil\ndef hook(step):\n    if step == 120:\n        run.flush(20)\n        shutil.rmtree(run.dir)\n"
+    )
+    outcome = bench.start(each="hook(step)", before=before, after="run.close(10)").finish()
+    assert expected in outcome.out
+    assert outcome.code == 0, outcome.err
+    assert "was deleted or replaced: the journal is written anew" in outcome.err
+    assert outcome.steps() == list(range(STEPS))
+    outcome.stop_follower()
+    bench.row("the run folder is deleted in mid-run", STEPS, "what backends kept in that folder",
+              "nothing of the journal", "`replay --from-start` writes it anew")  # fmt: skip
+
+
+@pytest.fixture
+def ended(make_run: Callable[..., losslog.Run]) -> Path:
+    run = make_run()
+    for step in range(40):
+        run.log_batch({"a": step / 3, "b": 1.0})
+        if step % 20 == 19:
+            run.end_epoch()
+    run.close()
+    return run.dir
+
+
+def known(folder: Path) -> list[tuple[int, str]]:
+    return [(record.seq, record.hook) for _, record in read(folder / JOURNAL) if record is not None]
+
+
+def test_the_journal_is_cut_at_any_byte(ended: Path, bench: Any) -> None:
+    whole = (ended / JOURNAL).read_bytes()
+    everything, ends = known(ended), [i + 1 for i, byte in enumerate(whole) if byte == 10]
+    cuts = range(len(whole)) if FULL else sorted(random.Random(1).sample(range(len(whole)), 150))
+    for cut in cuts:
+        (ended / JOURNAL).write_bytes(whole[:cut])
+        complete = sum(end <= cut for end in ends)
+        assert known(ended) == everything[:complete]
+        writer = Writer(ended)
+        assert writer.end == (ends[complete - 1] if complete else 0)
+        writer.close()
+    bench.row("the journal is cut at any byte", "40", "the line that was cut", 0, "the next writer goes on after it")
+
+
+def test_the_journal_is_garbled_at_any_byte(ended: Path, bench: Any, probes: Any, make_run: Any, until: Any) -> None:
+    whole, rng = (ended / JOURNAL).read_bytes(), random.Random(2)
+    count = len(known(ended))
+    for _ in range(2000 if FULL else 100):
+        bad = bytearray(whole)
+        position = rng.randrange(len(bad))
+        bad[position] = rng.randrange(256)
+        (ended / JOURNAL).write_bytes(bytes(bad))
+        lost = count - len(known(ended))
+        assert lost <= 2  # a garbled end of line joins two
+        plugin = probes()
+        run = make_run(resume=ended, plugins=[plugin])
+        run.log_batch(1.0)
+        run.close()
+        until(lambda run=run: run.stats["lanes"]["Probe"]["state"] in ("done", "parked"))
+        assert known(ended)[-1][1] == "on_run_end"
+        shutil.rmtree(ended / "cursors")
+    bench.row("the journal is garbled at any byte", "40", "that line, two where it was the end of one", 0,
+              "readers pass over it and say so")  # fmt: skip
