@@ -77,7 +77,7 @@ class Reporter(signals.Listener):
             return
         names = tuple(name for name in found if name != "loss")
         keys = names or None
-        chosen = [found[name] for name in names] + [found["loss"]] * ("loss" in found)
+        chosen = [*(found[name] for name in names), *([found["loss"]] if "loss" in found else ())]
         reading = Reading(keys, Picked(chosen), bool(names) and "loss" in found, None)
         if not self._training:
             if self.logbook.trained:

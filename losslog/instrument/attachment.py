@@ -22,7 +22,7 @@ from losslog.instrument.forwards import read
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.observer import Observer
 from losslog.instrument.passes import EpochFinder
-from losslog.instrument.signals import guarded
+from losslog.instrument.signals import guarded, tell
 from losslog.notices import warn
 from losslog.run import Run
 
@@ -136,6 +136,7 @@ def attach(
     optimizers = [
         _torch_optimizer(each) for each in (optimizer if isinstance(optimizer, list | tuple) else [optimizer])
     ]
+    tell("script_logs")
     earlier = _attached.pop(model, None)
     if earlier is not None and not earlier.closed:
         earlier.drop(model)

@@ -150,25 +150,26 @@ def without_our_frames(show: Excepthook) -> Excepthook:
     """An excepthook that shows the traceback plain ``python`` would show."""
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
-        _clean(error, set())
+        _clean(error, set(), top=True)
         return show(kind, error, error.__traceback__)
 
     return excepthook
 
 
-def _clean(error: BaseException, seen: set[int]) -> None:
+def _clean(error: BaseException, seen: set[int], *, top: bool) -> None:
     if id(error) in seen:
         return
     seen.add(id(error))
-    error.__traceback__ = _strip(error.__traceback__)
+    error.__traceback__ = _strip(error.__traceback__, top=top)
     for other in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())):
         if isinstance(other, BaseException):
-            _clean(other, seen)
+            _clean(other, seen, top=False)
 
 
-def _strip(trace: TracebackType | None) -> TracebackType | None:
+def _strip(trace: TracebackType | None, *, top: bool) -> TracebackType | None:
+    """The frames from the script on, without ours; those of an error that was caught on the way begin anywhere."""
     kept = []
-    began = not any(_is_main(each) for each in _frames(trace))
+    began = not top
     for each in _frames(trace):
         began = began or _is_main(each)
         if began and not each.tb_frame.f_code.co_filename.startswith(OURS):

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import torch
 
+from losslog import endings
 from losslog.containment import attempt
 from losslog.instrument.families import Discovery, Family
 from losslog.instrument.forwards import Forward, Reading, merge, read
@@ -52,6 +53,11 @@ class ScriptObserver(Observer):
         self._discovery = Discovery(self._found)
         self._discovery.start()
         self._handle = register_optimizer_step_post_hook(self._post_step)
+
+    def script_logs(self) -> None:
+        """Leave a script alone that logs by itself."""
+        if not self.closed:
+            self.detach()
 
     def _make_run(self) -> Run:
         run, error = attempt(self._make, self._about)
@@ -92,6 +98,9 @@ class ScriptObserver(Observer):
                 self._pending = [each for each in self._pending if each.reading.keys is not None]
             self._dicts = True
         elif self._dicts:
+            return
+        if self.logbook.made is None and endings._open:
+            self.script_logs()
             return
         super()._training_forward(family, reading)
 

@@ -39,6 +39,9 @@ class Listener:
 
     sees_training = False
 
+    def script_logs(self) -> None:
+        """The script uses losslog itself."""
+
     def module_loaded(self, name: str) -> None:
         """One of the modules in `SITES` is there."""
 

@@ -1,0 +1,268 @@
+"""``losslog run`` runs a script as python does, and logs what it trains."""
+
+import ast
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+DATA = ROOT.parent / "shared" / "data"
+MODEL = """
+import torch
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 2)
+    def forward(self, x):
+        y = self.linear(x)
+        return {"loss_a": (y[:, 0] ** 2).mean(), "loss_b": y.std()} if self.training else [y]
+def train(model, epochs=2):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader = torch.utils.data.DataLoader(torch.arange(48.0).reshape(12, 4) / 48, 4)
+    for epoch in range(epochs):
+        model.train()
+        for batch in loader:
+            losses = model(batch)
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            optimizer.step()
+torch.manual_seed(0)
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Runs python, or losslog run with the journal alone, in a folder of its own."""
+
+    def run(*words, plain=False, options=("--plugins", ","), env=None, launcher=()):
+        command = [sys.executable] if plain else [sys.executable, *launcher, "-m", "losslog", "run", *options]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "examples"), "PYTHONHASHSEED": "0", **(env or {})}
+        return subprocess.run(
+            [*command, *map(str, words)], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=240,
+            check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def script(tmp_path):
+    def write(text, name="train.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    return write
+
+
+def records(folder, name="train"):
+    (journal,) = Path(folder).glob(f"runs/{name}/*/journal.jsonl")
+    return [json.loads(line) for line in journal.read_text().splitlines()]
+
+
+def of(found, hook):
+    return [each["data"] for each in found if each["hook"] == hook]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import sys; print(__name__, __file__, sys.argv, sys.path[0], __package__, __spec__, sorted(globals()))",
+        "raise SystemExit",
+        "import sys; sys.exit(3)",
+        "exit('a message')",
+        "def f():\n    raise ValueError\ntry:\n    f()\nexcept ValueError as error:\n    raise KeyError(1) from error",
+        "def broken(:",
+        "import atexit; atexit.register(lambda: print('bye')); print('hello')",
+        "import multiprocessing as m\nif __name__ == '__main__':\n    with m.Pool(1) as p: print(p.map(abs, [-1]))",
+        "import warnings; warnings.warn('old'); print(__loader__.get_source('__main__')[:6])",
+        "import sys; print('torch' in sys.modules, 'numpy' in sys.modules)",
+    ],
+)
+def test_like_python(launch, script, body):
+    path = script(body, "folder/train.py").relative_to(script("").parent)
+    words = [path, "--name", "x", "--", "-o", "y"]
+    ours, plain = launch(*words), launch(*words, plain=True)
+    assert (ours.stdout, ours.stderr, ours.returncode) == (plain.stdout, plain.stderr, plain.returncode)
+
+
+def test_ctrl_c(launch, script, tmp_path):
+    script(MODEL + "import time\ntrain(Model())\nprint('ready', flush=True)\ntime.sleep(60)")
+    command = [sys.executable, "-m", "losslog", "run", "--plugins", ",", "train.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    trace = errors[errors.index("Traceback") :].splitlines()
+    assert trace[1].startswith(f'  File "{tmp_path}/train.py"')
+    assert trace[-1] == "KeyboardInterrupt"
+    found = records(tmp_path)
+    assert of(found, "on_run_end")[0]["status"] == "stopped"
+    assert len(of(found, "on_epoch_end")) == 2
+
+
+def test_what_cannot_be_run_is_one_line(launch):
+    done = launch("nowhere.py")
+    assert done.returncode == 2
+    assert done.stderr.startswith("losslog run: can't open file")
+    done = launch("nowhere.py", options=("--plugins", "nosuch"))
+    assert done.returncode == 2
+    assert "no plugin named 'nosuch'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "status"),
+    [("", 0, "finished"), ("import sys; sys.exit(1)", 1, "failed"), ("raise ValueError('boom')", 1, "failed")],
+)
+def test_the_run_knows_how_the_script_ended(launch, script, tmp_path, end, code, status):
+    script(MODEL + "train(Model())\nprint('trained')\n" + end)
+    done = launch("train.py")
+    assert (done.stdout, done.returncode) == ("trained\n", code)
+    found = records(tmp_path)
+    assert of(found, "on_run_end")[0]["status"] == status
+    assert [each["epoch"] for each in of(found, "on_batch_losses")] == [1, 1, 1, 2, 2, 2]
+    assert len(of(found, "on_epoch_end")) == 2
+    assert ("Traceback" in done.stderr) == ("boom" in end)
+    assert "losslog/" not in done.stderr.replace("-> runs", "")
+
+
+@pytest.mark.parametrize(
+    "compile",
+    [
+        "model = torch.compile(model, backend='eager')",
+        pytest.param("model.compile(backend='eager')", marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_models_are_found(launch, script, tmp_path, compile):
+    script(MODEL + f"model = Model()\n{compile}\ntrain(model)")
+    done = launch("train.py")
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert len(of(records(tmp_path), "on_batch_losses")) == 6
+
+
+def test_losses_of_criteria_and_of_other_modules(launch, script, tmp_path):
+    script(
+        """
+        import torch
+        class Dice(torch.nn.Module):
+            def forward(self, y): return y.mean()
+        class Focal(torch.nn.Module):
+            def forward(self, y): return y.std()
+        net, dice, focal, plain = torch.nn.Linear(4, 2), Dice(), Focal(), torch.nn.MSELoss()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for x in torch.ones(3, 2, 4):
+            y = net(x + torch.arange(8).reshape(2, 4))
+            optimizer.zero_grad()
+            (dice(y) + focal(y) + plain(y, y * 0)).backward()
+            optimizer.step()
+        """
+    )
+    assert launch("train.py").returncode == 0
+    batches = of(records(tmp_path), "on_batch_losses")
+    assert [set(each["losses"]) for each in batches] == [{"Dice", "Focal"}] * 3
+
+
+def test_a_script_without_losses_is_told_and_left_alone(launch, script, tmp_path):
+    script(
+        """
+        import torch
+        net = torch.nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(30):
+            torch.nn.functional.mse_loss(net(torch.ones(1, 4)), torch.zeros(1, 2)).backward()
+            optimizer.step()
+        print("done")
+        """
+    )
+    done = launch("train.py")
+    assert done.stdout == "done\n"
+    assert done.stderr.count("run.log_batch(losses)") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_script_that_uses_losslog_is_left_alone(launch, script, tmp_path):
+    script(MODEL + "import losslog\nmodel = Model()\n"
+           "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+           "with losslog.attach(model, optimizer, name='own', plugins=None):\n"
+           "    for _ in range(3):\n"
+           "        sum(model(torch.ones(2, 4)).values()).backward()\n"
+           "        optimizer.step()\n")  # fmt: skip
+    assert launch("train.py").returncode == 0
+    assert [each.name for each in (tmp_path / "runs").iterdir()] == ["own"]
+    assert len(of(records(tmp_path, "own"), "on_batch_losses")) == 3
+
+
+def test_names_and_folders(launch, script, tmp_path):
+    script(MODEL + "import os\nos.makedirs('elsewhere')\nos.chdir('elsewhere')\ntrain(Model(), 1)")
+    done = launch("train.py", options=("--plugins", ",", "--name", "mine", "--epochs", "7"))
+    assert done.returncode == 0
+    assert of(records(tmp_path, "mine"), "on_run_start")[0]["epochs"] == 7
+
+
+@pytest.mark.parametrize("how", [pytest.param("torchrun", marks=pytest.mark.slow), "spawn"])
+def test_two_processes_are_one_run(launch, tmp_path, how):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = launch(HERE / "scripts" / "ranks.py", port, launcher=torchrun if how == "torchrun" else ())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("LOSSES") == 10
+    found = records(tmp_path, "ranks")
+    batches, ends = of(found, "on_batch_losses"), of(found, "on_epoch_end")
+    assert {each["epoch"] for each in ends} == {1, 2}
+    assert batches[0]["ranks"] == 2
+    printed = [line.split(" ", 3) for line in done.stdout.splitlines() if line.startswith("LOSSES")]
+    first = {rank: ast.literal_eval(next(p[3] for p in printed if p[1:3] == [rank, "0"])) for rank in "01"}
+    assert batches[0]["losses"] == {
+        "loss_a": pytest.approx((first["0"][0] + first["1"][0]) / 2),
+        "loss_mask": first["0"][1],
+        "loss_box": first["1"][1],
+    }
+    assert of(found, "on_run_end") == [{"status": "finished"}]
+
+
+@pytest.mark.parametrize("kind", ["nuclei", pytest.param("fruitsnuts", marks=pytest.mark.slow)])
+def test_a_tutorial_script_on_real_pictures(launch, tmp_path, kind):
+    if not (DATA / kind).is_dir():
+        pytest.skip(f"no {kind} beside the repository")
+    words = [HERE / "scripts" / "tutorial.py", DATA / kind, tmp_path / "model.pth"]
+    plain = launch(*words, plain=True)
+    ours = launch(*words, options=("--plugins", "tensorboard,console"))
+    assert plain.returncode == 0, plain.stderr
+    untimed = [re.sub(r"t=\d+\.\d+s", "t", done.stdout) for done in (ours, plain)]  # pycocotools' own stop-watch
+    assert untimed[0] == untimed[1]
+    assert "Epoch 2" in ours.stderr
+    found = records(tmp_path, "tutorial")
+    printed = [ast.literal_eval(line[6:]) for line in ours.stdout.splitlines() if line.startswith("FOUND ")]
+    batches, ends, evals = (of(found, hook) for hook in ("on_batch_losses", "on_epoch_end", "on_eval"))
+    assert len(batches) == 6
+    assert all(len(each["losses"]) == 5 and each["lr"] > 0 for each in batches)
+    for end, evaluation, shown in zip(ends, evals, printed, strict=True):
+        assert end["losses"] == {name: shown["means"][name] for name in end["losses"]}
+        assert {name: each["AP"] for name, each in evaluation["metrics"].items()} == shown["ap"]
+    assert [each["path"] for each in of(found, "on_checkpoint")] == [str(tmp_path / "model.pth")] * 2
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = tmp_path.glob("runs/tutorial/*/tensorboard")
+    events = EventAccumulator(str(folder))
+    deadline = time.monotonic() + 30
+    wanted = {"loss/train_loss_mask", "loss/train_total", "lr", "mAP/bbox_AP", "mAP/segm_AP"}
+    while not wanted <= set(events.Reload().Tags()["scalars"]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert wanted <= set(events.Tags()["scalars"])
+    points = [(each.step, each.value) for each in events.Scalars("loss/train_loss_mask")]
+    assert points == [(n, pytest.approx(each["means"]["loss_mask"])) for n, each in enumerate(printed, start=1)]
