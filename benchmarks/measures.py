@@ -1,4 +1,4 @@
-"""What is measured, each function in a fresh process; they return plain figures, in microseconds unless the name says so.
+"""What is measured, each function in a fresh process; figures are microseconds unless their name says otherwise.
 
 - ``tight``: the call, in a loop of nothing else: its time, the CPU of all it causes, and how long the end takes.
 - ``loop``: real training steps, in blocks with and without logging that take turns in one process.

@@ -1,7 +1,7 @@
 """A stand-in for the MetricLogger of torchvision's reference scripts, which no package installs.
 
-Written anew after what it does, not copied: for each value a window of 20 and a running sum, ``.item()`` on tensors, and
-a text with median and average, computed through torch.
+Written anew after what it does, not copied: for each value a window of 20 and a running sum, ``.item()`` on tensors,
+and a text with median and average, computed through torch.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Burner:
 
 
 def install_burner(folder: Path) -> None:
-    """Make a plugin ``burner`` that burns 1 ms of Python for each record installed, for this process and its follower."""
+    """Install a plugin ``burner`` that burns 1 ms of Python a record, for this process and its follower."""
     about = folder / "losslog_burner-0.0.dist-info"
     about.mkdir(parents=True)
     (folder / "losslog_burner.py").write_text(BURNER, "ascii")
@@ -202,7 +202,11 @@ def four_inline(folder: Path, uri: str) -> tuple[Log, Callable[[], None]]:
         for each, _ in parts:
             each(losses, step)
 
-    return log, lambda: [close() for _, close in parts][0]
+    def end() -> None:
+        for _, close in parts:
+            close()
+
+    return log, end
 
 
 # ---------------------------------------------------------------------- optional peers
