@@ -79,7 +79,8 @@ class Follower:
         if sys.platform == "win32":
             apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         try:
-            with open(self.folder / "follower.log", "ab") as log:
+            mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            with open(os.open(self.folder / "follower.log", mode, 0o644), "ab") as log:
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,

@@ -134,6 +134,7 @@ def _like_parent(hello: Mapping[str, Any]) -> None:
         os.environ.pop("PYTHONPATH", None)
     else:
         os.environ["PYTHONPATH"] = hello["pythonpath"]
+    os.umask(os.umask(0o022) | 0o022)  # what plugins write is nobody else's to change
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process; we end when it does
 
 
