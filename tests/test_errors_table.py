@@ -155,8 +155,8 @@ def test_bad_input(
 
 TEXT = """\
 Values are checked where they are handed over, so an error is raised at the line that made it and names the key and
-the type. What is wrong with a value never reaches the drain thread or a plugin. In the table `run` is an open run. It is
-made from `tests/test_errors_table.py`, which runs every line (`WRITE_PAGES=1` writes it anew)."""
+the type. What is wrong with a value never reaches the drain thread or a plugin. In the table `run` is an open run. It
+is made from `tests/test_errors_table.py`, which runs every line (`WRITE_PAGES=1` writes it anew)."""
 
 
 def page() -> str:
