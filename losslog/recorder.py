@@ -41,6 +41,7 @@ class Recorder:
         queue: items the drain has not taken yet.
         lost: batches that a full queue refused.
         steps: batches logged; the training thread counts them here.
+        cpu: seconds the drain thread has used.
         told: the drain failed with a defect of ours.
     """
 
@@ -48,6 +49,7 @@ class Recorder:
         self.queue: deque[Any] = deque()
         self.lost = 0
         self.steps = 0
+        self.cpu = 0.0
         self.intake, self.delivery, self.leases = intake, delivery, leases
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -96,6 +98,7 @@ class Recorder:
                     items.append(self.queue.popleft())
             last = None in items
             self._handle([item for item in items if item is not None])
+            self.cpu = time.thread_time()
             if last:
                 return
 
@@ -123,7 +126,8 @@ class Recorder:
             return  # the disk hangs: nothing of ours may hold the process
         if isinstance(self.intake, Sender):
             self._stop(deadline)
-            while not self.intake.send(bye=True) and time.monotonic() < min(deadline, time.monotonic() + 5.0):
+            give_up = min(deadline, time.monotonic() + 5.0)
+            while not self.intake.send(bye=True) and self.intake.reachable and time.monotonic() < give_up:
                 time.sleep(0.05)
             return
         assert isinstance(self.intake, Drain)
@@ -162,7 +166,8 @@ class Recorder:
     def stats(self) -> dict[str, Any]:
         """Figures of queue, journal and lanes, for `losslog.Run.stats`."""
         found: dict[str, Any] = {"queued": len(self.queue), "dropped": self.lost, "records": 0, "unwritten": 0,
-                                 "journal": "", "journal_bytes": 0, "lanes": {}, "follower": None}  # fmt: skip
+                                 "journal": "", "journal_bytes": 0, "lanes": {}, "follower": None,
+                                 "cpu": round(self.cpu, 4)}  # fmt: skip
         drain = self.intake
         if not isinstance(drain, Drain) or self.delivery is None:
             return found

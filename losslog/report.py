@@ -38,9 +38,11 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[str]
         stats: `losslog.Run.stats`.
         folder: the run folder.
     """
+    cpu = {"journal": stats["cpu"]} | {name: lane["cpu"] for name, lane in stats["lanes"].items()}
     lines = [
         f"{status}: {stats['steps']} steps, {stats['records']} records, "
-        f"{stats['us_per_step']:.1f} us a step on the training thread -> {shown(folder)}"
+        f"{stats['us_per_step']:.1f} us a step on the training thread; "
+        f"CPU s: {', '.join(f'{name} {seconds:.2f}' for name, seconds in cpu.items())} -> {shown(folder)}"
     ]
     if stats["dropped"]:
         lines.append(f"{stats['dropped']} batch records were dropped because the queue was full; epoch means lack them")

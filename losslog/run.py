@@ -601,8 +601,9 @@ class Run:
     def stats(self) -> dict[str, Any]:
         """What logging has done and cost so far: plain figures.
 
-        ``us_per_step`` is the mean time inside `log_batch` (every 64th call is measured); ``lanes`` has for each plugin
-        its state, the records delivered, those still ``behind``, its errors and its CPU seconds.
+        ``us_per_step`` is the mean time inside `log_batch` (every 64th is measured), ``cpu`` the CPU seconds of
+        the drain thread, ``queued`` what it has not taken yet; ``lanes`` has for each plugin its state, the records
+        delivered, those still ``behind``, its errors and the CPU seconds of its thread.
         """
         seconds, samples = self._cost
         found = self._recorder.stats()

@@ -9,11 +9,11 @@ from losslog.plugins import Plugin
 from losslog.report import end_report, shown, start_line
 
 STATS = {"steps": 500, "records": 520, "us_per_step": 3.14159, "dropped": 0, "unwritten": 0, "journal": "",
-         "journal_bytes": 1000, "lanes": {}}  # fmt: skip
+         "cpu": 0.126, "journal_bytes": 1000, "lanes": {}}  # fmt: skip
 
 
 def lane(**changes: Any) -> dict[str, Any]:
-    return {"state": "done", "reason": "", "errors": 0, "committed": 1000, "behind": 0} | changes
+    return {"state": "done", "reason": "", "errors": 0, "committed": 1000, "behind": 0, "cpu": 1.5} | changes
 
 
 def report(**changes: Any) -> str:
@@ -42,7 +42,8 @@ def test_a_path_below_the_working_directory_is_short(tmp_path: Path, monkeypatch
 
 def test_a_good_end_is_one_line() -> None:
     assert report(lanes={"a": lane()}) == (
-        "finished: 500 steps, 520 records, 3.1 us a step on the training thread -> /nowhere/runs/a/1"
+        "finished: 500 steps, 520 records, 3.1 us a step on the training thread; CPU s: journal 0.13, a 1.50 "
+        "-> /nowhere/runs/a/1"
     )
 
 
