@@ -14,16 +14,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import losslog
 from losslog.notices import logger, warn
 from losslog.pace import start_thread
+
+if TYPE_CHECKING:
+    import subprocess
 
 RESTARTS: Final = 3
 Post = Callable[[str, dict[str, Any]], None]
@@ -61,6 +63,8 @@ class Follower:
         Returns:
             Why it could not be started; "" when it was.
         """
+        import subprocess  # 10 ms that processes without a run need not pay
+
         if not sys.executable:
             return "this Python has no executable"
         home = str(Path(losslog.__file__).resolve().parent.parent)
