@@ -86,6 +86,11 @@ class Sender(Intake):
         if len(self._waiting) < AHEAD:
             self._waiting.append({kind: body})
 
+    @property
+    def reachable(self) -> bool:
+        """Whether there is a store to hand things over with."""
+        return self._store.open()
+
     def send(self, *, bye: bool = False) -> bool:
         """Hand over what is waiting; False where the store does not answer."""
         now = time.monotonic()

@@ -201,19 +201,26 @@ class Lane:
         return self._introduce()
 
     def _introduce(self) -> bool:
-        """Repeat ``on_run_start`` to a fresh object whose cursor is past it, then ask how far its backend is."""
+        """Tell a fresh object of the run, whether its cursor is past that or not; then ask how far its backend is."""
         assert self._caller is not None
-        if self._cursor.offset > self._cursor.start:
-            found = self._tail.read(self._cursor.start, 1)
-            record = found[0][1] if found else None
-            while record is not None and record.hook == "on_run_start":
-                error = self._call(record)
-                if error is None or not means_not_now(error):
-                    break
+        found = self._tail.read(self._cursor.start, 1)
+        end, record = found[0] if found else (0, None)
+        new = self._cursor.offset <= self._cursor.start
+        while record is not None and record.hook == "on_run_start":
+            error = self._call(record)
+            if error is not None and means_not_now(error):
                 self._away(error)
                 if self._pause(self._delay):
                     return True
+                continue
+            if error is not None:
+                self._failed(error, record.hook, (self._cursor.offset, self._cursor.seq))
             self._back()
+            if new:  # handed over, and so not again
+                self.offset, self._seq, self._unflushed_since = end, record.seq, time.monotonic()
+                self._uncommitted.append((record.seq, end))
+                self.delivered += error is None and self._caller.implements(record.hook)
+            break
         ask = getattr(self._caller.thing, "delivered_upto", None)
         if ask is None:
             return True

@@ -322,7 +322,7 @@ class Caller:
         }
         # One plugin, one implementation: called as pluggy would, without its loop over plugins (2 us a call).
         self._direct = {
-            hook: (impls[0].function, impls[0].argnames)
+            hook: (impls[0].function, impls[0].argnames, impls[0].kwargnames)
             for hook, impls in ((hook, caller.get_hookimpls()) for hook, caller in self._hooks.items())
             if len(impls) == 1 and not (impls[0].wrapper or impls[0].hookwrapper)
         }
@@ -346,7 +346,10 @@ class Caller:
         if self._trace:
             sys.stderr.write(f"losslog trace: {self.name}.{hook} seq={seq} {dict(data)!r}\n")
         if hook in self._direct:
-            function, names = self._direct[hook]
+            function, names, defaulted = self._direct[hook]
+            if defaulted:
+                more = {name: fresh(given[name]) for name in defaulted if given.get(name) is not None}
+                return function(*[fresh(each) for each in map(given.get, names)], **more)
             return function(*[fresh(each) for each in map(given.get, names)])
         arguments = dict.fromkeys(hookspecs.ARGUMENTS.get(hook, self._arguments[hook])) | fresh(given)
         results = self._hooks[hook](**arguments)
