@@ -44,7 +44,7 @@ class Family:
         self._local = threading.local()
         self._driven: dict[int, bool] = {}
         self.optimizers: list[weakref.ref[Any]] = []
-        self.keys: set[str] | None = None
+        self.keys: tuple[str, ...] | None = None
 
     @property
     def modules(self) -> list[Any]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from losslog.containment import attempt
 from losslog.values import Keys, Staged, resolve, snapshot
 
 if TYPE_CHECKING:
@@ -75,11 +74,11 @@ def read(output: Any) -> Reading | None:
             _selections[names] = chosen
     if not chosen:
         return None
-    reading, error = attempt(_take, output, chosen)
-    if error is not None:  # an entry has another shape than last time
+    try:
+        return _take(output, chosen)
+    except (TypeError, ValueError):  # an entry has another shape than last time
         chosen = _selections[names] = _select(output)
         return _take(output, chosen) if chosen else None
-    return reading
 
 
 def _select(output: Mapping[Any, Any]) -> tuple[str, ...]:
@@ -92,7 +91,11 @@ def _select(output: Mapping[Any, Any]) -> tuple[str, ...]:
 
 def _take(output: Mapping[str, Any], chosen: tuple[str, ...]) -> Reading:
     losses: Any = output if type(output) is dict and len(chosen) == len(output) else {n: output[n] for n in chosen}
-    node = next((value.grad_fn for value in losses.values() if value.requires_grad), None)
+    node = None
+    for value in losses.values():
+        if value.requires_grad:
+            node = value.grad_fn
+            break
     if "total" not in losses:
         keys, values = snapshot(losses)
         return Reading(keys, values, False, node)

@@ -98,7 +98,7 @@ class Observer(Listener):
             del self._pending[: MOST_WAITING // 2]
 
     def _validation_forward(self, family: Family, module: Any, reading: Reading) -> None:
-        if not module.training and family.keys != set(reading.keys or ()):
+        if not module.training and family.keys != (reading.keys or ()):
             return  # in eval mode a model may return other figures
         self.logbook.validation(reading)
 
@@ -175,9 +175,9 @@ class Observer(Listener):
 
     def _record(self, optimizer: Any, window: list[Forward]) -> None:
         for each in window:
-            each.family.keys = set(each.reading.keys or ())
+            each.family.keys = each.reading.keys or ()
         (reading, n), lr = self._merge(window), self.rates(optimizer)
-        found_inf = getattr(optimizer, "found_inf", None)  # a fused optimizer under GradScaler steps, and does nothing
+        found_inf = vars(optimizer).get("found_inf")  # a fused optimizer under GradScaler steps, and does nothing
         if isinstance(found_inf, torch.Tensor) and found_inf.is_cuda:
             self._held.append(_Held(reading, lr, n, found_inf))
             self._release(wait=False)
