@@ -3,7 +3,7 @@
 python -m benchmarks                    all of it, about 12 minutes on 2 quiet cores
 python -m benchmarks --quick            one short repeat of each, about 4 minutes, to see that it works
 python -m benchmarks --full             more repeats, 1,000,000 steps for the memory, about 40 minutes
-python -m benchmarks --only call,loop   some measures: call, loop, ops, memory, imports, journal
+python -m benchmarks --only call,loop   some measures: call, loop, detector, ops, memory, imports, journal
 """
 
 from __future__ import annotations

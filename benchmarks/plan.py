@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.harness import ROOT, Request
 from benchmarks.subjects import FIVE, OPTIONAL
 
-MEASURES = ("call", "loop", "ops", "memory", "imports", "journal")
+MEASURES = ("call", "loop", "detector", "ops", "memory", "imports", "journal")
 OURS = ("losslog:", *(f"losslog:{name}" for name in FIVE), f"losslog:{','.join(FIVE)}")
 ALL = f"losslog:{','.join(FIVE)}"
 ALL_NEAR = f"losslog:!{','.join(FIVE)}"
@@ -64,8 +64,12 @@ SCALES = {
 
 def prepare(folder: Path, measures: list[str]) -> dict[str, Any]:
     """What all children share: a new MLflow file, the sizes of the training steps, and words on the machine."""
-    setting: dict[str, Any] = {"machine": machine(), "store": "", "short": {}, "long": {}}
-    if {"call", "loop"} & set(measures) and find_spec("mlflow"):
+    setting: dict[str, Any] = {"machine": machine(), "store": "", "short": {}, "long": {}, "cuda": False}
+    if "detector" in measures:
+        code = "import torch; print(torch.cuda.is_available())"
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        setting["cuda"] = said.stdout.split()[-1] == "True"
+    if {"call", "loop", "detector"} & set(measures) and find_spec("mlflow"):
         store = folder / "new.db"
         code = f"from mlflow import MlflowClient as C; C('sqlite:///{store}').search_experiments(max_results=1)"
         if subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300).returncode == 0:
@@ -108,6 +112,10 @@ def requests(scale: Scale, setting: dict[str, Any], measures: list[str]) -> list
         few = min(scale.repeats, 2)
         found += [common | {"subject": subject, "size": short, "repeats": few} for subject in subjects]
         found += [common | {"subject": ALL, "size": long, "repeats": few, "seconds": 2 * scale.seconds}]
+    if "detector" in measures:
+        detector = {"measure": "loop", "subject": ALL, "pairs": scale.pairs, "store": store, "repeats": 1}
+        size = {"size": 512, "seconds": 10.0} if setting["cuda"] else {"size": 128, "seconds": 4 * scale.seconds}
+        found.append(detector | size | {"detector": "cuda" if setting["cuda"] else "cpu"})
     if "ops" in measures:
         for subject in ("losslog:", NEAR, ALL):
             found.append({"measure": "ops", "subject": subject, "backlog": scale.backlog, "rounds": 5, "store": store,

@@ -106,8 +106,8 @@ def goals(found: Found, setting: dict[str, Any]) -> str:
     """Goal, figure, verdict."""
     short, long = setting["short"].get("size"), setting["long"].get("size")
     floor = found.one("tight", ALL, "floor", "p50")
-    background = found.one("loop", ALL, "others_us", size=short)
-    call = found.one("loop", ALL, "calls", "mean", size=short)
+    background = found.one("loop", ALL, "others_us", size=short, detector=None)
+    call = found.one("loop", ALL, "calls", "mean", size=short, detector=None)
     cpu = [a + b for a, b in zip(background, call, strict=False)]
     inline = middle(found.one("tight", "four inline", "cpu_s_per_10k"))
     grown = found.one("memory", LOCAL, "training_kB", "per_1k")
@@ -117,10 +117,10 @@ def goals(found: Found, setting: dict[str, Any]) -> str:
     rows = [
         goal("`log_batch` p50, all five, x F", ratios(found.one("tight", ALL, "calls", "p50"), floor), 3),
         goal("`log_batch` mean, all five, x F", ratios(found.one("tight", ALL, "calls", "mean"), floor), 6),
-        goal("wall added at about 1 ms a step, all five, %", percent(found.one("loop", ALL, "added", size=short)), 3),
-        goal("wall added at about 20 ms a step, all five, %", percent(found.one("loop", ALL, "added", size=long)), 0.3),
+        goal("wall added at about 1 ms a step, all five, %", percent(found.one("loop", ALL, "added", size=short, detector=None)), 3),
+        goal("wall added at about 20 ms a step, all five, %", percent(found.one("loop", ALL, "added", size=long, detector=None)), 0.3),
         goal("wall added by a plugin that burns 1 ms a record, in the follower, %",
-             percent(found.one("loop", "losslog:burner", "added", size=short)), 3),
+             percent(found.one("loop", "losslog:burner", "added", size=short, detector=None)), 3),
         goal("CPU of the training process for logging, all threads, all five, us a step", cpu, 30),
         goal("CPU of everything over that of the four backends inline",
              [value / inline for value in found.one("tight", ALL, "cpu_s_per_10k")], 1 / 6),
@@ -167,10 +167,12 @@ def calls(found: Found) -> str:
 def loops(found: Found, setting: dict[str, Any]) -> str:
     """What a training loop notices."""
     rows = []
-    for name in ("short", "long"):
-        for subject, answers in found.of("loop", size=setting[name].get("size", -1)):
+    for name in ("short", "long", "Mask R-CNN on cpu", "Mask R-CNN on cuda"):
+        device = name.partition(" on ")[2] or None
+        size = {} if device else {"size": setting[name].get("size", -1)}
+        for subject, answers in found.of("loop", detector=device, **size):
             rows.append((
-                label(subject), number(middle(figures(answers, "step_us")) / 1e3),
+                label(subject) + (f", {name}" if device else ""), number(middle(figures(answers, "step_us")) / 1e3),
                 both(percent(figures(answers, "added"))), number(middle(percent(figures(answers, "added_median")))),
                 number(middle(figures(answers, "calls", "p50"))), number(middle(figures(answers, "floor", "p50"))),
                 both(figures(answers, "others_us")), number(middle(figures(answers, "close_s"))),

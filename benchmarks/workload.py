@@ -44,6 +44,36 @@ class Step:
         return losses
 
 
+class Detector:
+    """One optimizer step of a small Mask R-CNN on random images with one box each.
+
+    Args:
+        size: side of the square images, in pixels.
+        device: where the model lies.
+    """
+
+    def __init__(self, size: int, device: str = "cpu") -> None:
+        from losslog.detection import build_maskrcnn
+
+        torch.manual_seed(0)
+        self.net = build_maskrcnn(3, "resnet18", image_size=size).to(device).train()
+        self.images = [torch.rand(3, size, size, device=device) for _ in range(2)]
+        corner = size / 4
+        box = torch.tensor([[corner, corner, 3 * corner, 3 * corner]], device=device)
+        masks = torch.zeros(1, size, size, dtype=torch.uint8, device=device)
+        masks[:, size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
+        labels = torch.ones(1, dtype=torch.int64, device=device)
+        self.targets = [{"boxes": box, "masks": masks, "labels": labels} for _ in self.images]
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=1e-5)
+
+    def __call__(self) -> dict[str, torch.Tensor]:
+        losses: dict[str, torch.Tensor] = self.net(self.images, self.targets)
+        self.optimizer.zero_grad()
+        sum(losses.values()).backward()
+        self.optimizer.step()
+        return losses
+
+
 def ready_losses() -> dict[str, torch.Tensor]:
     """Five losses with a graph, computed once: for what is measured without a loop around it."""
     return {name: torch.rand(()).requires_grad_() * 1.0 + 0.1 for name in NAMES}

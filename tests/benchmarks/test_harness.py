@@ -33,7 +33,7 @@ def test_a_child_that_fails_is_left_out(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("scale", plan.SCALES.values(), ids=plan.SCALES)
 def test_every_variant_is_asked_for_once(scale: plan.Scale) -> None:
-    setting = {"store": "", "short": {"size": 64}, "long": {"size": 512}}
+    setting = {"store": "", "short": {"size": 64}, "long": {"size": 512}, "cuda": False}
     keys = [key_of(request) for request in plan.requests(scale, setting, list(plan.MEASURES))]
     assert len(set(keys)) == len(keys)
 
