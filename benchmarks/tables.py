@@ -104,10 +104,10 @@ def render(results: Results, setting: dict[str, Any], scale: Scale) -> str:
 
 def goals(found: Found, setting: dict[str, Any]) -> str:
     """Goal, figure, verdict."""
-    short, long = setting["short"].get("size"), setting["long"].get("size")
+    short, long = ({"size": setting[name].get("size", -1), "detector": None} for name in ("short", "long"))
     floor = found.one("tight", ALL, "floor", "p50")
-    background = found.one("loop", ALL, "others_us", size=short, detector=None)
-    call = found.one("loop", ALL, "calls", "mean", size=short, detector=None)
+    background = found.one("loop", ALL, "others_us", **short)
+    call = found.one("loop", ALL, "calls", "mean", **short)
     cpu = [a + b for a, b in zip(background, call, strict=False)]
     inline = middle(found.one("tight", "four inline", "cpu_s_per_10k"))
     grown = found.one("memory", LOCAL, "training_kB", "per_1k")
@@ -117,10 +117,10 @@ def goals(found: Found, setting: dict[str, Any]) -> str:
     rows = [
         goal("`log_batch` p50, all five, x F", ratios(found.one("tight", ALL, "calls", "p50"), floor), 3),
         goal("`log_batch` mean, all five, x F", ratios(found.one("tight", ALL, "calls", "mean"), floor), 6),
-        goal("wall added at about 1 ms a step, all five, %", percent(found.one("loop", ALL, "added", size=short, detector=None)), 3),
-        goal("wall added at about 20 ms a step, all five, %", percent(found.one("loop", ALL, "added", size=long, detector=None)), 0.3),
+        goal("wall added at about 1 ms a step, all five, %", percent(found.one("loop", ALL, "added", **short)), 3),
+        goal("wall added at about 20 ms a step, all five, %", percent(found.one("loop", ALL, "added", **long)), 0.3),
         goal("wall added by a plugin that burns 1 ms a record, in the follower, %",
-             percent(found.one("loop", "losslog:burner", "added", size=short, detector=None)), 3),
+             percent(found.one("loop", "losslog:burner", "added", **short)), 3),
         goal("CPU of the training process for logging, all threads, all five, us a step", cpu, 30),
         goal("CPU of everything over that of the four backends inline",
              [value / inline for value in found.one("tight", ALL, "cpu_s_per_10k")], 1 / 6),
