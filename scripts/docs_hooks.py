@@ -30,15 +30,4 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     for path, page in PAGES.items():
         files.append(File.generated(config, path, content=page()))
-    for path in _planned(config.nav):
-        if files.get_file_from_path(path) is None:
-            title = Path(path).stem.replace("-", " ").capitalize()
-            files.append(File.generated(config, path, content=f"# {title}\n\nThis page is not written yet.\n"))
     return files
-
-
-def _planned(nav: Any) -> list[str]:
-    if isinstance(nav, str):
-        return [nav]
-    items = nav.values() if isinstance(nav, dict) else nav or []
-    return [path for item in items for path in _planned(item)]
