@@ -264,5 +264,7 @@ def test_a_tutorial_script_on_real_pictures(launch, tmp_path, kind):
     while not wanted <= set(events.Reload().Tags()["scalars"]) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert wanted <= set(events.Tags()["scalars"])
+    steps = EventAccumulator(str(folder / "batch")).Reload().Scalars("batch/train_loss_mask")
+    assert [each.value for each in steps] == [pytest.approx(each["losses"]["loss_mask"]) for each in batches]
     points = [(each.step, each.value) for each in events.Scalars("loss/train_loss_mask")]
     assert points == [(n, pytest.approx(each["means"]["loss_mask"])) for n, each in enumerate(printed, start=1)]

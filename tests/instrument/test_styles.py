@@ -1,7 +1,10 @@
 """The styles of loops that people have, on torchvision's models: what is logged is what the loop computes."""
 
 import itertools
+import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +28,7 @@ def sgd(model, **options):
 
 def test_reference_engine(shapes, watch, read, monkeypatch):
     monkeypatch.setitem(sys.modules, "shapes", shapes)
-    monkeypatch.syspath_prepend(str(__import__("pathlib").Path(shapes.__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(shapes.__file__).parent))
     engine = __import__("f1_engine")
     model = shapes.make_model()
     optimizer = sgd(model)
@@ -196,9 +199,6 @@ def test_a_batch_before_training_and_weighted_terms(shapes, watch, read):
 
 
 def test_not_finite_then_exit(shapes, tmp_path, read):
-    import subprocess
-    from pathlib import Path
-
     script = tmp_path / "train.py"
     script.write_text(
         f"""
@@ -230,3 +230,49 @@ for index, (images, targets) in enumerate(loader(8)):
     (alert,) = [each for each in read(run, "on_alert") if each["component"] == "loss_mask"]
     assert alert["level"] == "error"
     assert read(run)[-1] == "on_run_end"
+
+
+def test_beside_a_wandb_run_whose_owner_logs_with_step(shapes, tmp_path, read):
+    pytest.importorskip("losslog_wandb")
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"""
+import os, sys
+os.environ.update(WANDB_MODE="offline", WANDB_ERROR_REPORTING="false", HOME={str(tmp_path)!r})
+sys.path.insert(0, {str(Path(shapes.__file__).parent)!r})
+import torch, wandb, losslog
+from shapes import loader, make_model
+owner = wandb.init(project="theirs", dir={str(tmp_path / "theirs")!r}, settings=wandb.Settings(x_disable_stats=True))
+model = make_model()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.005)
+with losslog.attach(model, optimizer, name="t", dir={str(tmp_path)!r}, plugins=["wandb"]) as run:
+    print("DIR", run.dir)
+    for step, (images, targets) in enumerate(loader(8)):
+        loss = sum(model(images, targets).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        wandb.log({{"owners": loss.item()}}, step=10 * step)
+print("LIVE", wandb.run is owner)
+owner.finish()
+"""
+    )
+    (tmp_path / "theirs").mkdir()
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "LIVE True" in done.stdout
+
+    def rows(folder):
+        (file,) = folder.glob("wandb/*run-*/*.wandb")
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        items = [json.loads(line).get("history", {}).get("item") for line in shown.splitlines() if line.strip()]
+        return [each for each in items if each]
+
+    folder = Path(next(line[4:] for line in done.stdout.splitlines() if line.startswith("DIR ")))
+    owners = [each["owners"] for each in rows(tmp_path / "theirs")]
+    batches = read(type("Run", (), {"dir": folder}), "on_batch_losses")
+    assert owners == [pytest.approx(each["total"]) for each in batches]
+    assert len(owners) == 4
+    ours = [each for each in rows(folder) if "batch/train_loss_mask" in each]
+    assert [each["batch/train_loss_mask"] for each in ours] == [each["losses"]["loss_mask"] for each in batches]
