@@ -27,7 +27,7 @@ from losslog.containment import attempt, long_form
 from losslog.delivery import lanes_for
 from losslog.errors import RunLocked
 from losslog.folders import JOURNAL
-from losslog.journal import Writer, append_record
+from losslog.journal import CHUNK, Writer, append_record
 from losslog.notices import logger
 from losslog.pace import start_thread
 from losslog.plugins import named
@@ -138,6 +138,17 @@ def _like_parent(hello: Mapping[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process; we end when it does
 
 
+def whole_lines(path: Path) -> int:
+    """The length of a journal without a torn last line; 0 where it is gone."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = file.seek(max(size - CHUNK, 0))
+            return start + file.read().rfind(b"\n") + 1
+    except OSError:
+        return 0
+
+
 class Child:
     """Far lanes, and what they need to outlive the parent."""
 
@@ -149,7 +160,8 @@ class Child:
         self._parent = int(hello["parent"])
         self._born_of = os.getppid() if hasattr(os, "getppid") else 0
         self._deadline: float | None = None
-        self._writer: Writer | None = None
+        self._grace = 0.0  # until when lanes may catch up before a killed run is ended
+        self._late: list[dict[str, Any]] = []  # alerts that no parent takes any more
         self._finish: int | None = None
         self._refused = 0
         self._commands = Commands(sys.stdin.buffer, self._event)
@@ -165,12 +177,9 @@ class Child:
         self._event.set()
 
     def _post(self, kind: str, data: dict[str, Any]) -> None:
-        writer = self._writer
-        if writer is None:
-            self._outbox.put(kind, data=data)
-        elif kind == "alert" and data["key"] not in writer.alert_keys:  # the parent is gone: it becomes a record here
-            writer.alert_keys.add(data["key"])
-            append_record(writer, "on_alert", data)
+        self._outbox.put(kind, data=data)
+        if kind == "alert" and self._orphaned():
+            self._late.append(data)
 
     def live(self) -> None:
         """Until everything is delivered, or it is time to go."""
@@ -225,29 +234,33 @@ class Child:
 
     def _take_over(self) -> bool:
         """The parent died: end the run in its place; False where another process has resumed it already."""
+        now = time.monotonic()
+        self._grace = self._grace or now + CATCH_UP
+        if now < self._grace and any(not lane.idle and lane.offset < whole_lines(self.journal) for lane in self._lanes):
+            for lane in self._lanes:
+                lane.wake()
+            return True  # they may still raise alerts; the folder stays free, so that the run can be resumed at once
         try:
-            self._writer = Writer(self.folder)
+            writer = Writer(self.folder)
         except OSError:
-            return True  # look again
+            return self._grace + CATCH_UP > now  # the folder is gone, perhaps for good
         except RunLocked:
             if self._born_of == 0 or os.getppid() == self._born_of:
+                self._grace = 0.0
                 return True  # alive: only the pipe was closed
             self._refused += 1
             if self._refused < 8:
                 return True
             self._abandon("the run was resumed: its new follower goes on")
             return False
-        deadline = time.monotonic() + CATCH_UP
-        while time.monotonic() < deadline and any(
-            not lane.idle and lane.offset < self._writer.end for lane in self._lanes
-        ):
-            for lane in self._lanes:
-                lane.wake()
-            time.sleep(0.05)
-        if not self._writer.ended:
-            append_record(self._writer, "on_run_end", {"status": "crashed"})
-        self._end_at(self._writer.end)
-        self._writer.close()
+        if not writer.ended:
+            for data in self._late:
+                if data["key"] not in writer.alert_keys:
+                    writer.alert_keys.add(data["key"])
+                    append_record(writer, "on_alert", data)
+            append_record(writer, "on_run_end", {"status": "crashed"})
+        self._end_at(writer.end)
+        writer.close()
         return True
 
     def _abandon(self, why: str) -> None:
