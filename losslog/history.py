@@ -32,11 +32,24 @@ def records(folder: Path, *, superseded: bool = False) -> Iterator[Record]:
     Raises:
         OSError: the journal cannot be read.
     """
-    path = folder / JOURNAL
-    fences = [each for _, each in read(path) if each is not None and each.hook == "on_resume"]
-    for _, record in read(path):
-        if record is not None and any(_void(record, fence) for fence in fences) == superseded:
+    fences = resumes(folder)
+    for _, record in read(folder / JOURNAL):
+        if record is not None and is_void(record, fences) == superseded:
             yield record
+
+
+def resumes(folder: Path) -> list[Record]:
+    """The run's ``on_resume`` records.
+
+    Raises:
+        OSError: the journal cannot be read.
+    """
+    return [each for _, each in read(folder / JOURNAL) if each is not None and each.hook == "on_resume"]
+
+
+def is_void(record: Record, fences: list[Record]) -> bool:
+    """Whether one of these resumes superseded the record."""
+    return any(_void(record, fence) for fence in fences)
 
 
 def _void(record: Record, fence: Record) -> bool:

@@ -24,6 +24,7 @@ from losslog.ranks import Store
 
 LATE: Final = 2.0  # seconds a batch waits for other ranks
 SILENT: Final = 30.0  # seconds without a word after which a rank is not waited for
+FIRST_WORD: Final = 15.0  # the same for a rank that has never spoken: perhaps its script made no run
 HEARTBEAT: Final = 1.0  # seconds between words of a rank that has nothing to say
 AHEAD: Final = 100_000  # batches of ranks that are ahead kept in memory
 
@@ -172,9 +173,10 @@ class Joiner:
                 self._silent.discard(other)
                 for item in json.loads(chunk):
                     self._take(other, item)
-            if other not in self.gone | self._silent and now - self._heard[other] > SILENT:
+            patience = SILENT if self._next[other] else FIRST_WORD
+            if other not in self.gone | self._silent and now - self._heard[other] > patience:
                 self._silent.add(other)
-                warn("rank %d has said nothing for %.0f s: the losses go on without it", other, SILENT)
+                warn("rank %d has said nothing for %.0f s: the losses go on without it", other, patience)
 
     def _take(self, other: int, item: dict[str, Any]) -> None:
         if "batch" in item:

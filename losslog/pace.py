@@ -4,7 +4,7 @@ Contract:
 
 - Threads are daemons: none can keep the process alive.
 - Work in the training process comes in pieces of about 300 us, each followed by a rest eight times as long, so that the
-  user's own ops wait for the GIL a ninth of the time at most, whatever backlog there is.
+  user's own ops wait for the GIL a ninth of the time at most, whatever backlog there is and however many threads.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 
 WORK: Final = 300e-6  # seconds of Python between rests; at 100e-6 waking up is a third of the work
 REST: Final = 8  # rests are this many times as long as the work was
+_turns = threading.Lock()
 
 
 def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
@@ -31,6 +32,8 @@ class Pace:
     ``time.sleep(0)`` is not enough: the thread takes the GIL back before a waiting one has woken.
     """
 
+    _free = 0.0  # when all rests so far are over
+
     def __init__(self, active: bool) -> None:
         self.active = active
         self._since = time.perf_counter()
@@ -39,9 +42,13 @@ class Pace:
         """Called between pieces of work."""
         if not self.active:
             return
-        worked = time.perf_counter() - self._since
+        now = time.perf_counter()
+        worked = now - self._since
         if worked >= WORK:
-            time.sleep(min(worked * REST, 0.05))
+            with _turns:  # rests of several threads follow each other, so that their work together is a ninth
+                Pace._free = max(Pace._free, now) + min(worked * REST, 0.05)
+                pause = Pace._free - now
+            time.sleep(pause)
             self._since = time.perf_counter()
 
     def fresh(self) -> None:

@@ -213,7 +213,7 @@ class Run:
             return
         recorder = self._recorder
         sampled = recorder.steps % SAMPLE == 5
-        began = time.perf_counter() if sampled else 0.0
+        began = time.thread_time() if sampled else 0.0
         keys, values = snapshot(losses, total)
         if lr is not None and type(lr) is not float:
             lr = learning_rate(lr)
@@ -236,7 +236,7 @@ class Run:
             self._targets.keep(step, targets)
         recorder.put_batch(Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n))
         if sampled:
-            self._cost = (self._cost[0] + time.perf_counter() - began, self._cost[1] + 1)
+            self._cost = (self._cost[0] + time.thread_time() - began, self._cost[1] + 1)
         if self._inline:
             self._call_inline(step, epoch, keys, values, total is not None, lr, batch_size)
         if self._strict:
@@ -601,7 +601,7 @@ class Run:
     def stats(self) -> dict[str, Any]:
         """What logging has done and cost so far: plain figures.
 
-        ``us_per_step`` is the mean time inside `log_batch` (every 64th is measured), ``cpu`` the CPU seconds of
+        ``us_per_step`` is the mean CPU time inside `log_batch` (every 64th is measured), ``cpu`` the CPU seconds of
         the drain thread, ``queued`` what it has not taken yet; ``lanes`` has for each plugin its state, the records
         delivered, those still ``behind``, its errors and the CPU seconds of its thread.
         """

@@ -46,7 +46,8 @@ def verdicts(folder: Path, options: dict[str, Any]) -> list[Any]:
         plugin = named(["plateau"])[0]
     except PluginError as missing:
         raise PluginError("diagnose needs the plateau plugin: pip install losslog-plateau") from missing
-    plugin.options = options
+    journaled = next((each.data.get("options") or {} for each in records(folder) if each.hook == "on_run_start"), {})
+    plugin.options = {**(journaled.get("plateau") or {}), **options}
     error = plugin.make()
     if error is not None:
         raise LosslogError(f"plateau: {one_line(error)}") from error

@@ -63,9 +63,12 @@ def _one(name: str, as_json: bool) -> int:
     factory = plugin.load()
     options = {} if factory is None else options_of(factory)
     options |= dict.fromkeys(COMMON_OPTIONS, 1)
-    text = inspect.getdoc(factory) or "" if factory is not None else plugin.reason
+    text = plugin.reason if factory is None else inspect.getdoc(factory) or ""
     if as_json:
         print(json.dumps(_row(plugin) | {"options": options, "doc": text}, indent=2, default=repr))
+        return 0
+    if factory is None:
+        print(f"{plugin.name} ({plugin.distribution}) {plugin.state}: {text}")
         return 0
     print(f"{plugin.name} ({plugin.distribution})\n\n{text}\n\nOptions and their defaults:")
     for key, default in options.items():

@@ -17,6 +17,7 @@ from typing import Any, Final
 from losslog.containment import attempt, one_line
 from losslog.cursors import Cursor
 from losslog.folders import CURSORS, JOURNAL, find
+from losslog.history import is_void, resumes
 from losslog.journal import read
 from losslog.locks import is_locked
 from losslog.records import count_in
@@ -44,12 +45,14 @@ def summarise(folder: Path) -> dict[str, Any]:
     alerts: list[dict[str, Any]] = []
     first = last = 0.0
     garbled, end, status = 0, 0, None
+    fences = resumes(folder)
     for at, record in read(folder / JOURNAL):
         end = at
         if record is None:
             garbled += 1
             continue
-        counts[record.hook] = counts.get(record.hook, 0) + 1
+        if not is_void(record, fences):  # what a resume superseded is not counted twice
+            counts[record.hook] = counts.get(record.hook, 0) + 1
         first, last, status = first or record.time, record.time, None
         data = record.data
         if record.hook == "on_run_start":

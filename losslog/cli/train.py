@@ -235,7 +235,7 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
             checkpoint_every=args.checkpoint_every,
             resume=resumed.checkpoint,
             non_finite=args.non_finite,
-            before_epoch=stall_halfway(model, args.epochs) if args.stall else None,
+            before_epoch=stall_from(model, args.epochs // 2 + 1) if args.stall else None,
         )
     return result
 
@@ -325,15 +325,15 @@ def make_optimizer(args: argparse.Namespace, groups: list[dict[str, Any]]) -> to
     return torch.optim.SGD(groups, lr=args.lr, momentum=0.9, weight_decay=args.weight_decay)
 
 
-def stall_halfway(model: Any, epochs: int) -> Callable[[int], None]:
-    """Returns what `losslog.engine.fit` calls before each epoch: stalls the mask branch in the second half, once."""
+def stall_from(model: Any, first: int) -> Callable[[int], None]:
+    """Returns what `losslog.engine.fit` calls before each epoch: stalls the mask branch from epoch ``first`` on."""
     from losslog.detection import stall_mask_branch
 
     stalled = False
 
     def before_epoch(epoch: int) -> None:
         nonlocal stalled
-        if epoch > epochs // 2 and not stalled:
+        if epoch >= first and not stalled:
             stall_mask_branch(model)
             stalled = True
 

@@ -35,7 +35,6 @@ class Reporter(signals.Listener):
         self._values: dict[str, tuple[list[float] | Staged, int]] = {}
         self._training = False
         self._fresh = True
-        signals.listen(self)
 
     @classmethod
     def of(cls, run: Run | None) -> Reporter:
@@ -43,7 +42,9 @@ class Reporter(signals.Listener):
         if run is not None and isinstance(run._watcher, Reporter):
             return run._watcher
         if run is not None:
-            return cls(run)
+            reporter = cls(run)
+            run._watcher = run._watcher or reporter
+            return reporter
         if not _shared or _shared[0].closed:
             _shared[:] = [cls(None)]
         return _shared[0]
@@ -51,6 +52,7 @@ class Reporter(signals.Listener):
     def _make(self) -> Run:
         run = self._run or next(iter(each for each in endings._open if isinstance(each, Run)), None) or Run()
         run._watcher = self
+        signals.listen(self)
         return run
 
     def begin(self) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 JUMP: Final = 1.99
 """A factor of two, with room for rounding."""
+NEGLIGIBLE: Final = 0.01
+"""Below this part of the highest rate a factor of two changes nothing: a cosine halves at each of its last steps."""
 
 
 @dataclass(slots=True)
@@ -49,7 +51,8 @@ class LearningRate:
                 self.groups[name] = _Group(now, now)
                 continue
             before, group.now = group.now, now
-            at_once = before > 0 and now > 0 and max(before, now) >= JUMP * min(before, now)
+            larger, smaller = max(before, now), min(before, now)
+            at_once = smaller > 0 and larger >= JUMP * smaller and larger >= NEGLIGIBLE * group.highest
             jumped = jumped or at_once
             self.rising = self.rising or now > group.highest
             if now >= group.highest:
