@@ -11,6 +11,7 @@ import torch
 import losslog
 from losslog.compat import reporting
 from losslog.compat.torchvision import MetricLogger, SmoothedValue
+from losslog.instrument import signals
 
 
 @pytest.fixture
@@ -146,8 +147,7 @@ def test_beside_attach_only_one_logs(tmp_path, capsys):
             optimizer.step()
             logger.update(loss=loss)
     assert len(records(run, "on_batch_losses")) == 4
-    for each in reporting._shared:
-        each._close()
+    assert signals.listening() == []
 
 
 def test_a_value_on_a_device_is_not_read_at_update(run, monkeypatch):
