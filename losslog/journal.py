@@ -191,8 +191,8 @@ class Tail:
     Args:
         path: the journal.
         window: how many records are kept decoded, and at least twice what was added last; a lane further behind reads
-            the file itself. Small, since what is kept is looked through by the garbage collector: 8,192 records made
-            it walk all of torch's objects, for 0.1 s, every 20,000 steps.
+            the file itself. Small, since objects that live long bring on the garbage collector's walks through all
+            there is, torch's objects too (0.1 s and more each).
         own: the process that writes publishes what it wrote, and never reads at the end.
     """
 
