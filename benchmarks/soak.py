@@ -1,6 +1,6 @@
 """A long run: is memory flat, is the cost of a step flat, is everything there at the end?
 
-    python benchmarks/soak.py                          # 1,000,000 steps, console, TensorBoard and the journal
+    python benchmarks/soak.py     # 1,000,000 steps of 0.3 ms, console, TensorBoard and the journal
     python benchmarks/soak.py --steps 100000 --plugins console,tensorboard,mlflow,wandb,plateau
 
 It prints a line per tenth of the run and ends with exit code 1 where memory or cost grew, or where data is missing.
@@ -104,7 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A long run.")
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--plugins", default="console,tensorboard")
-    parser.add_argument("--pause", type=float, default=0.0, help="seconds of training between two steps")
+    parser.add_argument("--pause", type=float, default=0.0003, help="seconds of training a step")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds that close may take")
     parser.add_argument("--dir", help="where the run lies; by default in a temporary folder that is removed")
     options = parser.parse_args()

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.threaded
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("losslog.lanes.BACK_OFF", (0.02, 0.04))
     monkeypatch.setattr("losslog.lanes.HUNG_AFTER", 0.3)
+    monkeypatch.setattr("losslog.lanes.HUNG_AT_START", 0.3)
 
 
 class Book:

@@ -29,6 +29,7 @@ FULL = os.environ.get("LOSSLOG_FAULTS") == "full"
 WRITE = bool(os.environ.get("WRITE_PAGES"))
 STEPS = 300
 ROWS = pytest.StashKey[list["Row"]]()
+LOSSES = pytest.StashKey[dict[str, list[tuple[int, float]]]]()
 
 BACKEND = '''
 import json, os, pathlib, time
@@ -317,6 +318,10 @@ class Bench:
         self.started[-1].out = line
         return self.started[-1]
 
+    def measured(self, fault: str, batches: int, seconds: float) -> None:
+        """Remember what a sudden end lost: the table says the most of all times."""
+        self._config.stash[LOSSES].setdefault(fault, []).append((batches, seconds))
+
     def row(self, fault: str, logged: Any, lost: Any, undelivered: Any = 0, after: Any = "nothing to do") -> None:
         """Remember a line of the table."""
         self._config.stash[ROWS].append(Row(fault, str(logged), str(lost), str(undelivered), str(after)))
@@ -335,10 +340,15 @@ def bench(package: Callable[..., str], script: Callable[..., Any], pytestconfig:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROWS] = []
+    config.stash[LOSSES] = {}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     rows = session.config.stash.get(ROWS, [])
+    for fault, found in session.config.stash.get(LOSSES, {}).items():
+        most = f"at most {max(batches for batches, _ in found)} batches, {max(seconds for _, seconds in found):.2f} s"
+        times = f"{fault}, {len(found)} times"
+        rows.append(Row(times, "until then", most, "0", "the follower writes `crashed` and delivers the rest"))
     if WRITE and rows:
         write(ROOT / "docs" / "reliability.md", rows)
 

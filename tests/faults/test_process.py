@@ -66,20 +66,20 @@ def test_killed_at_a_random_moment(bench: Any, number: int) -> None:
     seconds = at - batches[-1].time if batches else 0.0
     assert seconds < 0.2 + 1.5  # the promise is 0.2 s and one write; the rest is for a busy machine
     complete(outcome, "crashed")
-    bench.row("kill -9 at a random moment", "until then", "0.2 s of batches and one write at most", 0,
-              "the follower writes `crashed` and delivers the rest")  # fmt: skip
     assert lost <= 0.2 / 0.001 + 1500
+    bench.measured("kill -9 at a random moment", max(lost, 0), seconds)
 
 
 def test_sigterm(bench: Any) -> None:
     outcome = bench.start(steps=10**6, each=TELL, after="")
     step_reached(outcome, 100)
     outcome.process.terminate()
+    at = time.time()
     outcome.finish()
     assert outcome.code == -signal.SIGTERM
     complete(outcome, "crashed")
-    bench.row("SIGTERM (runs nothing in Python)", "until then", "0.2 s of batches and one write at most", 0,
-              "the follower writes `crashed` and delivers the rest")  # fmt: skip
+    last = max(each.time for each in outcome.records() if each.hook == "on_batch_losses")
+    bench.measured("SIGTERM (Python runs nothing then)", max(logged(outcome) - len(outcome.steps()), 0), at - last)
 
 
 @pytest.mark.parametrize("before", ["", "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"])
@@ -143,8 +143,7 @@ def test_os_exit(bench: Any, expected: str, code: int) -> None:
     complete(outcome, "crashed")
     lost = STEPS - len(outcome.steps())
     assert lost <= 0.2 / 0.001 + 200
-    bench.row("os._exit", STEPS, "0.2 s of batches and one write at most", 0,
-              "the follower writes `crashed` and delivers the rest")  # fmt: skip
+    bench.measured("os._exit without close", lost, 0.001 * lost)
 
 
 def test_inside_with_an_exception(bench: Any) -> None:
