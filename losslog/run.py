@@ -37,7 +37,7 @@ from losslog.recorder import Recorder
 from losslog.records import numbers, plain, redact, whole
 from losslog.report import end_report, start_line
 from losslog.targets import Targets
-from losslog.values import Later, learning_rate, resolve, snapshot
+from losslog.values import Later, begin, learning_rate, resolve, snapshot
 
 SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
 
@@ -101,6 +101,7 @@ class Run:
         self.config: dict[str, Any] = redact(config or {})
         if non_finite not in ("warn", "stop"):
             raise ValueError(f"non_finite must be 'warn' or 'stop', got {non_finite!r}")
+        begin()
         self.non_finite = non_finite
         self._targets = Targets()
         self._requests = Requests()
@@ -260,6 +261,8 @@ class Run:
             self._after_close("a forward pass")
             return
         step, recorder = self._step, self._recorder
+        sampled = stepped and recorder.steps % SAMPLE == 5
+        began = time.thread_time() if sampled else 0.0
         if stepped:
             self._step += 1
             recorder.steps += 1
@@ -267,6 +270,8 @@ class Run:
         recorder.put_batch(
             Batch(time.time(), step, self._epoch, keys, values, has_total, lr, None, n, stepped, counted)
         )
+        if sampled:
+            self._cost = (self._cost[0] + time.thread_time() - began, self._cost[1] + 1)
         if self._inline and stepped:
             self._call_inline(step, self._epoch, keys, values, has_total, lr, None)
         if self._strict:

@@ -126,14 +126,19 @@ def _stage(device: Any, positions: list[int], values: list[Any]) -> tuple[list[i
         if len({tensor.dtype for tensor in tensors}) > 1:
             tensors = [tensor.to(torch.float64) for tensor in tensors]
         stacked = torch.stack(tensors)
+        for position in positions:
+            values[position] = None  # do not keep the graph alive
         if device.type != "cuda":  # no pinned memory, no events: keep the copy and read it on the drain thread
             return positions, stacked, None
         host = stacked.to("cpu", non_blocking=True)
         event = torch.cuda.Event()
         event.record(torch.cuda.current_stream(device))
-    for position in positions:
-        values[position] = None  # do not keep the graph alive
     return positions, host, event
+
+
+def begin() -> None:
+    """A new run begins: sets of names seen by another one are looked at again."""
+    _checked.clear()
 
 
 def resolve(values: list[float] | Staged) -> list[float]:
