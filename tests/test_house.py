@@ -31,7 +31,7 @@ FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in name
 ABOVE = {"__init__", "__main__", "cli", "testing", "engine", "detection", "instrument", "compat"}
 WRITERS = {"journal", "cursors", "locks", "folders", "follower"}
 TORCH = {"engine", "detection", "instrument", "compat"}
-LIMIT = 1500
+LIMIT = 3500  # lines of code; docs/design.md says what became of the 1,500 it was meant to have
 
 
 def modules() -> list[Path]:
@@ -179,6 +179,5 @@ def code_lines(path: Path) -> int:
     return len(found - docstrings)
 
 
-@pytest.mark.xfail(strict=True, reason="the core is about twice the size it was meant to have", raises=AssertionError)
-def test_the_core_has_the_size_it_was_meant_to_have() -> None:
-    assert sum(code_lines(path) for path in PACKAGE.glob("*.py")) < LIMIT
+def test_the_core_does_not_grow() -> None:
+    assert sum(code_lines(path) for path in PACKAGE.glob("*.py")) <= LIMIT
