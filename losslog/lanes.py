@@ -158,6 +158,8 @@ class Lane:
                 while not self._quit and not self.over:
                     self._look()
                     self.cpu = time.thread_time() - started
+                if self._until is not None and self._cursor.offset >= self._until and not self.over:
+                    self._end("done", "")  # let go between its last commit and the look that would have told
         except OSError as error:
             self._end("parked", f"the run folder cannot be read: {one_line(error)}")
         finally:
