@@ -38,7 +38,7 @@ docs: install ## the documentation, in site/; a warning is an error
 test: check unit docs ## everything CI runs
 
 unit: install
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 	for plugin in $(PLUGINS); do $(BIN)/python -m pytest -q -c pyproject.toml --rootdir . $$plugin/tests || exit 1; done
 
 faults: install ## the whole fault suite

@@ -32,7 +32,7 @@ BATCH: Final = 1024  # records before a flush at the latest
 PARK_AFTER: Final = 20  # failures in a row
 BACK_OFF: Final = (1.0, 60.0)  # seconds, doubling
 HUNG_AFTER: Final = 5.0  # seconds in one call
-HUNG_AT_START: Final = 30.0  # the same until a plugin has begun: imports and new databases take seconds
+HUNG_AT_START: Final = 20.0  # the same until a plugin has begun: imports and new databases take seconds
 POLL: Final = 0.25  # seconds between looks at the file where nobody wakes the lane
 
 
@@ -120,7 +120,7 @@ class Lane:
 
     @property
     def hung(self) -> bool:
-        """Whether one call has lasted too long: 5 s, and 30 s for a plugin's start."""
+        """Whether one call has lasted too long: 5 s, and 20 s for a plugin's start."""
         since = self._busy_since
         return since is not None and time.monotonic() - since > self._patience
 
