@@ -347,18 +347,25 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     rows = session.config.stash.get(ROWS, [])
     for fault, found in session.config.stash.get(LOSSES, {}).items():
         most = f"at most {max(batches for batches, _ in found)} batches, {max(seconds for _, seconds in found):.2f} s"
-        times = f"{fault}, {len(found)} times"
+        times = f"{fault}, {len(found)} times" if len(found) > 1 else f"{fault}, once"
         rows.append(Row(times, "until then", most, "0", "the follower writes `crashed` and delivers the rest"))
     if WRITE and rows:
         write(ROOT / "docs" / "reliability.md", rows)
 
 
+def name_of(row: Row) -> str:
+    """A fault's name without how often it was made to happen."""
+    return re.sub(r", (once|\d+ times)$", "", row.fault)
+
+
 def write(path: Path, rows: list[Row]) -> None:
-    """Put the table between its markers."""
+    """Put the table between its markers; lines of faults that did not run this time stay."""
     head = ["Fault", "Batches logged", "Lost", "Undelivered at exit", "Afterwards"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(row)} |" for row in sorted(set(rows))]
     begin, end = "<!-- faults: begin -->", "<!-- faults: end -->"
     text = path.read_text("utf-8")
     start, stop = text.index(begin) + len(begin), text.index(end)
+    found = [Row(*line.strip("| ").split(" | ")) for line in text[start:stop].splitlines()[3:]]
+    table = {name_of(row): row for row in [*found, *rows]}
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(table[name])} |" for name in sorted(table)]
     path.write_text(text[:start] + "\n" + "\n".join(lines) + "\n" + text[stop:], "utf-8")
