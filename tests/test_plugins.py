@@ -205,7 +205,7 @@ def test_a_class_instead_of_an_instance_is_explained() -> None:
         select([Hooked])
 
 
-@pytest.mark.parametrize("thing", [object(), 5, types.SimpleNamespace()], ids=repr)
+@pytest.mark.parametrize("thing", [object(), 5, types.SimpleNamespace()], ids=["object", "number", "namespace"])
 def test_an_object_without_hooks_is_refused(thing: Any) -> None:
     with pytest.raises(TypeError, match="implements no hook"):
         Plugin.of_object(thing)
