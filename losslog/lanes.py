@@ -404,7 +404,7 @@ class Lane:
             self._streaks.pop(True, None)
             self._back()
         self._unflushed_since = None
-        self._commit(self._seq if durable is None else int(durable))
+        self._commit(None if durable is None else int(durable))
         if durable is not None and self._uncommitted:
             self._unflushed_since = time.monotonic()
         return True
@@ -429,12 +429,14 @@ class Lane:
             self._careful_until = self._seq
             self._rewind()
 
-    def _commit(self, seq: int) -> None:
+    def _commit(self, seq: int | None) -> None:
+        """Commit up to ``seq``; None is all that was handed over, whatever seqs a garbled line may claim."""
         reached = None
         bound = self._thinner.pending_seq
-        while (
-            self._uncommitted and self._uncommitted[0][0] <= seq and (bound is None or self._uncommitted[0][0] < bound)
-        ):
+        while self._uncommitted:
+            first = self._uncommitted[0][0]
+            if (seq is not None and first > seq) or (bound is not None and first >= bound):
+                break
             reached = self._uncommitted.popleft()
         if reached is not None:
             self._commit_at(reached[1], reached[0])

@@ -526,3 +526,14 @@ def test_a_lane_that_has_everything_is_done_when_it_is_let_go(
     lane.abandon()  # close() saw the commit, and does not wait for the lane to see the end
     until(lambda: lane.over)
     assert lane.state == "done"
+
+
+def test_a_garbled_seq_does_not_hold_the_cursor(book: Book, probe: Any, until: Callable[..., None]) -> None:
+    book.batches(3)
+    data = {"step": 3, "epoch": 1, "losses": 1.0, "total": 1.0}
+    book.writer.append([encode(Record(9000, 1.0, "on_batch_losses", data))])  # one digit too many
+    book.batches(3)
+    lane = book.lane(probe)
+    book.to_the_end(lane)
+    until(lambda: lane.over)
+    assert (lane.state, lane.stats()["committed"]) == ("done", book.writer.end)
