@@ -10,7 +10,7 @@ PLUGINS := $(sort $(wildcard plugins/losslog-*))
 MANIFESTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check unit faults stress docs dist bench clean
+.PHONY: help install demo test check unit plugin faults stress docs dist bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -35,11 +35,14 @@ check: install ## style and types
 docs: install ## the documentation, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-test: check unit docs ## everything CI runs
+test: check unit docs plugin ## everything CI runs
 
 unit: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 	for plugin in $(PLUGINS); do $(BIN)/python -m pytest -q -c pyproject.toml --rootdir . $$plugin/tests || exit 1; done
+
+plugin: install ## losslog new-plugin, install it, test it, train with it
+	$(BIN)/python scripts/new_plugin_check.py
 
 faults: install ## the whole fault suite
 	LOSSLOG_FAULTS=full $(BIN)/python -m pytest -q tests/faults

@@ -26,7 +26,7 @@ from losslog.notices import warn
 from losslog.pace import start_thread
 
 DRAIN_EVERY: Final = 0.2  # seconds; also what a kill -9 may lose
-QUEUE_LIMIT: Final = 50_000  # batches; at 0.5 kB each 25 MB
+QUEUE_LIMIT: Final = 200_000  # batches; at 0.5 kB each 100 MB, where a disk hangs
 
 
 class Recorder:
@@ -51,6 +51,7 @@ class Recorder:
         self.steps = 0
         self.cpu = 0.0
         self.intake, self.delivery, self.leases = intake, delivery, leases
+        self.intake.pace.pressed = lambda: len(self.queue) > QUEUE_LIMIT // 10
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
