@@ -64,19 +64,22 @@ class Cursor:
         """Remember that everything up to ``offset`` is durable.
 
         Raises:
-            OSError: the file cannot be written; the old cursor stays.
+            OSError: the file cannot be written; the old one stays.
         """
-        self.offset, self.seq = offset, seq
-        if self.path is None:
-            return
-        text = json.dumps({"offset": offset, "seq": seq, "start": self.start})
-        temporary = self.path.with_suffix(".tmp")
+        try:
+            if self.path is not None:
+                self._replace(self.path, json.dumps({"offset": offset, "seq": seq, "start": self.start}))
+        finally:  # who sees the new position may rely on the file being there, or having failed
+            self.offset, self.seq = offset, seq
+
+    def _replace(self, path: Path, text: str) -> None:
+        temporary = path.with_suffix(".tmp")
         try:
             _write(temporary, text)
         except FileNotFoundError:  # somebody deleted the run folder
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
             _write(temporary, text)
-        os.replace(temporary, self.path)
+        os.replace(temporary, path)
 
     def release(self) -> None:
         """Let another reader have it."""
