@@ -191,6 +191,8 @@ class Joiner:
                 self._ahead.setdefault((epoch, index), {})[other] = share
         elif "end" in item:
             epoch, sums = item["end"]
+            if epoch <= self._ended_epoch:
+                return  # recorded without this rank, which was silent then
             self._ends.setdefault(epoch, {})[other] = sums
         elif "alert" in item:
             self._post("alert", item["alert"])

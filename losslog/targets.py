@@ -2,7 +2,8 @@
 
 `Targets.keep` runs on the training thread, `Targets.describe` on the drain thread. Contract:
 
-- Only the last few batches are kept, by reference, so memory does not grow and nothing is copied or waited for.
+- Of the last few batches ids, boxes and labels are kept, by reference: nothing is copied or waited for, and masks,
+  which can take a gigabyte in so many batches, are let go.
 - Targets are read only when a loss was not finite: dicts with ``image_id``, ``boxes`` (N x 4, xyxy, pixels), ``labels``
   and, where known, ``size`` or ``orig_size`` (height, width), as torchvision's and DETR's data sets have them.
 """
@@ -16,6 +17,7 @@ from typing import Any, Final
 from losslog.containment import attempt
 
 KEPT: Final = 32  # batches; the drain asks 0.2 s later at most, and by then a fast loop is some batches further
+FIELDS: Final = ("image_id", "file_name", "boxes", "labels", "size", "orig_size")
 SHOWN: Final = 8  # images named in one alert
 
 
@@ -23,11 +25,13 @@ class Targets:
     """The targets of the last batches."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[int, Any]] = deque(maxlen=KEPT)
+        self._kept: deque[tuple[int, list[dict[str, Any]]]] = deque(maxlen=KEPT)
 
     def keep(self, step: int, targets: Any) -> None:
         """Remember a batch's targets for a while."""
-        self._kept.append((step, targets))
+        each = [targets] if isinstance(targets, Mapping) else targets
+        if isinstance(each, list | tuple) and all(isinstance(one, Mapping) for one in each):
+            self._kept.append((step, [{key: one[key] for key in FIELDS if key in one} for one in each]))
 
     def describe(self, step: int) -> str:
         """Image ids and bad boxes of the batch of a step, as one sentence; "" where nothing is known."""
@@ -38,13 +42,9 @@ class Targets:
         return ""
 
 
-def _describe(targets: Any) -> str:
-    if isinstance(targets, Mapping):
-        targets = [targets]
+def _describe(targets: list[dict[str, Any]]) -> str:
     words = []
-    for target in list(targets)[:SHOWN]:
-        if not isinstance(target, Mapping):
-            return ""
+    for target in targets[:SHOWN]:
         name = _one(target.get("image_id", target.get("file_name", "?")))
         faults = _faults(target)
         words.append(f"{name} ({', '.join(faults)})" if faults else f"{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 
 import pytest
 
@@ -47,6 +48,16 @@ def test_targets_of_another_kind_say_nothing(targets):
     kept = Targets()
     kept.keep(0, targets)
     assert kept.describe(0) == ""
+
+
+def test_masks_are_let_go():
+    torch = pytest.importorskip("torch")
+    kept, masks = Targets(), torch.zeros(2, 8, 8)
+    gone = weakref.ref(masks)
+    kept.keep(0, [{"image_id": 4, "masks": masks}])
+    del masks
+    assert gone() is None
+    assert kept.describe(0) == "Images: 4."
 
 
 def test_only_the_last_batches_are_kept():
