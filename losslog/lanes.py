@@ -86,11 +86,11 @@ class Lane:
         self._patience = HUNG_AT_START
         self._until: int | None = None
         self._wake = threading.Event()
-        self._quit = False
+        self._quit = self._parking = False
         self._thread: threading.Thread | None = None
         self._unknown: set[str] = set()
         self._garbled = 0
-        self._pid = os.getpid()
+        self._pid, self._started = os.getpid(), 0.0
 
     # ------------------------------------------------------------------ the owner's side
 
@@ -151,13 +151,12 @@ class Lane:
     # ------------------------------------------------------------------ the lane's thread
 
     def _work(self) -> None:
-        self._pid = os.getpid()
-        started = time.thread_time()
+        self._pid, self._started = os.getpid(), time.thread_time()
         try:
             if self._begin():
                 while not self._quit and not self.over:
                     self._look()
-                    self.cpu = time.thread_time() - started
+                    self.cpu = time.thread_time() - self._started
                 if self._until is not None and self._cursor.offset >= self._until and not self.over:
                     self._end("done", "")  # let go between its last commit and the look that would have told
         except OSError as error:
@@ -354,12 +353,13 @@ class Lane:
         self._log(error, hook)
         if count + 1 < PARK_AFTER:
             return True
-        self._end("parked", f"{PARK_AFTER} failures in a row, the last: {one_line(error)}")
+        self._parking = True
         self._uncommitted = deque(each for each in self._uncommitted if each[1] <= offset)
         if self._cursor.offset > offset:  # committed while it was failing: what failed is to be delivered again
             self._commit_at(offset, seq)
         elif self._uncommitted and hook != "on_flush":
             self._flush()
+        self._end("parked", f"{PARK_AFTER} failures in a row, the last: {one_line(error)}")
         warn("plugin %s is parked after %d failures in a row; the journal keeps its records", self.name, PARK_AFTER)
         return False
 
@@ -410,7 +410,7 @@ class Lane:
         return True
 
     def _flush_failed(self, error: BaseException) -> None:
-        if self.state == "parked":
+        if self._parking:
             return
         alone = len(self._uncommitted) == 1 or self._thinner.every > 1
         if means_not_now(error):
@@ -461,4 +461,5 @@ class Lane:
         return self._quit
 
     def _end(self, state: str, reason: str) -> None:
+        self.cpu = time.thread_time() - self._started
         self.state, self.reason = state, reason
