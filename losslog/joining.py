@@ -6,7 +6,8 @@ Drain threads only. Contract:
   smallest and largest value beside it. Different keys or numbers of batches are right by construction.
 - A batch waits at most 2 s for late ranks, and says over how many it is. Epoch means are over all batches of all ranks,
   from each rank's own sums.
-- A rank that says nothing for 30 s is reported and no longer waited for, until it speaks again.
+- A rank that says nothing for 30 s is reported and no longer waited for, until it speaks again. Nor is one that speaks
+  but has not ended an epoch 30 s after the logging rank did, until it ends one in time; nor one that cannot be read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from losslog.containment import attempt, one_line
 from losslog.intake import Batch, Event, Intake, Share
 from losslog.losses import Losses
 from losslog.notices import warn
@@ -84,8 +86,10 @@ class Sender(Intake):
             self._add("request", event.data)
 
     def _add(self, kind: str, body: Any) -> None:
-        if len(self._waiting) < AHEAD:
+        if kind != "batch" or len(self._waiting) < AHEAD:
             self._waiting.append({kind: body})
+        else:
+            self.once("the ranks' store does not answer: more than %d batches cannot be handed over", AHEAD)
 
     @property
     def reachable(self) -> bool:
@@ -132,16 +136,16 @@ class Joiner:
         self._next = {other: 0 for other in range(world_size) if other != rank}
         self._heard = dict.fromkeys(self._next, time.monotonic())
         self._silent: set[int] = set()
+        self._endless: set[int] = set()  # ranks that speak, but do not end their epochs
         self.gone: set[int] = set()
         self._slots: deque[_Slot] = deque()
         self._open: dict[tuple[int, int], _Slot] = {}
         self._ahead: dict[tuple[int, int], dict[int, Share]] = {}
         self._ends: dict[int, dict[int, dict[str, Any]]] = {}
-        self._own = (0, 0)  # the epoch the logging rank is in, and how many batches of it there were
-        self._lengths: dict[int, int] = {}  # the same for epochs it has left, until their end is recorded
+        self._epoch = 0  # the one the logging rank is in
+        self._lengths: dict[int, int] = {}  # its batches in that one, and in earlier ones until they are recorded
         self._ended_epoch = 0
         self.step = -1
-        self.late = 0
 
     @property
     def waiting_for(self) -> list[int]:
@@ -150,10 +154,10 @@ class Joiner:
 
     def add_batch(self, epoch: int, share: Share) -> None:
         """The logging rank's own batch."""
-        if self._own[0] != epoch:
-            self._lengths[self._own[0]] = self._own[1]
-        index = self._own[1] if self._own[0] == epoch else 0
-        self._own = (epoch, index + 1)
+        if epoch != self._epoch:
+            self._epoch, self._lengths[epoch] = epoch, 0
+        index = self._lengths[epoch]
+        self._lengths[epoch] += 1
         slot = _Slot(epoch, index)
         slot.shares = {self._rank: share, **self._ahead.pop((epoch, index), {})}
         self._open[epoch, index] = slot
@@ -171,39 +175,37 @@ class Joiner:
                 self._next[other] += 1
                 self._heard[other] = now
                 self._silent.discard(other)
-                for item in json.loads(chunk):
-                    self._take(other, item)
+                _, error = attempt(self._take, other, chunk)
+                if error is not None and other not in self.gone:
+                    self.gone.add(other)
+                    warn("what rank %d hands over cannot be read (%s): it is left out", other, one_line(error))
             patience = SILENT if self._next[other] else FIRST_WORD
             if other not in self.gone | self._silent and now - self._heard[other] > patience:
                 self._silent.add(other)
                 warn("rank %d has said nothing for %.0f s: the losses go on without it", other, patience)
 
-    def _take(self, other: int, item: dict[str, Any]) -> None:
-        if "batch" in item:
-            epoch, index, *rest = item["batch"]
-            share = Share(*rest)
-            slot = self._open.get((epoch, index))
-            if slot is not None:
-                slot.shares[other] = share
-            elif epoch <= self._ended_epoch or index < self._length(epoch):
-                self.late += 1  # its record is written; the epoch's means have it all the same
-            elif len(self._ahead) < AHEAD:
-                self._ahead.setdefault((epoch, index), {})[other] = share
-        elif "end" in item:
-            epoch, sums = item["end"]
-            if epoch <= self._ended_epoch:
-                return  # recorded without this rank, which was silent then
-            self._ends.setdefault(epoch, {})[other] = sums
-        elif "alert" in item:
-            self._post("alert", item["alert"])
-        elif "request" in item:
-            self._post(item["request"]["kind"], item["request"]["data"])
-        elif "bye" in item:
-            self.gone.add(other)
-
-    def _length(self, epoch: int) -> int:
-        """How many batches of an epoch the logging rank has had so far."""
-        return self._own[1] if epoch == self._own[0] else self._lengths.get(epoch, 0)
+    def _take(self, other: int, chunk: bytes) -> None:
+        for item in json.loads(chunk):
+            if "batch" in item:
+                epoch, index, *rest = item["batch"]
+                share = Share(*rest)
+                slot = self._open.get((epoch, index))
+                if slot is not None:
+                    slot.shares[other] = share
+                elif epoch > self._ended_epoch and index >= self._lengths.get(epoch, 0) and len(self._ahead) < AHEAD:
+                    self._ahead.setdefault((epoch, index), {})[other] = share
+                # Else it is late: its record is written, and the epoch's means have it all the same.
+            elif "end" in item:
+                epoch, sums = item["end"]
+                if epoch > self._ended_epoch:  # else it is recorded without this rank, which was silent then
+                    self._ends.setdefault(epoch, {})[other] = sums
+                    self._endless.discard(other)
+            elif "alert" in item:
+                self._post("alert", item["alert"])
+            elif "request" in item:
+                self._post(item["request"]["kind"], item["request"]["data"])
+            elif "bye" in item:
+                self.gone.add(other)
 
     def ready(self, *, all_of_it: bool = False) -> Iterator[tuple[list[Share] | None, Any, int, int]]:
         """What can be recorded now, in order: (shares, None, epoch, step) of a batch, (None, event, 0, 0) of an event.
@@ -221,12 +223,12 @@ class Joiner:
                 yield self._batch(slot.epoch, slot.shares)
                 continue
             if slot.epoch:
-                if not (all_of_it or self._ended(slot.epoch)):
+                if not (all_of_it or self._ended(slot)):
                     return
                 for key in sorted(key for key in self._ahead if key[0] <= slot.epoch):
                     yield self._batch(key[0], self._ahead.pop(key))  # ranks with more batches than the logging one
                 self._ended_epoch = max(self._ended_epoch, slot.epoch)
-                self._lengths = {epoch: count for epoch, count in self._lengths.items() if epoch > slot.epoch}
+                self._lengths = {k: v for k, v in self._lengths.items() if k > slot.epoch or k == self._epoch}
             self._slots.popleft()
             yield None, slot.event, 0, 0
 
@@ -240,8 +242,14 @@ class Joiner:
             return True
         return all(other in slot.shares or other in self._ends.get(slot.epoch, {}) for other in self.waiting_for)
 
-    def _ended(self, epoch: int) -> bool:
-        return all(other in self._ends.get(epoch, {}) for other in self.waiting_for)
+    def _ended(self, slot: _Slot) -> bool:
+        missing = {*self.waiting_for} - self._endless - {*self._ends.get(slot.epoch, {})}
+        if time.monotonic() - slot.since <= SILENT:
+            return not missing
+        for other in sorted(missing):
+            self._endless.add(other)
+            warn("rank %d has not ended epoch %d: its means go without that rank", other, slot.epoch)
+        return True
 
     def sums(self, epoch: int) -> list[dict[str, Any]]:
         """The other ranks' sums of an epoch that has ended."""

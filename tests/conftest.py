@@ -19,6 +19,7 @@ import losslog
 from losslog import hookimpl
 from losslog.folders import JOURNAL
 from losslog.journal import read
+from losslog.ranks import Store
 from losslog.records import Record
 
 ROOT = Path(losslog.__file__).parent.parent
@@ -260,6 +261,26 @@ def script(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+class Connection(Store):
+    """One rank's way to torch's own store, here in this process; it can be ``away``."""
+
+    def __init__(self, base: Any) -> None:
+        self.away = False
+        super().__init__(0)
+        self._store = sys.modules["torch"].distributed.PrefixStore(self._prefix, base)
+
+    def open(self) -> bool:
+        return not self.away
+
+
+@pytest.fixture
+def stores() -> Callable[[], Connection]:
+    """Makes connections to a store of this test, as each rank under torchrun has one."""
+    torch = pytest.importorskip("torch", reason="the ranks' store is torch's")
+    base = torch.distributed.HashStore()
+    return lambda: Connection(base)
 
 
 @pytest.fixture
