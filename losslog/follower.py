@@ -85,20 +85,19 @@ class Follower:
         try:
             mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             with open(os.open(self.folder / "follower.log", mode, 0o644), "ab") as log:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    env=environment,
-                    bufsize=0,
-                    **apart,
+                pipe = subprocess.PIPE
+                process = subprocess.Popen(
+                    command, stdin=pipe, stdout=pipe, stderr=log, env=environment, bufsize=0, **apart
                 )
         except (OSError, ValueError) as error:
             return str(error)
-        self._send(json.dumps(hello).encode("ascii"))
-        if self._process.stdin is not None and sys.platform != "win32":
-            os.set_blocking(self._process.stdin.fileno(), False)  # short lines: whole or not at all (PIPE_BUF)
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it is dead already: its end is noticed as any other
+            process.stdin.write(json.dumps(hello).encode("ascii") + b"\n")
+        if sys.platform != "win32":
+            os.set_blocking(process.stdin.fileno(), False)  # short lines: whole or not at all (PIPE_BUF)
+        self.restarts += self._process is not None
+        self._process = process  # from here on other threads send commands: the greeting comes before them all
         start_thread(self._listen, "losslog-follower")
         return ""
 
@@ -171,7 +170,6 @@ class Follower:
                  "the journal keeps them", self.restarts + 1, code)  # fmt: skip
             self.done.set()
             return
-        self.restarts += 1
         warn("the follower died (exit code %s): started again, nothing is lost", code)
         trouble = self.start()
         if trouble:
