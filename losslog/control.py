@@ -18,6 +18,8 @@ from losslog.notices import warn
 from losslog.records import fresh, whole
 
 LEVELS: Final = ("info", "warning", "error")
+WAITING: Final = 1000  # learning-rate requests that wait for a loop to take them
+SEEN: Final = 10_000  # requests that are recognised when they are redelivered
 Post = Callable[[str, dict[str, Any]], None]
 
 
@@ -138,12 +140,16 @@ def lr_data(factor: float, group: str | None) -> dict[str, Any]:
 
 
 class Requests:
-    """The inbox of a run: lanes put in, the training thread takes out."""
+    """The inbox of a run: lanes put in, the training thread takes out.
+
+    Bounded, for a plugin that asks at every step: by `WAITING`, where a loop takes nothing out, and by `SEEN`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lr: list[dict[str, Any]] = []
-        self._seen: set[str] = set()
+        self._seen: dict[str, None] = {}
+        self._full = False
         self.stop_reason: str | None = None
 
     def put(self, kind: str, data: dict[str, Any]) -> None:
@@ -153,10 +159,19 @@ class Requests:
                 self.stop_reason = self.stop_reason or data["reason"]
                 return
             identity = data.get("id")
-            if identity is not None and identity in self._seen:
+            if identity in self._seen:
                 return
-            self._seen.add(str(identity))
-            self._lr.append(data)
+            if len(self._lr) < WAITING:
+                self._lr.append(data)
+                if identity is not None:
+                    self._seen[identity] = None
+                if len(self._seen) > SEEN:
+                    del self._seen[next(iter(self._seen))]
+                return
+            told, self._full = self._full, True
+        if not told:
+            text = "%d learning-rate requests wait for run.apply_requests(optimizer): further ones are refused"
+            warn(text, WAITING)
 
     def take_lr(self) -> list[dict[str, Any]]:
         """The learning-rate requests that have come since the last call."""

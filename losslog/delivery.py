@@ -72,17 +72,10 @@ class Delivery:
         cursor.offset = cursor.start = self._began_at if own else 0
         if not plugin.distribution:
             self._own.add(plugin.name)
-        lane = Lane(
-            plugin.name,
-            lambda: plugin.object,
-            self._tail,
-            cursor,
-            self._handle(plugin.name),
-            near=True,
-            specs=self.specs,
-            batch_every=int(plugin.options.get("batch_every", 1)),
-        )
-        self.lanes[plugin.name] = lane
+        name, every = plugin.name, int(plugin.options.get("batch_every", 1))
+        about: dict[str, Any] = {"near": True, "specs": self.specs, "batch_every": every}
+        lane = Lane(name, lambda: plugin.object, self._tail, cursor, self._handle(name), **about)
+        self.lanes[name] = lane
         lane.start()
 
     def wake(self, *, follower: bool) -> None:

@@ -368,13 +368,8 @@ class Lane:
             self.first_error = error
         self.reason = one_line(error)
         if self.errors & (self.errors - 1) == 0:  # 1st, 2nd, 4th, 8th...
-            warn(
-                "plugin %s failed in %s (%d so far), record skipped:\n%s",
-                self.name,
-                hook,
-                self.errors,
-                long_form(error),
-            )
+            text = "plugin %s failed in %s (%d so far), record skipped:\n%s"
+            warn(text, self.name, hook, self.errors, long_form(error))
 
     def _away(self, error: BaseException) -> None:
         """The backend is not there: remember, say it once, wait longer each time."""

@@ -6,6 +6,8 @@
   with the step it takes effect at, which is never inside a lease already given.
 - A rank inside its lease goes on without asking anybody; beyond it, it waits for news, 30 s at most.
 - Steps are counted by each rank's own `log_batch` calls, which DDP keeps alike.
+- Every decision stays in what is published, since nobody knows when a rank that was paused last read it. So they are
+  bounded: one stop, and `LIMIT` learning-rate requests in a run; more are refused, which is said once.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from losslog.ranks import Store
 FIRST: Final = 64  # steps before the first decision; every rank knows it without asking
 AHEAD: Final = 2.0  # seconds of steps a lease covers
 PATIENCE: Final = 30.0  # seconds a rank waits beyond its lease
+LIMIT: Final = 1000  # learning-rate decisions in a run: 130 kB of JSON, read five times a second on each rank
 KEY: Final = "lease"
 
 
@@ -40,15 +43,26 @@ class Leases:
         self._decisions: list[list[Any]] = []  # [step, kind, data]
         self._done = 0
         self._proposed: list[tuple[str, dict[str, Any]]] = []
+        self._known: set[Any] = set()  # what was proposed: ids, and "stop"
+        self._full = False
         self._news = threading.Event()
         self._seen = (0, time.monotonic())
         self._rate = 0.0
         self._waits = True
 
     def propose(self, kind: str, data: dict[str, Any]) -> None:
-        """On the logging rank: decide this as soon as possible."""
+        """On the logging rank: decide this as soon as possible; what comes twice, and a second stop, are dropped."""
+        identity = data.get("id", kind)
         with self._guard:
-            self._proposed.append((kind, data))
+            if identity in self._known:
+                return
+            if kind == "stop" or len(self._known) < LIMIT:
+                self._known.add(identity)
+                self._proposed.append((kind, data))
+                return
+            told, self._full = self._full, True
+        if not told:
+            warn("%d learning-rate requests were decided for all ranks: further ones are refused", LIMIT)
 
     def exchange(self, steps: int) -> None:
         """Publish, on the logging rank, or read the news, on the others.
@@ -70,10 +84,8 @@ class Leases:
             self._rate = max((steps - before) / (now - at), 0.5 * self._rate)
             self._seen = (steps, now)
         with self._guard:
-            until, decisions = self._until, list(self._decisions)
-            for kind, data in self._proposed:
-                decisions.append([until, kind, data])
-            fresh = bool(self._proposed)
+            until, fresh = self._until, self._proposed
+            decisions = [*self._decisions, *([until, kind, data] for kind, data in fresh)]
             self._proposed = []
             wanted = steps + max(4, int(self._rate * AHEAD)) + 1
         if not (fresh or wanted > until):
@@ -86,7 +98,7 @@ class Leases:
             self._news.set()
         elif fresh:
             with self._guard:
-                self._proposed = [(kind, data) for _, kind, data in decisions[len(self._decisions) :]] + self._proposed
+                self._proposed = fresh + self._proposed
 
     def settle(self, steps: int, requests: Requests) -> None:
         """Put what takes effect at this step into the inbox; waits where this rank is beyond its lease."""

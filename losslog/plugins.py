@@ -150,12 +150,8 @@ def discover(disabled: Iterable[str] | None = None) -> dict[str, Plugin]:
         label = f"{dist.name} {dist.version}" if dist is not None else "unknown"
         if entry.name in found:
             if found[entry.name].distribution != label:
-                warn(
-                    "plugin %r is offered by %s and %s: the first is used",
-                    entry.name,
-                    found[entry.name].distribution,
-                    label,
-                )
+                first = found[entry.name].distribution
+                warn("plugin %r is offered by %s and %s: the first is used", entry.name, first, label)
             continue
         plugin = Plugin(entry.name, label, entry)
         if entry.name in blocked:

@@ -345,14 +345,10 @@ class Run:
         if self._watcher is not None:
             val_loss = self._watcher.epoch_ends(val_loss)
         epoch = self._open_epoch(epoch)
-        data = {
-            "epoch": epoch,
-            "epochs": self._epochs,
-            "step": self._last_step(None),
-            "losses": None if losses is None else normalise(losses),
-            "val_loss": None if val_loss is None else normalise(val_loss, "val_loss"),
-            "lr": learning_rate(lr),
-        }
+        data: dict[str, Any] = {"epoch": epoch, "epochs": self._epochs, "step": self._last_step(None)}
+        data["losses"] = None if losses is None else normalise(losses)
+        data["val_loss"] = None if val_loss is None else normalise(val_loss, "val_loss")
+        data["lr"] = learning_rate(lr)
         self._epoch = epoch + 1
         self._epoch_has_batches = False
         self._emit("on_epoch_end", data)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from losslog.control import Requests, RunHandle, alert_data, lr_data, scale_lr
+from losslog.control import WAITING, Requests, RunHandle, alert_data, lr_data, scale_lr
 
 torch = pytest.importorskip("torch")
 
@@ -109,6 +109,28 @@ def test_a_request_is_taken_once() -> None:
     requests.put("lr", lr_data(0.5, None) | {"id": "x/1/2"})
     assert len(requests.take_lr()) == 2
     requests.put("lr", lr_data(0.5, None) | {"id": "x/1/2"})
+    assert requests.take_lr() == []
+
+
+def test_requests_that_nobody_takes_are_bounded_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    requests = Requests()
+    for number in range(3 * WAITING):
+        requests.put("lr", lr_data(0.5, None) | {"id": f"x/{number}/1"})
+    assert caplog.text.count("further ones are refused") == 1
+    assert [each["id"] for each in requests.take_lr()] == [f"x/{number}/1" for number in range(WAITING)]
+    requests.put("lr", lr_data(0.5, None) | {"id": "x/later/1"})
+    assert len(requests.take_lr()) == 1
+
+
+def test_requests_at_every_step_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("losslog.control.SEEN", 100)
+    requests = Requests()
+    for number in range(1000):
+        requests.put("lr", lr_data(0.5, None) | {"id": f"x/{number}/1"})
+        assert len(requests.take_lr()) == 1
+    assert len(requests._seen) == 100
+    for number in range(900, 1000):  # redelivered
+        requests.put("lr", lr_data(0.5, None) | {"id": f"x/{number}/1"})
     assert requests.take_lr() == []
 
 
