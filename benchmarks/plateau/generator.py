@@ -225,8 +225,8 @@ def _spoil(
     if family == "never":  # the users' guide's bad pattern: 10 % in the whole run, nearly all of it early
         start = floor * rng.uniform(2.2, 6)
         trend = start * (0.9 + 0.1 * np.exp(-t / rng.uniform(0.06, 0.15)))
-        onset = int(0.3 * steps)
-        labels[:] = GREY
+        labels = _healthy_labels(trend, steps, family)
+        onset = int(np.flatnonzero(labels == CONVERGED)[0])  # flat by the rule that holds for all, and far too high
         labels[onset:] = STALLED
         return trend, labels, onset, end
     onset = int(rng.uniform(0.2, 0.6) * steps)

@@ -77,3 +77,34 @@ def test_without_plan_and_epoch_the_limit_refers_to_the_time_elapsed(gain: float
     for index in range(31):
         ring.append(index, -gain * index / 31)
     assert check(ring, clock, Settings(), elapsed=31 * clock.cell).flat is flat
+
+
+def bent(rate_before: float, noise: float, seed: int = 0) -> BlockRing:
+    """Falls for half of the time, then stands still; rates are per unit."""
+    draw = random.Random(seed)
+    ring = BlockRing()
+    for index in range(31):
+        ring.append(index, -rate_before * min(index, 15) * CLOCK.cell / 100 + draw.gauss(0, noise))
+    return ring
+
+
+def test_stand_after_a_fall_is_flat() -> None:
+    assert all(outcome(bent(0.2, 0.01, seed)).flat for seed in range(20))
+
+
+def test_quiet_stretch_of_an_even_fall_is_not_flat(monkeypatch: pytest.MonkeyPatch) -> None:
+    rings = [ring_of(0.03, noise=0.03, seed=seed) for seed in range(400)]
+    guarded = sum(outcome(ring).flat for ring in rings)
+    monkeypatch.setattr("losslog_plateau.flatness.CHANGE", 0.0)
+    bare = sum(outcome(ring).flat for ring in rings)
+    assert guarded < bare / 2
+
+
+@pytest.mark.parametrize(("elapsed", "flat"), [(300.0, True), (6000.0, False)])
+def test_without_a_plan_the_limit_grows_with_the_time_elapsed(elapsed: float, flat: bool) -> None:
+    clock = Clock(None, 100)
+    ring = BlockRing(max(1, round(elapsed / 31 / clock.cell)))
+    ring.means = [-0.01 * ring.cells_per_block * clock.cell / 100 * i for i in range(31)]  # falls by 1 % per epoch
+    found = check(ring, clock, Settings(), elapsed=elapsed)
+    assert found is not None
+    assert found.flat is flat

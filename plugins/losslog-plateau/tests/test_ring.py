@@ -29,7 +29,7 @@ def test_line_is_that_of_linregress(m: int) -> None:
     line = filled(values).lines(m, noise=0.0, n_diffs=0, z=1.64)[-1]
     oracle = stats.linregress(np.arange(m), values)
     assert line.gain == pytest.approx(-oracle.slope)
-    assert line.error == pytest.approx(oracle.stderr * student_t(1.64, m - 2))
+    assert line.bound == pytest.approx(oracle.stderr * student_t(1.64, m - 2))
 
 
 def test_lines_are_suffixes_of_the_ring() -> None:
@@ -40,15 +40,25 @@ def test_lines_are_suffixes_of_the_ring() -> None:
         assert line.gain == pytest.approx(-stats.linregress(np.arange(line.blocks), newest).slope)
 
 
-def test_noise_is_a_floor_under_the_residuals() -> None:
-    line = filled([0.0] * 10).lines(10, noise=0.5, n_diffs=0, z=2.0)[-1]
-    assert line.error == pytest.approx(student_t(2.0, 8) * 0.5 * (12 / 990) ** 0.5)
+def test_variance_is_pooled_from_residuals_and_differences() -> None:
+    draw = random.Random(2)
+    values = [draw.gauss(0, 0.1) for _ in range(10)]
+    alone = filled(values).lines(10, noise=0.0, n_diffs=0, z=2.0)[-1]
+    pooled = filled(values).lines(10, noise=0.5, n_diffs=8, z=2.0)[-1]
+    spread = (1000 - 10) / 12
+    expected = (alone.deviation**2 * 8 * spread + 0.5**2 * 4) / (8 + 4) / spread
+    assert pooled.deviation == pytest.approx(expected**0.5)
+    assert pooled.bound == pytest.approx(pooled.deviation * student_t(2.0, 12))
 
 
-def test_pooled_differences_add_half_a_degree_of_freedom_each() -> None:
-    ring = filled([0.0] * 10)
-    few, many = (ring.lines(10, noise=0.5, n_diffs=n, z=2.0)[-1].error for n in (0, 10))
-    assert many / few == pytest.approx(student_t(2.0, 13) / student_t(2.0, 8))
+def test_line_before_is_that_of_what_was_left_out() -> None:
+    draw = random.Random(3)
+    values = [draw.gauss(0, 0.1) - 0.05 * i for i in range(20)]
+    before = filled(values).line_before(12, noise=0.0, n_diffs=0, z=1.64)
+    alone = filled(values[:8]).lines(8, noise=0.0, n_diffs=0, z=1.64)[-1]
+    assert before is not None
+    assert (before.gain, before.bound) == pytest.approx((alone.gain, alone.bound))
+    assert filled(values).line_before(16, noise=0.0, n_diffs=0, z=1.64) is None
 
 
 def test_full_ring_is_merged_pairwise() -> None:

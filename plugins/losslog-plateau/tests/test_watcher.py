@@ -286,3 +286,13 @@ def test_early_components_are_warming_up() -> None:
     watcher.update(0, {"loss_mask": 1.0})
     (verdict,) = watcher.verdicts()
     assert (verdict.state, verdict.level) == ("warming up", None)
+
+
+def test_one_outlier_is_no_stall_of_a_component_within_its_range(rows: type) -> None:
+    """A single step of 400 times the loss lifts the mean of its epoch far above the range."""
+    made = rows(steps=3000, per_epoch=50, noise=0.2)
+    watcher = Watcher(3000, 50)
+    found = []
+    for step, losses in made(lambda epoch: 0.15):
+        found += watcher.update(step, losses | {"loss_mask": losses["loss_mask"] * (400 if step % 500 == 480 else 1)})
+    assert [f for f in found if f.component == "loss_mask" and f.state in ("stalled", "flat")] == []

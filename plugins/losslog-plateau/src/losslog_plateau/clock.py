@@ -18,6 +18,8 @@ MIN_WINDOW_STEPS: Final = 100
 MIN_WARMUP_STEPS: Final = 300
 MIN_WARMUP_STEPS_UNKNOWN: Final = 500
 """Steps before the first alarm where neither the plan nor the epoch is known."""
+UNKNOWN_CELL: Final = 24.0
+"""Steps in a cell where neither is known."""
 WARMUP_UNITS: Final = 5
 SETTLED_UNITS: Final = 3
 SETTLED_EPOCHS: Final = 2
@@ -90,8 +92,9 @@ class Clock:
         Blocks that end on epoch borders are calmer: every epoch visits the same images, so their difficulty cancels.
         """
         if self.epoch is None:
-            floor = max(1.0, 8.0 / self.stride)
-            return floor if self.unit is None else max(floor, self.unit / 8)
+            if self.unit is None:
+                return max(1.0, UNKNOWN_CELL / self.stride)
+            return max(1.0, 8.0 / self.stride, self.unit / 8)
         assert self.unit is not None
         least = max(4.0 / self.stride, min(self.epoch / 4, self.unit / 2), 1.0)
         cell = self.epoch

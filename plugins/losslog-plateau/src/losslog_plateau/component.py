@@ -11,7 +11,7 @@ Runs in whatever thread feeds the watcher; never looks at the other components.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf, log
+from math import exp, inf, log
 from typing import Any, Final
 
 from .clock import Clock
@@ -58,6 +58,7 @@ _PLAIN: Final = (
     "lr_settled",
     "told_level",
     "seen",
+    "stand",
 )
 
 
@@ -106,6 +107,7 @@ class Component:
         self.checked = False
         self.lr_settled = 0  # updates when the learning rate stopped rising
         self.told_level = 0.0  # level when it was last told to be flat
+        self.stand = 0.0  # level along the line of the newest check, blind to outliers
         self.seen = 0  # the watcher's count of updates at the last completed cell
         self.raised: dict[str, int] = {}  # states told in this episode, and the step each began at
 
@@ -179,6 +181,7 @@ class Component:
         self.improving = outcome is not None and outcome.improving
         if outcome is not None:
             self.rate, self.rate_error, self.span = outcome.gain, outcome.error, round(outcome.span)
+            self.stand = exp(outcome.mean + self.level.excess)
         if outcome is None or not outcome.flat:
             self.flat_checks = 0
             self.flat_start = None

@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from .clock import Clock
-from .ring import BlockRing
+from .ring import BlockRing, Line
 from .settings import Settings
 
 LEAST_PART: Final = 0.125
 """A line spans at least this part of the time elapsed."""
 RECENT: Final = 0.25
 """A line that shows an improvement may span at most this part of the time elapsed (or is the shortest allowed)."""
+CHANGE: Final = 3.5
+"""Standard errors by which a flat line must differ from the improvement before it: a curve that goes on falling as it
+did has no flat part, only a stretch of noise."""
+ELAPSED_PARTS: Final = 12
+"""Where the plan is unknown, an improvement is measured over this part of the time elapsed, and over an epoch at least:
+1.5 % in an epoch is much to ask of the fiftieth."""
 UNKNOWN_GAIN: Final = 0.15
 """Improvement over the time elapsed below which a curve is flat, where neither plan nor epoch is known."""
 UNKNOWN_Z: Final = 2.0
@@ -32,6 +38,7 @@ class Outcome:
         span: Updates that the reported line spans: the longest flat one, else the shortest allowed.
         gain: Fall of ln(loss) per update along it.
         error: Half width of the bounds of `gain`.
+        mean: Mean of ln(loss) along it.
     """
 
     flat: bool
@@ -39,6 +46,7 @@ class Outcome:
     span: float
     gain: float
     error: float
+    mean: float
 
 
 def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> Outcome | None:
@@ -62,20 +70,38 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
         scale, limit, z = elapsed / block, UNKNOWN_GAIN, max(settings.z, UNKNOWN_Z)
     else:
         shortest = max(shortest, settings.window * clock.unit)
-        # in a run of fewer than 20 epochs the limit is per epoch: a twentieth of it would ask for too steep a fall
-        scale, limit, z = max(clock.unit, clock.epoch or 0.0) / block, settings.r, settings.z
+        unit = clock.unit if clock.plan is not None else max(clock.unit, elapsed / ELAPSED_PARTS)
+        scale, limit, z = unit / block, settings.r, settings.z
     lines = ring.lines(shortest / block, noise, n_diffs, z)
     if not lines:
         return None
-    flat = [line for line in lines if (line.gain + line.error) * scale < limit]
+    flat = [line for line in lines if (line.gain + line.bound) * scale < limit]
+    if flat:
+        flat = [
+            line for line in flat if not _goes_on(line, ring.line_before(line.blocks, noise, n_diffs, z), limit / scale)
+        ]
     shown = flat[-1] if flat else lines[0]
     return Outcome(
         flat=bool(flat),
         improving=any(
-            line.gain > line.error and (at == 0 or line.blocks * block <= elapsed * RECENT)
+            line.gain > line.bound and (at == 0 or line.blocks * block <= elapsed * RECENT)
             for at, line in enumerate(lines)
         ),
         span=shown.blocks * block,
         gain=shown.gain / block,
-        error=shown.error / block,
+        error=shown.bound / block,
+        mean=sum(ring.means[-shown.blocks :]) / shown.blocks,
     )
+
+
+def _goes_on(line: Line, before: Line | None, least: float) -> bool:
+    """Whether a line may well be the continuation of an improvement worth having.
+
+    Args:
+        line: The line that looks flat.
+        before: The line through what lies before it.
+        least: Improvement per block that is worth having.
+    """
+    if before is None or before.gain <= least:
+        return False
+    return before.gain - line.gain < CHANGE * (before.deviation**2 + line.deviation**2) ** 0.5

@@ -102,7 +102,7 @@ class Judge:
     def _flat(self, watcher: Watcher, component: Component, news: list[Finding]) -> None:
         if not component.flat_checks and component.last_flat is not None:
             rest = watcher.clock.unit or watcher.clock.warmup
-            lower = (component.level.level or 0.0) < MOVED * component.told_level
+            lower = component.stand < MOVED * component.told_level
             if lower and component.updates - component.last_flat >= rest:
                 component.raised.pop("stalled", None)
                 component.raised.pop("flat", None)
@@ -110,7 +110,7 @@ class Judge:
         if state in ("stalled", "flat"):
             level: Severity = "warning" if state == "stalled" else "info"
             if state not in component.raised:
-                component.told_level = component.level.level or 0.0
+                component.told_level = component.stand
             self._tell(watcher, component, state, level, self._flat_since(watcher, component), news)
 
     def state(self, watcher: Watcher, component: Component) -> str:
@@ -138,7 +138,9 @@ class Judge:
         """Whether a flat curve has converged, rather than stalled."""
         if component.level.level is None:
             return True
-        level, peak = component.level.level, component.level.peak
+        # one epoch's level is at the mercy of a few outliers; a flat curve has a longer one
+        level = component.stand if component.flat_checks else component.level.level
+        peak = component.level.peak
         fallen = 1 - level / peak if peak > 0 else 0.0
         if component.typical is not None:
             high = component.typical[1]

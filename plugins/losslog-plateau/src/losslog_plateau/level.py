@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import inf, log
 from typing import Any, Final
 
 from .clock import Clock
@@ -23,10 +23,27 @@ FALL: Final = 0.1
 FALL_ERRORS: Final = 3.0
 MEMORY: Final = 0.1
 """Weight of the newest difference of cells in the running noise of a cell."""
+EXCESS_MEMORY: Final = 0.03
+"""Weight of the newest level in the running `Level.excess`."""
+EXCESS_STEP: Final = 0.1
+"""A level moves `Level.excess` as if it differed by this much at most: one outlier can triple a level."""
 MEAN_ABS_DIFF: Final = 1.128
 """Mean of |a - b| for independent normal a, b of unit deviation: 2 / sqrt(pi)."""
 
-_PLAIN: Final = ("level", "peak", "lowest", "highest", "fell", "noise", "taken", "diverging", "logs", "means")
+_PLAIN: Final = (
+    "level",
+    "peak",
+    "lowest",
+    "highest",
+    "fell",
+    "noise",
+    "taken",
+    "diverging",
+    "excess",
+    "levels",
+    "logs",
+    "means",
+)
 
 
 class Level:
@@ -36,6 +53,7 @@ class Level:
         level: Mean loss over the last epoch (or unit), or None before there is one.
         peak: Highest level so far.
         diverging: Update at which a rise was seen that still holds, or None.
+        excess: By how much ln(level) exceeds the mean of ln(loss), as a rule: makes a level of a mean of ln(loss).
     """
 
     __slots__ = _PLAIN
@@ -51,6 +69,8 @@ class Level:
         self.noise = 0.0  # standard deviation of one cell's mean of ln(loss)
         self.taken = 0
         self.diverging: int | None = None
+        self.excess = 0.0
+        self.levels = 0
 
     def take(
         self, mean_log: float, mean: float, updates: int, clock: Clock, typical: tuple[float, float] | None
@@ -80,9 +100,18 @@ class Level:
             return
         self.level = sum(means) / wanted
         self.peak = max(self.peak, self.level)
+        self._take_excess(log(self.level) - sum(logs[-wanted:]) / wanted)
         if len(logs) == keep:
             log_level, error = sum(logs) / keep, self.noise / keep**0.5
             self._watch_rise(log_level, error, updates, clock.settled, typical)
+
+    def _take_excess(self, excess: float) -> None:
+        self.levels += 1
+        if self.levels == 1:
+            self.excess = excess
+            return
+        difference = max(-EXCESS_STEP, min(EXCESS_STEP, excess - self.excess))
+        self.excess += difference * max(EXCESS_MEMORY, 1.0 / self.levels)
 
     def _watch_rise(
         self, log_level: float, error: float, updates: int, settled: float, typical: tuple[float, float] | None

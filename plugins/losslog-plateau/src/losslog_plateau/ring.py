@@ -20,6 +20,8 @@ from typing import Any, Final
 CAPACITY: Final = 32
 SUFFIXES: Final = (6, 7, 8, 9, 10, 11, 13, 16, 19, 22, 27, 32)
 SMALLEST: Final = SUFFIXES[0]
+SMALLEST_BEFORE: Final = 5
+"""Blocks before a line from which their own slope says something."""
 MEDIAN_ABS_DIFF: Final = 0.954
 """Median of |a - b| for independent normal a, b of unit deviation: 0.6745 * sqrt(2)."""
 RISE_FLOOR: Final = 0.05
@@ -46,17 +48,19 @@ def student_t(z: float, df: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A least squares line through the newest ``blocks`` blocks.
+    """A least squares line through neighbouring blocks.
 
     Attributes:
         blocks: How many blocks it spans.
         gain: Fall of ln(loss) per block; positive is an improvement.
-        error: Standard error of ``gain`` times the t quantile: ``gain +- error`` are the bounds.
+        deviation: Standard error of ``gain``.
+        bound: ``deviation`` times the t quantile: ``gain +- bound`` are the bounds.
     """
 
     blocks: int
     gain: float
-    error: float
+    deviation: float
+    bound: float
 
 
 class BlockRing:
@@ -142,7 +146,7 @@ class BlockRing:
 
         Args:
             shortest: Least length, in blocks.
-            noise: Standard deviation of one block mean: a floor under each line's own residuals.
+            noise: Standard deviation of one block mean, from neighbours: pooled with each line's own residuals.
             n_diffs: Differences ``noise`` rests on; half of them count as degrees of freedom.
             z: Normal quantile of the bounds.
         """
@@ -153,7 +157,6 @@ class BlockRing:
             wanted.append(n)
         if not wanted:
             return found
-        floor = noise * noise
         newest = self.means[-1]
         total = weighted = squares = 0.0
         taken = 0
@@ -164,15 +167,26 @@ class BlockRing:
                 weighted += back * value
                 squares += value * value
             taken = m
-            spread = (m * m * m - m) / 12.0
-            gain = (
-                weighted - total * (m - 1) / 2
-            ) / spread  # `back` grows into the past, so this is the fall per block
-            residual = max(0.0, squares - total * total / m - gain * gain * spread)
-            variance = max(residual / (m - 2), floor)
-            error = student_t(z, m - 2 + n_diffs / 2) * (variance / spread) ** 0.5
-            found.append(Line(m, gain, error))
+            found.append(_line(m, total, weighted, squares, noise, n_diffs, z))
         return found
+
+    def line_before(self, blocks: int, noise: float, n_diffs: int, z: float) -> Line | None:
+        """The line through all that lies before the newest ``blocks`` blocks; None where that is too little.
+
+        Args:
+            blocks: How many of the newest blocks to leave out.
+            noise: Standard deviation of one block mean, as for `lines`.
+            n_diffs: Differences ``noise`` rests on.
+            z: Normal quantile of the bounds.
+        """
+        earlier = self.means[: len(self.means) - blocks]
+        if len(earlier) < SMALLEST_BEFORE:
+            return None
+        newest = earlier[-1]
+        values = [value - newest for value in reversed(earlier)]
+        weighted = sum(back * value for back, value in enumerate(values))
+        squares = sum(value * value for value in values)
+        return _line(len(values), sum(values), weighted, squares, noise, n_diffs, z)
 
     def state_dict(self) -> dict[str, object]:
         """Plain data from which `load_state_dict` restores the ring exactly."""
@@ -189,3 +203,17 @@ class BlockRing:
         self.partial = float(state["partial"])
         self.cells = int(state["cells"])
         self.cells_per_block = int(state["cells_per_block"])
+
+
+def _line(m: int, total: float, weighted: float, squares: float, noise: float, n_diffs: int, z: float) -> Line:
+    """The line through `m` values, from their sums; the k-th before the newest has weight k in `weighted`.
+
+    The variance of one block is pooled from what the line leaves over and from the differences of neighbours, each with
+    its degrees of freedom.
+    """
+    spread = (m * m * m - m) / 12.0
+    gain = (weighted - total * (m - 1) / 2) / spread  # weights grow into the past, so this is the fall per block
+    residual = max(0.0, squares - total * total / m - gain * gain * spread)
+    df = m - 2 + n_diffs / 2
+    deviation = ((residual + noise * noise * n_diffs / 2) / df / spread) ** 0.5
+    return Line(m, gain, deviation, student_t(z, df) * deviation)

@@ -25,7 +25,7 @@ from .settings import Settings, typical_ranges
 
 SCALAR: Final = "loss"
 TOTAL: Final = "total"
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 STRIDE_UPDATES: Final = 8
 """Updates from which the distance of rows is learnt."""
 
