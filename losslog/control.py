@@ -99,15 +99,9 @@ class RunHandle:
 
 
 def alert_data(
-    title: str,
-    text: str,
-    level: str,
-    source: str,
-    key: str,
-    component: str | None = None,
-    step: int | None = None,
+    title: str, text: str, level: str, source: str, key: str, component: str | None = None, step: int | None = None,
     epoch: int | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """The data of an ``on_alert`` record.
 
     Raises:
@@ -117,15 +111,11 @@ def alert_data(
     if level not in LEVELS:
         raise ValueError(f"alert level {level!r}: use one of {', '.join(LEVELS)}")
     return {
-        "level": level,
-        "title": str(title),
-        "text": str(text),
-        "source": source,
+        "level": level, "title": str(title), "text": str(text), "source": source,
         "component": None if component is None else str(component),
         "step": None if step is None else whole(step, "step"),
-        "epoch": None if epoch is None else whole(epoch, "epoch"),
-        "key": str(key),
-    }
+        "epoch": None if epoch is None else whole(epoch, "epoch"), "key": str(key),
+    }  # fmt: skip
 
 
 def lr_data(factor: float, group: str | None) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Drain thread only. Contract:
 
 - Records get their seq here, and here they are written: one write per batch of records.
-- While the journal cannot be written, records wait in memory up to a bound; beyond it batch records are dropped and
-  counted, all others kept.
+- While the journal cannot be written, records wait in memory up to a bound. Beyond it new batch records are dropped,
+  then the oldest metrics, evaluations, checkpoints and hooks of the user's own; both are counted. `KEPT` ones stay.
 - An alert whose key the journal has is dropped.
 - With several ranks, records come out of the `Joiner`, in the logging rank's order.
 """
@@ -25,7 +25,11 @@ from losslog.notices import say, warn
 from losslog.records import Record, encode
 
 SYNC_EVERY: Final = 30.0  # seconds between fsyncs; also at each epoch's end and at close
-MAX_WAITING: Final = 50_000  # batch records kept in memory while the journal cannot be written
+# Bytes of batch records kept while the journal cannot be written, and as many of others: 50,000 small ones of each. In
+# memory that is two to five times as much.
+MAX_WAITING: Final = 32_000_000
+BESIDES: Final = 500  # bytes that a record takes beside its line
+KEPT: Final = frozenset({"on_run_start", "on_resume", "on_epoch_end", "on_alert", "on_run_end", "request"})
 RETRY_EVERY: Final = 1.0  # seconds between attempts to write it
 WRITE_AT: Final = 1024  # records a write
 
@@ -42,6 +46,7 @@ class Drain(Intake):
     Attributes:
         records: how many are written.
         dropped: how many batch records were dropped because the journal could not be written.
+        dropped_others: how many others were.
         trouble: why it cannot be written, or "".
         joiner: joins the ranks, where there are several.
     """
@@ -52,7 +57,7 @@ class Drain(Intake):
         super().__init__(culprit)
         self.writer = writer
         self.records = 0
-        self.dropped = 0
+        self.dropped = self.dropped_others = 0
         self.trouble = ""
         self.joiner: Joiner | None = None
         self._tail, self._lost = tail, lost
@@ -62,7 +67,7 @@ class Drain(Intake):
         self._fresh: list[tuple[Record, bytes]] = []
         self._retry_at = 0.0
         self._sync_due = False
-        self._waiting_batches = 0
+        self._waiting = [0, 0]  # bytes: of batch records, of others that are not `KEPT`
 
     def pass_on(self) -> None:
         """Write what the items gave."""
@@ -123,11 +128,9 @@ class Drain(Intake):
         self, at: float, step: int, epoch: int, losses: Losses, total: float, lr: Any, batch_size: int | None, n: int,
         **more: Any,
     ) -> None:  # fmt: skip
-        if self.trouble:
-            if self._waiting_batches >= MAX_WAITING:
-                self.dropped += 1
-                return
-            self._waiting_batches += 1
+        if self._waiting[0] > MAX_WAITING:
+            self.dropped += 1
+            return
         data = {"step": step, "epoch": epoch, "losses": losses, "total": total}
         if lr is not None:
             data["lr"] = self._last_lr = lr
@@ -168,8 +171,25 @@ class Drain(Intake):
         record = Record(self.writer.seq, at, hook, data)
         self._fresh.append((record, encode(record)))
         self.writer.seq += 1
-        if len(self._fresh) >= WRITE_AT and not self.trouble:
+        if self.trouble:
+            if hook not in KEPT:
+                self._waiting[hook != "on_batch_losses"] += len(self._fresh[-1][1]) + BESIDES
+            if self._waiting[1] > MAX_WAITING:
+                self._make_room()
+        elif len(self._fresh) >= WRITE_AT:
             self.write()
+
+    def _make_room(self) -> None:
+        """Drop the older half of what is neither a batch nor `KEPT`, and number anew what stays."""
+        others = [record.seq for record, _ in self._fresh if record.hook not in {*KEPT, "on_batch_losses"}]
+        gone = {*others[: (len(others) + 1) // 2]}
+        self.dropped_others += len(gone)
+        self.writer.seq -= len(self._fresh)
+        kept, self._fresh = [record for record, _ in self._fresh if record.seq not in gone], []
+        self._waiting = [0, 0]
+        for record in kept:
+            self._record(*record[1:])
+            self.pace.rest()
 
     # ------------------------------------------------------------------ records to the file
 
@@ -189,7 +209,7 @@ class Drain(Intake):
                 offset += len(line)
                 found.append((offset, record))
             self.records += len(found)
-            self._fresh, self._waiting_batches = [], 0
+            self._fresh, self._waiting = [], [0, 0]
             if self.trouble:
                 say("the journal can be written again")
                 self.trouble = ""

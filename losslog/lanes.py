@@ -51,17 +51,9 @@ class Lane:
     """
 
     def __init__(
-        self,
-        name: str,
-        make: Callable[[], Any],
-        tail: Tail,
-        cursor: Cursor,
-        handle: RunHandle,
-        *,
-        near: bool = False,
-        specs: tuple[Any, ...] = (),
-        batch_every: int = 1,
-    ) -> None:
+        self, name: str, make: Callable[[], Any], tail: Tail, cursor: Cursor, handle: RunHandle, *,
+        near: bool = False, specs: tuple[Any, ...] = (), batch_every: int = 1,
+    ) -> None:  # fmt: skip
         self.name = name
         self.state = "starting"
         self.reason = ""
@@ -137,16 +129,11 @@ class Lane:
     def stats(self) -> dict[str, Any]:
         """Plain figures: state, records delivered and left, errors, CPU seconds."""
         since = self._busy_since
-        return {
-            "state": "hung" if self.hung else self.state,
-            "reason": f"{time.monotonic() - since:.0f} s in one call" if self.hung and since else self.reason,
-            "delivered": self.delivered,
-            "errors": self.errors,
-            "offset": self.offset,
-            "committed": self._cursor.offset,
-            "seq": self._cursor.seq,
-            "cpu": round(self.cpu, 4),
-        }
+        reason = f"{time.monotonic() - since:.0f} s in one call" if self.hung and since else self.reason
+        figures = {"offset": self.offset, "committed": self._cursor.offset, "seq": self._cursor.seq}
+        state = "hung" if self.hung else self.state
+        about = {"state": state, "reason": reason, "delivered": self.delivered, "errors": self.errors}
+        return about | figures | {"cpu": round(self.cpu, 4)}
 
     # ------------------------------------------------------------------ the lane's thread
 

@@ -3,7 +3,7 @@
 `put` is called on the training thread and by lanes, `_loop` is the drain thread, `finish` runs where the run is closed.
 Contract:
 
-- The queue is bounded: beyond its limit batches are dropped and counted, everything else is kept.
+- The queue is bounded: beyond its limit everything but `losslog.drain.KEPT` is dropped and counted.
 - `finish` is bounded by its timeout, and waits neither for lanes that back off or hang nor for a disk that does.
 - With several ranks, those that do not log hand over what they have and say goodbye; the logging rank waits for that.
 """
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from losslog.containment import attempt, long_form
 from losslog.delivery import Delivery
-from losslog.drain import Drain
+from losslog.drain import KEPT, Drain
 from losslog.intake import Batch, Event, Intake, Question
 from losslog.joining import Joiner, Sender
 from losslog.leases import Leases
@@ -40,6 +40,7 @@ class Recorder:
     Attributes:
         queue: items the drain has not taken yet.
         lost: batches that a full queue refused.
+        lost_others: anything else that it refused.
         steps: batches logged; the training thread counts them here.
         cpu: seconds the drain thread has used.
         told: the drain failed with a defect of ours.
@@ -47,7 +48,7 @@ class Recorder:
 
     def __init__(self, intake: Intake, delivery: Delivery | None, leases: Leases | None) -> None:
         self.queue: deque[Any] = deque()
-        self.lost = 0
+        self.lost = self.lost_others = 0
         self.steps = 0
         self.cpu = 0.0
         self.intake, self.delivery, self.leases = intake, delivery, leases
@@ -61,6 +62,9 @@ class Recorder:
 
     def put(self, item: Any) -> None:
         """Queue something that is not a batch, and have it recorded soon."""
+        if isinstance(item, Event) and item.hook not in KEPT and len(self.queue) >= QUEUE_LIMIT:
+            self.lost_others += 1
+            return
         self.queue.append(item)
         self._wake.set()
 
@@ -168,11 +172,12 @@ class Recorder:
         """Figures of queue, journal and lanes, for `losslog.Run.stats`."""
         found: dict[str, Any] = {"queued": len(self.queue), "dropped": self.lost, "records": 0, "unwritten": 0,
                                  "journal": "", "journal_bytes": 0, "lanes": {}, "follower": None,
-                                 "cpu": round(self.cpu, 4)}  # fmt: skip
+                                 "dropped_others": self.lost_others, "cpu": round(self.cpu, 4)}  # fmt: skip
         drain = self.intake
         if not isinstance(drain, Drain) or self.delivery is None:
             return found
         found |= {"dropped": self.lost + drain.dropped, "records": drain.records, "unwritten": drain.unwritten,
+                  "dropped_others": self.lost_others + drain.dropped_others,
                   "journal": drain.trouble, "journal_bytes": drain.writer.end}  # fmt: skip
         found["lanes"] = self.delivery.stats(drain.writer.seq - 1 - drain.unwritten, drain.writer.end)
         follower = self.delivery.follower

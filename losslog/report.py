@@ -44,8 +44,9 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[str]
         f"{stats['us_per_step']:.1f} us a step on the training thread; "
         f"CPU s: {', '.join(f'{name} {seconds:.2f}' for name, seconds in cpu.items())} -> {shown(folder)}"
     ]
-    if stats["dropped"]:
-        lines.append(f"{stats['dropped']} batch records were dropped because the queue was full; epoch means lack them")
+    for key, what in (("dropped", "batch records"), ("dropped_others", "metrics and other records")):
+        if stats[key]:
+            lines.append(f"{stats[key]} {what} were dropped: the queue was full, or the journal could not be written")
     if stats["unwritten"]:
         lines.append(f"{stats['unwritten']} records could not be written to the journal: {stats['journal']}")
     late = []

@@ -603,7 +603,8 @@ class Run:
         """What logging has done and cost so far: plain figures.
 
         ``us_per_step`` is the mean CPU time inside `log_batch` (every 64th is measured), ``cpu`` the CPU seconds of
-        the drain thread, ``queued`` what it has not taken yet; ``lanes`` has for each plugin its state, the records
+        the drain thread, ``queued`` what it has not taken yet, ``dropped`` the batch records that were lost and
+        ``dropped_others`` what else was; ``lanes`` has for each plugin its state, the records
         delivered, those still ``behind``, its errors and the CPU seconds of its thread.
         """
         seconds, samples = self._cost

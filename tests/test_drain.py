@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from losslog.drain import Drain
+from losslog.drain import BESIDES, Drain
 from losslog.folders import JOURNAL
 from losslog.intake import Batch, Event, Question
 from losslog.journal import Tail, Writer
@@ -207,10 +207,10 @@ def test_while_the_disk_is_full_records_wait_and_nothing_is_lost(
     assert caplog.text.count("cannot be written") == 1
 
 
-def test_memory_is_bounded_while_the_disk_is_full_and_only_batches_are_dropped(
+def test_while_the_disk_is_full_batches_beyond_the_bound_are_dropped_and_counted(
     rig: Rig, full: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("losslog.drain.MAX_WAITING", 50)
+    monkeypatch.setattr("losslog.drain.MAX_WAITING", 50 * (BESIDES + 100))
     monkeypatch.setattr("losslog.drain.RETRY_EVERY", 0.0)
     for epoch in range(1, 21):
         rig.drain.take([*(rig.batch(1.0, epoch=epoch) for _ in range(10)), rig.end(epoch)])
@@ -221,6 +221,53 @@ def test_memory_is_bounded_while_the_disk_is_full_and_only_batches_are_dropped(
     kept = len(rig.data("on_batch_losses"))
     assert kept + rig.drain.dropped == 200
     assert sum(each.get("dropped", 0) for each in rig.data("on_epoch_end")) == rig.drain.dropped
+    assert rig.drain.dropped_others == 0
+
+
+def test_while_the_disk_is_full_the_oldest_metrics_beyond_the_bound_are_dropped_and_counted(
+    rig: Rig, full: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("losslog.drain.MAX_WAITING", 100 * (BESIDES + 100))
+    monkeypatch.setattr("losslog.drain.RETRY_EVERY", 0.0)
+    rig.drain.take([rig.batch(1.0) for _ in range(50)])
+    assert rig.drain.trouble
+    waiting = 0
+    for step in range(2000):
+        own = {"step": step, "metrics": {"x": 1.0}}
+        rig.drain.take([Event(0.0, "on_metrics" if step % 10 else "on_eval", own)])
+        waiting = max(waiting, rig.drain.unwritten)
+        if step % 100 == 99:
+            rig.drain.take([Event(0.0, "on_alert", {"key": str(step)}), rig.end(step)])
+    assert waiting < 50 + 2 * 20 + 120
+    full()
+    rig.drain.take([Event(0.0, "on_run_end", {"status": "finished"})])
+    assert [each["seq"] for each in rig.records()] == list(range(len(rig.records())))
+    assert [len(rig.data(hook)) for hook in ("on_batch_losses", "on_alert", "on_epoch_end", "on_run_end")] == [
+        50,
+        20,
+        20,
+        1,
+    ]
+    left = [each["data"]["step"] for each in rig.records() if each["hook"] in ("on_metrics", "on_eval")]
+    assert left == list(range(2000 - len(left), 2000))
+    assert len(left) + rig.drain.dropped_others == 2000
+    assert [record.seq for _, record in rig.tail.read(0) if record] == list(range(rig.drain.records))
+    assert rig.drain.unwritten == 0
+
+
+def test_once_the_disk_has_room_again_nothing_more_is_dropped(
+    rig: Rig, full: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("losslog.drain.MAX_WAITING", 2000)
+    monkeypatch.setattr("losslog.drain.RETRY_EVERY", 0.0)
+    rig.drain.take([rig.batch(1.0) for _ in range(100)])
+    full()
+    rig.drain.take([])
+    before = (rig.drain.dropped, rig.drain.dropped_others)
+    rig.drain.take([rig.batch(1.0) for _ in range(100)])
+    rig.drain.take([Event(0.0, "on_metrics", {"step": step, "metrics": {}}) for step in range(100)])
+    assert (rig.drain.dropped, rig.drain.dropped_others) == before
+    assert len(rig.data("on_metrics")) == 100
 
 
 def test_at_the_end_the_disk_is_tried_once_more_whenever_it_was_tried_last(rig: Rig, full: Callable[[], None]) -> None:

@@ -72,19 +72,22 @@ def test_batches_are_written_without_being_asked_for(recorder: Recorder, held: H
     until(lambda: hooks(held) == ["on_batch_losses"])
 
 
-def test_a_full_queue_drops_batches_and_nothing_else(
+def test_a_full_queue_drops_batches_and_metrics_and_counts_them(
     recorder: Recorder, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("losslog.recorder.QUEUE_LIMIT", 10)
     held.gate.clear()
     for step in range(100):
         recorder.put_batch(batch(step))
-        recorder.put(Event(0.0, "on_checkpoint", {"path": "a"}))
+        recorder.put(Event(0.0, "on_metrics", {"metrics": {}}))
+        recorder.put(Event(0.0, "on_alert", {"key": str(step)}))
     held.gate.set()
     assert recorder.ask(30) is not None
-    assert hooks(held).count("on_checkpoint") == 100
+    assert hooks(held).count("on_alert") == 100
     assert hooks(held).count("on_batch_losses") + recorder.lost == 100
-    assert recorder.lost >= 70
+    assert hooks(held).count("on_metrics") + recorder.lost_others == 100
+    assert min(recorder.lost, recorder.lost_others) >= 70
+    assert (recorder.stats()["dropped"], recorder.stats()["dropped_others"]) == (recorder.lost, recorder.lost_others)
 
 
 def test_a_question_is_not_waited_for_longer_than_it_may(recorder: Recorder, held: Held) -> None:

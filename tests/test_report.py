@@ -8,8 +8,8 @@ import pytest
 from losslog.plugins import Plugin
 from losslog.report import end_report, shown, start_line
 
-STATS = {"steps": 500, "records": 520, "us_per_step": 3.14159, "dropped": 0, "unwritten": 0, "journal": "",
-         "cpu": 0.126, "journal_bytes": 1000, "lanes": {}}  # fmt: skip
+STATS = {"steps": 500, "records": 520, "us_per_step": 3.14159, "dropped": 0, "dropped_others": 0, "unwritten": 0,
+         "journal": "", "cpu": 0.126, "journal_bytes": 1000, "lanes": {}}  # fmt: skip
 
 
 def lane(**changes: Any) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def test_a_good_end_is_one_line() -> None:
 
 def test_drops_are_told() -> None:
     assert "3 batch records were dropped" in report(dropped=3)
+    assert "4 metrics and other records were dropped" in report(dropped_others=4)
 
 
 def test_what_is_not_in_the_journal_is_told() -> None:
