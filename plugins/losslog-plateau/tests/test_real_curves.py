@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
 from typing import Any
 
 import pytest
+from losslog_plateau.settings import CAP, TYPICAL
 
 HEALTHY = ("h1_sgd", "h3_difflr", "h4_adam_wu", "u_deadmask", "u_masklr0.03_adam")
 PUBLIC = (
@@ -69,3 +72,32 @@ def test_sums_of_medians_are_no_warning(curve: Any) -> None:
 
 def test_raw_sums_agree(curve: Any) -> None:
     assert not [f for f in curve("h1_sgd").findings() if f.state == "sum_mismatch"]
+
+
+UNSURE = {
+    ("d2_mask_bloodcells_2500", "loss_classifier"): "a line through it falls by 2 % per twentieth of the run",
+    ("d2_frcnn_orbital_1500_decay", "loss_box_reg"): "the last 23 rows of the run, and they scatter by 9 %",
+}
+"""Labelled plateaus above their range that are neither alerted nor called converged, and why."""
+
+
+def labels() -> list[dict[str, str]]:
+    path = Path(__file__).resolve().parents[4] / "shared" / "curves" / "labels.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["component"] in TYPICAL]
+
+
+@pytest.mark.parametrize("label", labels(), ids=lambda row: "-".join(list(row.values())[:3]))
+def test_labelled_stretches_are_treated_as_labelled(label: dict[str, str], curve: Any) -> None:
+    name, component, kind = label["curve"], label["component"], label["kind"]
+    states = ("stalled", "flat", "diverging")
+    told = [f for f in curve(name).findings() if f.component == component and f.state in states]
+    within = [f for f in told if int(label["start"]) <= f.step <= int(label["end"])]
+    level = float(label["level_last_sixth"]) / TYPICAL[component][1]
+    if kind != "plateau" or level <= 1:  # warm-up, slow, floor, negligible
+        assert within == []
+    else:
+        assert "stalled" not in {f.state for f in within}  # nothing else improved in these logs
+        assert within or level <= CAP or (name, component) in UNSURE
