@@ -90,7 +90,7 @@ class Intake:
     """
 
     def __init__(self, culprit: Callable[[int], str]) -> None:
-        self.pace = Pace(active=True)
+        self.pace = Pace(active=True, urgent=True)
         self.means = EpochMeans()
         self.last_means: Losses | None = None
         self._questions: list[Question] = []

@@ -3,8 +3,9 @@
 Contract:
 
 - Threads are daemons: none can keep the process alive.
-- Work in the training process comes in pieces of about 300 us, each followed by a rest twelve times as long, so that
-  the user's own ops wait for the GIL a thirteenth of the time at most, whatever the backlog, in however many threads.
+- Work in the training process comes in pieces of about 300 us, each followed by a rest many times as long, whatever the
+  backlog: the drain, whose values a crash would lose, works a thirteenth of the time at most, near lanes, whose records
+  are in the journal and can wait, a twenty-first of it together, and less where the drain works.
 - Where resting would lose data (a queue that fills up), there is no rest.
 """
 
@@ -17,6 +18,7 @@ from typing import Final
 
 WORK: Final = 300e-6  # seconds of Python between rests; at 100e-6 waking up is a third of the work
 REST: Final = 12  # rests are this many times as long as the work was
+LONG_REST: Final = 20  # the same for work that can wait
 _turns = threading.Lock()
 
 
@@ -34,6 +36,7 @@ class Pace:
 
     Args:
         active: whether training goes on beside it.
+        urgent: whether a crash would lose what waits.
 
     Attributes:
         pressed: tells that there is no time for rests now.
@@ -41,8 +44,9 @@ class Pace:
 
     _free = 0.0  # when all rests so far are over
 
-    def __init__(self, active: bool) -> None:
+    def __init__(self, active: bool, *, urgent: bool = False) -> None:
         self.active = active
+        self._urgent = urgent
         self.pressed: Callable[[], bool] = lambda: False
         self._since = time.perf_counter()
 
@@ -53,9 +57,11 @@ class Pace:
         now = time.perf_counter()
         worked = now - self._since
         if worked >= WORK and not self.pressed():
-            with _turns:  # rests of several threads follow each other, so that their work together is a thirteenth
-                Pace._free = max(Pace._free, now) + min(worked * REST, 0.05)
-                pause = Pace._free - now
+            pause = min(worked * (REST if self._urgent else LONG_REST), 0.05)
+            with _turns:  # rests follow each other, so that several threads together work no more than one would
+                Pace._free = max(Pace._free, now) + pause
+                if not self._urgent:
+                    pause = Pace._free - now
             time.sleep(pause)
             self._since = time.perf_counter()
 

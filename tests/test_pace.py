@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
-from losslog.pace import REST, WORK, Pace, start_thread
+import pytest
+
+from losslog.pace import LONG_REST, REST, WORK, Pace, start_thread
 
 
 def test_threads_are_daemons() -> None:
@@ -19,12 +22,24 @@ def busy(seconds: float) -> None:
         pass
 
 
-def test_work_is_followed_by_a_longer_rest() -> None:
-    pace = Pace(active=True)
+@pytest.mark.parametrize(("urgent", "times"), [(True, REST), (False, LONG_REST)])
+def test_work_is_followed_by_a_longer_rest(urgent: bool, times: int) -> None:
+    pace = Pace(active=True, urgent=urgent)
     busy(2e-3)
     began = time.perf_counter()
     pace.rest()
-    assert time.perf_counter() - began >= 2e-3 * REST * 0.99
+    assert time.perf_counter() - began >= 2e-3 * times * 0.99
+
+
+def test_who_is_not_urgent_waits_for_the_rests_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("losslog.pace.time", SimpleNamespace(perf_counter=lambda: 100.0, sleep=slept.append))
+    monkeypatch.setattr(Pace, "_free", 100.2)
+    waiting, urgent = Pace(active=True), Pace(active=True, urgent=True)
+    waiting._since = urgent._since = 100.0 - 1e-3
+    urgent.rest()
+    waiting.rest()
+    assert slept == pytest.approx([REST * 1e-3, 0.2 + (REST + LONG_REST) * 1e-3])
 
 
 def test_a_rest_has_an_end() -> None:
