@@ -52,7 +52,7 @@ class Situation:
 
     Attributes:
         component: Name of the loss.
-        level: Mean loss over the last epoch or unit.
+        level: Mean loss over the last epoch or unit, or along the line where it is flat.
         peak: Highest such mean so far.
         range: Typical final values, or None.
         share: Share of the total.

@@ -200,6 +200,11 @@ class Component:
         lasting = self.updates - self.flat_first >= LASTING * (self.clock.unit or 0.0)
         return settled and self.flat_checks >= self.settings.confirm and lasting
 
+    @property
+    def standing(self) -> float | None:
+        """Where it stands: the mean along the line while flat, which outliers do not move, else the level."""
+        return self.stand if self.flat_checks else self.level.level
+
     def forget_line(self) -> None:
         """Begin a new line (the learning rate changed); peak and level stay."""
         self.ring.clear()

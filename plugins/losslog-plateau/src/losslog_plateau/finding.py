@@ -42,7 +42,7 @@ class Verdict:
         state: "warming up", "improving", "converged", "stalled", "flat", "unclear", "diverging", "non_finite", "zero",
             "missing" or "oscillating".
         severity: "info", "warning" or "error".
-        level: Mean loss over the last epoch (or unit); None before there is one.
+        level: Mean loss over the last epoch (or unit), or along the line where it is flat; None before there is one.
         range: Typical final values (low, high), or None.
         rate: Change of the loss in % per `per`; negative is a fall. None before there is a line.
         rate_low: Lower bound of `rate`.

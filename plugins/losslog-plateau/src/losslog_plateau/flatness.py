@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import hypot
 from typing import Final
 
 from .clock import Clock
@@ -104,4 +105,4 @@ def _goes_on(line: Line, before: Line | None, least: float) -> bool:
     """
     if before is None or before.gain <= least:
         return False
-    return before.gain - line.gain < CHANGE * (before.deviation**2 + line.deviation**2) ** 0.5
+    return before.gain - line.gain < CHANGE * hypot(before.deviation, line.deviation)

@@ -138,9 +138,7 @@ class Judge:
         """Whether a flat curve has converged, rather than stalled."""
         if component.level.level is None:
             return True
-        # one epoch's level is at the mercy of a few outliers; a flat curve has a longer one
-        level = component.stand if component.flat_checks else component.level.level
-        peak = component.level.peak
+        level, peak = component.standing or 0.0, component.level.peak
         fallen = 1 - level / peak if peak > 0 else 0.0
         if component.typical is not None:
             high = component.typical[1]
@@ -237,7 +235,7 @@ class Judge:
         return Rate(change, low, high, per)
 
     def _situation(self, watcher: Watcher, component: Component, since: int) -> Situation:
-        clock, level = watcher.clock, component.level.level or 0.0
+        clock, level = watcher.clock, component.standing or 0.0
         end = None
         if clock.plan is not None and clock.planned_steps is not None and component.rate is not None:
             remaining = clock.plan - watcher.updates
@@ -271,7 +269,7 @@ class Judge:
             component=component.name,
             state=state,
             severity=SEVERITY.get(state, "info"),
-            level=component.level.level,
+            level=component.standing,
             range=situation.range,
             rate=None if rate is None else rate.change,
             rate_low=None if rate is None else rate.low,
