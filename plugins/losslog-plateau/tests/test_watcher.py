@@ -296,3 +296,19 @@ def test_one_outlier_is_no_stall_of_a_component_within_its_range(rows: type) -> 
     for step, losses in made(lambda epoch: 0.15):
         found += watcher.update(step, losses | {"loss_mask": losses["loss_mask"] * (400 if step % 500 == 480 else 1)})
     assert [f for f in found if f.component == "loss_mask" and f.state in ("stalled", "flat")] == []
+
+
+def test_a_stall_is_not_told_again_as_flat_when_the_others_stop_too(rows: type) -> None:
+    """The others improve until epoch 30 and then stand within their range."""
+    watcher = Watcher(5000, 50)
+    draw = random.Random(5)
+    found = []
+    for step in range(5000):
+        epoch = step / 50
+        mask = 1.2 * math.exp(-min(epoch, 10) / 20)
+        box = 0.05 + 0.8 * math.exp(-min(epoch, 35) / 12)
+        losses = {"loss_mask": mask, "loss_box_reg": box, "loss_classifier": box}
+        found += watcher.update(step, {name: value * math.exp(draw.gauss(0, 0.2)) for name, value in losses.items()})
+    told = [f.state for f in found if f.component == "loss_mask" and f.state in ("stalled", "flat")]
+    assert told == ["stalled"]
+    assert {v.component: v.state for v in watcher.verdicts()}["loss_mask"] == "flat"

@@ -107,7 +107,7 @@ class Judge:
                 component.raised.pop("stalled", None)
                 component.raised.pop("flat", None)
         state = self.state(watcher, component) if component.flat else ""
-        if state in ("stalled", "flat"):
+        if state == "stalled" or (state == "flat" and "stalled" not in component.raised):
             level: Severity = "warning" if state == "stalled" else "info"
             if state not in component.raised:
                 component.told_level = component.stand
