@@ -34,6 +34,7 @@ class Writer:
     Args:
         folder: the run folder.
         force: see `Lock`.
+        patience: seconds to wait for a writer that is there; a follower that ends a killed run takes a moment.
 
     Attributes:
         end: length in bytes of what is safely in the file.
@@ -46,18 +47,20 @@ class Writer:
         OSError: the journal cannot be opened.
     """
 
-    def __init__(self, folder: Path, *, force: bool = False) -> None:
+    def __init__(self, folder: Path, *, force: bool = False, patience: float = 0.0) -> None:
         self.path = folder / JOURNAL
         self._lock = Lock(folder / "journal.lock", force=force)
-        if not self._lock.acquire():
-            raise RunLocked(f"{folder} is being written by another live run: use another folder, or wait until it ends")
+        deadline = time.monotonic() + patience
+        while not self._lock.acquire():
+            if time.monotonic() >= deadline:
+                raise RunLocked(f"{folder} is being written by another live run: use another, or wait until it ends")
+            time.sleep(0.02)
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o644)
         except OSError:
             self._lock.release()
             raise
-        self.end = 0
-        self.seq = 0
+        self.end = self.seq = 0
         self.alert_keys: set[str] = set()
         self.ended = False
         self.last_step = -1

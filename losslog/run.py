@@ -132,7 +132,7 @@ class Run:
         self.id = self.dir.name
         if resume is not None and name is None:
             self.name = self.dir.parent.name
-        writer = Writer(self.dir)
+        writer = Writer(self.dir, patience=2.0)
         resumed = resume is not None and writer.seq > 0
         self._step = resume_step + 1 if resume_step is not None else writer.last_step + 1
         self._epoch = resume_epoch + 1 if resume_epoch is not None else writer.last_epoch + 1

@@ -250,3 +250,14 @@ def test_the_journal_is_not_writable_by_others(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert [each.name for each in tmp_path.iterdir() if each.stat().st_mode & 0o022] == []
+
+
+def test_a_patient_writer_waits_for_one_that_is_about_to_leave(tmp_path: Path) -> None:
+    other = Writer(tmp_path)
+    timer = threading.Timer(0.2, other.close)
+    timer.start()
+    patient = Writer(tmp_path, patience=30.0)
+    timer.join()
+    with pytest.raises(RunLocked):
+        Writer(tmp_path, patience=0.1)
+    patient.close()

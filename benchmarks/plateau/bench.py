@@ -3,7 +3,8 @@
     python benchmarks/plateau/bench.py --write          # final seeds, 600 runs, some minutes
     python benchmarks/plateau/bench.py --runs 50        # a look
 
-All rows see the same runs. Tuning seeds were 0-299 and 10000-10299; the tables come from 20000 on, which nothing was tuned on.
+All rows see the same runs. Tuning seeds were 0-299 and 10000-10299; the tables come from 20000 on, which nothing was
+tuned on.
 """
 
 from __future__ import annotations

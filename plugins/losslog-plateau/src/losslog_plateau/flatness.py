@@ -16,8 +16,11 @@ from .settings import Settings
 
 LEAST_PART: Final = 0.125
 """A line spans at least this part of the time elapsed."""
-RECENT: Final = 0.25
-"""A line that shows an improvement may span at most this part of the time elapsed (or is the shortest allowed)."""
+RECENT: Final = 0.4
+"""The line that shows an improvement is the longest within this part of the time elapsed, or the shortest allowed: one
+line, since of a dozen one would improve by chance."""
+SURE: Final = 1.6
+"""It improves if it falls by this many times its bound: others are asked many times whether they do."""
 CHANGE: Final = 3.5
 """Standard errors by which a flat line must differ from the improvement before it: a curve that goes on falling as it
 did has no flat part, only a stretch of noise."""
@@ -35,7 +38,7 @@ class Outcome:
 
     Attributes:
         flat: Whether an improvement worth having is excluded.
-        improving: Whether an improvement is certain.
+        improving: Whether an improvement is certain, and worth having.
         span: Updates that the reported line spans: the longest flat one, else the shortest allowed.
         gain: Fall of ln(loss) per update along it.
         error: Half width of the bounds of `gain`.
@@ -78,21 +81,29 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
         return None
     flat = [line for line in lines if (line.gain + line.bound) * scale < limit]
     if flat:
-        flat = [
-            line for line in flat if not _goes_on(line, ring.line_before(line.blocks, noise, n_diffs, z), limit / scale)
-        ]
+        least = limit / scale
+        flat = [each for each in flat if not _goes_on(each, ring.line_before(each.blocks, noise, n_diffs, z), least)]
     shown = flat[-1] if flat else lines[0]
     return Outcome(
         flat=bool(flat),
-        improving=any(
-            line.gain > line.bound and (at == 0 or line.blocks * block <= elapsed * RECENT)
-            for at, line in enumerate(lines)
-        ),
+        improving=_improves(lines, elapsed * RECENT / block, limit / scale),
         span=shown.blocks * block,
         gain=shown.gain / block,
         error=shown.bound / block,
         mean=sum(ring.means[-shown.blocks :]) / shown.blocks,
     )
+
+
+def _improves(lines: list[Line], longest: float, least: float) -> bool:
+    """Whether an improvement is certain, and worth having.
+
+    Args:
+        lines: All lines, shortest first.
+        longest: Blocks that the line may span.
+        least: Improvement per block that is worth having.
+    """
+    line = [each for at, each in enumerate(lines) if at == 0 or each.blocks <= longest][-1]
+    return line.gain > SURE * line.bound and line.gain >= least
 
 
 def _goes_on(line: Line, before: Line | None, least: float) -> bool:

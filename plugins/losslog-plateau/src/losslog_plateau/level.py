@@ -11,6 +11,7 @@ from math import inf, log
 from typing import Any, Final
 
 from .clock import Clock
+from .ring import BlockRing
 
 RISE: Final = 0.3
 """Rise of ln(loss) above its lowest level from which a component diverges."""
@@ -21,7 +22,7 @@ RISE_ERRORS: Final = 6.0
 FALL: Final = 0.1
 """Fall of ln(loss) that shows that the component has learnt at all."""
 FALL_ERRORS: Final = 3.0
-MEMORY: Final = 0.1
+MEMORY: Final = 0.03
 """Weight of the newest difference of cells in the running noise of a cell."""
 EXCESS_MEMORY: Final = 0.03
 """Weight of the newest level in the running `Level.excess`."""
@@ -41,6 +42,7 @@ _PLAIN: Final = (
     "diverging",
     "excess",
     "levels",
+    "past",
     "logs",
     "means",
 )
@@ -56,14 +58,16 @@ class Level:
         excess: By how much ln(level) exceeds the mean of ln(loss), as a rule: makes a level of a mean of ln(loss).
     """
 
-    __slots__ = _PLAIN
+    __slots__ = (*_PLAIN, "history")
 
     def __init__(self) -> None:
+        self.history: BlockRing | None = None  # levels since the early part, in longer and longer blocks
+        self.past = 0  # cells in it
         self.logs: list[float] = []  # newest cells: mean of ln(loss)
         self.means: list[float] = []  # and of the loss
         self.level: float | None = None
         self.peak = 0.0
-        self.lowest = inf  # lowest ln level since the early part
+        self.lowest = inf  # lowest block of the history
         self.highest = -inf  # highest ln level so far
         self.fell = False
         self.noise = 0.0  # standard deviation of one cell's mean of ln(loss)
@@ -103,7 +107,7 @@ class Level:
         self._take_excess(log(self.level) - sum(logs[-wanted:]) / wanted)
         if len(logs) == keep:
             log_level, error = sum(logs) / keep, self.noise / keep**0.5
-            self._watch_rise(log_level, error, updates, clock.settled, typical)
+            self._watch_rise(log_level, error, updates, clock, typical)
 
     def _take_excess(self, excess: float) -> None:
         self.levels += 1
@@ -114,26 +118,38 @@ class Level:
         self.excess += difference * max(EXCESS_MEMORY, 1.0 / self.levels)
 
     def _watch_rise(
-        self, log_level: float, error: float, updates: int, settled: float, typical: tuple[float, float] | None
+        self, log_level: float, error: float, updates: int, clock: Clock, typical: tuple[float, float] | None
     ) -> None:
         """Divergence: has the level risen well above the lowest, in a curve that once fell?"""
         self.highest = max(self.highest, log_level)
         if not self.fell:
             self.fell = self.highest - log_level >= max(FALL, FALL_ERRORS * error)
-        if updates < settled:  # early on a healthy component may dip and rise
+        if updates < clock.settled:  # early on a healthy component may dip and rise
             return
-        self.lowest = min(self.lowest, log_level)
+        self._remember(clock.cells_per_level)
+        if not self.fell or self.lowest == inf:
+            return
         least = RISE
         if typical is not None and self.level is not None and self.level <= typical[1]:
             least = RISE_IN_RANGE if self.level >= typical[0] else inf
         rise, needed = log_level - self.lowest, max(least, RISE_ERRORS * error)
         if rise <= needed / 2:
             self.diverging = None
-        elif rise > needed and self.fell and self.diverging is None:
+        elif rise > needed and self.diverging is None:
             self.diverging = updates
 
+    def _remember(self, cells_per_level: int) -> None:
+        """Keep the lowest level in blocks that grow with time: of many short ones noise alone makes one very low."""
+        if self.history is None:
+            self.history = BlockRing(cells_per_level)
+        self.past += 1
+        if self.history.append(self.past - 1, self.logs[-1]):
+            self.lowest = min(self.history.means)
+
     def forget_cells(self) -> None:
-        """Begin with cells of another length; level, peak and lowest stay."""
+        """Begin with cells of another length, whose noise is another; level and peak stay."""
+        self.history, self.past = None, 0
+        self.lowest, self.highest = inf, -inf
         self.logs.clear()
         self.means.clear()
         self.noise = 0.0
@@ -142,11 +158,19 @@ class Level:
     def state_dict(self) -> list[Any]:
         """Plain data from which `load_state_dict` restores exactly; infinities are None."""
         values = [getattr(self, name) for name in _PLAIN]
-        return [list(value) if isinstance(value, list) else None if value in (inf, -inf) else value for value in values]
+        plain = [
+            list(value) if isinstance(value, list) else None if value in (inf, -inf) else value for value in values
+        ]
+        return [*plain, None if self.history is None else self.history.state_dict()]
 
     def load_state_dict(self, state: Sequence[Any]) -> None:
         """Restore what `state_dict` gave."""
-        for name, value in zip(_PLAIN, state, strict=True):
+        *plain, history = state
+        for name, value in zip(_PLAIN, plain, strict=True):
             setattr(self, name, list(value) if isinstance(value, list) else value)
         self.lowest = inf if self.lowest is None else self.lowest
         self.highest = -inf if self.highest is None else self.highest
+        self.history = None
+        if history is not None:
+            self.history = BlockRing()
+            self.history.load_state_dict(history)
