@@ -3,10 +3,10 @@
 Contract:
 
 - Threads are daemons: none can keep the process alive.
-- Work in the training process comes in pieces of about 300 us, each followed by a rest many times as long, whatever the
-  backlog: the drain, whose values a crash would lose, works a thirteenth of the time at most, near lanes, whose records
-  are in the journal and can wait, a twenty-first of it together, and less where the drain works.
-- Where resting would lose data (a queue that fills up), there is no rest.
+- Work in the training process comes in pieces of about 500 us, each followed by a rest many times as long, whatever the
+  backlog: the drain, whose values a crash would lose, works a nineteenth of the time at most, near lanes, whose records
+  are in the journal and can wait, a twenty-fifth of it together, and less where the drain works.
+- Where a loop is faster than the drain with its rests (the queue grows), there is no rest.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-WORK: Final = 300e-6  # seconds of Python between rests; at 100e-6 waking up is a third of the work
-REST: Final = 12  # rests are this many times as long as the work was
-LONG_REST: Final = 20  # the same for work that can wait
+WORK: Final = 500e-6  # seconds of Python between rests; at 100e-6 waking up is a third of the work
+REST: Final = 18  # rests are this many times as long as the work was
+LONG_REST: Final = 24  # the same for work that can wait
 _turns = threading.Lock()
 
 
@@ -48,14 +48,13 @@ class Pace:
         self.active = active
         self._urgent = urgent
         self.pressed: Callable[[], bool] = lambda: False
-        self._since = time.perf_counter()
+        self.fresh()
 
     def rest(self) -> None:
         """Called between pieces of work."""
-        if not self.active:
+        if not self.active or (now := time.perf_counter()) - self._since < WORK:
             return
-        now = time.perf_counter()
-        worked = now - self._since
+        worked = time.thread_time() - self._used  # without what it waited for the GIL
         if worked >= WORK and not self.pressed():
             pause = min(worked * (REST if self._urgent else LONG_REST), 0.05)
             with _turns:  # rests follow each other, so that several threads together work no more than one would
@@ -63,8 +62,8 @@ class Pace:
                 if not self._urgent:
                     pause = Pace._free - now
             time.sleep(pause)
-            self._since = time.perf_counter()
+            self.fresh()
 
     def fresh(self) -> None:
         """Called after waiting for something else."""
-        self._since = time.perf_counter()
+        self._since, self._used = time.perf_counter(), time.thread_time()

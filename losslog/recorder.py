@@ -10,7 +10,6 @@ Contract:
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from losslog.pace import start_thread
 
 DRAIN_EVERY: Final = 0.2  # seconds; also what a kill -9 may lose
 QUEUE_LIMIT: Final = 200_000  # batches; at 0.5 kB each 100 MB, where a disk hangs
+PATIENCE: Final = 1.0  # seconds after which more batches have come than are being recorded: no time for rests
 
 
 class Recorder:
@@ -52,7 +52,8 @@ class Recorder:
         self.steps = 0
         self.cpu = 0.0
         self.intake, self.delivery, self.leases = intake, delivery, leases
-        self.intake.pace.pressed = lambda: len(self.queue) > QUEUE_LIMIT // 10
+        self._in_hand, self._turn_began = 0, 0.0
+        self.intake.pace.pressed = self._pressed
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -97,15 +98,17 @@ class Recorder:
         while True:
             self._wake.wait(DRAIN_EVERY)
             self._wake.clear()
-            items = []
-            with contextlib.suppress(IndexError):
-                while True:
-                    items.append(self.queue.popleft())
+            items = [self.queue.popleft() for _ in range(len(self.queue))]
+            self._in_hand, self._turn_began = len(items), time.monotonic()
             last = None in items
             self._handle([item for item in items if item is not None])
             self.cpu = time.thread_time()
             if last:
                 return
+
+    def _pressed(self) -> bool:
+        """Whether the loop is faster than the drain with its rests."""
+        return len(self.queue) > self._in_hand and time.monotonic() - self._turn_began > PATIENCE
 
     def _handle(self, items: list[Any]) -> None:
         _, error = attempt(self.intake.take, items)

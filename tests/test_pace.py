@@ -17,8 +17,8 @@ def test_threads_are_daemons() -> None:
 
 
 def busy(seconds: float) -> None:
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
         pass
 
 
@@ -33,10 +33,12 @@ def test_work_is_followed_by_a_longer_rest(urgent: bool, times: int) -> None:
 
 def test_who_is_not_urgent_waits_for_the_rests_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("losslog.pace.time", SimpleNamespace(perf_counter=lambda: 100.0, sleep=slept.append))
+    clock = SimpleNamespace(perf_counter=lambda: 100.0, thread_time=lambda: 5.0, sleep=slept.append)
+    monkeypatch.setattr("losslog.pace.time", clock)
     monkeypatch.setattr(Pace, "_free", 100.2)
     waiting, urgent = Pace(active=True), Pace(active=True, urgent=True)
     waiting._since = urgent._since = 100.0 - 1e-3
+    waiting._used = urgent._used = 5.0 - 1e-3
     urgent.rest()
     waiting.rest()
     assert slept == pytest.approx([REST * 1e-3, 0.2 + (REST + LONG_REST) * 1e-3])
@@ -45,6 +47,7 @@ def test_who_is_not_urgent_waits_for_the_rests_of_all(monkeypatch: pytest.Monkey
 def test_a_rest_has_an_end() -> None:
     pace = Pace(active=True)
     pace._since -= 3600
+    pace._used -= 3600
     began = time.perf_counter()
     pace.rest()
     assert time.perf_counter() - began < 5
@@ -68,3 +71,13 @@ def test_where_it_is_off_nobody_rests() -> None:
     pace.rest()
     assert pace._since < time.perf_counter() - 3000  # it did not even look
     assert time.thread_time() - began < 1
+
+
+def test_what_was_waited_is_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    clock = SimpleNamespace(perf_counter=lambda: 100.0, thread_time=lambda: 5.0, sleep=slept.append)
+    monkeypatch.setattr("losslog.pace.time", clock)
+    pace = Pace(active=True)
+    pace._since = 90.0
+    pace.rest()
+    assert slept == []

@@ -114,3 +114,15 @@ def test_a_disk_that_hangs_does_not_hold_the_end(recorder: Recorder, held: Held)
 def test_after_the_end_a_question_returns_at_once(recorder: Recorder) -> None:
     recorder.finish(END, 30)
     assert recorder.ask(60) is None
+
+
+def test_the_drain_does_without_rests_only_where_the_queue_outgrows_what_it_records(held: Held) -> None:
+    recorder = Recorder(held, None, None)
+    recorder._in_hand = 10
+    recorder.queue.extend(range(11))
+    recorder._turn_began = time.monotonic()
+    assert not recorder.intake.pace.pressed()
+    recorder._turn_began -= 60
+    assert recorder.intake.pace.pressed()
+    recorder.queue.popleft()
+    assert not recorder.intake.pace.pressed()
