@@ -9,9 +9,11 @@ It prints a line per tenth of the run and ends with exit code 1 where memory or 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import sqlite3
 import sys
 import tempfile
 import time
@@ -24,6 +26,7 @@ from losslog.folders import JOURNAL
 from losslog.journal import read
 
 COMPONENTS = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
+TOTAL = "batch/train_total"
 PARTS = 10
 
 
@@ -81,22 +84,47 @@ def soak(options: argparse.Namespace, folder: str) -> list[str]:
         trouble.append(f"{expected - len(steps)} batches are missing, {run.stats['dropped']} were said to be dropped")
     if run.stats["dropped"]:
         trouble.append(f"{run.stats['dropped']} batches were dropped: the loop is faster than the drain (--pause)")
-    if "tensorboard" in options.plugins:
-        trouble += missing_in_tensorboard(run.dir, set(steps))
+    for name in options.plugins.split(","):
+        held = BACKENDS[name](run.dir) if name in BACKENDS else steps
+        if sorted(held) != steps:
+            trouble.append(f"{name} holds {len(held)} batches, {len(set(held))} of the {len(steps)} steps")
     trouble += [f"{name}: {lane['behind']} undelivered" for name, lane in run.stats["lanes"].items() if lane["behind"]]
     return trouble
 
 
-def missing_in_tensorboard(folder: Path, steps: set[int]) -> list[str]:
-    """What TensorBoard lacks of the journal."""
+def in_tensorboard(folder: Path) -> list[int]:
+    """Steps of the batch totals in the event files."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    found: set[int] = set()
+    found = []
     for path in sorted((folder / "tensorboard" / "batch").glob("*tfevents*")):
         for event in EventFileLoader(str(path)).Load():
-            if any(value.tag == "batch/train_total" for value in event.summary.value):
-                found.add(event.step)
-    return [] if found == steps else [f"TensorBoard lacks {len(steps - found)} of {len(steps)} steps"]
+            found += [event.step for value in event.summary.value if value.tag == TOTAL]
+    return found
+
+
+def in_mlflow(folder: Path) -> list[int]:
+    """The same in MLflow's local database."""
+    with contextlib.closing(sqlite3.connect(folder.parent / "mlflow.db")) as database:
+        return [step for (step,) in database.execute("SELECT step FROM metrics WHERE key = ?", (TOTAL,))]
+
+
+def in_wandb(folder: Path) -> list[int]:
+    """The same in W&B's offline files."""
+    from losslog_wandb.localfiles import LocalFile
+    from wandb.proto import wandb_internal_pb2
+
+    found = []
+    for path in sorted((folder / "wandb").glob("*run-*/*.wandb")):
+        for payload in LocalFile(path)._payloads():
+            items = wandb_internal_pb2.Record.FromString(payload).history.item  # type: ignore[attr-defined]
+            row = {item.key or ".".join(item.nested_key): item.value_json for item in items}
+            if TOTAL in row:
+                found.append(int(float(row["batch/global_step"])))
+    return found
+
+
+BACKENDS = {"tensorboard": in_tensorboard, "mlflow": in_mlflow, "wandb": in_wandb}
 
 
 def main() -> int:

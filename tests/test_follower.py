@@ -369,6 +369,6 @@ def test_alerts_of_a_killed_runs_last_seconds_are_records(
                 run.alert("late", key="late")
     """
     package(source, "far")
-    folder, pid, _, _ = killed_after(script, 300)
+    folder, pid, _, _ = killed_after(script, 1500)
     until(lambda: not psutil.pid_exists(pid), "the follower ends", 60)
     assert [each.hook for each in records(folder)][-2:] == ["on_alert", "on_run_end"]

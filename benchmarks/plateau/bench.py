@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -22,6 +22,8 @@ from score import Alarms, Detector, Score
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "plateau.md"
 FIRST_FINAL_SEED = 20_000
+MORE_SEEDS = range(30_000, 30_600)
+MORE = ("ReduceLROnPlateau best tuned (6, 0.02), gated", "**Watcher (z 1.64, normal)**", "Watcher, z 2.2")
 ORIGIN = "<!-- {} (written by benchmarks/plateau/bench.py) -->"
 
 
@@ -67,18 +69,20 @@ def detectors() -> dict[str, Detector]:
     }
 
 
-def table(runs: int) -> list[str]:
-    """The stall table, one Markdown line per detector."""
+def table(seeds: Sequence[int], only: Sequence[str] = ()) -> list[str]:
+    """The stall table, one Markdown line per detector; each seed gives two runs."""
     lines = [
         "| detector | recall ind./coupled | of permanent stalls | FA/100 runs | on improving | FA on slow "
         "| median delay, epochs | us per component and step |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, detect in detectors().items():
+        if only and name not in only:
+            continue
         scores, seconds, values = [], 0.0, 0
         for coupled in (False, True):
             result = Score()
-            for seed in range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + runs // 2):
+            for seed in seeds:
                 run = make_run(seed, coupled)
                 began = time.process_time()
                 alarms = detect(run)
@@ -143,9 +147,17 @@ def main() -> None:
     """Measure, print, and write where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=600, help="runs, half of them coupled")
+    parser.add_argument(
+        "--more", action="store_true", help="three rows on 1200 further runs instead, for narrower figures"
+    )
     parser.add_argument("--write", action="store_true", help="write the tables into docs/plateau.md")
     arguments = parser.parse_args()
-    tables = {"stalls": table(arguments.runs), "states": other_states(arguments.runs)}
+    seeds = range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + arguments.runs // 2)
+    tables = {}
+    if not arguments.more:
+        tables = {"stalls": table(seeds), "states": other_states(arguments.runs)}
+    else:
+        tables = {"more": table([*seeds, *MORE_SEEDS], MORE)}
     if arguments.write:
         for name, lines in tables.items():
             write(name, lines)
