@@ -70,7 +70,14 @@ def test_it_ends_with_the_run(make_run: Made, far: str, until: Any) -> None:
     run = make_run(plugins=[far], follower=True)
     pid = run.stats["follower"]["pid"]
     run.close()
-    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+    until(lambda: gone(pid))
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_options_reach_plugins_there(make_run: Made, far: str) -> None:
