@@ -370,12 +370,12 @@ def test_alerts_of_a_killed_runs_last_seconds_are_records(
     class Plugin:
         @hookimpl
         def on_batch_losses(self, step, run):
-            while step == 500 and os.getppid() == int(os.environ["LOSSLOG_PARENT_PID"]):
+            while step == 20 and os.getppid() == int(os.environ["LOSSLOG_PARENT_PID"]):
                 time.sleep(0.01)
-            if step == 501:
+            if step == 21:
                 run.alert("late", key="late")
     """
     package(source, "far")
-    folder, pid, _, _ = killed_after(script, 1000)
+    folder, pid, _, _ = killed_after(script, 300)
     until(lambda: not psutil.pid_exists(pid), "the follower ends", 60)
     assert [each.hook for each in records(folder)][-2:] == ["on_alert", "on_run_end"]
