@@ -53,7 +53,7 @@ class Writer:
         deadline = time.monotonic() + patience
         while not self._lock.acquire():
             if time.monotonic() >= deadline:
-                raise RunLocked(f"{folder} is being written by another live run: use another, or wait until it ends")
+                raise RunLocked(f"{folder} is being written by another live run: wait, or use another folder")
             time.sleep(0.02)
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o644)
