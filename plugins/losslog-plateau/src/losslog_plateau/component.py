@@ -28,6 +28,8 @@ RECOVERY_CELLS: Final = 4
 """Cells of finite values after which a non-finite component counts as alive again."""
 LASTING: Final = 0.5
 """Units that the checks in a row must span: at the start of a run two checks are only half an epoch apart."""
+LARGEST: Final = 1e300
+"""A mean is cut here: sums of losses near the end of what a float holds are infinite, and exp would raise."""
 EPISODES: Final = ("stalled", "flat", "diverging")
 """States that end when the learning rate changes."""
 
@@ -148,7 +150,7 @@ class Component:
                 self.bad_since = None
                 self.forget_line()
         mean_log = self.log_total / count if count else 0.0
-        mean = self.total / count if count else 0.0
+        mean = min(self.total / count, LARGEST) if count else 0.0
         squares = max(0.0, self.log_squares - mean_log * self.log_total)
         self._begin_cell(index + 1)
         if not count:
@@ -181,7 +183,7 @@ class Component:
         self.improving = outcome is not None and outcome.improving
         if outcome is not None:
             self.rate, self.rate_error, self.span = outcome.gain, outcome.error, round(outcome.span)
-            self.stand = exp(outcome.mean + self.level.excess)
+            self.stand = exp(min(outcome.mean + self.level.excess, log(LARGEST)))
         if outcome is None or not outcome.flat:
             self.flat_checks = 0
             self.flat_start = None
