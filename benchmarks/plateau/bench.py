@@ -1,6 +1,7 @@
 """Measures the watcher beside what else people use, on labelled runs, and writes the tables into docs/plateau.md.
 
     python benchmarks/plateau/bench.py --write          # final seeds, 600 runs, some minutes
+    python benchmarks/plateau/bench.py --more --write   # three rows over 1,800 runs
     python benchmarks/plateau/bench.py --runs 50        # a look
 
 All rows see the same runs. Tuning seeds were 0-299 and 10000-10299; the tables come from 20000 on, which nothing was
@@ -153,11 +154,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the tables into docs/plateau.md")
     arguments = parser.parse_args()
     seeds = range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + arguments.runs // 2)
-    tables = {}
-    if not arguments.more:
-        tables = {"stalls": table(seeds), "states": other_states(arguments.runs)}
-    else:
+    if arguments.more:
         tables = {"more": table([*seeds, *MORE_SEEDS], MORE)}
+    else:
+        tables = {"stalls": table(seeds), "states": other_states(arguments.runs)}
     if arguments.write:
         for name, lines in tables.items():
             write(name, lines)
