@@ -6,7 +6,7 @@ A lane's thread runs `Lane._work`; other methods are called from the process tha
 - This is the only place that calls a plugin's hooks, and it contains whatever they raise: a record that fails is
   skipped and counted, 20 in a row park the lane, "not now" rewinds to the last commit and backs off.
 - A fresh plugin object gets the run's ``on_run_start`` first, then what its cursor (or its backend) lacks.
-- Near lanes rest after every 300 us of their own Python, so that the user's ops do not wait for the GIL.
+- Near lanes rest between pieces of work (`losslog.pace`), so that the user's ops do not wait for the GIL.
 """
 
 from __future__ import annotations
