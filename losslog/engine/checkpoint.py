@@ -105,9 +105,9 @@ def save_checkpoint(
         with open(temporary, "wb") as file:
             try:
                 torch.save(content, file)
-            except RuntimeError as error:  # torch's archive writer raises over a Ctrl-C that came while it wrote
-                if isinstance(error.__context__, KeyboardInterrupt):
-                    raise KeyboardInterrupt from error
+            except RuntimeError as error:  # torch's archive writer raises over what the file's write raised
+                if isinstance(error.__context__, KeyboardInterrupt | OSError):
+                    raise error.__context__ from None
                 raise
             file.flush()
             os.fsync(file.fileno())

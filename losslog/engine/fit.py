@@ -15,6 +15,7 @@ Contract:
 - A stop asked for by a plugin ends training after the step at hand; the epoch it interrupts is not ended, evaluated or
   saved, so that resuming does it again from its start. Ctrl-C passes through to ``with losslog.Run(...)``.
 - With several processes the main one validates, evaluates and saves; a stop takes effect on all at the same step.
+- A checkpoint that the disk refuses becomes an alert, and training goes on; after the last epoch it is an error.
 """
 
 from __future__ import annotations
@@ -28,12 +29,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from losslog.containment import one_line
 from losslog.engine.batches import Forward, Means, call_model
-from losslog.engine.checkpoint import checkpoint_path, read_checkpoint, restore_checkpoint, save_checkpoint
+from losslog.engine.checkpoint import (
+    CheckpointError,
+    checkpoint_path,
+    read_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from losslog.engine.distributed import from_main, is_main, unwrap
 from losslog.engine.epoch import Progress, train_one_epoch
 from losslog.engine.optimization import MixedPrecision, Warmup
 from losslog.engine.validation import Evaluator, evaluate, evaluator_of, validation_losses
+from losslog.notices import warn
 
 if TYPE_CHECKING:
     from losslog import Run
@@ -122,7 +131,8 @@ def fit(
         The last epoch's figures.
 
     Raises:
-        CheckpointError: `resume` cannot be used.
+        CheckpointError: `resume` cannot be used, or the disk refuses the last epoch's checkpoint.
+        OSError: the checkpoint folder cannot be made.
         TypeError: the model returned no scalar losses.
         ValueError: a setting out of range, or a loader that gave no batches.
     """
@@ -146,6 +156,8 @@ def fit(
         result.epoch, result.step = content["epoch"], content["step"]
     progress = Progress(result.step)
     folder = checkpoint_dir if checkpoint_dir is not None else (run.dir if run is not None else None)
+    if folder is not None and main and checkpoint_every:
+        checkpoint_path(folder, 0).parent.mkdir(parents=True, exist_ok=True)  # better refused now than after an epoch
 
     for epoch in range(result.epoch + 1, epochs + 1):
         _tell_sampler(train_loader, epoch)
@@ -195,15 +207,29 @@ def fit(
         if run is not None:
             run.end_epoch(epoch, val_loss=result.val_loss, lr=progress.lr)
         if folder is not None and main and _is_due(epoch, checkpoint_every, epochs):
-            result.checkpoint = save_checkpoint(
-                checkpoint_path(folder, epoch), epoch=epoch, step=progress.step, **states
-            )
-            if run is not None:
-                run.log_checkpoint(_inside(run.dir, result.checkpoint), epoch=epoch, step=progress.step - 1)
+            path = checkpoint_path(folder, epoch)
+            try:
+                result.checkpoint = save_checkpoint(path, epoch=epoch, step=progress.step, **states)
+            except OSError as error:
+                if epoch == epochs:
+                    raise CheckpointError(f"{path} cannot be written: {one_line(error)}") from error
+                _say_not_saved(run, path, epoch, error)
+            else:
+                if run is not None:
+                    run.log_checkpoint(_inside(run.dir, path), epoch=epoch, step=progress.step - 1)
         if run is not None and run.should_stop and epoch < epochs:
             result.stopped = True
             break
     return result
+
+
+def _say_not_saved(run: Run | None, path: Path, epoch: int, error: OSError) -> None:
+    title = f"the checkpoint of epoch {epoch} was not written"
+    text = f"{path}: {one_line(error)}. Training goes on; make room before the next one is due."
+    if run is not None:
+        run.alert(title, text, "error", key=f"checkpoint/{epoch}")
+    else:
+        warn("%s. %s", title, text)
 
 
 def _is_due(epoch: int, every: int, epochs: int) -> bool:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from losslog.engine import (
     save_checkpoint,
     set_rng_state,
 )
+
+FullDisk = Callable[[int], AbstractContextManager[None]]
 
 
 def save(path: Path, model: nn.Module, **states: Any) -> Path:
@@ -63,19 +68,14 @@ def test_it_holds_what_it_says_and_loads_with_weights_only(tmp_path: Path, one_l
         assert content["optimizer"]["param_groups"][0]["name"] == "all"
 
 
-def test_a_failing_disk_leaves_the_older_file_whole(
-    tmp_path: Path, one_loss: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = save(tmp_path / "epoch_001.pth", one_loss)
+@pytest.mark.parametrize("room", [0, 3000, 100_000])
+def test_a_full_disk_leaves_the_older_file_whole(tmp_path: Path, full_disk: FullDisk, room: int) -> None:
+    big = nn.Linear(300, 300)
+    path = save(tmp_path / "epoch_001.pth", big)
     before = path.read_bytes()
-
-    def half(content: Any, file: Any) -> None:
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="No space left"):
-        save(path, one_loss)
+    with full_disk(room), pytest.raises(OSError, match="File too large") as caught:
+        save(path, big)
+    assert caught.value.errno == errno.EFBIG
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 

@@ -4,6 +4,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from losslog.engine import CheckpointError, FitResult, fit, make_scheduler, read
 
 OpenRun = Callable[..., losslog.Run]
 Records = Callable[[losslog.Run], list[dict[str, Any]]]
+FullDisk = Callable[[int], AbstractContextManager[None]]
 LR = torch.optim.lr_scheduler
 
 
@@ -177,6 +179,59 @@ def test_checkpoints_of_another_model_are_refused(
     saved = fit(one_loss, sgd(one_loss), loader, epochs=1, checkpoint_dir=tmp_path).checkpoint
     with pytest.raises(CheckpointError, match="of another model"):
         fit(two_losses, sgd(two_losses), loader, epochs=2, resume=saved)
+
+
+class Heavy(nn.Module):
+    """A scalar loss, and weights of 400 kB beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.register_buffer("ballast", torch.zeros(100_000))
+
+    def forward(self, x: Any, y: Any) -> Any:
+        return ((self.linear(x)[:, 0] - y) ** 2).mean()
+
+
+@pytest.mark.parametrize("full_in", [[1], [2], [1, 2]])
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
+    loader: Any, open_run: OpenRun, records: Records, full_disk: FullDisk, full_in: list[int]
+) -> None:
+    model = Heavy()
+    with ExitStack() as limit, open_run() as run:
+
+        def before_epoch(epoch: int) -> None:
+            limit.close()
+            if epoch in full_in:
+                limit.enter_context(full_disk(100_000))
+
+        result = fit(model, sgd(model), loader, epochs=3, run=run, before_epoch=before_epoch, metrics_every=0)
+    found = records(run)
+    saved = [record["data"]["epoch"] for record in found if record["hook"] == "on_checkpoint"]
+    told = [record["data"] for record in found if record["hook"] == "on_alert"]
+    assert saved == [epoch for epoch in (1, 2, 3) if epoch not in full_in]
+    assert [alert["title"] for alert in told] == [
+        f"the checkpoint of epoch {epoch} was not written" for epoch in full_in
+    ]
+    assert all("File too large" in alert["text"] and alert["level"] == "error" for alert in told)
+    assert sorted(path.name for path in (run.dir / "checkpoints").iterdir()) == [
+        f"epoch_00{each}.pth" for each in saved
+    ]
+    assert (result.epoch, found[-1]["data"]["status"]) == (3, "finished")
+
+
+def test_a_full_disk_at_the_last_epoch_is_an_error(loader: Any, tmp_path: Path, full_disk: FullDisk) -> None:
+    model = Heavy()
+    with full_disk(100_000), pytest.raises(CheckpointError, match=r"epoch_002.pth cannot be written: .*File too large"):
+        fit(model, sgd(model), loader, epochs=2, checkpoint_dir=tmp_path, checkpoint_every=2)
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_training(one_loss: nn.Module, loader: Any, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file")
+    epochs: list[int] = []
+    with pytest.raises(FileExistsError):
+        fit(one_loss, sgd(one_loss), loader, epochs=1, checkpoint_dir=tmp_path, before_epoch=epochs.append)
+    assert epochs == []
 
 
 def test_ctrl_c_ends_the_run_as_stopped(
