@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -21,12 +22,15 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from losslog.ranks import Place, place
 
+TIMEOUT: Final = timedelta(hours=3)
+"""Of a collective: the other ranks wait in one while the main process evaluates. NCCL's own would be ten minutes."""
+
 
 @contextlib.contextmanager
 def process_group(device: torch.device | str) -> Iterator[Place]:
     """Joins the launcher's process group while the block runs; one that exists already is left alone.
 
-    NCCL for CUDA, gloo else; on CUDA each local rank takes its own device.
+    NCCL for CUDA, gloo else; on CUDA each local rank takes its own device. A collective may take `TIMEOUT`.
 
     Args:
         device: where this process trains.
@@ -42,7 +46,7 @@ def process_group(device: torch.device | str) -> Iterator[Place]:
     cuda = torch.device(device).type == "cuda"
     if cuda:
         torch.cuda.set_device(local_rank())
-    torch.distributed.init_process_group("nccl" if cuda else "gloo")
+    torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     try:
         yield here
     finally:
