@@ -3,8 +3,8 @@
 Training thread. Contract:
 
 - A pass is one iteration over one `DataLoader`. It is over when it is exhausted or its iterator is gone (a `break`).
-- A new epoch begins with an optimizer step whose batch comes from a new pass over the same loader, or from another
-  loader when all passes of this epoch are over.
+- A new epoch begins with an optimizer step whose batch comes from a new pass over the loader that this epoch began
+  with, or from any other pass when all passes of this epoch are over.
 - Where batches come from no loader, ``model.train()`` after at least one step ends the epoch, or the planned number of
   steps does.
 """
@@ -57,7 +57,7 @@ class EpochFinder:
 
     Attributes:
         told: whether the loop says itself when an epoch ends; then nothing is found any more.
-        current: the training passes of the open epoch.
+        current: the training passes of the open epoch, the one it began with first.
         steps: optimizer steps in the open epoch.
     """
 
@@ -68,7 +68,6 @@ class EpochFinder:
         self.current: list[Pass] = []
         self.steps = 0
         self._passes = 1
-        self._new = True
         self._before: Pass | None = None
         self._stale = 0
         self._new = False
@@ -107,7 +106,7 @@ class EpochFinder:
         main = next((each for each in passes if not each.over), passes[-1])
         if main in self.current:
             return main.over and self._stale > 0 and self._planned()
-        again = any(main.same_loader(each) for each in self.current)
+        again = bool(self.current) and main.same_loader(self.current[0])
         if not again and not (self.current and all(each.over for each in self.current)):
             return False
         self._passes += 1
@@ -137,4 +136,4 @@ class EpochFinder:
     def ended(self) -> None:
         """The open epoch has ended."""
         self.steps = 0
-        self._passes = 1
+        self._passes, self._new = 1, True

@@ -120,6 +120,26 @@ def test_two_loaders_at_once_one_restarted(loop):
     assert loop.found() == ([5, 5], [1, 2])
 
 
+@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize("size", [3, 5, 8])
+def test_two_loaders_in_turn(loop, size, lasting):
+    """As with labelled and unlabelled data: a step on each, the second one restarted where it ends."""
+    loop.start()
+    second = torch.utils.data.DataLoader(torch.randn(4 * size, 4), 4)
+    again = iter(second)
+    for _ in range(3):
+        again = again if lasting else iter(second)
+        for batch in loop.train:
+            loop.step(batch)
+            try:
+                other = next(again)
+            except StopIteration:
+                again = iter(second)
+                other = next(again)
+            loop.step(other)
+    assert loop.found() == ([10, 10, 10], [1, 2, 3])
+
+
 def test_lists_and_train_calls(loop):
     batches = list(loop.train)
     loop.start()
