@@ -91,8 +91,13 @@ def make_sqlite(path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
         fresh = Path(folder, path.name)
         MlflowClient(tracking_uri=f"sqlite:///{fresh.absolute().as_posix()}").search_experiments(max_results=1)
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)
+        try:
+            os.link(fresh, path)  # never over a store that another run has made meanwhile
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            if not path.exists():
+                os.replace(fresh, path)
 
 
 @contextlib.contextmanager
