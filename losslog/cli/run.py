@@ -1,4 +1,4 @@
-"""``losslog run SCRIPT``: run an unmodified training script, and log what it trains.
+"""``losslog run SCRIPT`` and ``losslog run -m MODULE``: run an unmodified training script, and log what it trains.
 
 Main thread. Contract:
 
@@ -39,28 +39,30 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--epochs", type=positive_int, metavar="N", help="planned epochs, for display")
     parser.add_argument("--steps-per-epoch", type=positive_int, metavar="N", help="where nothing else ends an epoch")
     parser.add_argument("--passes-per-epoch", type=positive_int, metavar="N", help="passes over loaders in an epoch")
-    parser.add_argument("script", metavar="SCRIPT", help="a Python file")
+    parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is a module's name, as of python -m")
+    parser.add_argument("script", metavar="SCRIPT", help="a Python file, or a module with -m")
     parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="the script's own arguments")
     parser.set_defaults(command=main)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the script; its exceptions pass."""
-    from losslog.instrument.launcher import Settings, launch
+    from losslog.instrument.launcher import Settings, launch, module_program, script_program
 
     try:
         run = {
-            "name": args.name or script_name(args.script),
+            "name": args.name or (module_name if args.module else script_name)(args.script),
             "dir": os.path.abspath((os.environ.get("LOSSLOG_DIR") if args.dir == "runs" else None) or args.dir),
             "plugins": check_plugins(args.plugins) if args.plugins else "auto",
             "options": to_stderr(parse_options(args.option)),
             "epochs": args.epochs,
             "steps_per_epoch": args.steps_per_epoch,
         }
+        program = (module_program if args.module else script_program)(args.script)
     except LosslogError as error:
         sys.stderr.write(f"losslog run: {error}\n")
         return 2
-    return launch(args.script, args.arguments, Settings(run, args.passes_per_epoch))
+    return launch(program, args.arguments, Settings(run, args.passes_per_epoch))
 
 
 def check_plugins(text: str) -> list[str]:
@@ -81,6 +83,11 @@ def script_name(script: str) -> str:
     """The name of a run for a script: its stem, or its folder's where the stem says nothing."""
     path = Path(script)
     return re.sub(r"^__main__$", path.absolute().parent.name, path.stem)
+
+
+def module_name(module: str) -> str:
+    """The name of a run for a module: its last part, or its package's where that says nothing."""
+    return module.removesuffix(".__main__").rpartition(".")[2]
 
 
 def to_stderr(options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Running a script as ``python SCRIPT`` would, and watching it.
+"""Running a script as ``python SCRIPT`` or ``python -m MODULE`` would, and watching it.
 
 Main thread. Contract:
 
@@ -11,13 +11,15 @@ Main thread. Contract:
 from __future__ import annotations
 
 import importlib.machinery
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from types import CodeType, ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from losslog import endings
+from losslog.errors import LosslogError
 from losslog.instrument import children, signals
 from losslog.instrument.passes import EpochFinder
 
@@ -87,35 +89,98 @@ class Watch(signals.Listener):
             run.end_at_exit(status, text)
 
 
-def launch(script: str, arguments: Sequence[str], settings: Settings) -> int:
-    """Run a script.
+class Program(NamedTuple):
+    """What is to become ``__main__``.
 
-    Args:
-        script: path of a Python file.
-        arguments: what the script finds in ``sys.argv`` after itself.
-        settings: how to log.
+    Attributes:
+        argument: its ``sys.argv[0]``.
+        folder: its ``sys.path[0]``.
+        about: its module's attributes.
+        compiled: gives its code, or raises what is wrong with it.
+    """
 
-    Returns:
-        0 where the script ran to its end, 2 where it cannot be read.
+    argument: str
+    folder: str
+    about: dict[str, Any]
+    compiled: Callable[[], CodeType]
+
+
+def script_program(script: str) -> Program:
+    """A Python file.
 
     Raises:
-        BaseException: what the script raised.
+        LosslogError: it cannot be read.
     """
     path = os.path.abspath(script)
     try:
         with open(path, "rb") as file:
             source = file.read()
     except OSError as error:
-        sys.stderr.write(f"losslog run: can't open file {path!r}: [Errno {error.errno}] {error.strerror}\n")
-        return 2
-    sys.argv = [script, *arguments]
-    if not sys.flags.safe_path:
-        sys.path[0:1] = [os.path.dirname(os.path.realpath(path))]
-    main = _become_main(path)
+        raise LosslogError(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}") from error
+    about = {
+        "__file__": path,
+        "__cached__": None,
+        "__package__": None,
+        "__spec__": None,
+        "__loader__": importlib.machinery.SourceFileLoader("__main__", path),
+    }
+    return Program(
+        script, os.path.dirname(os.path.realpath(path)), about, lambda: compile(source, path, "exec", dont_inherit=True)
+    )
+
+
+def module_program(name: str) -> Program:
+    """A module by its dotted name, or the ``__main__`` of a package; packages around it are imported.
+
+    Raises:
+        LosslogError: there is none of that name, or it is not Python.
+    """
+    folder = os.getcwd()
+    _put_first(folder)
+    try:
+        spec = None if name.startswith(".") or name == "__main__" else importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            spec = importlib.util.find_spec(f"{name}.__main__")
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise  # something that a package around it imports
+        spec = None
+    except ValueError:  # no name at all
+        spec = None
+    get_code = getattr(getattr(spec, "loader", None), "get_code", None)
+    if spec is None or get_code is None:
+        raise LosslogError(f"no module named {name!r} that can be run (looked for from {folder})")
+    about = {
+        "__file__": spec.origin,
+        "__cached__": spec.cached,
+        "__package__": spec.parent,
+        "__spec__": spec,
+        "__loader__": spec.loader,
+    }
+    return Program(str(spec.origin), folder, about, lambda: get_code(spec.name))
+
+
+def launch(program: Program, arguments: Sequence[str], settings: Settings) -> int:
+    """Run a program.
+
+    Args:
+        program: what to run.
+        arguments: what it finds in ``sys.argv`` after itself.
+        settings: how to log.
+
+    Returns:
+        0: it ran to its end.
+
+    Raises:
+        BaseException: what it raised.
+    """
+    sys.argv = [program.argument, *arguments]
+    _put_first(program.folder)
+    main = _become_main(program.about)
     watch = Watch(settings)
     children.instrument_spawned(settings)
     try:
-        exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
+        exec(program.compiled(), main.__dict__)
     except SystemExit as error:
         watch.close(error)
         raise
@@ -127,17 +192,15 @@ def launch(script: str, arguments: Sequence[str], settings: Settings) -> int:
     return 0
 
 
-def _become_main(path: str) -> ModuleType:
+def _put_first(folder: str) -> None:
+    """Make a folder the first that imports look in, in the place of the one that was ours."""
+    if not sys.flags.safe_path:
+        sys.path[0:1] = [folder]
+
+
+def _become_main(about: Mapping[str, Any]) -> ModuleType:
     main = ModuleType("__main__")
-    main.__dict__.update(
-        __file__=path,
-        __cached__=None,
-        __package__=None,
-        __spec__=None,
-        __loader__=importlib.machinery.SourceFileLoader("__main__", path),
-        __annotations__={},
-        __builtins__=sys.modules["builtins"],
-    )
+    main.__dict__.update(about, __annotations__={}, __builtins__=sys.modules["builtins"])
     _kept.append(sys.modules["__main__"])
     sys.modules["__main__"] = main
     return main

@@ -97,6 +97,53 @@ def test_like_python(launch, script, body):
     assert (ours.stdout, ours.stderr, ours.returncode) == (plain.stdout, plain.stderr, plain.returncode)
 
 
+@pytest.fixture
+def package(script):
+    """``pkg.train``, which trains with a model from beside it, and ``python -m pkg``."""
+    script("", "pkg/__init__.py")
+    script(MODEL, "pkg/model.py")
+    script("from .train import *", "pkg/__main__.py")
+    script(
+        """
+        import sys
+        from .model import *
+        print(__name__, __file__, sys.argv, sys.path[0], __package__, __spec__ and __spec__.name)
+        if __name__ != "__mp_main__":
+            train(Model())
+        if "spawn" in sys.argv:
+            import torch.multiprocessing as m
+            if __name__ == "__main__":
+                m.spawn(print, nprocs=1)
+        sys.exit(3)
+        """,
+        "pkg/train.py",
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [("pkg.train", []), ("pkg.train", ["spawn"]), ("pkg", ["-m", "--name", "x"])]
+)
+def test_a_module_like_python(launch, package, tmp_path, module, words):
+    ours, plain = launch("-m", module, *words), launch("-m", module, *words, plain=True)
+    assert (ours.stdout, ours.returncode) == (plain.stdout, plain.returncode)
+    assert len(of(records(tmp_path, "train" if "train" in module else "pkg"), "on_batch_losses")) == 6
+
+
+@pytest.mark.parametrize("name", ["nowhere", "pkg.nowhere", "pkg.model.nowhere", "..", "", "__main__", "json"])
+def test_a_module_that_is_not_there_is_one_line(launch, package, name):
+    done = launch("-m", name)
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert done.stderr.startswith(f"losslog run: no module named {name!r} that can be run")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_a_package_raises_is_its_own(launch, script):
+    script("import nosuchmodule", "broken/__init__.py")
+    script("", "broken/train.py")
+    done = launch("-m", "broken.train")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "ModuleNotFoundError: No module named 'nosuchmodule'")
+
+
 def test_ctrl_c(launch, script, tmp_path):
     script(MODEL + "import time\ntrain(Model())\nprint('ready', flush=True)\ntime.sleep(60)")
     command = [sys.executable, "-m", "losslog", "run", "--plugins", ",", "train.py"]
