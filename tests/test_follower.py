@@ -110,6 +110,34 @@ def test_alerts_and_requests_come_back(make_run: Made, package: Callable[..., st
     assert (alert["title"], alert["source"]) == ("from afar", "asking")
 
 
+AWAY = """
+import pathlib
+from losslog import BackendUnavailable, hookimpl
+class Plugin:
+    @hookimpl
+    def on_batch_losses(self, step, run):
+        if not (pathlib.Path(run.dir) / "back").exists():
+            raise BackendUnavailable("gone")
+        with open(pathlib.Path(run.dir) / "far.txt", "a") as file:
+            file.write(f"batch {step}\\n")
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_log_that_cannot_be_written_stops_no_lane(make_run: Made, package: Callable[..., str], until: Any) -> None:
+    package(AWAY, "away")
+    before = make_run(follower=False)
+    before.close()
+    (before.dir / "follower.log").symlink_to("/dev/full")
+    run = make_run(plugins=["away"], resume=before.dir, follower=True)
+    run.log_batch(1.0)
+    until(lambda: run.stats["lanes"]["away"]["state"] == "waiting")
+    (run.dir / "back").touch()
+    until(lambda: run.stats["lanes"]["away"]["state"] == "live")
+    run.close()
+    assert lines(run.dir) == ["batch 0"]
+
+
 def test_what_plugins_print_goes_to_its_log(
     make_run: Made, package: Callable[..., str], capfd: pytest.CaptureFixture[str]
 ) -> None:

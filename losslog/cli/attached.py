@@ -72,6 +72,13 @@ class Outbox:
             time.sleep(0.005)
 
 
+def to_log(text: str) -> None:
+    """Say something in follower.log; where the disk is full it is not said."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        sys.stderr.flush()
+
+
 class _Notices(logging.Handler):
     """Notices of the child's lanes go to the parent's terminal, and to follower.log."""
 
@@ -81,7 +88,7 @@ class _Notices(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._outbox.put("notice", level=record.levelno, text=record.getMessage())
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {record.getMessage()}\n")
+        to_log(record.getMessage())
 
 
 class Commands:
@@ -121,9 +128,8 @@ def attached(folder: Path) -> int:
     if error is None:
         outbox.put("done")
     else:
-        sys.stderr.write(long_form(error) + "\n")
+        to_log(long_form(error))
     outbox.drain(1.0)
-    sys.stderr.flush()
     os._exit(0 if error is None else 1)  # vendor threads and exit handlers must not keep it
 
 
@@ -264,7 +270,7 @@ class Child:
         return True
 
     def _abandon(self, why: str) -> None:
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {why}\n")
+        to_log(why)
         for lane in self._lanes:
             lane.abandon()
         deadline = time.monotonic() + 5.0
