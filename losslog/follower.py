@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import losslog
-from losslog.notices import logger, warn
+from losslog.notices import say, warn
 from losslog.pace import start_thread
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Follower:
         elif kind == "done":
             self.done.set()
         elif kind == "notice":
-            logger.log(int(message["level"]), "%s", message["text"])
+            (warn if message["level"] > logging.INFO else say)("%s", message["text"])
         elif kind in ("alert", "stop", "lr"):
             self._post(kind, message["data"])
 

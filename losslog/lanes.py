@@ -302,9 +302,7 @@ class Lane:
                     return False
         self.offset = end
         self._uncommitted.append((self._seq, end))
-        if (
-            len(self._uncommitted) > 4 * BATCH
-        ):  # a plugin that is never durable must not grow us: coarser is still right
+        if len(self._uncommitted) > 4 * BATCH:  # a plugin that is never durable must not grow us: coarser is right too
             self._uncommitted = deque(list(self._uncommitted)[1::2])
         if self._unflushed_since is None:
             self._unflushed_since = time.monotonic()

@@ -4,6 +4,7 @@ Any thread. Contract:
 
 - Everything goes through the standard logger ``losslog``; where nobody configured logging, that writes to stderr.
 - Never stdout: that belongs to the user's script (and to the console plugin).
+- It never raises, whatever a handler of the user's does: notices come from lanes, too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import logging
 import sys
 import threading
 from typing import Any, Final
+
+from losslog.containment import attempt
 
 logger: Final = logging.getLogger("losslog")
 _lock: Final = threading.Lock()
@@ -50,9 +53,9 @@ def prepare() -> None:
 
 def say(text: str, *args: Any) -> None:
     """An ordinary line."""
-    logger.info(text, *args)
+    attempt(logger.info, text, *args)
 
 
 def warn(text: str, *args: Any) -> None:
     """Something is not as it should be."""
-    logger.warning(text, *args)
+    attempt(logger.warning, text, *args)

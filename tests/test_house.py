@@ -14,9 +14,9 @@ import losslog
 PACKAGE = Path(losslog.__file__).parent
 FLOORS = (
     # The first three are floor 0 of docs/design.md, in the order in which they build on each other.
-    {"errors", "losses", "notices", "pace", "locks"},
+    {"errors", "losses", "pace", "locks"},
     {"containment", "tags", "means", "folders"},
-    {"records", "ranks", "endings"},
+    {"notices", "records", "ranks", "endings"},
     {"values", "control", "hookspecs", "journal", "thinning", "targets"},
     {"plugins", "cursors", "intake", "leases", "history"},
     {"lanes", "inline", "report", "joining"},

@@ -73,3 +73,48 @@ def test_no_stream_is_no_error(alone: Callable[..., None], kind: str) -> None:
     stream.close()
     alone(stream if kind == "closed" else None)
     notices.say("nobody hears this")
+
+
+class Raising(logging.Handler):
+    """As one that posts to a chat whose host is away."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ConnectionError("the chat is away")
+
+
+def test_a_handler_that_raises_is_no_error_of_ours() -> None:
+    handler = Raising()
+    notices.logger.addHandler(handler)
+    try:
+        notices.say("one")
+        notices.warn("two")
+    finally:
+        notices.logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("follower", [False, True])
+def test_a_handler_that_raises_stops_no_lane(
+    make_run: Callable[..., Any], package: Callable[..., str], follower: bool
+) -> None:
+    source = """
+    from losslog import hookimpl
+    class Plugin:
+        @hookimpl
+        def on_batch_losses(self, step, run):
+            if step % 2:
+                raise ValueError(f"step {step}")
+            with open(run.dir / "steps", "a") as file:
+                file.write(f"{step}\\n")
+    """
+    package(source, "fussy")
+    handler = Raising()
+    notices.logger.addHandler(handler)
+    try:
+        run = make_run(plugins=["fussy"], follower=follower)
+        for _ in range(10):
+            run.log_batch(1.0)
+        run.close()
+    finally:
+        notices.logger.removeHandler(handler)
+    assert (run.dir / "steps").read_text().split() == ["0", "2", "4", "6", "8"]
+    assert run.stats["lanes"]["fussy"]["state"] == "done"
