@@ -9,6 +9,7 @@ No thread, no I/O: text from plain figures. Contract:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,10 @@ def start_line(folder: Path, plugins: Sequence[Plugin]) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as a person would type it: relative where it lies below the working directory."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except (ValueError, OSError):
-        return str(path)
+    """A path as a person would type it: relative where it lies below the working directory, quoted if it must be."""
+    with suppress(ValueError, OSError):
+        path = path.relative_to(Path.cwd())
+    return f'"{path}"' if " " in str(path) else str(path)
 
 
 def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[str]:

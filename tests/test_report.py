@@ -40,6 +40,10 @@ def test_a_path_below_the_working_directory_is_short(tmp_path: Path, monkeypatch
     assert shown(tmp_path / "runs" / "a") == str(Path("runs/a"))
 
 
+def test_a_path_with_spaces_can_be_pasted(tmp_path: Path) -> None:
+    assert shown(tmp_path / "my runs") == f'"{tmp_path / "my runs"}"'
+
+
 def test_a_good_end_is_one_line() -> None:
     assert report(lanes={"a": lane()}) == (
         "finished: 500 steps, 520 records, 3.1 us a step on the training thread; CPU s: journal 0.13, a 1.50 "

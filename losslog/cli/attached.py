@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from losslog.cli.delivering import need_home
 from losslog.containment import attempt, long_form
 from losslog.delivery import lanes_for
 from losslog.errors import RunLocked
@@ -120,6 +121,7 @@ def attached(folder: Path) -> int:
     os.dup2(2, 1)  # what plugins print must not reach the parent as messages
     hello = json.loads(sys.stdin.buffer.readline())
     _like_parent(hello)
+    need_home(folder)
     outbox = Outbox(stream)
     logger.handlers[:] = [_Notices(outbox)]
     logger.setLevel(logging.INFO)

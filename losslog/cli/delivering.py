@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -70,6 +71,7 @@ def plugins_for(folder: Path, names: str, words: Sequence[str]) -> list[Plugin]:
         if record is not None and record.hook == "on_run_start":
             journaled = record.data.get("options") or {}
     given = parse_options(words)
+    need_home(folder)
     chosen = named(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for plugin in chosen:
         kept = {key: value for key, value in (journaled.get(plugin.name) or {}).items() if value != REDACTED}
@@ -80,6 +82,14 @@ def plugins_for(folder: Path, names: str, words: Sequence[str]) -> list[Plugin]:
     for name in given.keys() - {plugin.name for plugin in chosen}:
         raise LosslogError(f"an option is given for {name!r}, which --to does not name")
     return chosen
+
+
+def need_home(folder: Path) -> None:
+    """Make the run folder the home of a user who has none, as in a container: vendors ask when they are imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(folder)
 
 
 def positions(folder: Path, plugins: Sequence[Plugin], *, from_start: bool = False) -> dict[str, int]:

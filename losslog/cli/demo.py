@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from losslog.cli.delivering import parse_options
 from losslog.cli.train import UsageError, count, guarded, positive_int, stall_from
+from losslog.folders import JOURNAL
 from losslog.plugins import discover
+from losslog.report import shown
 
 if TYPE_CHECKING:
     from losslog.engine import FitResult
@@ -155,17 +157,18 @@ def with_local_backends(options: dict[str, dict[str, Any]]) -> dict[str, dict[st
 
 def where_to_look(folder: Path) -> list[str]:
     """Returns a line for each thing a run left behind."""
-    try:
-        shown = folder.relative_to(Path.cwd())
-    except ValueError:
-        shown = folder
-    lines = [f"  every record        {shown}/journal.jsonl", f"  a summary           losslog show {shown}"]
-    lines.append(f"  what the losses do  losslog diagnose {shown}")
+    lines = [
+        f"  every record        {shown(folder / JOURNAL)}",
+        f"  a summary           losslog show {shown(folder)}",
+        f"  what the losses do  losslog diagnose {shown(folder)}",
+    ]
     if (folder / "tensorboard").is_dir():
-        lines.append(f"  TensorBoard         tensorboard --logdir {shown}/tensorboard")
+        lines.append(f"  TensorBoard         tensorboard --logdir {shown(folder / 'tensorboard')}")
     if (folder.parent / "mlflow.db").is_file():
-        lines.append(f"  MLflow              mlflow ui --backend-store-uri sqlite:///{shown.parent}/mlflow.db")
+        lines.append(
+            f"  MLflow              mlflow ui --backend-store-uri sqlite:///{shown(folder.parent / 'mlflow.db')}"
+        )
     if (folder / "wandb").is_dir():
-        lines.append(f"  W&B (upload)        wandb sync --yes {shown}/wandb/offline-run-*")
-    lines.append(f"  the trained model   {shown}/checkpoints/")
+        lines.append(f"  W&B (upload)        wandb sync --yes {shown(folder / 'wandb')}/offline-run-*")
+    lines.append(f"  the trained model   {shown(folder / 'checkpoints')}")
     return lines

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import losslog
+from losslog.cli.delivering import need_home
 
 pytest.importorskip("losslog_tensorboard", reason="needs losslog-tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -122,3 +123,20 @@ class Plugin:
     before = (run.dir / "journal.jsonl").read_bytes()
     assert replay(run.dir, "--to", "shouts").returncode == 0
     assert (run.dir / "journal.jsonl").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="user ids")
+def test_a_user_without_a_home_gets_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container's user that is a number only: MLflow and W&B cannot be imported without a home."""
+    import pwd
+
+    def nobody(uid: int) -> None:
+        raise KeyError(f"uid not found: {uid}")
+
+    monkeypatch.setenv("HOME", "before")
+    need_home(tmp_path)
+    assert os.environ["HOME"] == "before"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    need_home(tmp_path)
+    assert Path.home() == tmp_path

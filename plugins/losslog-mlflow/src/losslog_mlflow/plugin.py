@@ -250,7 +250,7 @@ class MlflowPlugin:
     def _page(self, experiment: str) -> str:
         if self._shown.startswith("http"):
             return f"{self._shown}/#/experiments/{experiment}/runs/{self._run_id}"
-        return f"mlflow ui --backend-store-uri {self._shown}"
+        return f"mlflow ui --backend-store-uri {_quoted(self._shown)}"
 
     def _upload(self, client: MlflowClient, file: Path) -> None:
         client.log_artifact(self._run_id, str(file), "checkpoints")
@@ -267,6 +267,11 @@ class MlflowPlugin:
         versions = client.search_model_versions(f"run_id = '{self._run_id}'")
         if all(version.source != source for version in versions):
             client.create_model_version(self._model, source, self._run_id)
+
+
+def _quoted(text: str) -> str:
+    """As a shell takes it for one word."""
+    return f'"{text}"' if " " in text else text
 
 
 def _own_store(run: Any) -> Path:

@@ -80,7 +80,7 @@ class Session:
         try:
             self.wandb_run.finish(exit_code=0 if status in ("finished", "stopped") else 1)
         except TimeoutError:
-            place = self.file.path.parent if self.file else "DIR"
+            place = _quoted(self.file.path.parent) if self.file else "DIR"
             logger.warning("wandb: not everything was uploaded; later: wandb sync --yes --include-online %s", place)
 
     def _define(self, tag: str, axis: str) -> None:
@@ -145,7 +145,7 @@ def open_session(
         logger.info(
             "wandb: offline%s; upload later: wandb sync --yes %s",
             f" ({reason})" if reason else "",
-            folder / "wandb" / "offline-run-*",
+            f"{_quoted(folder / 'wandb')}/offline-run-*",
         )
     return session
 
@@ -230,6 +230,11 @@ def _unsynced(folder: Path, wandb_id: str) -> str | None:
     """An offline file that was not uploaded: rows after it must queue behind it."""
     waiting = [file for file in local_files(folder, wandb_id) if file.offline and not file.synced]
     return "earlier rows of this run are not uploaded yet" if waiting else None
+
+
+def _quoted(path: Path) -> str:
+    """As a shell takes it for one word."""
+    return f'"{path}"' if " " in str(path) else str(path)
 
 
 def usable(settings: Mapping[str, Any]) -> dict[str, Any]:
