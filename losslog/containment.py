@@ -19,7 +19,7 @@ from losslog.errors import BackendUnavailable
 
 T = TypeVar("T")
 
-NOT_NOW_ERRNO: Final = frozenset({errno.ENOSPC, errno.EIO, getattr(errno, "ESTALE", -1), getattr(errno, "EDQUOT", -1)})
+NOT_NOW: Final = {getattr(errno, name, -1) for name in ("ENOSPC", "EDQUOT", "EIO", "ESTALE", "EMFILE", "ENFILE")}
 
 
 def attempt(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> tuple[T | None, BaseException | None]:
@@ -41,7 +41,7 @@ def means_not_now(error: BaseException) -> bool:
     """Whether an error says that a backend is away for the moment, so that trying again later makes sense."""
     if isinstance(error, BackendUnavailable | ConnectionError | TimeoutError):
         return True
-    return isinstance(error, OSError) and error.errno in NOT_NOW_ERRNO
+    return isinstance(error, OSError) and error.errno in NOT_NOW
 
 
 def one_line(error: BaseException) -> str:

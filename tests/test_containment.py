@@ -44,7 +44,7 @@ def test_an_interrupt_in_another_thread_is_a_plugins_and_contained() -> None:
 @pytest.mark.parametrize(
     "error",
     [BackendUnavailable(), ConnectionResetError(), TimeoutError(), OSError(errno.ENOSPC, ""), OSError(errno.EIO, ""),
-     OSError(errno.ESTALE, "")],
+     OSError(errno.ESTALE, ""), OSError(errno.EMFILE, "")],
     ids=repr,
 )  # fmt: skip
 def test_errors_that_mean_not_now(error: BaseException) -> None:

@@ -26,6 +26,17 @@ def test_batch_losses_of_a_dict_stand_at_their_step(started: Started, run: Any, 
     assert local.series(run, "batch/train_total") == [(7, 0.75)]
 
 
+def test_very_much_at_once_is_sent_in_parts(started: Started, run: Any, local: Any) -> None:
+    """One call that takes half a minute would look like one that hangs."""
+    plugin = started()
+    losses = {f"part_{number}": 1.0 for number in range(1200)}
+    for step in range(6):
+        plugin.on_batch_losses(step=step, losses=losses, total=None, lr=None, time=T0 + step)
+    assert local.series(run, "batch/train_part_1199") == [(step, 1.0) for step in range(5)]
+    plugin.on_flush()
+    assert local.series(run, "batch/train_part_1199") == [(step, 1.0) for step in range(6)]
+
+
 def test_a_scalar_loss_has_one_series(started: Started, run: Any, local: Any) -> None:
     plugin = started()
     plugin.on_batch_losses(step=0, losses=1.5, total=None, lr=None, time=T0)

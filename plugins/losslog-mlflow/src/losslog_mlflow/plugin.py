@@ -2,7 +2,8 @@
 
 Runs on a lane of the follower process. Contract:
 
-- Hooks only gather; `MlflowPlugin.on_flush` sends. What it could not send it forgets: the lane delivers it again.
+- Hooks only gather; `MlflowPlugin.on_flush` sends, and a hook that finds very much gathered. What could not be sent is
+  forgotten: the lane delivers it again.
 - Every point carries its record's own time, so that sending it twice adds nothing.
 - Only ``MlflowClient`` is used: the user's own active run is not touched.
 """
@@ -25,6 +26,7 @@ from losslog_mlflow.store import already_exists, connect, hide_login, reaching
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+MOST: Final = 5000  # points gathered; a store takes some thousand a second, and one call should take a second or two
 STATUS: Final = {"finished": "FINISHED", "stopped": "KILLED"}  # any other is FAILED
 
 logger = logging.getLogger("losslog")
@@ -125,6 +127,8 @@ class MlflowPlugin:
     def on_batch_losses(self, step: int, losses: Any, total: Any, lr: Any, time: float) -> None:
         """Points at the step."""
         self._batch.add(batch_series(losses, total, lr), step, time)
+        if len(self._batch.points) >= MOST:
+            self.on_flush()
 
     @hookimpl
     def on_eval(self, epoch: int, split: str, metrics: Mapping[str, Any], time: float) -> None:
