@@ -143,6 +143,28 @@ def test_config_name_project_and_id_come_from_the_run(started: Started, run: Any
     assert (summary["project"], summary["name"], summary["run_id"]) == ("maskrcnn", run.id, run.id)
 
 
+@pytest.mark.parametrize(
+    ("name", "project"),
+    [
+        ("mask rcnn/v2: 50%", "mask rcnn-v2- 50"),
+        ("a\\b#c?d", "a-b-c-d"),
+        ("näme 🎉\x1b[31m", "näme 🎉-[31m"),
+        ("x" * 200, "x" * 128),
+        ("///", "losslog"),
+    ],
+)
+def test_any_name_of_a_run_gives_a_project(local: Any, run: Any, name: str, project: str) -> None:
+    run.name = name
+    plugin = WandbPlugin(mode="offline")
+    plugin.on_run_start(name=name, config={}, run=run)
+    close(plugin)
+    assert local.summary()["project"] == project
+    again = WandbPlugin(mode="offline")
+    again.on_run_start(name=name, config={}, run=run)
+    assert again.delivered_upto(run) is not None  # found again by its project
+    assert again.delivered_upto(run) >= 0
+
+
 def test_the_environment_and_then_the_options_come_first(
     started: Started, local: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,13 +35,14 @@ from losslog_wandb.session import (
 )
 
 _NOT_IN_ID: Final = re.compile(r"[^A-Za-z0-9_.-]")
+_NOT_IN_PROJECT: Final = re.compile(r"[/\\#?%:\x00-\x1f\x7f]+")
 
 
 class WandbPlugin:
     """Every series of a run in Weights & Biases.
 
     Args:
-        project: W&B project. None: ``WANDB_PROJECT``, else the run's name.
+        project: W&B project. None: ``WANDB_PROJECT``, else the run's name, without what W&B refuses in one.
         entity: user or team. None: ``WANDB_ENTITY``, else the account's default.
         name: display name. None: ``WANDB_NAME``, else the run's id.
         group: W&B group. None: ``WANDB_RUN_GROUP``.
@@ -266,7 +267,7 @@ class WandbPlugin:
 
     def _project(self) -> str:
         name = self._start["name"] if self._start is not None else None
-        return str(self._given["project"] or from_environment("project") or name or "losslog")
+        return str(self._given["project"] or from_environment("project") or _as_project(name or "losslog"))
 
 
 def _highest(files: list[LocalFile]) -> int:
@@ -280,6 +281,11 @@ def _killed_online(files: list[LocalFile]) -> bool:
 def _live_run() -> Any:
     """The user's live run in this process, or None."""
     return getattr(sys.modules.get("wandb"), "run", None)
+
+
+def _as_project(name: str) -> str:
+    """A run's name without what W&B refuses in a project's; one that the user gave for it is left to W&B to refuse."""
+    return _NOT_IN_PROJECT.sub("-", name)[:128].strip(" -") or "losslog"
 
 
 def _wandb_id(run: Any) -> str:
