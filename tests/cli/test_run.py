@@ -196,7 +196,7 @@ def test_compiled_models_are_found(launch, script, tmp_path, compile):
     script(MODEL + f"model = Model()\n{compile}\ntrain(model)")
     done = launch("train.py")
     assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
+    assert "hooks" not in done.stderr  # torch warns of those on all modules
     assert len(of(records(tmp_path), "on_batch_losses")) == 6
 
 
