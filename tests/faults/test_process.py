@@ -199,6 +199,56 @@ def test_clocks_that_jump(bench: Any, expected: str) -> None:
     bench.row("a clock that jumps 12 days back and forth", STEPS, 0)
 
 
+DESCRIPTORS = """
+import resource
+taken = []
+def hook(step):
+    if step == 100:
+        run.flush(20)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        try:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            pass
+    if step == 200:
+        time.sleep(1.0)
+        while taken:
+            os.close(taken.pop())
+"""
+
+
+def test_no_descriptor_is_left_for_a_while(bench: Any, expected: str) -> None:
+    outcome = bench.start(before=DESCRIPTORS, each="hook(step)", near=True, after="run.close(10)").finish()
+    assert expected in outcome.out
+    assert outcome.code == 0, outcome.err
+    assert "Too many open files" in outcome.err
+    assert outcome.steps() == list(range(STEPS))
+    complete(outcome, "finished")
+    bench.row("no file descriptor is left for a while", STEPS, 0)
+
+
+HANDLER = """
+import logging
+class Chat(logging.Handler):
+    def emit(self, record):
+        raise ConnectionError("the chat is away")
+logging.getLogger().addHandler(Chat())
+"""
+
+
+@pytest.mark.parametrize("near", [False, True])
+def test_a_logging_handler_that_raises(bench: Any, expected: str, near: bool) -> None:
+    outcome = bench.start("on_batch_losses:sometimes", before=HANDLER, near=near).finish()
+    assert expected in outcome.out
+    assert (outcome.code, outcome.err) == (0, "")
+    outcome.wait_for("witness")
+    kept = [each[2]["step"] for each in outcome.backend("faulty") if each[1] == "batch"]
+    assert kept == [step for step in range(STEPS) if step % 7 != 3]
+    if near:
+        bench.row("a logging handler of the script that raises", STEPS, 0)
+
+
 WORKERS = """
 class Data(torch.utils.data.Dataset):
     def __len__(self):
