@@ -94,19 +94,17 @@ class Program(NamedTuple):
 
     Attributes:
         argument: its ``sys.argv[0]``.
-        folder: its ``sys.path[0]``.
         about: its module's attributes.
         compiled: gives its code, or raises what is wrong with it.
     """
 
     argument: str
-    folder: str
     about: dict[str, Any]
     compiled: Callable[[], CodeType]
 
 
 def script_program(script: str) -> Program:
-    """A Python file.
+    """A Python file; imports look beside it from now on.
 
     Raises:
         LosslogError: it cannot be read.
@@ -117,6 +115,7 @@ def script_program(script: str) -> Program:
             source = file.read()
     except OSError as error:
         raise LosslogError(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}") from error
+    _put_first(os.path.dirname(os.path.realpath(path)))
     about = {
         "__file__": path,
         "__cached__": None,
@@ -124,13 +123,13 @@ def script_program(script: str) -> Program:
         "__spec__": None,
         "__loader__": importlib.machinery.SourceFileLoader("__main__", path),
     }
-    return Program(
-        script, os.path.dirname(os.path.realpath(path)), about, lambda: compile(source, path, "exec", dont_inherit=True)
-    )
+    return Program(script, about, lambda: compile(source, path, "exec", dont_inherit=True))
 
 
 def module_program(name: str) -> Program:
-    """A module by its dotted name, or the ``__main__`` of a package; packages around it are imported.
+    """A module by its dotted name, or the ``__main__`` of a package, looked for from the working directory.
+
+    Packages around it are imported.
 
     Raises:
         LosslogError: there is none of that name, or it is not Python.
@@ -157,7 +156,7 @@ def module_program(name: str) -> Program:
         "__spec__": spec,
         "__loader__": spec.loader,
     }
-    return Program(str(spec.origin), folder, about, lambda: get_code(spec.name))
+    return Program(str(spec.origin), about, lambda: get_code(spec.name))
 
 
 def launch(program: Program, arguments: Sequence[str], settings: Settings) -> int:
@@ -175,7 +174,6 @@ def launch(program: Program, arguments: Sequence[str], settings: Settings) -> in
         BaseException: what it raised.
     """
     sys.argv = [program.argument, *arguments]
-    _put_first(program.folder)
     main = _become_main(program.about)
     watch = Watch(settings)
     children.instrument_spawned(settings)

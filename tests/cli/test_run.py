@@ -100,14 +100,14 @@ def test_like_python(launch, script, body):
 @pytest.fixture
 def package(script):
     """``pkg.train``, which trains with a model from beside it, and ``python -m pkg``."""
-    script("", "pkg/__init__.py")
+    script("import sys; sys.path.insert(0, 'vendored')", "pkg/__init__.py")
     script(MODEL, "pkg/model.py")
     script("from .train import *", "pkg/__main__.py")
     script(
         """
         import sys
         from .model import *
-        print(__name__, __file__, sys.argv, sys.path[0], __package__, __spec__ and __spec__.name)
+        print(__name__, __file__, sys.argv, sys.path[:2], __package__, __spec__ and __spec__.name)
         if __name__ != "__mp_main__":
             train(Model())
         if "spawn" in sys.argv:
