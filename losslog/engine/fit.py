@@ -226,10 +226,9 @@ def fit(
 def _say_not_saved(run: Run | None, path: Path, epoch: int, error: OSError) -> None:
     title = f"the checkpoint of epoch {epoch} was not written"
     text = f"{path}: {one_line(error)}. Training goes on; make room before the next one is due."
+    warn("%s. %s", title, text)  # at once: an alert waits for the journal, which may be on the same disk
     if run is not None:
         run.alert(title, text, "error", key=f"checkpoint/{epoch}")
-    else:
-        warn("%s. %s", title, text)
 
 
 def _is_due(epoch: int, every: int, epochs: int) -> bool:

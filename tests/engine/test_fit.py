@@ -195,7 +195,7 @@ class Heavy(nn.Module):
 
 @pytest.mark.parametrize("full_in", [[1], [2], [1, 2]])
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
-    loader: Any, open_run: OpenRun, records: Records, full_disk: FullDisk, full_in: list[int]
+    loader: Any, open_run: OpenRun, records: Records, full_disk: FullDisk, caplog: Any, full_in: list[int]
 ) -> None:
     model = Heavy()
     with ExitStack() as limit, open_run() as run:
@@ -213,6 +213,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
     assert [alert["title"] for alert in told] == [
         f"the checkpoint of epoch {epoch} was not written" for epoch in full_in
     ]
+    assert caplog.text.count("was not written") == len(full_in)
     assert all("File too large" in alert["text"] and alert["level"] == "error" for alert in told)
     assert sorted(path.name for path in (run.dir / "checkpoints").iterdir()) == [
         f"epoch_00{each}.pth" for each in saved
