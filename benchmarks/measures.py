@@ -238,10 +238,10 @@ def journal(subject: str, folder: Path, records: int) -> dict[str, Any]:
     """Writing a record, its bytes, reading it, and replaying it into TensorBoard."""
     import losslog
     from benchmarks import cpu, workload
-    from losslog.drain import Drain
-    from losslog.intake import Batch
-    from losslog.journal import Tail, Writer, read
-    from losslog.values import snapshot
+    from losslog.journal.file import Tail, Writer, read
+    from losslog.recording.drain import Drain
+    from losslog.recording.intake import Batch
+    from losslog.values.snapshot import snapshot
 
     writer = Writer(folder)
     drain = Drain(writer, Tail(writer.path, own=True), lambda: 0)

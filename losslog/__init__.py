@@ -9,8 +9,7 @@ from typing import Any
 
 from losslog.errors import BackendUnavailable, LosslogError, NotReady, PluginError, RunLocked, StopTraining
 from losslog.hookspecs import hookimpl, hookspec
-from losslog.oneshot import log_training_metrics
-from losslog.run import Run
+from losslog.run import Run, log_training_metrics
 from losslog.tags import batch_series, epoch_series, eval_series, lr_series, scalars
 
 __version__ = "0.1.0"

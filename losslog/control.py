@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.notices import warn
-from losslog.records import fresh, whole
+from losslog.journal.records import fresh, whole
+from losslog.runtime.notices import warn
 
 LEVELS: Final = ("info", "warning", "error")
 WAITING: Final = 1000  # learning-rate requests that wait for a loop to take them

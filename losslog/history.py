@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.folders import JOURNAL
-from losslog.journal import read
-from losslog.records import Record
+from losslog.journal.file import read
+from losslog.journal.folder import JOURNAL
+from losslog.journal.records import Record
 from losslog.tags import batch_series, epoch_series, eval_series
 
 BY_STEP: Final = ("on_batch_losses",)

@@ -19,25 +19,28 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from losslog import endings, folders, ranks
-from losslog.containment import attempt
 from losslog.control import Requests, RunHandle, alert_data, lr_data, scale_lr
-from losslog.delivery import Delivery
-from losslog.drain import Drain
+from losslog.delivery.caller import Caller, name_of
+from losslog.delivery.delivery import Delivery
+from losslog.delivery.discovery import Plugin, select
+from losslog.delivery.inline import Inline
+from losslog.delivery.report import end_report, start_line
 from losslog.hookspecs import hookimpl
-from losslog.inline import Inline
-from losslog.intake import Batch, Event
-from losslog.joining import Joiner, Sender
-from losslog.journal import Tail, Writer
-from losslog.leases import Leases
-from losslog.losses import Losses, normalise, total_of
-from losslog.notices import prepare, say, warn
-from losslog.plugins import Caller, Plugin, name_of, select
-from losslog.recorder import Recorder
-from losslog.records import numbers, plain, redact, whole
-from losslog.report import end_report, start_line
-from losslog.targets import Targets
-from losslog.values import Later, begin, learning_rate, resolve, snapshot
+from losslog.journal import folder as folders
+from losslog.journal.file import Tail, Writer
+from losslog.journal.records import numbers, plain, redact, whole
+from losslog.ranks import store as ranks
+from losslog.ranks.joining import Joiner, Sender
+from losslog.ranks.leases import Leases
+from losslog.recording.drain import Drain
+from losslog.recording.intake import Batch, Event
+from losslog.recording.recorder import Recorder
+from losslog.runtime import endings
+from losslog.runtime.containment import attempt
+from losslog.runtime.notices import prepare, say, warn
+from losslog.values.losses import Losses, normalise, total_of
+from losslog.values.snapshot import Later, begin, learning_rate, resolve, snapshot
+from losslog.values.targets import Targets
 
 SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
 
@@ -678,3 +681,29 @@ class _Function:
 def _script_name() -> str:
     script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else ""
     return script if script and script not in ("-c", "-m", "__main__", "ipykernel_launcher") else "run"
+
+
+def log_training_metrics(
+    run: Run,
+    epoch: int,
+    train_loss: Any = None,
+    val_loss: Any = None,
+    metrics: Mapping[str, Any] | None = None,
+    lr: Any = None,
+) -> None:
+    """Log one epoch.
+
+    Args:
+        run: the run.
+        epoch: from 1.
+        train_loss: means by component, or one number; None takes the means of the batches logged.
+        val_loss: likewise, or None.
+        metrics: results of an evaluation, nested or flat; None for none.
+        lr: learning rate, a number or numbers by group.
+
+    Raises:
+        TypeError, ValueError: a value is not a number.
+    """
+    if metrics:
+        run.log_eval(metrics, epoch=epoch)
+    run.end_epoch(epoch, losses=train_loss, val_loss=val_loss, lr=lr)

@@ -17,10 +17,10 @@ import pytest
 
 import losslog
 from losslog import hookimpl
-from losslog.folders import JOURNAL
-from losslog.journal import read
-from losslog.ranks import Store
-from losslog.records import Record
+from losslog.journal.file import read
+from losslog.journal.folder import JOURNAL
+from losslog.journal.records import Record
+from losslog.ranks.store import Store
 
 ROOT = Path(losslog.__file__).parent.parent
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "SLURM_PROCID",

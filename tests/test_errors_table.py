@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import losslog
-from losslog.journal import Writer
+from losslog.journal.file import Writer
 
 torch = pytest.importorskip("torch")
 PAGE = Path(losslog.__file__).parent.parent / "docs" / "errors.md"

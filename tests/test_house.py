@@ -62,7 +62,7 @@ def at_import(body: ast.Module) -> list[ast.Import | ast.ImportFrom]:
 
 
 def imported(body: ast.Module) -> set[str]:
-    """Dotted names of everything imported, ``from losslog import follower`` as ``losslog.follower``."""
+    """Dotted names of everything imported, ``from losslog import follower`` as ``losslog.delivery.follower``."""
     found: set[str] = set()
     for node in at_import(body):
         if isinstance(node, ast.Import):

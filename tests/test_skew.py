@@ -10,7 +10,7 @@ import pytest
 
 import losslog
 from losslog import PluginError
-from losslog.plugins import API, Plugin, select
+from losslog.delivery.discovery import API, Plugin, select
 
 OLDER = """
 from losslog import hookimpl

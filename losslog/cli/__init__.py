@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from losslog.errors import LosslogError
-from losslog.notices import prepare
+from losslog.runtime.notices import prepare
 
 COMMANDS: Final = ("demo", "train", "run", "plugins", "show", "diagnose", "replay", "follow", "new-plugin")
 

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from losslog.cursors import Cursor
+from losslog.delivery.delivery import need_home
+from losslog.delivery.discovery import Plugin, named
+from losslog.delivery.lane import Lane
 from losslog.errors import LosslogError, RunLocked
-from losslog.folders import JOURNAL
-from losslog.journal import read
-from losslog.lanes import Lane
-from losslog.plugins import Plugin, named
-from losslog.records import REDACTED
+from losslog.journal.cursors import Cursor
+from losslog.journal.file import read
+from losslog.journal.folder import JOURNAL
+from losslog.journal.records import REDACTED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,14 +82,6 @@ def plugins_for(folder: Path, names: str, words: Sequence[str]) -> list[Plugin]:
     for name in given.keys() - {plugin.name for plugin in chosen}:
         raise LosslogError(f"an option is given for {name!r}, which --to does not name")
     return chosen
-
-
-def need_home(folder: Path) -> None:
-    """Make the run folder the home of a user who has none, as in a container: vendors ask when they are imported."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = str(folder)
 
 
 def positions(folder: Path, plugins: Sequence[Plugin], *, from_start: bool = False) -> dict[str, int]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from losslog.cli.delivering import parse_options
 from losslog.cli.train import UsageError, count, guarded, positive_int, stall_from
-from losslog.folders import JOURNAL
-from losslog.plugins import discover
-from losslog.report import shown
+from losslog.delivery.discovery import discover
+from losslog.delivery.report import shown
+from losslog.journal.folder import JOURNAL
 
 if TYPE_CHECKING:
     from losslog.engine import FitResult

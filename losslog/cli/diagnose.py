@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from losslog.cli.delivering import parse_options
 from losslog.cli.show import clean
-from losslog.containment import one_line
 from losslog.control import RunHandle
+from losslog.delivery.caller import Caller
+from losslog.delivery.discovery import named
 from losslog.errors import LosslogError, PluginError
-from losslog.folders import find
 from losslog.history import records
-from losslog.plugins import Caller, named
+from losslog.journal.folder import find
+from losslog.runtime.containment import one_line
 
 HEADINGS: Final = ("component", "state", "level", "typical", "change", "since")
 

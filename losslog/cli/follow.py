@@ -3,7 +3,7 @@
 Main thread; lanes in threads of their own. Contract:
 
 - It delivers until the run has ended and everything is delivered, or until Ctrl-C; cursors make it continue.
-- With ``--attached`` it is the follower of a live run (`losslog.cli.attached`); that is not for people.
+- With ``--attached`` it is the follower of a live run (`losslog.delivery.attached`); that is not for people.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from losslog.cli.delivering import add_arguments, plugins_for, positions, tell, watch
-from losslog.delivery import lanes_for
-from losslog.folders import JOURNAL, find
-from losslog.journal import state_of
+from losslog.delivery.delivery import lanes_for
+from losslog.journal.file import state_of
+from losslog.journal.folder import JOURNAL, find
 
 
 def add_parser(commands: Any) -> None:
@@ -51,7 +51,7 @@ class _Ending:
 def main(args: argparse.Namespace) -> int:
     """Follow until the end."""
     if args.attached:
-        from losslog.cli.attached import attached
+        from losslog.delivery.attached import attached
 
         return attached(Path(args.run))
     folder = find(args.run, args.dir)

@@ -19,8 +19,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.delivery.discovery import discover
 from losslog.errors import LosslogError
-from losslog.plugins import discover
 
 NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 LONGEST: Final = 40

@@ -12,8 +12,8 @@ import inspect
 import json
 from typing import Any
 
+from losslog.delivery.discovery import COMMON_OPTIONS, Plugin, discover, options_of, select
 from losslog.errors import PluginError
-from losslog.plugins import COMMON_OPTIONS, Plugin, discover, options_of, select
 
 
 def add_parser(commands: Any) -> None:

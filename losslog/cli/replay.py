@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from losslog.cli.delivering import add_arguments, plugins_for, positions, tell, watch
-from losslog.delivery import lanes_for
+from losslog.delivery.delivery import lanes_for
 from losslog.errors import RunLocked
-from losslog.folders import find
-from losslog.journal import Writer, append_record
+from losslog.journal.file import Writer, append_record
+from losslog.journal.folder import find
 
 
 def add_parser(commands: Any) -> None:

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from losslog.cli.delivering import parse_options
 from losslog.cli.train import positive_int
+from losslog.delivery.discovery import discover
 from losslog.errors import LosslogError, PluginError
-from losslog.plugins import discover
 
 CONSOLE: Final = "console"
 

@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.containment import attempt, one_line
-from losslog.cursors import Cursor
-from losslog.folders import CURSORS, JOURNAL, find
 from losslog.history import is_void, resumes
-from losslog.journal import read
-from losslog.locks import is_locked
-from losslog.records import count_in
+from losslog.journal.cursors import Cursor
+from losslog.journal.file import read
+from losslog.journal.folder import CURSORS, JOURNAL, find
+from losslog.journal.locks import is_locked
+from losslog.journal.records import count_in
+from losslog.runtime.containment import attempt, one_line
 from losslog.tags import epoch_series, eval_series
 
 COUNTED: Final = ("on_batch_losses", "on_epoch_end", "on_eval", "on_checkpoint", "on_alert", "on_metrics")

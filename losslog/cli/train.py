@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from losslog.cli.delivering import parse_options
 from losslog.errors import LosslogError
-from losslog.folders import find
+from losslog.journal.folder import find
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +183,7 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
     from losslog import engine
     from losslog.detection import build_maskrcnn, collate, get_parameter_groups
     from losslog.engine.distributed import sampler_for, wrap
-    from losslog.ranks import place
+    from losslog.ranks.store import place
 
     torch.manual_seed(args.seed)
     try:

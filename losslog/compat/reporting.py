@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from losslog import endings
 from losslog.instrument import coco, signals
 from losslog.instrument.forwards import Reading
 from losslog.instrument.logbook import Logbook
 from losslog.run import Run
-from losslog.values import Staged, resolve
+from losslog.runtime import endings
+from losslog.values.snapshot import Staged, resolve
 
 _shared: list[Reporter] = []
 

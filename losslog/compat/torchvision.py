@@ -20,9 +20,9 @@ from typing import Any, Final, TypeVar
 import torch
 
 from losslog.compat.reporting import Reporter
-from losslog.ranks import distributed
+from losslog.ranks.store import distributed
 from losslog.run import Run
-from losslog.values import Staged, resolve, snapshot
+from losslog.values.snapshot import Staged, resolve, snapshot
 
 Item = TypeVar("Item")
 MEBIBYTE: Final = 1024.0 * 1024.0

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, DistributedSampler
 
-from losslog.ranks import Place, place
+from losslog.ranks.store import Place, place
 
 TIMEOUT: Final = timedelta(hours=3)
 """Of a collective: the other ranks wait in one while the main process evaluates. NCCL's own would be ten minutes."""

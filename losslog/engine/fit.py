@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from losslog.containment import one_line
 from losslog.engine.batches import Forward, Means, call_model
 from losslog.engine.checkpoint import (
     CheckpointError,
@@ -42,7 +41,8 @@ from losslog.engine.distributed import from_main, is_main, unwrap
 from losslog.engine.epoch import Progress, train_one_epoch
 from losslog.engine.optimization import MixedPrecision, Warmup
 from losslog.engine.validation import Evaluator, evaluate, evaluator_of, validation_losses
-from losslog.notices import warn
+from losslog.runtime.containment import one_line
+from losslog.runtime.notices import warn
 
 if TYPE_CHECKING:
     from losslog import Run

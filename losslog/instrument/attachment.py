@@ -23,8 +23,8 @@ from losslog.instrument.logbook import Logbook
 from losslog.instrument.observer import Observer
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.signals import guarded, tell
-from losslog.notices import warn
 from losslog.run import Run
+from losslog.runtime.notices import warn
 
 PATIENCE: Final = 3  # optimizer steps without losses before the user is told
 _attached: weakref.WeakKeyDictionary[Any, Attachment] = weakref.WeakKeyDictionary()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from losslog.values import Keys, Staged, resolve, snapshot
+from losslog.values.snapshot import Keys, Staged, resolve, snapshot
 
 if TYPE_CHECKING:
     from losslog.instrument.families import Family

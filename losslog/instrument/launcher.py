@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from losslog import endings
 from losslog.errors import LosslogError
 from losslog.instrument import children, signals
 from losslog.instrument.passes import EpochFinder
+from losslog.runtime import endings
 
 if TYPE_CHECKING:
     from losslog.instrument.script import ScriptObserver

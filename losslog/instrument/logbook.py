@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from losslog.instrument.forwards import Reading
-from losslog.means import EpochMeans
-from losslog.values import resolve
+from losslog.values.means import EpochMeans
+from losslog.values.snapshot import resolve
 
 if TYPE_CHECKING:
-    from losslog.losses import Losses
     from losslog.run import Run
+    from losslog.values.losses import Losses
 
 
 class Logbook:

@@ -25,7 +25,7 @@ from losslog.instrument.forwards import Forward, Reading, merge, read
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.passes import EpochFinder, Pass
 from losslog.instrument.signals import Listener, forget, guarded, listen
-from losslog.values import learning_rate
+from losslog.values.snapshot import learning_rate
 
 MOST_WAITING: Final = 20_000  # forwards without a step, e.g. somebody who only runs a model in train mode
 

@@ -17,16 +17,16 @@ from typing import Any, Final
 
 import torch
 
-from losslog import endings
-from losslog.containment import attempt
 from losslog.instrument.families import Discovery, Family
 from losslog.instrument.forwards import Forward, Reading, merge, read
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.observer import Observer
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.signals import guarded
-from losslog.notices import warn
 from losslog.run import Run
+from losslog.runtime import endings
+from losslog.runtime.containment import attempt
+from losslog.runtime.notices import warn
 
 PATIENCE: Final = 20  # optimizer steps without losses for which all modules are watched
 LOOKED_AT: Final = 50  # entries of a dict that are looked at to tell whether it is a state dict

@@ -16,11 +16,11 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from losslog.containment import attempt, long_form
 from losslog.errors import StopTraining
 from losslog.instrument.finder import Finder
 from losslog.instrument.passes import Pass
-from losslog.notices import warn
+from losslog.runtime.containment import attempt, long_form
+from losslog.runtime.notices import warn
 
 LATE: Final = "torch.serialization"  # worth replacing only while it is imported: ``torch.save`` is bound then
 MARK: Final = "_losslog_pass"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, Final
 
-from losslog.records import Record
+from losslog.journal.records import Record
 from losslog.testing.story import Story
 
 NUMBERS: Final = ("losses", "total", "val_loss", "lr")

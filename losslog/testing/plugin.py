@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from losslog.folders import JOURNAL
-from losslog.journal import read
-from losslog.records import Record
+from losslog.journal.file import read
+from losslog.journal.folder import JOURNAL
+from losslog.journal.records import Record
 from losslog.run import Run
 from losslog.testing.doubles import Flaky, Hanging, Recorder
 from losslog.testing.subject import COSTS

@@ -2,7 +2,7 @@
 
 Test thread; the plugin's hooks run on the lane's thread, as in a run. Contract:
 
-- Delivery is the core's own code: what a `losslog.lanes.Lane` does to a plugin in a run, it does here.
+- Delivery is the core's own code: what a `losslog.delivery.lane.Lane` does to a plugin in a run, it does here.
 - Every wait is bounded by ``patience``; a lane that hangs is left behind and named.
 - A lane flushes when it has handed over what was written so far, not by the clock, so that tests are quick.
 """
@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.containment import long_form
 from losslog.control import RunHandle
-from losslog.cursors import Cursor
-from losslog.folders import JOURNAL
-from losslog.follower import Follower
-from losslog.journal import Tail
-from losslog.lanes import Lane
-from losslog.records import Record, encode
+from losslog.delivery.follower import Follower
+from losslog.delivery.lane import Lane
+from losslog.journal.cursors import Cursor
+from losslog.journal.file import Tail
+from losslog.journal.folder import JOURNAL
+from losslog.journal.records import Record, encode
+from losslog.runtime.containment import long_form
 
 RUN_ID: Final = "20260101-000000-cafe"
 NAME: Final = "conformance"

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from losslog.records import Record
+from losslog.journal.records import Record
 from losslog.tags import batch_series, epoch_series, eval_series
 
 Points = list[tuple[int, float]]

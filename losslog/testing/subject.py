@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import pytest
 
-from losslog.containment import attempt
+from losslog.delivery.discovery import GROUP
 from losslog.errors import NotReady
-from losslog.plugins import GROUP
+from losslog.runtime.containment import attempt
 from losslog.testing.stage import Stage, StageLane
 from losslog.testing.story import Points, Series, Story, full_story
 

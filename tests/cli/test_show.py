@@ -12,8 +12,8 @@ import pytest
 
 import losslog
 from losslog.cli import main
-from losslog.folders import JOURNAL
-from losslog.records import Record, encode
+from losslog.journal.folder import JOURNAL
+from losslog.journal.records import Record, encode
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_beside_attach_only_one_logs(tmp_path, capsys):
 
 def test_a_value_on_a_device_is_not_read_at_update(run, monkeypatch):
     """Tensors on the meta device raise when they are read; a meter must not read at update."""
-    from losslog.values import Staged
+    from losslog.values.snapshot import Staged
 
     class Later(Staged):
         read = 0

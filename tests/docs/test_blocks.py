@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 import losslog
-from losslog import endings
 from losslog.cli import build_parser
 from losslog.cli.delivering import parse_options
+from losslog.runtime import endings
 
 ROOT = Path(losslog.__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))

@@ -21,8 +21,8 @@ import psutil
 import pytest
 
 import losslog
-from losslog.folders import JOURNAL
-from losslog.journal import read
+from losslog.journal.file import read
+from losslog.journal.folder import JOURNAL
 
 ROOT = Path(losslog.__file__).parent.parent
 FULL = os.environ.get("LOSSLOG_FAULTS") == "full"

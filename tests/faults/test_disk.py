@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import losslog
-from losslog.folders import JOURNAL
-from losslog.journal import Writer, read
+from losslog.journal.file import Writer, read
+from losslog.journal.folder import JOURNAL
 
 FULL = os.environ.get("LOSSLOG_FAULTS") == "full"
 STEPS = 300
@@ -88,8 +88,8 @@ def test_the_disk_is_full_until_the_end(bench: Any, expected: str, small_disk: P
 # comes to a bound of its own in a tenth of the time.
 COUNT, BOUND, MEMORY = (40_000, 32_000_000, 400) if FULL else (4_000, 3_200_000, 150)
 MANY = f"""
-import losslog.drain
-losslog.drain.MAX_WAITING = {BOUND}
+import losslog.recording.drain
+losslog.recording.drain.MAX_WAITING = {BOUND}
 def log_many(count):
     for start in range(0, count, 1000):
         for number in range(start, start + 1000):

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from losslog.folders import JOURNAL
-from losslog.journal import read
+from losslog.journal.file import read
+from losslog.journal.folder import JOURNAL
 
 FULL = os.environ.get("LOSSLOG_FAULTS") == "full"
 STEPS = 300

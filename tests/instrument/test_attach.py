@@ -229,7 +229,7 @@ def test_a_loop_that_calls_forward_is_told(two, data, watch, caplog):
     optimizer = sgd(two)
     run = watch(two, optimizer)
     with caplog.at_level("WARNING", logger="losslog"):
-        losslog.notices.logger.propagate = True
+        losslog.runtime.notices.logger.propagate = True
         for batch in data[0]:
             sum(two.forward(batch).values()).backward()
             optimizer.step()

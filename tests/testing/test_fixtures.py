@@ -92,8 +92,8 @@ def test_nothing_of_the_kit_loads_by_itself() -> None:
 
 
 def test_the_doubles_are_plugins() -> None:
+    from losslog.delivery.caller import Caller, implemented
     from losslog.hookspecs import HOOKS
-    from losslog.plugins import Caller, implemented
 
     for double in (Recorder(), Flaky(), Hanging()):
         assert set(implemented(double)) == set(HOOKS)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from losslog.containment import attempt
-from losslog.plugins import implemented
+from losslog.delivery.caller import implemented
+from losslog.runtime.containment import attempt
 from losslog.testing.story import Series, full_story, resumed_story, straight_story
 from losslog.testing.subject import Performance, Subject
 

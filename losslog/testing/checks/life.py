@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from losslog.records import Record
+from losslog.journal.records import Record
 from losslog.testing.story import batches, full_story
 from losslog.testing.subject import COSTS, Subject
 

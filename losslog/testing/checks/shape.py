@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import pytest
 
+from losslog.delivery.caller import Caller, implemented
+from losslog.delivery.discovery import GROUP
 from losslog.hookspecs import ARGUMENTS, HOOKS
-from losslog.plugins import GROUP, Caller, implemented
 from losslog.testing.subject import COSTS, Subject
 
 HEAVY: Final = ("torch", "torchvision", "numpy", "pandas", "tensorflow", "matplotlib")

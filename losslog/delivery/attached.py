@@ -1,0 +1,279 @@
+"""The follower's life: ``losslog follow RUN --attached``, started by a training process, not by people.
+
+Main thread of the follower process. Contract:
+
+- Commands come on stdin (``wake``, ``report``, ``finish OFFSET``); alerts, requests, notices and stats go back as JSON
+  lines on stdout. What plugins print goes to ``follower.log``.
+- It outlives its parent: after a kill it writes ``on_run_end(status="crashed")``, delivers the rest and ends; after a
+  normal end it goes on for up to 10 minutes. It makes room at once where another process resumes the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from losslog.delivery.delivery import lanes_for, need_home
+from losslog.delivery.discovery import named
+from losslog.errors import RunLocked
+from losslog.journal.file import CHUNK, Writer, append_record
+from losslog.journal.folder import JOURNAL
+from losslog.runtime.containment import attempt, long_form
+from losslog.runtime.notices import logger
+from losslog.runtime.pace import start_thread
+
+LINGER: Final = 600.0  # seconds the follower goes on after the run's end
+CATCH_UP: Final = 10.0  # seconds lanes get before a killed run is declared ended
+STATS_EVERY: Final = 1.0
+
+
+class Outbox:
+    """The child's way to its parent: a thread writes, so that a parent that does not read never blocks a lane."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._queue: queue.Queue[bytes] = queue.Queue()
+        self.broken = False
+        start_thread(self._write, "losslog-outbox")
+
+    def put(self, kind: str, **body: Any) -> None:
+        """Queue one message; stats only when none is waiting."""
+        if kind == "stats" and not self._queue.empty():
+            return
+        if not self.broken:
+            self._queue.put(json.dumps({"kind": kind, **body}).encode("ascii") + b"\n")
+
+    def _write(self) -> None:
+        while True:
+            line = self._queue.get()
+            try:
+                if not self.broken:
+                    self._stream.write(line)
+                    self._stream.flush()
+            except (OSError, ValueError):
+                self.broken = True
+            finally:
+                self._queue.task_done()
+
+    def drain(self, seconds: float) -> None:
+        """Wait until everything queued is written, for so long at most."""
+        deadline = time.monotonic() + seconds
+        while self._queue.unfinished_tasks and not self.broken and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+
+def to_log(text: str) -> None:
+    """Say something in follower.log; where the disk is full it is not said."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        sys.stderr.flush()
+
+
+class _Notices(logging.Handler):
+    """Notices of the child's lanes go to the parent's terminal, and to follower.log."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__()
+        self._outbox = outbox
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._outbox.put("notice", level=record.levelno, text=record.getMessage())
+        to_log(record.getMessage())
+
+
+class Commands:
+    """What the parent said on stdin, kept up to date by a thread."""
+
+    def __init__(self, stream: BinaryIO, wake: threading.Event) -> None:
+        self.report = False
+        self.finish: int | None = None
+        self.ended = False
+        self._stream = stream
+        self._wake = wake
+        start_thread(self._read, "losslog-commands")
+
+    def _read(self) -> None:
+        for line in self._stream:
+            word, _, rest = line.strip().partition(b" ")
+            if word == b"report":
+                self.report = True
+            elif word == b"finish":
+                self.finish = int(rest)
+            self._wake.set()
+        self.ended = True
+        self._wake.set()
+
+
+def attached(folder: Path) -> int:
+    """The child's life: follow the run in ``folder`` for the parent on stdin and stdout."""
+    stream = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what plugins print must not reach the parent as messages
+    hello = json.loads(sys.stdin.buffer.readline())
+    _like_parent(hello)
+    need_home(folder)
+    outbox = Outbox(stream)
+    logger.handlers[:] = [_Notices(outbox)]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    _, error = attempt(lambda: Child(folder, hello, outbox).live())
+    if error is None:
+        outbox.put("done")
+    else:
+        to_log(long_form(error))
+    outbox.drain(1.0)
+    os._exit(0 if error is None else 1)  # vendor threads and exit handlers must not keep it
+
+
+def _like_parent(hello: Mapping[str, Any]) -> None:
+    """Give plugins the parent's import path and environment."""
+    sys.path[:] = hello["sys_path"]
+    if hello["pythonpath"] is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = hello["pythonpath"]
+    os.umask(os.umask(0o022) | 0o022)  # what plugins write is nobody else's to change
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process; we end when it does
+
+
+def whole_lines(path: Path) -> int:
+    """The length of a journal without a torn last line; 0 where it is gone."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = file.seek(max(size - CHUNK, 0))
+            return start + file.read().rfind(b"\n") + 1
+    except OSError:
+        return 0
+
+
+class Child:
+    """Far lanes, and what they need to outlive the parent."""
+
+    def __init__(self, folder: Path, hello: Mapping[str, Any], outbox: Outbox) -> None:
+        self.folder = folder
+        self.journal = folder / JOURNAL
+        self._outbox = outbox
+        self._event = threading.Event()
+        self._parent = int(hello["parent"])
+        self._born_of = os.getppid() if hasattr(os, "getppid") else 0
+        self._deadline: float | None = None
+        self._grace = 0.0  # until when lanes may catch up before a killed run is ended
+        self._late: list[dict[str, Any]] = []  # alerts that no parent takes any more
+        self._finish: int | None = None
+        self._refused = 0
+        self._commands = Commands(sys.stdin.buffer, self._event)
+        plugins = named(str(each["name"]) for each in hello["plugins"])
+        for plugin, each in zip(plugins, hello["plugins"], strict=True):
+            plugin.options = dict(each["options"])
+        self._lanes = lanes_for(folder, plugins, self._post)
+        with contextlib.suppress(ValueError, OSError):
+            signal.signal(signal.SIGTERM, self._hurried)
+
+    def _hurried(self, *_: Any) -> None:
+        self._deadline = time.monotonic() + 10.0
+        self._event.set()
+
+    def _post(self, kind: str, data: dict[str, Any]) -> None:
+        self._outbox.put(kind, data=data)
+        if kind == "alert" and self._orphaned():
+            self._late.append(data)
+
+    def live(self) -> None:
+        """Until everything is delivered, or it is time to go."""
+        for lane in self._lanes:
+            lane.start()
+        told = 0.0
+        size = -1
+        while True:
+            self._event.wait(0.25)
+            self._event.clear()
+            grown = self.journal.stat().st_size if self.journal.exists() else size
+            if grown != size:
+                size = grown
+                for lane in self._lanes:
+                    lane.wake()
+            if self._commands.report or time.monotonic() - told > STATS_EVERY:
+                told = time.monotonic()
+                self._commands.report = False
+                self._outbox.put("stats", lanes={lane.name: lane.stats() for lane in self._lanes})
+            if self._over(size):
+                break
+        self._outbox.put("stats", lanes={lane.name: lane.stats() for lane in self._lanes})
+
+    def _over(self, size: int) -> bool:
+        now = time.monotonic()
+        if self._finish is None:
+            if self._commands.finish is not None:
+                self._end_at(self._commands.finish)
+            elif self._orphaned() and not self._take_over():
+                return True
+        elif self._commands.finish is not None and size > self._finish and self._orphaned():
+            self._abandon("the run was resumed: its new follower goes on")
+            return True
+        if self._finish is not None and all(lane.over for lane in self._lanes):
+            return True
+        if self._deadline is not None and now > self._deadline:
+            self._abandon("time is up")
+            return True
+        if self._finish is not None:
+            self._event.wait(0.02)
+        return False
+
+    def _orphaned(self) -> bool:
+        # A forked DataLoader worker keeps the pipe open, so the end of stdin alone does not tell.
+        return self._commands.ended or (self._born_of != 0 and os.getppid() != self._born_of)
+
+    def _end_at(self, offset: int) -> None:
+        self._finish = offset
+        self._deadline = self._deadline or time.monotonic() + LINGER
+        for lane in self._lanes:
+            lane.finish(offset)
+
+    def _take_over(self) -> bool:
+        """The parent died: end the run in its place; False where another process has resumed it already."""
+        now = time.monotonic()
+        self._grace = self._grace or now + CATCH_UP
+        if now < self._grace and any(not lane.idle and lane.offset < whole_lines(self.journal) for lane in self._lanes):
+            for lane in self._lanes:
+                lane.wake()
+            return True  # they may still raise alerts; the folder stays free, so that the run can be resumed at once
+        try:
+            writer = Writer(self.folder)
+        except OSError:
+            return self._grace + CATCH_UP > now  # the folder is gone, perhaps for good
+        except RunLocked:
+            if self._born_of == 0 or os.getppid() == self._born_of:
+                self._grace = 0.0
+                return True  # alive: only the pipe was closed
+            self._refused += 1
+            if self._refused < 8:
+                return True
+            self._abandon("the run was resumed: its new follower goes on")
+            return False
+        if not writer.ended:
+            for data in self._late:
+                if data["key"] not in writer.alert_keys:
+                    writer.alert_keys.add(data["key"])
+                    append_record(writer, "on_alert", data)
+            append_record(writer, "on_run_end", {"status": "crashed"})
+        self._end_at(writer.end)
+        writer.close()
+        return True
+
+    def _abandon(self, why: str) -> None:
+        to_log(why)
+        for lane in self._lanes:
+            lane.abandon()
+        deadline = time.monotonic() + 5.0
+        while time.monotonic() < deadline and not all(lane.over or lane.hung for lane in self._lanes):
+            time.sleep(0.02)

@@ -1,0 +1,284 @@
+"""Finding plugins and making them.
+
+`discover` and `select` run in the caller of `losslog.Run`; `Plugin.made` in a lane's thread. Contract:
+
+- Entry points are loaded one at a time and guarded: a broken plugin is named with its distribution and its error.
+- Under "auto" what cannot serve is skipped with its reason; what an explicit list names must work, or `PluginError`.
+- Blocked names (``LOSSLOG_DISABLE``) are never imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from losslog.delivery.caller import Caller, implemented, name_of
+from losslog.errors import NotReady, PluginError
+from losslog.runtime.containment import attempt, one_line
+from losslog.runtime.notices import warn
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP: Final = "losslog.plugins"
+COMMON_OPTIONS: Final = ("batch_every",)  # taken by the lane, so that every plugin has them
+API: Final = 1  # of the contract with plugins; a class attribute ``losslog_api`` says for which one a plugin was made
+
+
+class Plugin:
+    """One plugin: where it comes from, whether it can serve, and the object once it is made.
+
+    Attributes:
+        name: the entry point's name, or the name it was registered under.
+        distribution: name and version of the package, or "" for an object of the user's script.
+        state: ``found``, ``ready``, ``off``, ``not ready``, ``broken`` or ``blocked``.
+        reason: why it is not ready.
+        options: its constructor's keyword arguments, and `COMMON_OPTIONS`.
+        object: the instance, once made.
+    """
+
+    def __init__(self, name: str, distribution: str = "", entry: EntryPoint | None = None) -> None:
+        self.name = name
+        self.distribution = distribution
+        self.state = "found"
+        self.reason = ""
+        self.options: dict[str, Any] = {}
+        self.object: Any = None
+        self._entry = entry
+        self._factory: Any = None
+
+    @classmethod
+    def of_object(cls, thing: Any, name: str | None = None) -> Plugin:
+        """A plugin that exists already: an instance or a module with hook implementations.
+
+        Raises:
+            TypeError: it implements no hook.
+        """
+        found = cls(name or name_of(thing))
+        if isinstance(thing, type):
+            raise TypeError(f"{thing.__name__} is a class: pass an instance, {thing.__name__}(...)")
+        if not implemented(thing):
+            raise TypeError(f"{found.name} implements no hook: mark its methods with @losslog.hookimpl")
+        found.object, found.state = thing, "ready"
+        return found
+
+    @property
+    def near(self) -> bool:
+        """Whether it must run in the training process: it says so, or holds what cannot travel."""
+        return self._entry is None or bool(getattr(self.object, "near", False)) or not _travels(self.options)
+
+    def load(self) -> Any:
+        """The class (or factory) behind the entry point; None and a reason where the import fails."""
+        if self._factory is None and self._entry is not None and self.state != "blocked":
+            self._factory, error = attempt(self._entry.load)
+            if error is not None:
+                self.state, self.reason = "broken", f"import failed: {one_line(error)}"
+        return self._factory
+
+    def make(self) -> BaseException | None:
+        """Make the object; on failure `state` and `reason` say why and the error is returned."""
+        if self.object is not None:
+            return None
+        factory = self.load()
+        if factory is None:
+            return PluginError(self.reason)
+        wanted = getattr(factory, "losslog_api", API)
+        if wanted != API:
+            behind = "the plugin" if isinstance(wanted, int) and wanted < API else "losslog"
+            self.state = "not ready"
+            self.reason = f"made for plugin API {wanted!r}, this losslog has {API}: upgrade {behind}"
+            return PluginError(self.reason)
+        options = {key: value for key, value in self.options.items() if key not in COMMON_OPTIONS}
+        self.object, error = attempt(factory, **options)
+        if error is None:  # a hook may ask for an argument that this losslog does not have
+            _, error = attempt(Caller, self.name, self.object)
+        if isinstance(error, NotReady):
+            self.state, self.reason = "not ready", str(error)
+        elif error is not None:
+            self.state, self.reason = "broken", one_line(error)
+        else:
+            self.state = "ready"
+        return error
+
+    def made(self) -> Any:
+        """The object, made now if need be; raises what making it raised."""
+        error = self.make()
+        if error is not None:
+            raise error
+        return self.object
+
+    def __repr__(self) -> str:
+        return f"<Plugin {self.name} ({self.distribution or 'object'}) {self.state}>"
+
+
+def _travels(options: Mapping[str, Any]) -> bool:
+    """Whether options survive the way to another process as JSON."""
+    _, error = attempt(json.dumps, options, allow_nan=True)
+    return error is None
+
+
+def discover(disabled: Iterable[str] | None = None) -> dict[str, Plugin]:
+    """Every installed plugin by name, without importing any."""
+    from importlib.metadata import entry_points  # 10 ms that worker processes need not pay
+
+    blocked = set(_names(os.environ.get("LOSSLOG_DISABLE", "")) if disabled is None else disabled)
+    found: dict[str, Plugin] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
+        dist = entry.dist
+        label = f"{dist.name} {dist.version}" if dist is not None else "unknown"
+        if entry.name in found:
+            if found[entry.name].distribution != label:
+                first = found[entry.name].distribution
+                warn("plugin %r is offered by %s and %s: the first is used", entry.name, first, label)
+            continue
+        plugin = Plugin(entry.name, label, entry)
+        if entry.name in blocked:
+            plugin.state, plugin.reason = "blocked", "LOSSLOG_DISABLE names it"
+        found[entry.name] = plugin
+    return found
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def select(plugins: str | Sequence[Any] | None, options: Mapping[str, Mapping[str, Any]] | None = None) -> list[Plugin]:
+    """The plugins of a run, each made or with the reason why not.
+
+    Args:
+        plugins: "auto" (every installed plugin that is ready; ``LOSSLOG_PLUGINS`` replaces it), a list of names and
+            objects, a comma-separated string of names, or None for none.
+        options: constructor keyword arguments by plugin name.
+
+    Returns:
+        All plugins looked at; those with state ``ready`` serve.
+
+    Raises:
+        PluginError: one that was named in a list was not found, did not import, or did not accept its options.
+        TypeError: ``options`` or an element of ``plugins`` is of the wrong type.
+    """
+    chosen = _check_options(options)
+    installed = discover()
+    automatic = plugins == "auto"
+    if automatic and os.environ.get("LOSSLOG_PLUGINS") is not None:
+        wanted: list[Any] = list(_names(os.environ["LOSSLOG_PLUGINS"]))
+        automatic = wanted == ["auto"]
+    elif isinstance(plugins, str):
+        wanted = _names(plugins)
+    else:
+        wanted = list(plugins or ())
+    for name in chosen.keys() - installed.keys() - {name_of(each) for each in wanted if not isinstance(each, str)}:
+        warn("options are given for %r, but no such plugin is installed%s", name, _hint(name, installed))
+    if automatic:
+        return [_automatic(plugin, chosen.get(plugin.name)) for plugin in installed.values()]
+    found: list[Plugin] = []
+    for thing in _once(wanted):
+        found.append(_requested(thing, installed, chosen, {plugin.name for plugin in found}))
+    return found
+
+
+def _once(wanted: Sequence[Any]) -> list[Any]:
+    """Each of them once; objects may be unhashable."""
+    seen: list[Any] = []
+    for each in wanted:
+        if not any(each is other or (isinstance(each, str) and each == other) for other in seen):
+            seen.append(each)
+    return seen
+
+
+def _check_options(options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(
+            f'options must be a dict by plugin name, e.g. {{"tensorboard": {{}}}}, got {type(options).__name__}'
+        )
+    for name, value in (options or {}).items():
+        if not isinstance(value, Mapping):
+            raise TypeError(f"options[{name!r}] must be a dict of that plugin's options, got {type(value).__name__}")
+        every = value.get("batch_every", 1)
+        if type(every) is not int or every < 1:
+            raise TypeError(f"options[{name!r}]['batch_every'] must be a whole number of steps >= 1, got {every!r}")
+    return {name: dict(value) for name, value in (options or {}).items()}
+
+
+def _automatic(plugin: Plugin, options: dict[str, Any] | None) -> Plugin:
+    if plugin.state == "blocked":
+        return plugin
+    factory = plugin.load()
+    if factory is None:
+        return plugin
+    variables = getattr(factory, "consent_variables", ())
+    if variables and not options and not any(os.environ.get(name) for name in variables):
+        plugin.state, plugin.reason = "off", f"set {' or '.join(variables)}, or name it in plugins="
+        return plugin
+    plugin.options = {**live_options(plugin), **(options or {})}
+    plugin.make()
+    return plugin
+
+
+def _requested(
+    thing: Any, installed: Mapping[str, Plugin], options: Mapping[str, dict[str, Any]], taken: set[str]
+) -> Plugin:
+    if not isinstance(thing, str):
+        base = name = name_of(thing)
+        count = 1
+        while name in taken:
+            count += 1
+            name = f"{base}-{count}"
+        plugin = Plugin.of_object(thing, name)
+        plugin.options = options.get(name, {})
+        return plugin
+    name = thing
+    if name not in installed:
+        raise PluginError(f"no plugin named {name!r} is installed{_hint(name, installed)}")
+    plugin = installed[name]
+    if plugin.state == "blocked":
+        return plugin
+    plugin.options = {**live_options(plugin), **options.get(name, {})}
+    error = plugin.make()
+    if error is not None:
+        raise PluginError(f"plugin {name!r} ({plugin.distribution}): {plugin.reason}") from error
+    return plugin
+
+
+def named(names: Iterable[str]) -> list[Plugin]:
+    """Installed plugins by name, not made yet.
+
+    Raises:
+        PluginError: one is not installed.
+    """
+    installed, names = discover(disabled=()), list(names)
+    for name in names:
+        if name not in installed:
+            raise PluginError(f"no plugin named {name!r} is installed{_hint(name, installed)}")
+    return [installed[name] for name in names]
+
+
+def live_options(plugin: Plugin) -> dict[str, Any]:
+    """Defaults that a plugin reads off live objects of this process, e.g. the group of a run the user has open."""
+    ask = getattr(plugin.load(), "live_options", None)
+    if ask is None:
+        return {}
+    found, error = attempt(ask)
+    if error is not None:
+        warn("plugin %s: live_options failed: %s", plugin.name, one_line(error))
+    return dict(found or {})
+
+
+def _hint(name: str, installed: Iterable[str]) -> str:
+    names = ", ".join(sorted(installed)) or "none"
+    return f" (installed: {names}). Install it, e.g. pip install losslog-{name}"
+
+
+def options_of(factory: Any) -> dict[str, Any]:
+    """A plugin's options and their defaults, from its constructor's signature."""
+    signature, error = attempt(inspect.signature, factory)
+    if signature is None or error is not None:
+        return {}
+    return {
+        name: None if parameter.default is parameter.empty else parameter.default
+        for name, parameter in signature.parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }

@@ -1,0 +1,179 @@
+"""The follower: far lanes in a process of their own, so that no backend's code runs in the training process.
+
+This is the parent's end (drain thread, close); the child's life is `losslog.delivery.attached`. Contract:
+
+- The child reads the journal; commands come on its stdin (``wake``, ``report``, ``finish OFFSET``), and alerts,
+  requests, notices and stats go back as JSON lines on its stdout. What plugins print goes to ``follower.log``.
+- It outlives its parent: after a kill it writes ``on_run_end(status="crashed")``, delivers the rest and ends; after a
+  normal end it goes on for up to 10 minutes.
+- When it dies it is started again, up to 3 times; cursors make it continue where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from losslog.runtime.notices import say, warn
+from losslog.runtime.pace import start_thread
+
+if TYPE_CHECKING:
+    import subprocess
+
+RESTARTS: Final = 3
+Post = Callable[[str, dict[str, Any]], None]
+
+
+class Follower:
+    """The parent's end.
+
+    Args:
+        folder: the run folder.
+        plugins: ``{"name": ..., "options": {...}}`` for each far plugin.
+        post: takes ``alert``, ``stop`` and ``lr`` messages; called on a thread of its own.
+    """
+
+    def __init__(self, folder: Path, plugins: Sequence[Mapping[str, Any]], post: Post) -> None:
+        self.folder = folder
+        self.restarts = 0
+        self.lanes: dict[str, dict[str, Any]] = {}
+        self.done = threading.Event()  # the child has nothing more to do, or cannot be had
+        self.news = threading.Event()  # set at each stats message
+        self._plugins = [dict(each) for each in plugins]
+        self._post = post
+        self._process: subprocess.Popen[bytes] | None = None
+        self._finish: int | None = None
+        self._left_alone = False
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> str:
+        """Start the child.
+
+        Returns:
+            Why it could not be started; "" when it was.
+        """
+        import subprocess  # 10 ms that processes without a run need not pay
+
+        if not sys.executable:
+            return "this Python has no executable"
+        home = str(Path(__file__).resolve().parents[2])
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [home, environment.get("PYTHONPATH")]))
+        environment["LOSSLOG_PARENT_PID"] = str(os.getpid())
+        environment["LOSSLOG_PROGRAM"] = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
+        command = [sys.executable, "-P", "-m", "losslog", "follow", str(self.folder), "--attached"]
+        hello = {
+            "sys_path": [os.path.abspath(each) for each in sys.path],
+            "pythonpath": os.environ.get("PYTHONPATH"),
+            "plugins": self._plugins,
+            "parent": os.getpid(),
+        }
+        apart: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        try:
+            mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            with open(os.open(self.folder / "follower.log", mode, 0o644), "ab") as log:
+                pipe = subprocess.PIPE
+                process = subprocess.Popen(
+                    command, stdin=pipe, stdout=pipe, stderr=log, env=environment, bufsize=0, **apart
+                )
+        except (OSError, ValueError) as error:
+            return str(error)
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it is dead already: its end is noticed as any other
+            process.stdin.write(json.dumps(hello).encode("ascii") + b"\n")
+        if sys.platform != "win32":
+            os.set_blocking(process.stdin.fileno(), False)  # short lines: whole or not at all (PIPE_BUF)
+        self.restarts += self._process is not None
+        self._process = process  # from here on other threads send commands: the greeting comes before them all
+        start_thread(self._listen, "losslog-follower")
+        return ""
+
+    def _send(self, line: bytes) -> None:
+        """Write one line; where a child that is frozen has let the pipe run full, it is dropped."""
+        process = self._process
+        if process is None or process.stdin is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            process.stdin.write(line + b"\n")
+
+    def wake(self) -> None:
+        """There is something worth reading now (the child also looks four times a second)."""
+        self._send(b"wake")
+
+    def report(self) -> None:
+        """Ask for stats at once."""
+        self.news.clear()
+        if self._finish is not None:  # the first time it may have been dropped
+            self._send(b"finish %d" % self._finish)
+        self._send(b"report")
+
+    def finish(self, offset: int) -> None:
+        """The journal ends here: deliver what there is, then end."""
+        self._finish = offset
+        self._send(b"finish %d" % offset)
+
+    def leave(self) -> None:
+        """Go without it: it finishes by itself."""
+        self._left_alone = True
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    def _listen(self) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        for line in process.stdout:
+            try:
+                message = json.loads(line)
+            except ValueError:
+                continue
+            self._take(message)
+        process.stdout.close()
+        process.wait()
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        if self._left_alone or self.done.is_set():
+            self.done.set()
+            return
+        self._died(process.returncode)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        kind = message.get("kind")
+        if kind == "stats":
+            self.lanes = message["lanes"]
+            self.news.set()
+        elif kind == "done":
+            self.done.set()
+        elif kind == "notice":
+            (warn if message["level"] > logging.INFO else say)("%s", message["text"])
+        elif kind in ("alert", "stop", "lr"):
+            self._post(kind, message["data"])
+
+    def _died(self, code: int) -> None:
+        if self.restarts >= RESTARTS:
+            warn("the follower died %d times (last exit code %s, see follower.log): its plugins get no more records, "
+                 "the journal keeps them", self.restarts + 1, code)  # fmt: skip
+            self.done.set()
+            return
+        warn("the follower died (exit code %s): started again, nothing is lost", code)
+        trouble = self.start()
+        if trouble:
+            warn("the follower could not be started again: %s", trouble)
+            self.done.set()
+        elif self._finish is not None:
+            self.finish(self._finish)

@@ -1,0 +1,1 @@
+"""The run folder on disk: records, the journal's file, cursors, folders, locks."""

@@ -1,0 +1,116 @@
+"""How far each plugin is, durably.
+
+Lane threads. Contract:
+
+- A cursor is a small file in the run folder, replaced at each commit (temporary file, then ``os.replace``).
+- One reader owns a cursor, by a kernel lock.
+- A cursor beyond the end (power cut) or inside a line is set back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from losslog.journal.file import read
+from losslog.journal.folder import CURSORS
+from losslog.journal.locks import Lock
+
+
+class Cursor:
+    """How far one plugin is durable: a small file replaced at each commit, and a lock so that one reader owns it.
+
+    Args:
+        folder: the run folder; None keeps the cursor in memory (hooks of the user's script).
+        name: the plugin's name.
+
+    Attributes:
+        offset: byte offset after the last durable record.
+        seq: that record's seq, -1 at the beginning.
+        start: offset of the last ``on_run_start`` handled.
+    """
+
+    def __init__(self, folder: Path | None, name: str) -> None:
+        self.path = None if folder is None else folder / CURSORS / f"{name}.json"
+        self._lock = None if self.path is None else Lock(self.path.with_suffix(".lock"))
+        self.offset = 0
+        self.seq = -1
+        self.start = 0
+
+    def acquire(self) -> bool:
+        """Own the cursor and load it; False where another lane (here or in another process) owns it."""
+        if self.path is None or self._lock is None:
+            return True
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        if not self._lock.acquire():
+            return False
+        self.load()
+        return True
+
+    def load(self) -> None:
+        """Read the file; an absent or broken one means the beginning."""
+        if self.path is None:
+            return
+        try:
+            body = json.loads(self.path.read_text("ascii"))
+            self.offset, self.seq, self.start = int(body["offset"]), int(body["seq"]), int(body["start"])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            self.start = -1
+        if min(self.offset, self.start) < 0:
+            self.offset, self.seq, self.start = 0, -1, 0
+
+    def commit(self, offset: int, seq: int) -> None:
+        """Remember that everything up to ``offset`` is durable.
+
+        Raises:
+            OSError: the file cannot be written; the old one stays.
+        """
+        try:
+            if self.path is not None:
+                self._replace(self.path, json.dumps({"offset": offset, "seq": seq, "start": self.start}))
+        finally:  # who sees the new position may rely on the file being there, or having failed
+            self.offset, self.seq = offset, seq
+
+    def _replace(self, path: Path, text: str) -> None:
+        temporary = path.with_suffix(".tmp")
+        try:
+            _write(temporary, text)
+        except FileNotFoundError:  # somebody deleted the run folder
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            _write(temporary, text)
+        os.replace(temporary, path)
+
+    def release(self) -> None:
+        """Let another reader have it."""
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _write(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def settle(cursor: Cursor, path: Path) -> None:
+    """Set a cursor that does not stand at a line's end back to one that does.
+
+    A cursor beyond the end goes back to the end (a power cut lost what it had seen). One inside a line, where the file
+    was changed under it, goes to the line after its seq.
+    """
+    size = path.stat().st_size
+    if cursor.offset == 0:
+        return
+    if cursor.offset <= size:
+        with open(path, "rb") as file:
+            file.seek(cursor.offset - 1)
+            if file.read(1) == b"\n":
+                return
+    offset, seq, start = 0, -1, 0
+    for end, record in read(path):
+        if record is not None and record.seq > cursor.seq:
+            break
+        if record is not None and record.hook == "on_run_start":
+            start = offset
+        offset, seq = end, record.seq if record is not None else seq
+    cursor.offset, cursor.seq, cursor.start = offset, seq, start

@@ -1,0 +1,267 @@
+r"""The journal, ``journal.jsonl``: the one truth about a run, append-only, one record a line.
+
+`Writer` is used by the drain thread (and by whoever finishes a killed run), `Tail` by lanes. Contract:
+
+- One writer per run folder, by a kernel lock that dies with its process; a lock that a forked child cannot inherit.
+- One unbuffered write per batch of records. A write that fails or is cut short leaves the file as it was before.
+- A torn last line is ignored by readers and cut by the next writer. A garbled line is skipped, and counted.
+- Lines are split on ``\n`` only.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from losslog.errors import RunLocked
+from losslog.journal.folder import JOURNAL
+from losslog.journal.locks import Lock, is_locked
+from losslog.journal.records import Record, count_in, decode, encode
+from losslog.runtime.notices import warn
+
+CHUNK: Final = 1 << 18
+_BINARY: Final = getattr(os, "O_BINARY", 0)
+
+
+class Writer:
+    """Appends records to a run's journal.
+
+    Args:
+        folder: the run folder.
+        force: see `Lock`.
+        patience: seconds to wait for a writer that is there; a follower that ends a killed run takes a moment.
+
+    Attributes:
+        end: length in bytes of what is safely in the file.
+        seq: the next record's.
+        alert_keys: keys of the alerts already in the journal.
+        ended: whether the last record is ``on_run_end``.
+
+    Raises:
+        RunLocked: another writer has this folder.
+        OSError: the journal cannot be opened.
+    """
+
+    def __init__(self, folder: Path, *, force: bool = False, patience: float = 0.0) -> None:
+        self.path = folder / JOURNAL
+        self._lock = Lock(folder / "journal.lock", force=force)
+        deadline = time.monotonic() + patience
+        while not self._lock.acquire():
+            if time.monotonic() >= deadline:
+                raise RunLocked(f"{folder} is being written by another live run: wait, or use another folder")
+            time.sleep(0.02)
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o644)
+        except OSError:
+            self._lock.release()
+            raise
+        self.end = self.seq = 0
+        self.alert_keys: set[str] = set()
+        self.ended = False
+        self.last_step = -1
+        self.last_epoch = 0
+        self._synced = time.monotonic()
+        self._take_stock()
+
+    def _take_stock(self) -> None:
+        """Cut a torn tail; learn the last seq, step and epoch, and the keys of alerts."""
+        last = None
+        for end, record in read(self.path):
+            self.end = end
+            if record is None:
+                continue
+            last = record
+            if record.hook == "on_alert":
+                self.alert_keys.add(str(record.data.get("key")))
+            elif record.hook == "on_batch_losses":
+                self.last_step = max(self.last_step, count_in(record.data, "step"))
+            elif record.hook == "on_epoch_end":
+                self.last_epoch = count_in(record.data, "epoch")
+        if last is not None:
+            self.seq = last.seq + 1
+            self.ended = last.hook == "on_run_end"
+        os.ftruncate(self._fd, self.end)
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Append complete lines with one write.
+
+        Raises:
+            OSError: nothing of them is in the file (disk full, folder gone); they may be appended again later.
+        """
+        data = b"".join(lines)
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._fd, data[written:] if written else data)
+        except OSError:
+            if written:
+                os.ftruncate(self._fd, self.end)
+            raise
+        self.end += len(data)
+
+    def sync(self) -> None:
+        """Ask the kernel to make it durable against power cuts."""
+        self._synced = time.monotonic()
+        os.fsync(self._fd)
+
+    @property
+    def unsynced_for(self) -> float:
+        """Seconds since the last `sync`."""
+        return time.monotonic() - self._synced
+
+    def moved(self) -> bool:
+        """Whether the file under the journal's name is no longer the one being written (folder deleted)."""
+        try:
+            named, mine = os.stat(self.path), os.fstat(self._fd)
+        except FileNotFoundError:
+            return True
+        return (named.st_dev, named.st_ino) != (mine.st_dev, mine.st_ino)
+
+    def heal(self) -> None:
+        """Put the journal back where it was: a deleted file lives on as long as it is open, and is copied from there.
+
+        Raises:
+            OSError: the folder cannot be made again, or the old content cannot be read.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC | _BINARY, 0o644)
+        position = 0
+        while position < self.end:
+            os.lseek(self._fd, position, os.SEEK_SET)
+            position += os.write(fd, os.read(self._fd, min(CHUNK, self.end - position)))
+        os.close(self._fd)
+        self._fd = fd
+        self._lock.release()
+        self._lock.acquire()
+
+    def close(self) -> None:
+        """Close the file and free the folder."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._lock.release()
+
+
+def _split(path: Path, offset: int, limit: int) -> tuple[list[bytes], bool]:
+    """Complete lines from ``offset`` on, about ``limit`` bytes of them; and whether more may follow."""
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        data = file.read(limit)
+        while data and b"\n" not in data:  # one line longer than the limit
+            more = file.read(limit)
+            if not more:
+                return [], False
+            data += more
+    cut = data.rfind(b"\n") + 1
+    return data[:cut].split(b"\n")[:-1] if cut else [], len(data) >= limit
+
+
+def _records(lines: Sequence[bytes], offset: int) -> list[tuple[int, Record | None]]:
+    found: list[tuple[int, Record | None]] = []
+    for line in lines:
+        offset += len(line) + 1
+        try:
+            found.append((offset, decode(line)))
+        except ValueError:
+            found.append((offset, None))
+    return found
+
+
+def read(path: Path, offset: int = 0) -> Iterator[tuple[int, Record | None]]:
+    """All complete lines of a journal from ``offset`` on: (end of line in bytes, record), None for a garbled line.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    more = True
+    while more:
+        lines, more = _split(path, offset, CHUNK)
+        found = _records(lines, offset)
+        yield from found
+        if not found:
+            return
+        offset = found[-1][0]
+
+
+class Tail:
+    """The decoded end of a journal, shared by the lanes of one process, so that a record is decoded once.
+
+    Args:
+        path: the journal.
+        window: how many records are kept decoded, and at least twice what was added last; a lane further behind reads
+            the file itself. Small, since objects that live long bring on the garbage collector's walks through all
+            there is, torch's objects too (0.1 s and more each).
+        own: the process that writes publishes what it wrote, and never reads at the end.
+    """
+
+    def __init__(self, path: Path, *, window: int = 512, own: bool = False, offset: int = 0) -> None:
+        self.path = path
+        self._window = window
+        self._own = own
+        self._lock = threading.Lock()
+        self._start = offset
+        self._ends: list[int] = []
+        self._records: list[Record | None] = []
+
+    @property
+    def end(self) -> int:
+        """Offset up to which records are decoded."""
+        return self._ends[-1] if self._ends else self._start
+
+    def publish(self, found: Sequence[tuple[int, Record | None]]) -> None:
+        """Add records that follow the present end."""
+        with self._lock:
+            self._extend(found)
+
+    def _extend(self, found: Sequence[tuple[int, Record | None]]) -> None:
+        self._ends += [end for end, _ in found]
+        self._records += [record for _, record in found]
+        spare = len(self._ends) - max(self._window, 2 * len(found))
+        if spare > self._window // 2:
+            self._start = self._ends[spare - 1]
+            del self._ends[:spare], self._records[:spare]
+
+    def read(self, offset: int, limit: int = 1024) -> list[tuple[int, Record | None]]:
+        """Records after ``offset``, at most ``limit``; empty at the end.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with self._lock:
+            if offset >= self._start:
+                if offset > self.end and not self._own:  # a lane that starts ahead of what was decoded so far
+                    self._start, self._ends, self._records = offset, [], []
+                if offset == self.end and not self._own:
+                    lines, _ = _split(self.path, offset, CHUNK)
+                    self._extend(_records(lines, offset))
+                first = bisect_right(self._ends, offset) if self._ends else 0
+                if offset == (self._ends[first - 1] if first else self._start):
+                    return list(
+                        zip(self._ends[first : first + limit], self._records[first : first + limit], strict=True)
+                    )
+        lines, _ = _split(self.path, offset, CHUNK)
+        return _records(lines[:limit], offset)
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    """What the journal and its lock say of a run: status (``running``, ``crashed`` or as ended) and the last record."""
+    last = None
+    for _, record in read(folder / JOURNAL):
+        last = record or last
+    if last is not None and last.hook == "on_run_end":
+        return {"status": str(last.data.get("status")), "last": last}
+    return {"status": "running" if is_locked(folder / "journal.lock") else "crashed", "last": last}
+
+
+def append_record(writer: Writer, hook: str, data: dict[str, Any]) -> None:
+    """Append one record to a run whose own process is gone; a disk that refuses is said, and nothing changes."""
+    try:
+        writer.append([encode(Record(writer.seq, time.time(), hook, data))])
+        writer.seq += 1
+    except OSError as error:
+        warn("the journal cannot be written: %s", error)

@@ -1,0 +1,254 @@
+"""A record: one call of one hook with plain data, and its line in the journal.
+
+No thread, no I/O. Contract:
+
+- One record is one ASCII line ``{"seq": 0, "time": 1764000000.0, "hook": "on_batch_losses", "data": {...}}``.
+- Floats survive to the last bit; NaN and the infinities travel as the strings "NaN", "Infinity", "-Infinity".
+- `plain` is the door for data that users pass: what is not JSON-like is refused with the path of the offender.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from losslog.runtime.containment import attempt
+
+Data = dict[str, Any]
+
+NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# Only text may stand under these keys, so a string that spells "NaN" there stays a string.
+TEXT_KEYS: Final = frozenset({"name", "config", "options", "title", "text", "source", "component", "key", "path",
+                              "level", "split", "status", "error"})  # fmt: skip
+
+
+class Record(NamedTuple):
+    """One call of one hook.
+
+    Attributes:
+        seq: position in the run, from 0, without gaps.
+        time: seconds since the epoch, stamped once, when the record was made.
+        hook: the hook's name, e.g. ``on_batch_losses``.
+        data: the hook's arguments without ``run``, ``seq`` and ``time``: dicts, lists, strings, numbers, None.
+    """
+
+    seq: int
+    time: float
+    hook: str
+    data: Data
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(", ", ": ")).encode
+_decode = json.JSONDecoder().raw_decode
+_NUMBERS: Final = {int, float}
+_FLAT: Final = {int, float, str, bool, type(None)}
+_templates: dict[tuple[tuple[str, ...], ...], str] = {}
+
+
+def _batch_line(record: Record) -> str | None:
+    """A batch record's line, from a template by its keys: what the encoder gives, in half the time. None: ask it."""
+    losses = record.data.get("losses")
+    if type(losses) is not dict:
+        return None
+    keys = (tuple(record.data), tuple(losses))
+    template = _templates.get(keys)
+    if template is None:
+        if keys[0][:3] != ("step", "epoch", "losses") or len(_templates) >= 1000:  # names without end must not grow us
+            return None
+        fields, parts = ([_encode(key).replace("%", "%%") + ": %r" for key in each] for each in keys)
+        fields[2] = f'"losses": {{{", ".join(parts)}}}'
+        template = f'{{"seq": %r, "time": %r, "hook": "on_batch_losses", "data": {{{", ".join(fields)}}}}}\n'
+        _templates[keys] = template
+    step, epoch, _, *rest = record.data.values()
+    numbers = (record.seq, record.time, step, epoch, *losses.values(), *rest)
+    try:
+        plain_numbers = set(map(type, numbers)) <= _NUMBERS and math.isfinite(sum(numbers))
+    except OverflowError:
+        return None
+    return template % numbers if plain_numbers else None
+
+
+def encode(record: Record) -> bytes:
+    r"""The record's line, ending in ``\n``."""
+    line = _batch_line(record) if record.hook == "on_batch_losses" else None
+    if line is not None:
+        return line.encode("ascii")
+    body = {"seq": record.seq, "time": record.time, "hook": record.hook, "data": record.data}
+    try:
+        text = _encode(body)
+    except ValueError:  # a NaN or an infinity somewhere: rare, so the check costs nothing elsewhere
+        body["data"] = _spell(record.data)
+        text = _encode(body)
+    return text.encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> Record:
+    """The record of one line.
+
+    Raises:
+        ValueError: the line is not a record.
+    """
+    try:
+        text = line.decode("ascii").strip()
+        body, end = _decode(text)
+        if end != len(text):
+            raise ValueError(f"more than a record: {line[:80]!r}")
+        record = Record(body["seq"], body["time"], body["hook"], body["data"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"not a record: {line[:80]!r}") from error
+    seq, time, hook, data = record
+    if type(seq) is not int or type(time) not in _NUMBERS or type(hook) is not str or type(data) is not dict:
+        raise ValueError(f"not a record: {line[:80]!r}")
+    if '"NaN"' in text or 'Infinity"' in text:
+        return record._replace(data=_unspell(data))
+    return record
+
+
+def _spell(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _spell(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spell(item) for item in value]
+    return value
+
+
+def _unspell(value: Any) -> Any:
+    if isinstance(value, str):
+        return NON_FINITE.get(value, value)
+    if isinstance(value, dict):
+        return {key: item if key in TEXT_KEYS else _unspell(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unspell(item) for item in value]
+    return value
+
+
+def fresh(value: Any) -> Any:
+    """A copy of plain data that shares no dict and no list with it: what one plugin does to it, no other sees."""
+    if type(value) is dict:
+        if _FLAT.issuperset(map(type, value.values())):
+            return value.copy()
+        return {key: fresh(item) if type(item) in (dict, list) else item for key, item in value.items()}
+    if type(value) is list:
+        return [fresh(item) if type(item) in (dict, list) else item for item in value]
+    return value
+
+
+def plain(value: Any, path: str) -> Any:
+    """Plain data equal to ``value``: 0-d tensors and numpy scalars become numbers, tuples lists.
+
+    Args:
+        value: what the user passed.
+        path: its name in error messages, e.g. ``metrics['bbox']``.
+
+    Raises:
+        TypeError: something in it has no plain form; the message names its path and type.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if path.count("[") > MAX_DEPTH:
+        raise TypeError(f"{path[:60]}...: nested more than {MAX_DEPTH} deep, or it contains itself")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{path}: keys must be strings, got {key!r} of type {type(key).__name__}")
+        return {key: plain(item, f"{path}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool | int | float):  # subclasses: IntEnum, numpy.float64
+        return value + 0
+    number = getattr(value, "item", None)
+    if number is not None and getattr(value, "size", None) is not None and _count(value) == 1:
+        return plain(number(), path)
+    raise TypeError(f"{path}: {type(value).__name__} is not a number, string, list or dict of these")
+
+
+def _count(value: Any) -> int:
+    numel = getattr(value, "numel", None)
+    return int(numel()) if callable(numel) else int(getattr(value, "size", 0))
+
+
+def numbers(value: Any, path: str) -> dict[str, Any]:
+    """Plain data with nothing but numbers in dicts.
+
+    Raises:
+        TypeError: something in it is not a number; the message names its path.
+    """
+    found = plain(value, path)
+    _check_numbers(found, path)
+    return dict(found)
+
+
+def _check_numbers(value: Any, path: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(item, f"{path}[{key!r}]")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{path} is {value!r:.60}: pass a number, or leave it out")
+
+
+def whole(value: Any, name: str) -> int:
+    """``value`` as an int.
+
+    Raises:
+        TypeError: it is not a whole number.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
+    return int(value.__index__())
+
+
+def count_in(data: Data, key: str) -> int:
+    """The whole number a record has under ``key``; 0 where there is none, or a garbled one."""
+    value = data.get(key)
+    return value if type(value) is int else 0
+
+
+SECRET_WORDS: Final = ("api_key", "apikey", "token", "password", "passwd", "secret", "credential", "private_key")
+REDACTED: Final = "[redacted]"
+PASSWORD: Final = re.compile(r"(://[^\s/:@]*):[^\s/]*@")
+MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one contains itself
+
+
+def redact(value: Any, key: str = "", depth: int = 0) -> Any:
+    """Config as it may be written: secrets out, what is not JSON as a truncated ``repr``.
+
+    A text (or an object) under a key that contains one of `SECRET_WORDS` is replaced, however deep below it; so is the
+    password in a ``scheme://user:password@host``.
+    """
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if depth > MAX_DEPTH:
+            return "..."
+        if isinstance(value, Mapping):
+            below = {str(name): key if _secret(key) else str(name) for name in value}
+            return {str(name): redact(item, below[str(name)], depth + 1) for name, item in value.items()}
+        items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+        return [redact(item, key, depth + 1) for item in items]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return value + 0
+    if _secret(key):
+        return REDACTED
+    if isinstance(value, str):
+        return hide_password(str(value))
+    text, error = attempt(repr, value)
+    if text is None:
+        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    return hide_password(text if len(text) <= 200 else text[:197] + "...")
+
+
+def _secret(key: str) -> bool:
+    lowered = key.lower().replace("-", "_")
+    return any(word in lowered for word in SECRET_WORDS)
+
+
+def hide_password(text: str) -> str:
+    """``text`` with the password of every ``scheme://user:password@host`` replaced."""
+    return PASSWORD.sub(rf"\1:{REDACTED}@", text)

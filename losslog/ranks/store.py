@@ -1,0 +1,115 @@
+"""Which of several training processes this one is, and a way for them to hand things over without a collective.
+
+`place` and `world_size` are asked anywhere, `Store` is used on drain threads only. Contract:
+
+- torch.distributed answers where it is initialised, else the launcher's environment variables, else there is one rank.
+- The store is torch.distributed's own key-value store, through a connection of our own: nothing here is a collective,
+  so no rank can hang another, and a group destroyed before us does not matter.
+- torch is reached through ``sys.modules``; this module never imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+
+from losslog.runtime.containment import attempt
+
+# (rank, world size) as torchrun, Open MPI / Horovod and Slurm say them.
+VARIABLES: Final = (
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+)
+STORE_TIMEOUT: Final = timedelta(seconds=5)
+
+
+class Place(NamedTuple):
+    """This process among the ranks.
+
+    Attributes:
+        rank: from 0.
+        world_size: number of ranks.
+    """
+
+    rank: int
+    world_size: int
+
+
+def distributed() -> Any | None:
+    """``torch.distributed`` where a process group is initialised, else None."""
+    module = sys.modules.get("torch.distributed")
+    if module is None or not module.is_available() or not module.is_initialized():
+        return None
+    return module
+
+
+def place() -> Place:
+    """Rank and world size of this process."""
+    group = distributed()
+    if group is not None:
+        return Place(group.get_rank(), group.get_world_size())
+    for rank_name, size_name in VARIABLES:
+        rank, size = os.environ.get(rank_name, ""), os.environ.get(size_name, "")
+        if rank.isdigit() and size.isdigit() and int(rank) < int(size) and int(size) > 1:
+            return Place(int(rank), int(size))
+    return Place(0, 1)
+
+
+class Store:
+    """The ranks' key-value store, opened as soon as there is one.
+
+    Args:
+        run: number of the run in this process, the same on every rank: runs made in the same order share keys.
+    """
+
+    def __init__(self, run: int) -> None:
+        self._prefix = f"losslog/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{run}"
+        self._store: Any = None
+        self._base: Any = None  # kept: the user may destroy the process group before we close
+        self.open()
+
+    def open(self) -> bool:
+        """Whether the store can be used now."""
+        if self._store is None and "torch.distributed" in sys.modules:
+            # torchrun's own store is there before the process group, and after it; every rank must choose alike.
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+                self._store, _ = attempt(self._connect)
+            elif distributed() is not None:
+                self._store, _ = attempt(self._share)
+        return self._store is not None
+
+    def _connect(self) -> Any:
+        torch: Any = sys.modules["torch"]
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        self._base = torch.distributed.TCPStore(address, port, is_master=False, timeout=STORE_TIMEOUT)
+        return torch.distributed.PrefixStore(self._prefix, self._base)
+
+    def _share(self) -> Any:
+        torch: Any = sys.modules["torch"]
+        base = torch.distributed.distributed_c10d._get_default_store()
+        clone = base.clone()
+        attempt(clone.set_timeout, STORE_TIMEOUT)
+        self._base = (base, clone)
+        return torch.distributed.PrefixStore(self._prefix, clone)
+
+    def put(self, key: str, value: bytes) -> bool:
+        """Set a key; False where the store does not answer."""
+        return self.open() and attempt(self._store.set, key, value)[1] is None
+
+    def take(self, key: str) -> bytes | None:
+        """The value of a key, which is then deleted; None where it is not there."""
+        value = self.peek(key)
+        if value is not None:
+            attempt(self._store.delete_key, key)
+        return value
+
+    def peek(self, key: str) -> bytes | None:
+        """The value of a key; None where it is not there, or the store does not answer."""
+        if not self.open():
+            return None
+        there, _ = attempt(self._store.check, [key])
+        value = attempt(self._store.get, key)[0] if there else None
+        return None if value is None else bytes(value)

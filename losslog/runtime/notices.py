@@ -1,0 +1,61 @@
+"""What losslog says to the person at the terminal.
+
+Any thread. Contract:
+
+- Everything goes through the standard logger ``losslog``; where nobody configured logging, that writes to stderr.
+- Never stdout: that belongs to the user's script (and to the console plugin).
+- It never raises, whatever a handler of the user's does: notices come from lanes, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from typing import Any, Final
+
+from losslog.runtime.containment import attempt
+
+logger: Final = logging.getLogger("losslog")
+_lock: Final = threading.Lock()
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever ``sys.stderr`` is now: progress bars and notebooks replace it, and keep their lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr
+        if stream is None:  # pythonw, some services
+            return
+        text = f"losslog: {printable(record.getMessage())}\n"
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+        except (OSError, ValueError):  # a closed pipe or file: nowhere left to say it
+            return
+
+
+def printable(text: str) -> str:
+    """``text`` with its lines and tabs, but without characters that could steer a terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+
+
+def prepare() -> None:
+    """Give the logger a way to stderr unless the user's program configured logging."""
+    with _lock:
+        if logger.handlers or logging.getLogger().handlers:
+            return
+        logger.addHandler(_Stderr())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def say(text: str, *args: Any) -> None:
+    """An ordinary line."""
+    attempt(logger.info, text, *args)
+
+
+def warn(text: str, *args: Any) -> None:
+    """Something is not as it should be."""
+    attempt(logger.warning, text, *args)

@@ -1,0 +1,1 @@
+"""What a loop hands over becomes floats: losses, snapshots, totals, means, targets."""

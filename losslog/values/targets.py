@@ -1,0 +1,82 @@
+"""What a batch's targets tell when its loss is not finite: which images, and what is wrong with their boxes.
+
+`Targets.keep` runs on the training thread, `Targets.describe` on the drain thread. Contract:
+
+- Of the last few batches ids, boxes and labels are kept, by reference: nothing is copied or waited for, and masks,
+  which can take a gigabyte in so many batches, are let go.
+- Targets are read only when a loss was not finite: dicts with ``image_id``, ``boxes`` (N x 4, xyxy, pixels), ``labels``
+  and, where known, ``size`` or ``orig_size`` (height, width), as torchvision's and DETR's data sets have them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+from losslog.runtime.containment import attempt
+
+KEPT: Final = 32  # batches; the drain asks 0.2 s later at most, and by then a fast loop is some batches further
+FIELDS: Final = ("image_id", "file_name", "boxes", "labels", "size", "orig_size")
+SHOWN: Final = 8  # images named in one alert
+
+
+class Targets:
+    """The targets of the last batches."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[int, list[dict[str, Any]]]] = deque(maxlen=KEPT)
+
+    def keep(self, step: int, targets: Any) -> None:
+        """Remember a batch's targets for a while."""
+        each = [targets] if isinstance(targets, Mapping) else targets
+        if isinstance(each, list | tuple) and all(isinstance(one, Mapping) for one in each):
+            self._kept.append((step, [{key: one[key] for key in FIELDS if key in one} for one in each]))
+
+    def describe(self, step: int) -> str:
+        """Image ids and bad boxes of the batch of a step, as one sentence; "" where nothing is known."""
+        for kept, targets in list(self._kept):
+            if kept == step:
+                text, error = attempt(_describe, targets)
+                return text if error is None and text else ""
+        return ""
+
+
+def _describe(targets: list[dict[str, Any]]) -> str:
+    words = []
+    for target in targets[:SHOWN]:
+        name = _one(target.get("image_id", target.get("file_name", "?")))
+        faults = _faults(target)
+        words.append(f"{name} ({', '.join(faults)})" if faults else f"{name}")
+    return f"Images: {'; '.join(words)}." if words else ""
+
+
+def _faults(target: Mapping[str, Any]) -> list[str]:
+    boxes, labels = _plain(target.get("boxes", [])), _plain(target.get("labels", []))
+    size = _plain(target.get("size", target.get("orig_size"))) or [float("inf"), float("inf")]
+    height, width = size[-2], size[-1]
+    found = []
+    for index, box in enumerate(boxes):
+        x1, y1, x2, y2 = box
+        if not all(abs(value) < float("inf") for value in box):
+            found.append(f"box {index} is not finite: {box}")
+        elif x2 < x1 or y2 < y1:
+            found.append(f"box {index} has negative size: {box}")
+        elif x2 == x1 or y2 == y1:
+            found.append(f"box {index} has no area: {box}")
+        elif x1 < 0 or y1 < 0 or x2 > width or y2 > height:
+            found.append(f"box {index} lies outside the image: {box}")
+    found += [f"label {label} of box {index} is not above 0" for index, label in enumerate(labels) if label < 1]
+    return found[:SHOWN] + (["..."] if len(found) > SHOWN else [])
+
+
+def _plain(value: Any) -> Any:
+    """Tensors and arrays as lists and numbers."""
+    read = getattr(value, "tolist", None)
+    return value if read is None else read()
+
+
+def _one(value: Any) -> Any:
+    """A number, also where it came as a list of one."""
+    value = _plain(value)
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

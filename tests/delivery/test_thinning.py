@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from losslog.delivery.thinning import Thinner, mean
+from losslog.journal.records import Record
+
+
+def batch(seq: int, step: int, value: float, **more: Any) -> Record:
+    data = {"step": step, "epoch": 1, "losses": {"a": value}, "total": value, "lr": 0.1, **more}
+    return Record(seq, 100.0 + seq, "on_batch_losses", data)
+
+
+def test_one_passes_everything_on() -> None:
+    record = batch(0, 0, 1.0)
+    assert list(Thinner(1).take(record)) == [record]
+
+
+def test_a_window_goes_out_with_its_last_step() -> None:
+    thinner = Thinner(3)
+    assert [list(thinner.take(batch(seq, seq, float(seq)))) for seq in range(2)] == [[], []]
+    (out,) = thinner.take(batch(2, 2, 5.0))
+    assert (out.seq, out.time, out.data["step"], out.data["losses"], out.data["total"], out.data["n"]) == (
+        2, 102.0, 2, {"a": 2.0}, 2.0, 3,
+    )  # fmt: skip
+
+
+def test_windows_end_at_multiples_whatever_the_first_step_was() -> None:
+    thinner = Thinner(4)
+    out = [record.data["step"] for step in range(6, 17) for record in thinner.take(batch(step, step, 1.0))]
+    assert out == [7, 11, 15]
+
+
+def test_an_open_window_goes_out_before_anything_else() -> None:
+    thinner = Thinner(10)
+    list(thinner.take(batch(0, 0, 1.0)))
+    end = Record(1, 101.0, "on_epoch_end", {"epoch": 1})
+    assert [each.hook for each in thinner.take(end)] == ["on_batch_losses", "on_epoch_end"]
+
+
+def test_what_has_not_gone_out_is_known() -> None:
+    thinner = Thinner(10)
+    assert thinner.pending_seq is None
+    list(thinner.take(batch(5, 0, 1.0)))
+    list(thinner.take(batch(6, 1, 1.0)))
+    assert thinner.pending_seq == 5
+    thinner.clear()
+    assert thinner.pending_seq is None
+
+
+def test_accumulated_passes_add_up() -> None:
+    thinner = Thinner(2)
+    list(thinner.take(batch(0, 0, 1.0, n=4)))
+    (out,) = thinner.take(batch(1, 1, 1.0))
+    assert out.data["n"] == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([1.0, 3.0], 2.0), ([{"a": 1.0}, {"a": 3.0, "b": 8.0}], {"a": 2.0, "b": 8.0}), ([{"a": 1.0}, 9.0], {"a": 1.0})],
+)
+def test_means(values: list[Any], expected: Any) -> None:
+    assert mean(values) == expected
+
+
+@pytest.mark.parametrize("step", ["x", None, float("inf"), [1]], ids=repr)
+def test_a_step_that_a_foreign_journal_made_up_does_no_harm(step: Any) -> None:
+    thinner = Thinner(2)
+    out = [each for record in (batch(0, 0, 1.0), batch(1, step, 3.0)) for each in thinner.take(record)]
+    assert [each.data["losses"] for each in out] == [{"a": 2.0}]

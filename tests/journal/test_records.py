@@ -1,0 +1,225 @@
+"""Records and their lines: what is written is what is read, and what cannot be written is refused at the door."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from losslog.journal.records import REDACTED, Record, decode, encode, fresh, numbers, plain, redact, whole
+
+
+def record(**data: Any) -> Record:
+    return Record(3, 1764000000.25, "on_batch_losses", data)
+
+
+def test_a_line_is_as_documented() -> None:
+    line = encode(record(step=0, losses={"a": 0.5}))
+    assert line == (
+        b'{"seq": 3, "time": 1764000000.25, "hook": "on_batch_losses", "data": {"step": 0, "losses": {"a": 0.5}}}\n'
+    )
+
+
+def batch(losses: Any, **more: Any) -> Record:
+    return record(step=7, epoch=1, losses=losses, total=0.1, **more)
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        batch({"a": 1 / 3, "b": 5e-324}, lr=0.1),
+        batch({'50 %r "quoted" ünï {x}': 1e300}, lr=1, batch_size=2, n=3),
+        batch({"a": 1}, lr={"head": 0.1}),
+        batch({"a": 0.5}, ranks=2, spread={"a": [0.1, 0.9]}),
+        batch({"a": True}),
+        batch({"a": None}),
+        batch({"a": np.float64(0.5)}),
+        batch({"a": 10**400}),
+        batch({}),
+        batch(0.5, lr=0.1),
+        record(losses={"a": 0.5}, step=1),
+    ],
+    ids=lambda each: ",".join(map(str, each.data["losses"])) if isinstance(each.data["losses"], dict) else "scalar",
+)
+def test_a_batch_record_is_written_as_the_json_encoder_would(each: Record) -> None:
+    for _ in range(2):  # with a template that is new, and one that is known
+        assert encode(each).decode("ascii") == json.dumps(each._asdict()) + "\n"
+
+
+@pytest.mark.parametrize(
+    "line", [b' {"seq": 1, "time": 2, "hook": "x", "data": {}}\r', b'{"seq": 1, "time": 2.5, "hook": "x", "data": {}}']
+)
+def test_blanks_around_a_record_are_allowed(line: bytes) -> None:
+    assert decode(line).seq == 1
+
+
+def test_two_records_on_a_line_are_none() -> None:
+    with pytest.raises(ValueError, match="more than a record"):
+        decode(b'{"seq": 1, "time": 2, "hook": "x", "data": {}} {}')
+
+
+def test_floats_survive_to_the_last_bit() -> None:
+    values = [random.Random(1).uniform(-1e300, 1e300) for _ in range(200)] + [5e-324, 1 / 3, -0.0]
+    assert decode(encode(record(values=values))).data["values"] == values
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_infinities_survive(value: float) -> None:
+    assert decode(encode(record(losses={"a": value}))).data["losses"]["a"] == value
+
+
+def test_nan_survives() -> None:
+    assert math.isnan(decode(encode(record(total=math.nan))).data["total"])
+
+
+def test_a_line_with_nan_is_strict_json() -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    json.loads(encode(record(total=math.nan, losses=[math.inf])), parse_constant=refuse)
+
+
+def test_a_text_that_spells_nan_stays_a_text() -> None:
+    assert decode(encode(record(title="NaN", text="Infinity", total=math.inf))).data["title"] == "NaN"
+
+
+@pytest.mark.parametrize("text", ["\u2028", "\x85", "a\nb", "😀", "\ud800"])
+def test_no_text_can_break_a_line(text: str) -> None:
+    line = encode(record(title=text))
+    assert line.isascii()
+    assert line.count(b"\n") == 1
+    assert decode(line).data["title"] == text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{", b"[]", b"1", b"null", b'{"seq": 0}', b"\xff", b"[" * 100_000,
+     b'{"seq": "0", "time": 0, "hook": "a", "data": {}}', b'{"seq": true, "time": 0, "hook": "a", "data": {}}',
+     b'{"seq": 0, "time": 0, "hook": 1, "data": {}}', b'{"seq": 0, "time": 0, "hook": "a", "data": []}',
+     b'{"seq": 0, "time": "x", "hook": "a", "data": {}}'],
+    ids=range(13),
+)  # fmt: skip
+def test_what_is_not_a_record_is_a_value_error(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"not a record|Expecting|codec"):
+        decode(line)
+
+
+def test_a_copy_shares_nothing() -> None:
+    data = {"losses": {"a": 1.0}, "list": [{"b": [1]}]}
+    copy = fresh(data)
+    copy["losses"]["a"] = 2.0
+    copy["list"][0]["b"].append(2)
+    assert data == {"losses": {"a": 1.0}, "list": [{"b": [1]}]}
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.int64(4), 4),
+        (np.array(2.5), 2.5),
+        (np.array([7]), 7),
+        (Level.HIGH, 3),
+        ((1, (2, 3)), [1, [2, 3]]),
+        ({"a": {"b": np.float64(1)}}, {"a": {"b": 1.0}}),
+        (None, None),
+        ("text", "text"),
+    ],
+    ids=str,
+)
+def test_plain_data(value: Any, expected: Any) -> None:
+    found = plain(value, "x")
+    assert found == expected
+    assert type(json.loads(json.dumps(found))) is type(found)
+
+
+@pytest.mark.parametrize("value", [object(), np.zeros(3), {1, 2}, b"bytes", 1j], ids=lambda each: type(each).__name__)
+def test_what_has_no_plain_form_is_named(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"metrics\['a'\]\[0\].*" + type(value).__name__):
+        plain({"a": [value]}, "metrics")
+
+
+def test_data_that_contains_itself_is_refused() -> None:
+    loop: dict[str, Any] = {}
+    loop["self"] = loop
+    with pytest.raises(TypeError, match="metrics"):
+        plain(loop, "metrics")
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, [1.0]], ids=repr)
+def test_numbers_takes_nothing_else(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"metrics\['bbox'\]\['AP'\]"):
+        numbers({"bbox": {"AP": value}}, "metrics")
+
+
+@pytest.mark.parametrize("value", [np.int64(3), 3, Level.HIGH])
+def test_whole_numbers(value: Any) -> None:
+    found = whole(value, "step")
+    assert (found, type(found)) == (3, int)
+
+
+@pytest.mark.parametrize("value", [1.0, "1", True, None], ids=repr)
+def test_what_is_not_whole_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="step must be a whole number"):
+        whole(value, "step")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"api_key": "s3cret"},
+        {"WANDB_API_KEY": "s3cret"},
+        {"hub-token": "s3cret"},
+        {"db": {"password": "s3cret"}},
+        {"tokens": ["a", {"deep": "s3cret"}]},
+        {"secret": {"value": "s3cret"}},
+        {"credential": b"s3cret"},
+        {"url": "postgres://me:s3cret@host/db"},
+        {"urls": ["https://a", "x=https://me:s3cret@h https://me:s3cret@i/p"]},
+        {"private_key": ("s3cret",)},
+        {"note": ValueError("https://me:s3cret@host")},
+    ],
+    ids=lambda each: next(iter(each)),
+)
+def test_secrets_are_redacted(config: dict[str, Any]) -> None:
+    text = json.dumps(redact(config))
+    assert "s3cret" not in text
+    assert REDACTED in text
+
+
+def test_what_is_no_secret_stays() -> None:
+    config = {"lr": 0.1, "token_count": 5, "name": "a", "amp": True, "none": None, "url": "https://host/x"}
+    assert redact(config) == config
+
+
+def test_what_is_not_json_becomes_its_repr() -> None:
+    assert redact({"x": range(3), "set": {2, 1}}) == {"x": "range(0, 3)", "set": [1, 2]}
+
+
+def test_a_long_repr_is_cut() -> None:
+    assert len(redact({"x": bytearray(1000)})["x"]) == 200
+
+
+def test_a_repr_that_raises_is_said() -> None:
+    class Bad:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    assert redact({"x": Bad()}) == {"x": "<Bad whose repr raises RuntimeError>"}
+
+
+def test_a_config_that_contains_itself_ends() -> None:
+    config: dict[str, Any] = {"a": 1}
+    config["self"] = config
+    found = redact(config)
+    assert found["a"] == 1
+    json.dumps(found)
