@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.journal.records import fresh, whole
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import Once, warn
 
 LEVELS: Final = ("info", "warning", "error")
 WAITING: Final = 1000  # learning-rate requests that wait for a loop to take them
@@ -32,6 +32,7 @@ class RunHandle:
         dir: the run folder.
         config: the user's config, secrets redacted.
         rank: the logging rank.
+        handling: hook and seq of the record being handled; set by whoever calls the hooks.
     """
 
     def __init__(self, *, id: str, name: str, dir: Path, config: Mapping[str, Any], source: str, post: Post) -> None:
@@ -39,15 +40,11 @@ class RunHandle:
         self.name = name
         self.dir = dir
         self.config = fresh(config)
+        self.rank = 0
         self._source = source
         self._post = post
-        self._seq = -1
-        self._hook = ""
-        self._asked = 0
-
-    def handling(self, hook: str, seq: int) -> None:
-        """Called by the lane before each hook."""
-        self._hook, self._seq, self._asked = hook, seq, 0
+        self.handling = ("", -1)
+        self._asked = (self.handling, 0)  # learning-rate requests made while handling it
 
     def alert(
         self,
@@ -74,9 +71,10 @@ class RunHandle:
         Raises:
             ValueError: unknown level, or the alert was raised while handling ``on_alert``.
         """
-        if self._hook == "on_alert":
+        hook, seq = self.handling
+        if hook == "on_alert":
             raise ValueError("an alert cannot be raised while handling on_alert: it would go round for ever")
-        key = key or f"{self._source}/{title}/{self._seq}"
+        key = key or f"{self._source}/{title}/{seq}"
         self._post("alert", alert_data(title, text, level, self._source, key, component, step, epoch))
 
     def request_stop(self, reason: str) -> None:
@@ -93,9 +91,10 @@ class RunHandle:
         Raises:
             ValueError: ``factor`` is not a positive number.
         """
-        self._asked += 1
-        data = lr_data(factor, group) | {"source": self._source, "id": f"{self._source}/{self._seq}/{self._asked}"}
-        self._post("lr", data)
+        handling, count = self._asked
+        self._asked = (self.handling, count + 1 if handling is self.handling else 1)
+        identity = f"{self._source}/{self.handling[1]}/{self._asked[1]}"
+        self._post("lr", lr_data(factor, group) | {"source": self._source, "id": identity})
 
 
 def alert_data(
@@ -129,6 +128,33 @@ def lr_data(factor: float, group: str | None) -> dict[str, Any]:
     return {"factor": float(factor), "group": None if group is None else str(group)}
 
 
+class Gate:
+    """Lets each request pass once, and only so many of them: a plugin may ask at every step.
+
+    Args:
+        limit: how many may wait.
+        refused: said, once, when there are more.
+    """
+
+    def __init__(self, limit: int, refused: str) -> None:
+        self._limit, self._refused = limit, refused
+        self._seen: dict[Any, None] = {}
+        self._once = Once()
+
+    def admits(self, identity: Any, waiting: int) -> bool:
+        """Whether a request is new, and there is room for it beside the ``waiting`` ones; None is always new."""
+        if identity in self._seen:
+            return False
+        if waiting >= self._limit:
+            self._once(self._refused, self._limit)
+            return False
+        if identity is not None:
+            self._seen[identity] = None
+        if len(self._seen) > SEEN:
+            del self._seen[next(iter(self._seen))]
+        return True
+
+
 class Requests:
     """The inbox of a run: lanes put in, the training thread takes out.
 
@@ -138,8 +164,8 @@ class Requests:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lr: list[dict[str, Any]] = []
-        self._seen: dict[str, None] = {}
-        self._full = False
+        self._gate = Gate(WAITING, "%d learning-rate requests wait for run.apply_requests(optimizer): further ones are "
+                                   "refused")  # fmt: skip
         self.stop_reason: str | None = None
 
     def put(self, kind: str, data: dict[str, Any]) -> None:
@@ -147,21 +173,8 @@ class Requests:
         with self._lock:
             if kind == "stop":
                 self.stop_reason = self.stop_reason or data["reason"]
-                return
-            identity = data.get("id")
-            if identity in self._seen:
-                return
-            if len(self._lr) < WAITING:
+            elif self._gate.admits(data.get("id"), len(self._lr)):
                 self._lr.append(data)
-                if identity is not None:
-                    self._seen[identity] = None
-                if len(self._seen) > SEEN:
-                    del self._seen[next(iter(self._seen))]
-                return
-            told, self._full = self._full, True
-        if not told:
-            text = "%d learning-rate requests wait for run.apply_requests(optimizer): further ones are refused"
-            warn(text, WAITING)
 
     def take_lr(self) -> list[dict[str, Any]]:
         """The learning-rate requests that have come since the last call."""

@@ -20,27 +20,31 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from losslog.control import Requests, RunHandle, alert_data, lr_data, scale_lr
-from losslog.delivery.caller import Caller, name_of
+from losslog.delivery.caller import Caller, free_name, name_of
 from losslog.delivery.delivery import Delivery
 from losslog.delivery.discovery import Plugin, select
 from losslog.delivery.inline import Inline
 from losslog.delivery.report import end_report, start_line
 from losslog.hookspecs import hookimpl
-from losslog.journal import folder as folders
+from losslog.journal import folder
+from losslog.journal.cursors import BEGINNING, Position
 from losslog.journal.file import Tail, Writer
 from losslog.journal.records import numbers, plain, redact, whole
-from losslog.ranks import store as ranks
-from losslog.ranks.joining import Joiner, Sender
+from losslog.ranks.joining import Joiner
 from losslog.ranks.leases import Leases
+from losslog.ranks.store import Store, place
 from losslog.recording.drain import Drain
-from losslog.recording.intake import Batch, Event
+from losslog.recording.intake import Intake, Queue
+from losslog.recording.items import Batch, Event, Item
 from losslog.recording.recorder import Recorder
+from losslog.recording.sender import Sender
 from losslog.runtime import endings
 from losslog.runtime.containment import attempt
-from losslog.runtime.notices import prepare, say, warn
-from losslog.values.losses import Losses, normalise, total_of
+from losslog.runtime.notices import Once, prepare, say, warn
+from losslog.values.losses import Losses, normalise
 from losslog.values.snapshot import Later, begin, learning_rate, resolve, snapshot
 from losslog.values.targets import Targets
+from losslog.values.totals import Totals
 
 SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
 
@@ -90,22 +94,64 @@ class Run:
         non_finite: Literal["warn", "stop"] = "warn",
     ) -> None:
         prepare()
+        self._check(config, non_finite, epochs=epochs, steps_per_epoch=steps_per_epoch, resume_epoch=resume_epoch,
+                    resume_step=resume_step)  # fmt: skip
+        directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
+        self.name = str(name) if name is not None else _script_name()
+        self.config: dict[str, Any] = redact(config or {})
+        self.non_finite = non_finite
+        self.rank, self.world_size = place()
+        self.logging_rank = self.rank == 0
+        self._begin()
+        self._epochs = epochs
+        number = next(_numbers_of_runs)
+        store = Store(number) if self.world_size > 1 else None
+        leases = None if store is None else Leases(store, self.logging_rank)
+        if store is not None and not self.logging_rank:
+            self.dir, self.id = directory / folder.clean_name(self.name), ""
+            sender = Sender(self._queue, store, self.rank, self._not_finite)
+            self._record(sender, Tail(self.dir / folder.JOURNAL, own=True), BEGINNING, leases)
+            return
+        chosen = select(plugins, options)
+        self.dir = folder.find(os.fspath(resume), directory) if resume else folder.create(directory, self.name)
+        self.id = self.dir.name
+        if resume is not None and name is None:
+            self.name = self.dir.parent.name
+        writer = Writer(self.dir, patience=2.0)
+        resumed = resume is not None and writer.seq > 0
+        self._step = resume_step + 1 if resume_step is not None else writer.last_step + 1
+        self._epoch = resume_epoch + 1 if resume_epoch is not None else writer.last_epoch + 1
+        used = {plugin.name: plugin.options for plugin in chosen if plugin.options}
+        self._start = {"name": self.name, "config": self.config, "epochs": epochs, "steps_per_epoch": steps_per_epoch,
+                       "options": redact(used), "resumed": resumed}  # fmt: skip
+        first: list[Item] = [Event(time.time(), "on_run_start", self._start)]
+        if resumed and (resume_epoch is not None or resume_step is not None):
+            first.append(Event(time.time(), "on_resume", {"epoch": resume_epoch, "step": resume_step}))
+        began = Position(writer.end, writer.seq - 1)
+        tail = Tail(writer.path, own=True, offset=writer.end)
+        joiner = None if store is None else Joiner(store, self.rank, self.world_size, self._from_lane)
+        drain = Drain(self._queue, writer, tail, self._not_finite, joiner)
+        drain.take(first)  # before anything can read it
+        self._record(drain, tail, began, leases)
+        self._delivery.serve([plugin for plugin in chosen if plugin.state == "ready"], follower)
+        say("%s", start_line(self.dir, chosen))
+
+    @staticmethod
+    def _check(config: Any, non_finite: str, **counts: int | None) -> None:
         if config is not None and not isinstance(config, Mapping):
             raise TypeError(
                 f"config must be a dict, got {type(config).__name__} (vars(args) for an argparse namespace)"
             )
-        for what, number in (("epochs", epochs), ("steps_per_epoch", steps_per_epoch),
-                             ("resume_epoch", resume_epoch), ("resume_step", resume_step)):  # fmt: skip
+        for what, number in counts.items():
             if number is not None:
                 whole(number, what)
-        directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
-        self.rank, self.world_size = ranks.place()
-        self.name = str(name) if name is not None else _script_name()
-        self.config: dict[str, Any] = redact(config or {})
         if non_finite not in ("warn", "stop"):
             raise ValueError(f"non_finite must be 'warn' or 'stop', got {non_finite!r}")
+
+    def _begin(self) -> None:
+        """What a run is before anything was logged."""
         begin()
-        self.non_finite = non_finite
+        self._queue = Queue()
         self._targets = Targets()
         self._requests = Requests()
         self._step = 0
@@ -117,46 +163,15 @@ class Run:
         self._closing = threading.Lock()
         self._watcher: Any = None  # of losslog.instrument: asked before an epoch or the run ends; must not raise
         self._inline: list[Inline] = []
-        self._specs: tuple[Any, ...] = ()
+        self._totals = Totals(Once())  # for inline hooks; the drain has its own
+        self._specs: list[Any] = []
         self._strict = bool(os.environ.get("LOSSLOG_STRICT"))
-        self._plugins: list[Plugin] = []
-        self._epochs = epochs
-        self.logging_rank = self.rank == 0
-        store = ranks.Store(next(_numbers_of_runs)) if self.world_size > 1 else None
-        leases = None if store is None else Leases(store, self.logging_rank)
-        if not self.logging_rank:
-            assert store is not None
-            self.dir, self.id = directory / folders.clean_name(self.name), ""
-            self._recorder = Recorder(Sender(store, self.rank, self._not_finite), None, leases)
-            self._began()
-            return
-        self._plugins = select(plugins, options)
-        self.dir = folders.find(os.fspath(resume), directory) if resume else folders.create(directory, self.name)
-        self.id = self.dir.name
-        if resume is not None and name is None:
-            self.name = self.dir.parent.name
-        writer = Writer(self.dir, patience=2.0)
-        resumed = resume is not None and writer.seq > 0
-        self._step = resume_step + 1 if resume_step is not None else writer.last_step + 1
-        self._epoch = resume_epoch + 1 if resume_epoch is not None else writer.last_epoch + 1
-        tail = Tail(writer.path, own=True, offset=writer.end)
-        delivery = Delivery(self.dir, tail, self._handle, self._from_lane, writer.end)
-        drain = Drain(writer, tail, lambda: self._recorder.lost, self._not_finite)
-        self._recorder = Recorder(drain, delivery, leases)
-        used = {plugin.name: plugin.options for plugin in self._plugins if plugin.options}
-        self._start = {"name": self.name, "config": self.config, "epochs": epochs, "steps_per_epoch": steps_per_epoch,
-                       "options": redact(used), "resumed": resumed}  # fmt: skip
-        first = [Event(time.time(), "on_run_start", self._start)]
-        if resumed and (resume_epoch is not None or resume_step is not None):
-            first.append(Event(time.time(), "on_resume", {"epoch": resume_epoch, "step": resume_step}))
-        drain.take(first)  # before anything can read it
-        delivery.serve([plugin for plugin in self._plugins if plugin.state == "ready"], follower)
-        if store is not None:
-            drain.joiner = Joiner(store, self.rank, self.world_size, self._from_lane)
-        self._began()
-        say("%s", start_line(self.dir, self._plugins))
 
-    def _began(self) -> None:
+    def _record(self, intake: Intake, tail: Tail, began: Position, leases: Leases | None) -> None:
+        """Have recorded, delivered and decided from now on what is queued."""
+        self._leases = leases
+        self._delivery = Delivery(tail, self._handle, self._from_lane, self._specs, began)
+        self._recorder = Recorder(self._queue, intake, self._delivery, None if leases is None else leases.exchange)
         self._recorder.start()
         endings.opened(self)
 
@@ -174,11 +189,11 @@ class Run:
     def _from_lane(self, kind: str, data: dict[str, Any]) -> None:
         """An alert or a request from a lane or another rank; any thread."""
         if kind == "alert":
-            self._recorder.put(Event(time.time(), "on_alert", data))
+            self._queue.put(Event(time.time(), "on_alert", data))
         elif not self.logging_rank:
-            self._recorder.put(Event(time.time(), "request", {"kind": kind, "data": data}))
-        elif self._recorder.leases is not None:
-            self._recorder.leases.propose(kind, data)
+            self._queue.put(Event(time.time(), "request", {"kind": kind, "data": data}))
+        elif self._leases is not None:
+            self._leases.propose(kind, data)
         else:
             self._requests.put(kind, data)
 
@@ -215,8 +230,7 @@ class Run:
         if self._closed:
             self._after_close("log_batch")
             return
-        recorder = self._recorder
-        sampled = recorder.steps % SAMPLE == 5
+        sampled = self._queue.steps % SAMPLE == 5
         began = time.thread_time() if sampled else 0.0
         keys, values = snapshot(losses, total)
         if lr is not None and type(lr) is not float:
@@ -233,20 +247,13 @@ class Run:
             batch_size = whole(batch_size, "batch_size")
         if type(n) is not int:
             n = whole(n, "n")
-        self._step = step + 1
-        recorder.steps += 1
-        self._epoch_has_batches = True
         if targets is not None:
             self._targets.keep(step, targets)
-        recorder.put_batch(Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n))
+        self._log(Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n))
         if sampled:
             self._cost = (self._cost[0] + time.thread_time() - began, self._cost[1] + 1)
-        if self._inline:
-            self._call_inline(step, epoch, keys, values, total is not None, lr, batch_size)
-        if self._strict:
-            self._raise_strictly()
 
-    def _log_forwards(
+    def log_forwards(
         self, keys: Any, values: Any, lr: Any, n: int, *, has_total: bool, stepped: bool, counted: bool
     ) -> None:
         """`log_batch` for `losslog.instrument`, which read the values when the model gave them.
@@ -263,20 +270,16 @@ class Run:
         if self._closed:
             self._after_close("a forward pass")
             return
-        step, recorder = self._step, self._recorder
-        sampled = stepped and recorder.steps % SAMPLE == 5
-        began = time.thread_time() if sampled else 0.0
-        if stepped:
-            self._step += 1
-            recorder.steps += 1
+        self._log(Batch(time.time(), self._step, self._epoch, keys, values, has_total, lr, None, n, stepped, counted))
+
+    def _log(self, batch: Batch) -> None:
+        self._queue.put_batch(batch)
+        if batch.stepped:
+            self._step = batch.step + 1
+            self._queue.steps += 1
             self._epoch_has_batches = True
-        recorder.put_batch(
-            Batch(time.time(), step, self._epoch, keys, values, has_total, lr, None, n, stepped, counted)
-        )
-        if sampled:
-            self._cost = (self._cost[0] + time.thread_time() - began, self._cost[1] + 1)
-        if self._inline and stepped:
-            self._call_inline(step, self._epoch, keys, values, has_total, lr, None)
+            if self._inline:
+                self._call_inline(batch)
         if self._strict:
             self._raise_strictly()
 
@@ -400,7 +403,7 @@ class Run:
         if self.logging_rank:
             self._emit("on_alert", data)
         elif not self._closed:
-            self._recorder.put(Event(time.time(), "on_alert", data))
+            self._queue.put(Event(time.time(), "on_alert", data))
 
     @property
     def should_stop(self) -> bool:
@@ -415,8 +418,8 @@ class Run:
 
     def _settle(self) -> None:
         """With several ranks: let what was decided for this step take effect."""
-        if self._recorder.leases is not None:
-            self._recorder.leases.settle(self._recorder.steps, self._requests)
+        if self._leases is not None:
+            self._leases.settle(self._queue.steps, self._requests)
 
     @property
     def stop_reason(self) -> str | None:
@@ -485,11 +488,11 @@ class Run:
             ValueError: that name is taken, or a hook has an argument that does not exist.
         """
         found = Plugin.of_object(plugin, name)
-        if self._recorder.delivery is None:
+        if not self.logging_rank:
             return plugin
-        if self._taken(found.name):
+        if found.name in self._taken():
             raise ValueError(f"a plugin named {found.name!r} is registered already: pass name=")
-        caller, error = attempt(Caller, found.name, plugin, self._specs)
+        caller, error = attempt(Caller, found.name, plugin, tuple(self._specs))
         if caller is None:
             raise ValueError(f"{found.name}: {error}") from error
         if caller.unknown:
@@ -500,25 +503,17 @@ class Run:
             self._inline.append(Inline(caller, self._handle(found.name), self._strict))
             self._inline[-1].call("on_run_start", self._start)
         else:
-            self._recorder.delivery.add(found, own=True)
+            self._delivery.add(found, own=True)
         return plugin
 
-    def _taken(self, name: str) -> bool:
-        delivery = self._recorder.delivery
-        return (delivery is not None and name in delivery.stats(0, 0)) or any(
-            each.name == name for each in self._inline
-        )
+    def _taken(self) -> set[str]:
+        return self._delivery.names() | {each.name for each in self._inline}
 
     def on(self, hook: str) -> Callable[[Function], Function]:
         """Register a function for one hook: ``@run.on("on_eval")``."""
 
         def decorate(function: Function) -> Function:
-            base = name_of(function)
-            name, count = base, 1
-            while self._taken(name):
-                count += 1
-                name = f"{base}-{count}"
-            self.register(_Function(hook, function), name=name)
+            self.register(_Function(hook, function), name=free_name(name_of(function), self._taken()))
             return function
 
         return decorate
@@ -532,9 +527,7 @@ class Run:
         import pluggy
 
         pluggy.PluginManager("losslog").add_hookspecs(namespace)
-        self._specs = (*self._specs, namespace)
-        if self._recorder.delivery is not None:
-            self._recorder.delivery.specs = self._specs
+        self._specs.append(namespace)
 
     def emit(self, hook: str, **data: Any) -> None:
         """Emit a hook of your own; it is journaled and delivered like any other.
@@ -555,34 +548,28 @@ class Run:
             return
         if not self.logging_rank:
             if hook == "on_epoch_end":
-                self._recorder.put(Event(time.time(), hook, data))
+                self._queue.put(Event(time.time(), hook, data))
             return
         at = time.time()
         if self._inline:
             data = {key: value.now() if isinstance(value, Later) else value for key, value in data.items()}
             for each in self._inline:
                 each.call(hook, data)
-        self._recorder.put(Event(at, hook, data))
+        self._queue.put(Event(at, hook, data))
         if self._strict:
             self._raise_strictly()
 
-    def _call_inline(
-        self, step: int, epoch: int, keys: Any, values: Any, has_total: bool, lr: Any, batch_size: int | None
-    ) -> None:
-        numbers = resolve(values)
-        total = numbers[-1] if has_total else None
-        losses: Losses = numbers[0]
-        if keys is not None:  # as the drain does it, so that all plugins get the same
-            found = dict(zip(keys, numbers, strict=False))
-            losses, total = self._recorder.intake.without_total(keys, found, total)
-        data = {"step": step, "epoch": epoch, "losses": losses, "lr": lr, "batch_size": batch_size}
-        data["total"] = total_of(losses, total)
+    def _call_inline(self, batch: Batch) -> None:
+        numbers = resolve(batch.values)
+        losses = numbers[0] if batch.keys is None else dict(zip(batch.keys, numbers, strict=False))
+        losses, total, _ = self._totals.whole(losses, numbers[-1] if batch.has_total else None)
+        data = {"step": batch.step, "epoch": batch.epoch, "losses": losses, "total": total, "lr": batch.lr,
+                "batch_size": batch.batch_size}  # fmt: skip
         for each in self._inline:
             each.call("on_batch_losses", data)
 
     def _raise_strictly(self) -> None:
-        delivery = self._recorder.delivery
-        error = None if delivery is None else delivery.first_error()
+        error = self._delivery.first_error()
         if error is not None:
             raise error
 
@@ -612,10 +599,14 @@ class Run:
         """
         seconds, samples = self._cost
         found = self._recorder.stats()
-        found |= {"steps": self._recorder.steps, "us_per_step": 1e6 * seconds / samples if samples else 0.0}
+        found |= {"steps": self._queue.steps, "us_per_step": 1e6 * seconds / samples if samples else 0.0}
         lanes: dict[str, Any] = found["lanes"]
         for each in self._inline:
-            lanes[each.name] = each.stats(found["records"] - 1, found["journal_bytes"]) | {"behind": 0}
+            lanes[each.name] = {
+                **each.figures(found["seq"], found["journal_bytes"])._asdict(),
+                "own": True,
+                "behind": 0,
+            }
         return found
 
     # ------------------------------------------------------------------ closing
@@ -664,7 +655,7 @@ class Run:
     def forget(self) -> None:
         """In a forked child: this run is the parent's, and silent here."""
         self._closed = self._told_closed = True
-        self._recorder.queue.clear()
+        self._queue.items.clear()
 
 
 class _Function:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from losslog.values.losses import as_float, normalise, total_of
+from losslog.values.losses import as_float, normalise
+from losslog.values.totals import total_name, total_of
 
 COCO_METRICS: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -23,7 +24,7 @@ def scalars(prefix: str, losses: Any, total: Any = None) -> dict[str, float]:
     Args:
         prefix: ``loss/train``, ``loss/val`` or ``batch/train``.
         losses: components by name, or one scalar.
-        total: their total; None means the sum.
+        total: their total; None means the entry that is the total (`losslog.values.totals`), or the sum.
 
     Returns:
         A scalar gives ``{prefix: value}``. A dict gives ``<prefix>_<component>`` for each component and the total under
@@ -37,7 +38,8 @@ def scalars(prefix: str, losses: Any, total: Any = None) -> dict[str, float]:
     if not isinstance(plain, dict):
         return {prefix: plain}
     tag = prefix if prefix.endswith("val") else f"{prefix}_total"
-    series = {f"{prefix}_{name}": value for name, value in plain.items()}
+    own = total_name(plain) if total is None else None
+    series = {f"{prefix}_{name}": value for name, value in plain.items() if name != own}
     series[tag] = total_of(plain, None if total is None else as_float(total, "total"))
     return series
 

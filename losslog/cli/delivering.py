@@ -13,15 +13,15 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from losslog.delivery.delivery import need_home
+from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import Plugin, named
 from losslog.delivery.lane import Lane
 from losslog.errors import LosslogError, RunLocked
-from losslog.journal.cursors import Cursor
+from losslog.journal.cursors import BEGINNING, Cursor
 from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import REDACTED
@@ -60,16 +60,28 @@ def parse_options(words: Sequence[str]) -> dict[str, dict[str, Any]]:
     return options
 
 
-def plugins_for(folder: Path, names: str, words: Sequence[str]) -> list[Plugin]:
+def start_of(folder: Path) -> dict[str, Any]:
+    """The data of the newest ``on_run_start``; ``{}`` where there is none."""
+    start: dict[str, Any] = {}
+    for _, record in read(folder / JOURNAL):
+        if record is not None and record.hook == "on_run_start":
+            start = record.data
+    return start
+
+
+def lanes_over(folder: Path, plugins: Sequence[Plugin], start: Mapping[str, Any]) -> list[Lane]:
+    """A lane for each plugin, of the run that began so."""
+    name, config = str(start.get("name", folder.parent.name)), start.get("config") or {}
+    return lanes_for(folder, plugins, lambda kind, data: None, name=name, config=config)
+
+
+def plugins_for(folder: Path, start: Mapping[str, Any], names: str, words: Sequence[str]) -> list[Plugin]:
     """The plugins named, made, with the journal's options and those of the command line.
 
     Raises:
         PluginError: one is not installed, or does not accept its options.
     """
-    journaled: dict[str, Any] = {}
-    for _, record in read(folder / JOURNAL):
-        if record is not None and record.hook == "on_run_start":
-            journaled = record.data.get("options") or {}
+    journaled = start.get("options") or {}
     given = parse_options(words)
     need_home(folder)
     chosen = named(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
@@ -97,8 +109,8 @@ def positions(folder: Path, plugins: Sequence[Plugin], *, from_start: bool = Fal
             raise RunLocked(f"another process (the run's follower?) delivers to {plugin.name}: wait, then try again")
         if from_start:
             cursor.start = 0
-            cursor.commit(0, -1)
-        found[plugin.name] = cursor.seq
+            cursor.commit(BEGINNING)
+        found[plugin.name] = cursor.at.seq
         cursor.release()
     return found
 
@@ -111,7 +123,7 @@ def watch(lanes: Sequence[Lane], end: Callable[[], int], wait: float, over: Call
     while not all(lane.over for lane in lanes):
         now = time.monotonic()
         for lane in lanes:
-            if lane.state != "waiting":
+            if lane.patience.state != "waiting":
                 away.pop(lane.name, None)
             elif now - away.setdefault(lane.name, now) > wait:
                 lane.abandon()
@@ -119,7 +131,7 @@ def watch(lanes: Sequence[Lane], end: Callable[[], int], wait: float, over: Call
             break
         if now - told > 1.0 and sys.stderr.isatty():
             told, shown = now, True
-            parts = [f"{lane.name} {100 * lane.offset // max(end(), 1)} %" for lane in lanes]
+            parts = [f"{lane.name} {100 * lane.progress.at.offset // max(end(), 1)} %" for lane in lanes]
             sys.stderr.write("\r" + ", ".join(parts) + "\x1b[K")
             sys.stderr.flush()
         time.sleep(0.02)
@@ -131,12 +143,13 @@ def tell(lanes: Sequence[Lane], before: dict[str, int], end: int) -> int:
     """Say what was delivered; the exit code: 0 when every plugin has all of it."""
     code = 0
     for lane in lanes:
-        stats = lane.stats()
-        count = max(stats["seq"] - before[lane.name], 0)
-        complete = stats["committed"] >= end
-        why = "" if complete else f"; not complete: {stats['state']} {stats['reason']}".rstrip()
+        figures = lane.figures()
+        count = max(figures.seq - before[lane.name], 0)
+        complete = figures.committed >= end
+        why = "" if complete else f"; not complete: {figures.state} {figures.reason}".rstrip()
         print(f"{lane.name}: {count} record{'' if count == 1 else 's'} delivered{why}", file=sys.stderr)
-        if stats["errors"]:
-            print(f"{lane.name}: {stats['errors']} records were skipped, the last: {stats['reason']}", file=sys.stderr)
+        if figures.skipped:
+            what = "1 record was" if figures.skipped == 1 else f"{figures.skipped} records were"
+            print(f"{lane.name}: {what} skipped, the last: {figures.reason}", file=sys.stderr)
         code = code if complete else 1
     return code

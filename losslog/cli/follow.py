@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from losslog.cli.delivering import add_arguments, plugins_for, positions, tell, watch
-from losslog.delivery.delivery import lanes_for
+from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, positions, start_of, tell, watch
 from losslog.journal.file import state_of
 from losslog.journal.folder import JOURNAL, find
 
@@ -55,9 +54,10 @@ def main(args: argparse.Namespace) -> int:
 
         return attached(Path(args.run))
     folder = find(args.run, args.dir)
-    plugins = plugins_for(folder, args.to, args.option)
+    start = start_of(folder)
+    plugins = plugins_for(folder, start, args.to, args.option)
     before = positions(folder, plugins)
-    lanes = lanes_for(folder, plugins, lambda kind, data: None)
+    lanes = lanes_over(folder, plugins, start)
     for lane in lanes:
         lane.start()
     journal, ending = folder / JOURNAL, _Ending(folder)

@@ -14,8 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from losslog.cli.delivering import add_arguments, plugins_for, positions, tell, watch
-from losslog.delivery.delivery import lanes_for
+from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, positions, start_of, tell, watch
 from losslog.errors import RunLocked
 from losslog.journal.file import Writer, append_record
 from losslog.journal.folder import find
@@ -50,10 +49,11 @@ def finish(folder: Path) -> int:
 def main(args: argparse.Namespace) -> int:
     """Deliver what the plugins lack."""
     folder = find(args.run, args.dir)
-    plugins = plugins_for(folder, args.to, args.option)
+    start = start_of(folder)
+    plugins = plugins_for(folder, start, args.to, args.option)
     end = finish(folder)
     before = positions(folder, plugins, from_start=args.from_start)
-    lanes = lanes_for(folder, plugins, lambda kind, data: None)
+    lanes = lanes_over(folder, plugins, start)
     for lane in lanes:
         lane.finish(end)
         lane.start()

@@ -17,7 +17,7 @@ from typing import Any, Final
 from losslog.history import is_void, resumes
 from losslog.journal.cursors import Cursor
 from losslog.journal.file import read
-from losslog.journal.folder import CURSORS, JOURNAL, find
+from losslog.journal.folder import CURSORS, JOURNAL, LOCK, find
 from losslog.journal.locks import is_locked
 from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt, one_line
@@ -71,7 +71,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         elif record.hook == "on_run_end":
             status = str(data.get("status"))
     if status is None:
-        status = "running" if is_locked(folder / "journal.lock") else "crashed"
+        status = "running" if is_locked(folder / LOCK) else "crashed"
     return {
         "folder": str(folder), "id": folder.name, "name": start.get("name", ""), "status": status,
         "seconds": last - first, "started": first, "epochs": start.get("epochs"), "counts": counts, "garbled": garbled,
@@ -85,7 +85,7 @@ def _cursors(folder: Path, end: int) -> dict[str, dict[str, Any]]:
     for path in sorted((folder / CURSORS).glob("*.json")):
         cursor = Cursor(folder, path.stem)
         cursor.load()
-        found[path.stem] = {"seq": cursor.seq, "complete": cursor.offset >= end}
+        found[path.stem] = {"seq": cursor.at.seq, "complete": cursor.at.offset >= end}
     return found
 
 

@@ -2,8 +2,8 @@
 
 Main thread of the follower process. Contract:
 
-- Commands come on stdin (``wake``, ``report``, ``finish OFFSET``); alerts, requests, notices and stats go back as JSON
-  lines on stdout. What plugins print goes to ``follower.log``.
+- Commands come on stdin; alerts, requests, notices and figures go back on stdout (`losslog.delivery.wire`). What
+  plugins print goes to ``follower.log``.
 - It outlives its parent: after a kill it writes ``on_run_end(status="crashed")``, delivers the rest and ends; after a
   normal end it goes on for up to 10 minutes. It makes room at once where another process resumes the run.
 """
@@ -19,12 +19,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import named
+from losslog.delivery.wire import FINISH, REPORT, Hello, command_of, line_of
 from losslog.errors import RunLocked
 from losslog.journal.file import CHUNK, Writer, append_record
 from losslog.journal.folder import JOURNAL
@@ -51,7 +51,7 @@ class Outbox:
         if kind == "stats" and not self._queue.empty():
             return
         if not self.broken:
-            self._queue.put(json.dumps({"kind": kind, **body}).encode("ascii") + b"\n")
+            self._queue.put(line_of(kind, **body))
 
     def _write(self) -> None:
         while True:
@@ -104,11 +104,10 @@ class Commands:
 
     def _read(self) -> None:
         for line in self._stream:
-            word, _, rest = line.strip().partition(b" ")
-            if word == b"report":
-                self.report = True
-            elif word == b"finish":
-                self.finish = int(rest)
+            word, number = command_of(line)
+            self.report = self.report or word == REPORT
+            if word == FINISH and number is not None:
+                self.finish = number
             self._wake.set()
         self.ended = True
         self._wake.set()
@@ -118,7 +117,7 @@ def attached(folder: Path) -> int:
     """The child's life: follow the run in ``folder`` for the parent on stdin and stdout."""
     stream = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what plugins print must not reach the parent as messages
-    hello = json.loads(sys.stdin.buffer.readline())
+    hello = Hello(**json.loads(sys.stdin.buffer.readline()))
     _like_parent(hello)
     need_home(folder)
     outbox = Outbox(stream)
@@ -134,13 +133,13 @@ def attached(folder: Path) -> int:
     os._exit(0 if error is None else 1)  # vendor threads and exit handlers must not keep it
 
 
-def _like_parent(hello: Mapping[str, Any]) -> None:
+def _like_parent(hello: Hello) -> None:
     """Give plugins the parent's import path and environment."""
-    sys.path[:] = hello["sys_path"]
-    if hello["pythonpath"] is None:
+    sys.path[:] = hello.sys_path
+    if hello.pythonpath is None:
         os.environ.pop("PYTHONPATH", None)
     else:
-        os.environ["PYTHONPATH"] = hello["pythonpath"]
+        os.environ["PYTHONPATH"] = hello.pythonpath
     os.umask(os.umask(0o022) | 0o022)  # what plugins write is nobody else's to change
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process; we end when it does
 
@@ -159,12 +158,11 @@ def whole_lines(path: Path) -> int:
 class Child:
     """Far lanes, and what they need to outlive the parent."""
 
-    def __init__(self, folder: Path, hello: Mapping[str, Any], outbox: Outbox) -> None:
+    def __init__(self, folder: Path, hello: Hello, outbox: Outbox) -> None:
         self.folder = folder
         self.journal = folder / JOURNAL
         self._outbox = outbox
         self._event = threading.Event()
-        self._parent = int(hello["parent"])
         self._born_of = os.getppid() if hasattr(os, "getppid") else 0
         self._deadline: float | None = None
         self._grace = 0.0  # until when lanes may catch up before a killed run is ended
@@ -172,10 +170,10 @@ class Child:
         self._finish: int | None = None
         self._refused = 0
         self._commands = Commands(sys.stdin.buffer, self._event)
-        plugins = named(str(each["name"]) for each in hello["plugins"])
-        for plugin, each in zip(plugins, hello["plugins"], strict=True):
+        plugins = named(str(each["name"]) for each in hello.plugins)
+        for plugin, each in zip(plugins, hello.plugins, strict=True):
             plugin.options = dict(each["options"])
-        self._lanes = lanes_for(folder, plugins, self._post)
+        self._lanes = lanes_for(folder, plugins, self._post, name=hello.name, config=hello.config)
         with contextlib.suppress(ValueError, OSError):
             signal.signal(signal.SIGTERM, self._hurried)
 
@@ -205,10 +203,13 @@ class Child:
             if self._commands.report or time.monotonic() - told > STATS_EVERY:
                 told = time.monotonic()
                 self._commands.report = False
-                self._outbox.put("stats", lanes={lane.name: lane.stats() for lane in self._lanes})
+                self._tell()
             if self._over(size):
                 break
-        self._outbox.put("stats", lanes={lane.name: lane.stats() for lane in self._lanes})
+        self._tell()
+
+    def _tell(self) -> None:
+        self._outbox.put("stats", lanes={lane.name: lane.figures()._asdict() for lane in self._lanes})
 
     def _over(self, size: int) -> bool:
         now = time.monotonic()
@@ -243,7 +244,8 @@ class Child:
         """The parent died: end the run in its place; False where another process has resumed it already."""
         now = time.monotonic()
         self._grace = self._grace or now + CATCH_UP
-        if now < self._grace and any(not lane.idle and lane.offset < whole_lines(self.journal) for lane in self._lanes):
+        end = whole_lines(self.journal)
+        if now < self._grace and any(not lane.idle and lane.progress.at.offset < end for lane in self._lanes):
             for lane in self._lanes:
                 lane.wake()
             return True  # they may still raise alerts; the folder stays free, so that the run can be resumed at once
@@ -275,5 +277,5 @@ class Child:
         for lane in self._lanes:
             lane.abandon()
         deadline = time.monotonic() + 5.0
-        while time.monotonic() < deadline and not all(lane.over or lane.hung for lane in self._lanes):
+        while time.monotonic() < deadline and not all(lane.over or lane.patience.hung for lane in self._lanes):
             time.sleep(0.02)

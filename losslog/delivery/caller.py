@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import pluggy
@@ -25,6 +25,15 @@ def name_of(thing: Any) -> str:
     """The name an object goes by: a module's or function's own, else its class's."""
     own = getattr(thing, "__name__", None)
     return str(own if isinstance(own, str) else type(thing).__name__)
+
+
+def free_name(base: str, taken: Container[str]) -> str:
+    """``base``, or ``base-2``, ``base-3``... where that is taken."""
+    name, count = base, 1
+    while name in taken:
+        count += 1
+        name = f"{base}-{count}"
+    return name
 
 
 def implemented(thing: Any) -> list[str]:

@@ -3,7 +3,7 @@
 Called from the training thread and the drain thread. Contract:
 
 - A plugin that says it is near, or cannot travel, gets a lane here; all others go to the follower.
-- Where the follower cannot be had, all lanes are near.
+- Where the follower cannot be had, all lanes are near. On a rank that does not log there are none of either.
 - Waiting is bounded, and lanes that back off or hang are not waited for.
 """
 
@@ -13,37 +13,37 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from losslog.control import RunHandle
+from losslog.control import Post, RunHandle
 from losslog.delivery.discovery import Plugin
-from losslog.delivery.follower import Follower, Post
+from losslog.delivery.follower import Follower
 from losslog.delivery.lane import Lane
-from losslog.journal.cursors import Cursor
-from losslog.journal.file import Tail, read
+from losslog.delivery.progress import Progress
+from losslog.delivery.wire import Figures
+from losslog.journal.cursors import Cursor, Position
+from losslog.journal.file import Tail
 from losslog.journal.folder import JOURNAL
 from losslog.runtime.notices import warn
-
-BLANK: Final = {"state": "starting", "reason": "", "delivered": 0, "errors": 0, "offset": 0, "committed": 0, "seq": -1,
-                "cpu": 0.0}  # fmt: skip
 
 
 class Delivery:
     """Who gets a run's records.
 
     Args:
-        folder: the run folder.
-        tail: its records.
+        tail: its records, in the run folder.
         handle: makes the ``run`` argument for a plugin of that name.
         post: takes what lanes ask for.
-        began_at: offset of this process's first record.
+        specs: further hook specifications; the owner may add to them.
+        began: where this process's first record is.
     """
 
-    def __init__(self, folder: Path, tail: Tail, handle: Callable[[str], RunHandle], post: Post, began_at: int) -> None:
+    def __init__(
+        self, tail: Tail, handle: Callable[[str], RunHandle], post: Post, specs: Sequence[Any], began: Position
+    ) -> None:
         self.lanes: dict[str, Lane] = {}
         self.follower: Follower | None = None
-        self.specs: tuple[Any, ...] = ()
-        self._folder, self._tail, self._handle, self._post, self._began_at = folder, tail, handle, post, began_at
+        self._tail, self._handle, self._post, self._specs, self._began = tail, handle, post, specs, began
         self._far: list[str] = []
         self._own: set[str] = set()  # objects of the script: no other process can make them
 
@@ -58,7 +58,7 @@ class Delivery:
             return
         self._far = [plugin.name for plugin in far]
         about = [{"name": plugin.name, "options": plugin.options} for plugin in far]
-        self.follower = Follower(self._folder, about, self._post)
+        self.follower = Follower(self._handle(""), about, self._post)
         trouble = self.follower.start()
         if trouble:
             warn("the follower cannot be started (%s): all plugins run in this process", trouble)
@@ -68,21 +68,23 @@ class Delivery:
 
     def add(self, plugin: Plugin, *, own: bool = False) -> None:
         """Start a near lane; ``own`` is for a hook of the user's script, whose cursor lives as long as this process."""
-        cursor = Cursor(None if own else self._folder, plugin.name)
-        cursor.offset = cursor.start = self._began_at if own else 0
+        handle = self._handle(plugin.name)
+        cursor = Cursor(None if own else handle.dir, plugin.name)
+        if own:
+            cursor.at, cursor.start = self._began, self._began.offset
         if not plugin.distribution:
             self._own.add(plugin.name)
-        name, every = plugin.name, int(plugin.options.get("batch_every", 1))
-        about: dict[str, Any] = {"near": True, "specs": self.specs, "batch_every": every}
-        lane = Lane(name, lambda: plugin.object, self._tail, cursor, self._handle(name), **about)
-        self.lanes[name] = lane
+        lane = lane_of(plugin, self._tail, Progress(cursor), handle, near=True, specs=tuple(self._specs))
+        self.lanes[plugin.name] = lane
         lane.start()
 
-    def wake(self, *, follower: bool) -> None:
-        """There are new records."""
-        for lane in list(self.lanes.values()):
-            lane.wake()
-        if follower and self.follower is not None:
+    def names(self) -> set[str]:
+        """Of all plugins that are served."""
+        return {*self.lanes, *self._far}
+
+    def wake(self) -> None:
+        """There are new records that the follower should not let wait; near lanes know."""
+        if self.follower is not None:
             self.follower.wake()
 
     def hurry(self) -> None:
@@ -107,24 +109,28 @@ class Delivery:
     def first_error(self) -> BaseException | None:
         """The first error of a near plugin since the last call."""
         for lane in self.lanes.values():
-            if lane.first_error is not None:
-                error, lane.first_error = lane.first_error, None
+            error, lane.patience.first_error = lane.patience.first_error, None
+            if error is not None:
                 return error
         return None
 
+    def figures(self) -> dict[str, Figures]:
+        """How each plugin is doing."""
+        known = {} if self.follower is None else self.follower.lanes
+        near = {name: lane.figures() for name, lane in list(self.lanes.items())}
+        return near | {name: known.get(name, Figures()) for name in self._far}
+
     def stats(self, seq: int, end: int) -> dict[str, dict[str, Any]]:
-        """Figures by plugin; ``behind`` is how many records it lacks.
+        """Figures by plugin, as plain data; ``behind`` is how many records it lacks.
 
         Args:
             seq: the last record's.
             end: the journal's length in bytes.
         """
-        found = {name: lane.stats() for name, lane in list(self.lanes.items())}
-        known = {} if self.follower is None else self.follower.lanes
-        found |= {name: dict(known.get(name, BLANK)) for name in self._far}
-        for name, each in found.items():
-            each["own"] = name in self._own
-            each["behind"] = max(seq - each["seq"], 0) if each["committed"] < end else 0
+        found: dict[str, dict[str, Any]] = {}
+        for name, each in self.figures().items():
+            behind = max(seq - each.seq, 0) if each.committed < end else 0
+            found[name] = {**each._asdict(), "own": name in self._own, "behind": behind}
         return found
 
     def wait(self, end: Callable[[], int], deadline: float, *, committed: bool) -> bool:
@@ -138,15 +144,14 @@ class Delivery:
         Returns:
             Whether every lane has it.
         """
-        what = "committed" if committed else "offset"
         while True:
             lost = self.follower is None or self.follower.done.is_set()
             if self.follower is not None and not lost:
                 self.follower.report()
                 self.follower.news.wait(min(0.25, max(deadline - time.monotonic(), 0.0)))
-            stats = self.stats(0, end())
-            late = {name: each for name, each in stats.items() if each[what] < end()}
-            busy = [name for name, each in late.items() if each["state"] in ("starting", "live")]
+            figures = self.figures().items()
+            late = [(name, each) for name, each in figures if (each.committed if committed else each.offset) < end()]
+            busy = [name for name, each in late if each.state in ("starting", "live")]
             if not busy or (lost and all(name in self._far for name in busy)):
                 return not late
             if time.monotonic() >= deadline:
@@ -154,24 +159,30 @@ class Delivery:
             time.sleep(0.005)
 
 
-def lanes_for(folder: Path, plugins: Sequence[Plugin], post: Post) -> list[Lane]:
+def lane_of(plugin: Plugin, tail: Tail, progress: Progress, handle: RunHandle, **more: Any) -> Lane:
+    """A plugin's lane; one that is not made yet is made in the lane's thread."""
+    every = int(plugin.options.get("batch_every", 1))
+    return Lane(plugin.name, plugin.made, tail, progress, handle, batch_every=every, **more)
+
+
+def lanes_for(folder: Path, plugins: Sequence[Plugin], post: Post, *, name: str, config: dict[str, Any]) -> list[Lane]:
     """A lane for each plugin over the journal in ``folder``, in a process that does not train.
 
     Args:
         folder: the run folder.
-        plugins: installed plugins with their options; each is made in its lane's thread.
+        plugins: installed plugins with their options.
         post: takes what lanes ask for.
+        name: the run's name.
+        config: the run's config, as the newest ``on_run_start`` has it.
     """
     tail = Tail(folder / JOURNAL)
-    start = next((record for _, record in read(tail.path) if record is not None), None)
-    about = {} if start is None else start.data
-    lanes = []
-    for plugin in plugins:
-        name, config = str(about.get("name", "")), about.get("config") or {}
-        handle = RunHandle(id=folder.name, name=name, dir=folder, config=config, source=plugin.name, post=post)
-        every = int(plugin.options.get("batch_every", 1))
-        lanes.append(Lane(plugin.name, plugin.made, tail, Cursor(folder, plugin.name), handle, batch_every=every))
-    return lanes
+    return [
+        lane_of(
+            plugin, tail, Progress(Cursor(folder, plugin.name)),
+            RunHandle(id=folder.name, name=name, dir=folder, config=config, source=plugin.name, post=post),
+        )
+        for plugin in plugins
+    ]  # fmt: skip
 
 
 def need_home(folder: Path) -> None:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from losslog.delivery.caller import Caller, implemented, name_of
+from losslog.delivery.caller import Caller, free_name, implemented, name_of
 from losslog.errors import NotReady, PluginError
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import warn
@@ -222,11 +222,7 @@ def _requested(
     thing: Any, installed: Mapping[str, Plugin], options: Mapping[str, dict[str, Any]], taken: set[str]
 ) -> Plugin:
     if not isinstance(thing, str):
-        base = name = name_of(thing)
-        count = 1
-        while name in taken:
-            count += 1
-            name = f"{base}-{count}"
+        name = free_name(name_of(thing), taken)
         plugin = Plugin.of_object(thing, name)
         plugin.options = options.get(name, {})
         return plugin

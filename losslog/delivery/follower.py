@@ -1,9 +1,10 @@
 """The follower: far lanes in a process of their own, so that no backend's code runs in the training process.
 
-This is the parent's end (drain thread, close); the child's life is `losslog.delivery.attached`. Contract:
+This is the parent's end: called from the training and the drain thread, it listens on a thread of its own. The child's
+life is `losslog.delivery.attached`. Contract:
 
-- The child reads the journal; commands come on its stdin (``wake``, ``report``, ``finish OFFSET``), and alerts,
-  requests, notices and stats go back as JSON lines on its stdout. What plugins print goes to ``follower.log``.
+- The child reads the journal; commands go to its stdin, and alerts, requests, notices and figures come back on its
+  stdout (`losslog.delivery.wire`). What plugins print goes to ``follower.log``.
 - It outlives its parent: after a kill it writes ``on_run_end(status="crashed")``, delivers the rest and ends; after a
   normal end it goes on for up to 10 minutes.
 - When it dies it is started again, up to 3 times; cursors make it continue where it was.
@@ -17,10 +18,12 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from losslog.control import Post, RunHandle
+from losslog.delivery.wire import FINISH, REPORT, REQUESTS, WAKE, Figures, Hello, message_of
 from losslog.runtime.notices import say, warn
 from losslog.runtime.pace import start_thread
 
@@ -28,24 +31,23 @@ if TYPE_CHECKING:
     import subprocess
 
 RESTARTS: Final = 3
-Post = Callable[[str, dict[str, Any]], None]
 
 
 class Follower:
     """The parent's end.
 
     Args:
-        folder: the run folder.
+        handle: the run that is followed.
         plugins: ``{"name": ..., "options": {...}}`` for each far plugin.
         post: takes ``alert``, ``stop`` and ``lr`` messages; called on a thread of its own.
     """
 
-    def __init__(self, folder: Path, plugins: Sequence[Mapping[str, Any]], post: Post) -> None:
-        self.folder = folder
+    def __init__(self, handle: RunHandle, plugins: Sequence[Mapping[str, Any]], post: Post) -> None:
         self.restarts = 0
-        self.lanes: dict[str, dict[str, Any]] = {}
+        self.lanes: dict[str, Figures] = {}
         self.done = threading.Event()  # the child has nothing more to do, or cannot be had
         self.news = threading.Event()  # set at each stats message
+        self._handle = handle
         self._plugins = [dict(each) for each in plugins]
         self._post = post
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,19 +74,15 @@ class Follower:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [home, environment.get("PYTHONPATH")]))
         environment["LOSSLOG_PARENT_PID"] = str(os.getpid())
         environment["LOSSLOG_PROGRAM"] = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
-        command = [sys.executable, "-P", "-m", "losslog", "follow", str(self.folder), "--attached"]
-        hello = {
-            "sys_path": [os.path.abspath(each) for each in sys.path],
-            "pythonpath": os.environ.get("PYTHONPATH"),
-            "plugins": self._plugins,
-            "parent": os.getpid(),
-        }
+        command = [sys.executable, "-P", "-m", "losslog", "follow", str(self._handle.dir), "--attached"]
+        paths, pythonpath = [os.path.abspath(each) for each in sys.path], os.environ.get("PYTHONPATH")
+        hello = Hello(paths, pythonpath, self._plugins, self._handle.name, self._handle.config)
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         try:
             mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            with open(os.open(self.folder / "follower.log", mode, 0o644), "ab") as log:
+            with open(os.open(self._handle.dir / "follower.log", mode, 0o644), "ab") as log:
                 pipe = subprocess.PIPE
                 process = subprocess.Popen(
                     command, stdin=pipe, stdout=pipe, stderr=log, env=environment, bufsize=0, **apart
@@ -93,7 +91,7 @@ class Follower:
             return str(error)
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # it is dead already: its end is noticed as any other
-            process.stdin.write(json.dumps(hello).encode("ascii") + b"\n")
+            process.stdin.write(json.dumps(hello._asdict()).encode("ascii") + b"\n")
         if sys.platform != "win32":
             os.set_blocking(process.stdin.fileno(), False)  # short lines: whole or not at all (PIPE_BUF)
         self.restarts += self._process is not None
@@ -111,19 +109,19 @@ class Follower:
 
     def wake(self) -> None:
         """There is something worth reading now (the child also looks four times a second)."""
-        self._send(b"wake")
+        self._send(WAKE)
 
     def report(self) -> None:
         """Ask for stats at once."""
         self.news.clear()
         if self._finish is not None:  # the first time it may have been dropped
-            self._send(b"finish %d" % self._finish)
-        self._send(b"report")
+            self.finish(self._finish)
+        self._send(REPORT)
 
     def finish(self, offset: int) -> None:
         """The journal ends here: deliver what there is, then end."""
         self._finish = offset
-        self._send(b"finish %d" % offset)
+        self._send(b"%s %d" % (FINISH, offset))
 
     def leave(self) -> None:
         """Go without it: it finishes by itself."""
@@ -137,11 +135,7 @@ class Follower:
         assert process is not None
         assert process.stdout is not None
         for line in process.stdout:
-            try:
-                message = json.loads(line)
-            except ValueError:
-                continue
-            self._take(message)
+            self.take(message_of(line))
         process.stdout.close()
         process.wait()
         if process.stdin is not None:
@@ -152,17 +146,18 @@ class Follower:
             return
         self._died(process.returncode)
 
-    def _take(self, message: dict[str, Any]) -> None:
-        kind = message.get("kind")
-        if kind == "stats":
-            self.lanes = message["lanes"]
+    def take(self, message: Mapping[str, Any]) -> None:
+        """One message of the child's."""
+        kind, data = message.get("kind"), message.get("data")
+        if kind == "stats" and isinstance(message.get("lanes"), dict):
+            self.lanes = {name: Figures.of(each) for name, each in message["lanes"].items()}
             self.news.set()
         elif kind == "done":
             self.done.set()
         elif kind == "notice":
-            (warn if message["level"] > logging.INFO else say)("%s", message["text"])
-        elif kind in ("alert", "stop", "lr"):
-            self._post(kind, message["data"])
+            (warn if message.get("level", 0) > logging.INFO else say)("%s", message.get("text"))
+        elif kind in REQUESTS and isinstance(data, dict):
+            self._post(str(kind), data)
 
     def _died(self, code: int) -> None:
         if self.restarts >= RESTARTS:

@@ -15,9 +15,10 @@ from typing import Any
 
 from losslog.control import RunHandle
 from losslog.delivery.caller import Caller
+from losslog.delivery.wire import Figures
 from losslog.errors import StopTraining
 from losslog.runtime.containment import attempt, long_form
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import now_and_then, warn
 
 
 class Inline:
@@ -42,7 +43,7 @@ class Inline:
         """
         if not self._caller.implements(hook):
             return
-        self._handle.handling(hook, self.delivered)
+        self._handle.handling = (hook, self.delivered)
         _, error = attempt(self._caller.call, hook, data, self._handle, -1, time.time())
         self.delivered += 1
         if error is None:
@@ -50,10 +51,9 @@ class Inline:
         if self._strict or isinstance(error, StopTraining):
             raise error
         self.errors += 1
-        if self.errors & (self.errors - 1) == 0:
+        if now_and_then(self.errors):
             warn("inline plugin %s failed in %s (%d so far):\n%s", self.name, hook, self.errors, long_form(error))
 
-    def stats(self, seq: int, end: int) -> dict[str, Any]:
-        """Figures in the form of `losslog.delivery.lane.Lane.stats`."""
-        return {"state": "inline", "reason": "", "delivered": self.delivered, "errors": self.errors,
-                "offset": end, "committed": end, "seq": seq, "cpu": 0.0}  # fmt: skip
+    def figures(self, seq: int, end: int) -> Figures:
+        """How it is doing; it has everything up to the record ``seq``, which ends at the offset ``end``."""
+        return Figures("inline", "", self.delivered, self.errors, self.errors, end, end, seq)

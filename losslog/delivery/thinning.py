@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from losslog.journal.records import Record, count_in
+from losslog.values.totals import mean_of
 
 
 class Thinner:
@@ -52,19 +53,7 @@ class Thinner:
     def _close(self) -> Record:
         window, self._window = self._window, []
         last = window[-1]
-        data: dict[str, Any] = {**last.data, "losses": mean([each.data["losses"] for each in window])}
-        data["total"] = mean([each.data["total"] for each in window])
+        data: dict[str, Any] = {**last.data, "losses": mean_of([each.data["losses"] for each in window])}
+        data["total"] = mean_of([each.data["total"] for each in window])
         data["n"] = sum(int(each.data.get("n") or 1) for each in window)
         return last._replace(data=data)
-
-
-def mean(values: list[Any]) -> Any:
-    """The mean of losses: plain over the values that are there; dicts by component, scalars as scalars."""
-    dicts = [each for each in values if isinstance(each, dict)]
-    if not dicts:
-        return sum(values) / len(values)
-    sums: dict[str, list[float]] = {}
-    for each in dicts:
-        for name, value in each.items():
-            sums.setdefault(name, []).append(value)
-    return {name: sum(found) / len(found) for name, found in sums.items()}

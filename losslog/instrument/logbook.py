@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from losslog.instrument.forwards import Reading
-from losslog.values.means import EpochMeans
 from losslog.values.snapshot import resolve
+from losslog.values.totals import mean_of
 
 if TYPE_CHECKING:
     from losslog.run import Run
@@ -53,13 +53,13 @@ class Logbook:
         """An optimizer step was taken."""
         self.steps += 1
         self.trained = self._validation_over = True
-        self.run._log_forwards(
+        self.run.log_forwards(
             reading.keys, reading.values, lr, n, has_total=reading.has_total, stepped=True, counted=True
         )
 
     def unstepped(self, reading: Reading, n: int, *, counted: bool) -> None:
         """Forward passes were not followed by a step."""
-        self.run._log_forwards(
+        self.run.log_forwards(
             reading.keys, reading.values, None, n, has_total=reading.has_total, stepped=False, counted=counted
         )
 
@@ -100,12 +100,11 @@ class Logbook:
     def val_loss(self) -> Losses | None:
         """Means of the last validation since the last call, or None."""
         waiting, self._validation = self._validation, []
-        means = EpochMeans()
+        several: list[Losses] = []
         for each in waiting:
             numbers = resolve(each.values)
-            losses: Losses = numbers[0] if each.keys is None else dict(zip(each.keys, numbers, strict=False))
-            means.add(losses, 0.0, False)
-        return means.result()[0]
+            several.append(numbers[0] if each.keys is None else dict(zip(each.keys, numbers, strict=False)))
+        return mean_of(several) if several else None
 
     def ended(self) -> None:
         """The epoch's end was recorded."""

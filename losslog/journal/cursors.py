@@ -12,10 +12,26 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from losslog.journal.file import read
 from losslog.journal.folder import CURSORS
 from losslog.journal.locks import Lock
+
+
+class Position(NamedTuple):
+    """A place in a journal, between two records.
+
+    Attributes:
+        offset: bytes before it.
+        seq: that of the record before it, -1 at the beginning.
+    """
+
+    offset: int
+    seq: int
+
+
+BEGINNING: Final = Position(0, -1)
 
 
 class Cursor:
@@ -26,16 +42,14 @@ class Cursor:
         name: the plugin's name.
 
     Attributes:
-        offset: byte offset after the last durable record.
-        seq: that record's seq, -1 at the beginning.
+        at: after the last durable record.
         start: offset of the last ``on_run_start`` handled.
     """
 
     def __init__(self, folder: Path | None, name: str) -> None:
         self.path = None if folder is None else folder / CURSORS / f"{name}.json"
         self._lock = None if self.path is None else Lock(self.path.with_suffix(".lock"))
-        self.offset = 0
-        self.seq = -1
+        self.at = BEGINNING
         self.start = 0
 
     def acquire(self) -> bool:
@@ -54,23 +68,23 @@ class Cursor:
             return
         try:
             body = json.loads(self.path.read_text("ascii"))
-            self.offset, self.seq, self.start = int(body["offset"]), int(body["seq"]), int(body["start"])
+            self.at, self.start = Position(int(body["offset"]), int(body["seq"])), int(body["start"])
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
             self.start = -1
-        if min(self.offset, self.start) < 0:
-            self.offset, self.seq, self.start = 0, -1, 0
+        if min(self.at.offset, self.start) < 0:
+            self.at, self.start = BEGINNING, 0
 
-    def commit(self, offset: int, seq: int) -> None:
-        """Remember that everything up to ``offset`` is durable.
+    def commit(self, at: Position) -> None:
+        """Remember that everything up to there is durable.
 
         Raises:
             OSError: the file cannot be written; the old one stays.
         """
         try:
             if self.path is not None:
-                self._replace(self.path, json.dumps({"offset": offset, "seq": seq, "start": self.start}))
+                self._replace(self.path, json.dumps({**at._asdict(), "start": self.start}))
         finally:  # who sees the new position may rely on the file being there, or having failed
-            self.offset, self.seq = offset, seq
+            self.at = at
 
     def _replace(self, path: Path, text: str) -> None:
         temporary = path.with_suffix(".tmp")
@@ -98,19 +112,22 @@ def settle(cursor: Cursor, path: Path) -> None:
     A cursor beyond the end goes back to the end (a power cut lost what it had seen). One inside a line, where the file
     was changed under it, goes to the line after its seq.
     """
-    size = path.stat().st_size
-    if cursor.offset == 0:
+    if cursor.at.offset == 0 or _at_a_line(path, cursor.at.offset):
         return
-    if cursor.offset <= size:
-        with open(path, "rb") as file:
-            file.seek(cursor.offset - 1)
-            if file.read(1) == b"\n":
-                return
-    offset, seq, start = 0, -1, 0
+    at, start = BEGINNING, 0
     for end, record in read(path):
-        if record is not None and record.seq > cursor.seq:
+        if record is not None and record.seq > cursor.at.seq:
             break
         if record is not None and record.hook == "on_run_start":
-            start = offset
-        offset, seq = end, record.seq if record is not None else seq
-    cursor.offset, cursor.seq, cursor.start = offset, seq, start
+            start = at.offset
+        at = Position(end, at.seq if record is None else record.seq)
+    cursor.at, cursor.start = at, start
+
+
+def _at_a_line(path: Path, offset: int) -> bool:
+    """Whether a line of the file ends before ``offset``."""
+    if offset > path.stat().st_size:
+        return False
+    with open(path, "rb") as file:
+        file.seek(offset - 1)
+        return file.read(1) == b"\n"

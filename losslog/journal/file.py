@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.errors import RunLocked
-from losslog.journal.folder import JOURNAL
+from losslog.journal.folder import JOURNAL, LOCK
 from losslog.journal.locks import Lock, is_locked
 from losslog.journal.records import Record, count_in, decode, encode
 from losslog.runtime.notices import warn
@@ -33,12 +33,11 @@ class Writer:
 
     Args:
         folder: the run folder.
-        force: see `Lock`.
         patience: seconds to wait for a writer that is there; a follower that ends a killed run takes a moment.
 
     Attributes:
         end: length in bytes of what is safely in the file.
-        seq: the next record's.
+        seq: the next record's; `append` counts it on.
         alert_keys: keys of the alerts already in the journal.
         ended: whether the last record is ``on_run_end``.
 
@@ -47,13 +46,14 @@ class Writer:
         OSError: the journal cannot be opened.
     """
 
-    def __init__(self, folder: Path, *, force: bool = False, patience: float = 0.0) -> None:
+    def __init__(self, folder: Path, *, patience: float = 0.0) -> None:
         self.path = folder / JOURNAL
-        self._lock = Lock(folder / "journal.lock", force=force)
+        self._lock = Lock(folder / LOCK)
         deadline = time.monotonic() + patience
         while not self._lock.acquire():
             if time.monotonic() >= deadline:
-                raise RunLocked(f"{folder} is being written by another live run: wait, or use another folder")
+                what = f"{folder} is being written by another live run: wait, or use another folder"
+                raise RunLocked(what + self._owner())
             time.sleep(0.02)
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o644)
@@ -67,6 +67,12 @@ class Writer:
         self.last_epoch = 0
         self._synced = time.monotonic()
         self._take_stock()
+
+    def _owner(self) -> str:
+        """What to do where only a file says who writes; "" where the kernel does."""
+        if not self._lock.owner.exists():
+            return ""
+        return f" (or delete {self._lock.owner.name}, if no process of any host writes there)"
 
     def _take_stock(self) -> None:
         """Cut a torn tail; learn the last seq, step and epoch, and the keys of alerts."""
@@ -88,7 +94,7 @@ class Writer:
         os.ftruncate(self._fd, self.end)
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Append complete lines with one write.
+        """Append complete lines, a record each, with one write.
 
         Raises:
             OSError: nothing of them is in the file (disk full, folder gone); they may be appended again later.
@@ -103,6 +109,7 @@ class Writer:
                 os.ftruncate(self._fd, self.end)
             raise
         self.end += len(data)
+        self.seq += len(lines)
 
     def sync(self) -> None:
         """Ask the kernel to make it durable against power cuts."""
@@ -197,10 +204,14 @@ class Tail:
             the file itself. Small, since objects that live long bring on the garbage collector's walks through all
             there is, torch's objects too (0.1 s and more each).
         own: the process that writes publishes what it wrote, and never reads at the end.
+
+    Attributes:
+        bells: set when something was published: one of each lane that waits.
     """
 
     def __init__(self, path: Path, *, window: int = 512, own: bool = False, offset: int = 0) -> None:
         self.path = path
+        self.bells: set[threading.Event] = set()
         self._window = window
         self._own = own
         self._lock = threading.Lock()
@@ -214,9 +225,11 @@ class Tail:
         return self._ends[-1] if self._ends else self._start
 
     def publish(self, found: Sequence[tuple[int, Record | None]]) -> None:
-        """Add records that follow the present end."""
+        """Add records that follow the present end, and wake who waits for them."""
         with self._lock:
             self._extend(found)
+        for bell in tuple(self.bells):
+            bell.set()
 
     def _extend(self, found: Sequence[tuple[int, Record | None]]) -> None:
         self._ends += [end for end, _ in found]
@@ -255,13 +268,12 @@ def state_of(folder: Path) -> dict[str, Any]:
         last = record or last
     if last is not None and last.hook == "on_run_end":
         return {"status": str(last.data.get("status")), "last": last}
-    return {"status": "running" if is_locked(folder / "journal.lock") else "crashed", "last": last}
+    return {"status": "running" if is_locked(folder / LOCK) else "crashed", "last": last}
 
 
 def append_record(writer: Writer, hook: str, data: dict[str, Any]) -> None:
     """Append one record to a run whose own process is gone; a disk that refuses is said, and nothing changes."""
     try:
         writer.append([encode(Record(writer.seq, time.time(), hook, data))])
-        writer.seq += 1
     except OSError as error:
         warn("the journal cannot be written: %s", error)

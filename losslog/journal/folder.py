@@ -17,6 +17,7 @@ from typing import Final
 from losslog.errors import JournalError
 
 JOURNAL: Final = "journal.jsonl"
+LOCK: Final = "journal.lock"
 CURSORS: Final = "cursors"
 RUN_ID: Final = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 

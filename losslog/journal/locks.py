@@ -2,7 +2,8 @@
 
 Any thread. Contract:
 
-- Kernel locks (fcntl, msvcrt): a pid proves nothing in a container. Elsewhere an O_EXCL file and ``force``.
+- Kernel locks (fcntl, msvcrt): a pid proves nothing in a container. Where the platform or the file system has none, a
+  file made with O_EXCL, which names its owner; one whose owner is known to be dead is taken over.
 - A forked child does not inherit the lock, so a DataLoader worker cannot keep a dead run locked.
 - Locks of one process exclude each other too.
 """
@@ -15,6 +16,8 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from losslog.runtime.containment import of_system
+
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 _held: set[str] = set()  # kernel locks do not conflict within a process; this does
 _held_guard: Final = threading.Lock()
@@ -25,69 +28,102 @@ class Lock:
 
     Args:
         path: the lock file; its folder must exist.
-        force: take it although another holds it (only where the platform has no kernel locks).
     """
 
-    def __init__(self, path: Path, *, force: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._force = force
+        self.owner = path.with_suffix(".owner")  # the lock, where there are no kernel locks
         self._fd: int | None = None
-        self._exclusive = False
 
     def acquire(self) -> bool:
-        """Take the lock; False where another live process, or this one elsewhere, holds it."""
+        """Take the lock; False where another live process, or this one elsewhere, holds it.
+
+        Raises:
+            OSError: neither kind of lock can be had at the moment.
+        """
         name = os.path.realpath(self.path)
         with _held_guard:
             if name in _held:
                 return False
-            if not self._acquire():
-                return False
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
+            try:
+                _lock(fd)
+            except OSError as error:
+                os.close(fd)
+                verdict = of_system(error, lock=True)
+                if verdict == "not now":
+                    raise
+                if verdict == "held" or not self._acquire_by_name():
+                    return False
+                fd = -1
+            self._fd = fd
             _held.add(name)
             return True
 
-    def _acquire(self) -> bool:
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                # POSIX record locks: not inherited by fork, so a DataLoader worker cannot keep a dead run locked.
-                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            os.close(fd)
-            return self._acquire_by_name()
-        except OSError:
-            os.close(fd)
-            return False
-        self._fd = fd
-        return True
-
     def _acquire_by_name(self) -> bool:
-        own = self.path.with_suffix(".owner")
-        if self._force:
-            own.unlink(missing_ok=True)
-        try:
-            os.close(os.open(own, os.O_CREAT | os.O_EXCL, 0o644))
-        except FileExistsError:
-            return False
-        self._exclusive = True
-        return True
+        for _ in range(2):
+            try:
+                fd = os.open(self.owner, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                if not _is_dead(self.owner):
+                    return False
+                self.owner.unlink(missing_ok=True)
+                continue
+            os.write(fd, f"{os.getpid()} {_host()}".encode())
+            os.close(fd)
+            return True
+        return False
 
     def release(self) -> None:
         """Give it back; no effect where it is not held."""
         with _held_guard:
-            if self._fd is None and not self._exclusive:
+            if self._fd is None:
                 return
-            if self._fd is not None:
+            if self._fd >= 0:
                 os.close(self._fd)  # closing frees a record lock
-            if self._exclusive:
-                self.path.with_suffix(".owner").unlink(missing_ok=True)
-            self._fd, self._exclusive = None, False
+            else:
+                self.owner.unlink(missing_ok=True)
+            self._fd = None
             _held.discard(os.path.realpath(self.path))
+
+
+def _lock(fd: int) -> None:
+    """Take the kernel's lock on a file.
+
+    Raises:
+        OSError: it is held, or there are no kernel locks here.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        return
+    try:
+        import fcntl
+    except ImportError as error:
+        raise OSError(None, "this Python has no fcntl") from error
+    # POSIX record locks: not inherited by fork, so a DataLoader worker cannot keep a dead run locked.
+    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _host() -> str:
+    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+
+
+def _is_dead(owner: Path) -> bool:
+    """Whether the process that made an owner file is known to be gone: it was of this host."""
+    try:
+        pid, _, host = owner.read_text("utf-8").partition(" ")
+        if host != _host() or sys.platform == "win32":  # where signal 0 is Ctrl-C
+            return False
+        if int(pid) != os.getpid():  # else ours, and not held: an earlier process of this very number
+            os.kill(int(pid), 0)
+            return False
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def is_locked(path: Path) -> bool:

@@ -16,107 +16,74 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from losslog.ranks.store import Store
-from losslog.recording.intake import Batch, Event, Intake, Share
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import warn
 from losslog.values.losses import Losses
+from losslog.values.totals import EpochMeans, Whole, by_component, mean_of
 
 LATE: Final = 2.0  # seconds a batch waits for other ranks
 SILENT: Final = 30.0  # seconds without a word after which a rank is not waited for
 FIRST_WORD: Final = 15.0  # the same for a rank that has never spoken: perhaps its script made no run
-HEARTBEAT: Final = 1.0  # seconds between words of a rank that has nothing to say
 AHEAD: Final = 100_000  # batches of ranks that are ahead kept in memory
+
+
+class Share(NamedTuple):
+    """One rank's part of one batch; it travels as a JSON list.
+
+    Attributes:
+        losses: components, or one float.
+        total: the batch's total.
+        given: whether the loop gave that total itself.
+        about: time, step, lr, batch_size and n.
+    """
+
+    losses: Losses
+    total: float
+    given: bool
+    about: dict[str, Any]
+
+    @classmethod
+    def of(cls, batch: Any, whole: Whole) -> Share:
+        """This rank's part of a `losslog.recording.items.Batch`."""
+        return cls(*whole, {key: getattr(batch, key) for key in ("time", "step", "lr", "batch_size", "n")})
+
+
+class Ready(NamedTuple):
+    """What can be recorded next: a batch with its ``shares``, or an ``event`` that has none.
+
+    Attributes:
+        shares: of each rank that had the batch, the logging rank's first.
+        epoch: the batch's.
+        step: the batch's.
+        event: as `Joiner.add_event` got it.
+        means: likewise.
+    """
+
+    shares: list[Share]
+    epoch: int = 0
+    step: int = 0
+    event: Any = None
+    means: EpochMeans | None = None
 
 
 def join(shares: list[Share]) -> tuple[Losses, float, dict[str, list[float]]]:
     """(losses, total, spread) over the ranks that had each component."""
-    found: dict[str, list[float]] = {}
-    for share in shares:
-        for name, value in (share.losses if isinstance(share.losses, dict) else {"": share.losses}).items():
-            found.setdefault(name, []).append(value)
-    named = len(found) > 1 or "" not in found
-    means = {name: sum(values) / len(values) for name, values in found.items() if name or not named}
-    spread = {name or "loss": [min(values), max(values)] for name, values in found.items() if name or not named}
-    losses: Losses = means if named else means[""]
+    several = [share.losses for share in shares]
+    losses = mean_of(several)
+    spread = {name or "loss": [min(values), max(values)] for name, values in by_component(several).items()}
     if any(share.given for share in shares):
         return losses, sum(share.total for share in shares) / len(shares), spread
-    return losses, sum(means.values()), spread
-
-
-class Sender(Intake):
-    """The drain of a rank that does not log: batches, sums and alerts go to the logging rank.
-
-    Args:
-        store: the ranks' store.
-        rank: this one.
-        culprit: see `Intake`.
-    """
-
-    def __init__(self, store: Store, rank: int, culprit: Callable[[int], str] = lambda step: "") -> None:
-        super().__init__(culprit)
-        self._store, self._rank = store, rank
-        self._count = 0
-        self._spoke = 0.0
-        self._epoch, self._index = 0, 0
-        self._waiting: list[dict[str, Any]] = []
-
-    def pass_on(self) -> None:
-        """Hand over what the items gave."""
-        self.send()
-
-    def on_batch(self, batch: Batch, losses: Losses, total: float, given: bool) -> None:
-        """Hand over a batch."""
-        if batch.epoch != self._epoch:
-            self._epoch, self._index = batch.epoch, 0
-        self._add("batch", [batch.epoch, self._index, *Share.of(batch, losses, total, given).plain()])
-        self._index += 1
-
-    def on_event(self, event: Event) -> None:
-        """Hand over what only this rank knows: the sums of its epoch, its alerts, its requests."""
-        if event.hook == "on_epoch_end":
-            self._add("end", [event.data["epoch"], self.means.sums()])
-            self.last_means = self.means.result()[0]
-            self.means.reset()
-        elif event.hook == "on_alert":
-            self._add("alert", event.data | {"text": f"[rank {self._rank}] {event.data['text']}"})
-        elif event.hook == "request":
-            self._add("request", event.data)
-
-    def _add(self, kind: str, body: Any) -> None:
-        if kind != "batch" or len(self._waiting) < AHEAD:
-            self._waiting.append({kind: body})
-        else:
-            self.once("the ranks' store does not answer: more than %d batches cannot be handed over", AHEAD)
-
-    @property
-    def reachable(self) -> bool:
-        """Whether there is a store to hand things over with."""
-        return self._store.open()
-
-    def send(self, *, bye: bool = False) -> bool:
-        """Hand over what is waiting; False where the store does not answer."""
-        now = time.monotonic()
-        if not (self._waiting or bye or now - self._spoke > HEARTBEAT):
-            return True
-        items = self._waiting + ([{"bye": True}] if bye else [])
-        for start in range(0, max(len(items), 1), 2000):  # a chunk stays below a megabyte
-            chunk = json.dumps(items[start : start + 2000]).encode("ascii")
-            if not self._store.put(f"{self._rank}/{self._count}", chunk):
-                self._waiting = items[start:]
-                return False
-            self._count += 1
-        self._waiting, self._spoke = [], now
-        return True
+    return losses, sum(losses.values()) if isinstance(losses, dict) else losses, spread
 
 
 class _Slot:
     """One place in the order of records: a batch to be joined, or an event that waits for those before it."""
 
-    def __init__(self, epoch: int, index: int, event: Any = None) -> None:
-        self.epoch, self.index, self.event = epoch, index, event
+    def __init__(self, epoch: int, index: int, event: Any = None, means: EpochMeans | None = None) -> None:
+        self.epoch, self.index, self.event, self.means = epoch, index, event, means
         self.shares: dict[int, Share] = {}
         self.since = time.monotonic()
 
@@ -163,9 +130,9 @@ class Joiner:
         self._open[epoch, index] = slot
         self._slots.append(slot)
 
-    def add_event(self, event: Any, epoch: int = 0) -> None:
-        """An event of the logging rank; with ``epoch`` the end of that epoch."""
-        self._slots.append(_Slot(epoch, -1, event))
+    def add_event(self, event: Any, means: EpochMeans | None = None, epoch: int = 0) -> None:
+        """An event of the logging rank; with ``epoch`` the end of that epoch, whose means of this rank come with it."""
+        self._slots.append(_Slot(epoch, -1, event, means))
 
     def receive(self) -> None:
         """Take what the other ranks have handed over."""
@@ -207,8 +174,8 @@ class Joiner:
             elif "bye" in item:
                 self.gone.add(other)
 
-    def ready(self, *, all_of_it: bool = False) -> Iterator[tuple[list[Share] | None, Any, int, int]]:
-        """What can be recorded now, in order: (shares, None, epoch, step) of a batch, (None, event, 0, 0) of an event.
+    def ready(self, *, all_of_it: bool = False) -> Iterator[Ready]:
+        """What can be recorded now, in order.
 
         Args:
             all_of_it: wait for nobody any more.
@@ -230,12 +197,12 @@ class Joiner:
                 self._ended_epoch = max(self._ended_epoch, slot.epoch)
                 self._lengths = {k: v for k, v in self._lengths.items() if k > slot.epoch or k == self._epoch}
             self._slots.popleft()
-            yield None, slot.event, 0, 0
+            yield Ready([], event=slot.event, means=slot.means)
 
-    def _batch(self, epoch: int, shares: dict[int, Share]) -> tuple[list[Share], None, int, int]:
+    def _batch(self, epoch: int, shares: dict[int, Share]) -> Ready:
         ordered = [shares[rank] for rank in sorted(shares, key=lambda each: (each != self._rank, each))]
         self.step = max(ordered[0].about["step"], self.step + 1)  # steps only rise, whoever had more batches
-        return ordered, None, epoch, self.step
+        return Ready(ordered, epoch, self.step)
 
     def _complete(self, slot: _Slot) -> bool:
         if time.monotonic() - slot.since > LATE:

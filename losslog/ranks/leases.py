@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Any, Final
 
-from losslog.control import Requests
+from losslog.control import Gate, Requests
 from losslog.ranks.store import Store
 from losslog.runtime.notices import warn
 
@@ -43,8 +43,7 @@ class Leases:
         self._decisions: list[list[Any]] = []  # [step, kind, data]
         self._done = 0
         self._proposed: list[tuple[str, dict[str, Any]]] = []
-        self._known: set[Any] = set()  # what was proposed: ids, and "stop"
-        self._full = False
+        self._gate = Gate(LIMIT, "%d learning-rate requests were decided for all ranks: further ones are refused")
         self._news = threading.Event()
         self._seen = (0, time.monotonic())
         self._rate = 0.0
@@ -52,17 +51,10 @@ class Leases:
 
     def propose(self, kind: str, data: dict[str, Any]) -> None:
         """On the logging rank: decide this as soon as possible; what comes twice, and a second stop, are dropped."""
-        identity = data.get("id", kind)
         with self._guard:
-            if identity in self._known:
-                return
-            if kind == "stop" or len(self._known) < LIMIT:
-                self._known.add(identity)
+            waiting = 0 if kind == "stop" else len(self._decisions) + len(self._proposed)
+            if self._gate.admits(data.get("id", kind), waiting):
                 self._proposed.append((kind, data))
-                return
-            told, self._full = self._full, True
-        if not told:
-            warn("%d learning-rate requests were decided for all ranks: further ones are refused", LIMIT)
 
     def exchange(self, steps: int) -> None:
         """Publish, on the logging rank, or read the news, on the others.

@@ -2,7 +2,7 @@
 
 Drain thread only. Contract:
 
-- Records get their seq here, and here they are written: one write per batch of records.
+- Records are numbered on from what the writer has, and written here: one write per batch of records.
 - While the journal cannot be written, records wait in memory up to a bound. Beyond it new batch records are dropped,
   then the oldest metrics, evaluations, checkpoints and hooks of the user's own; both are counted. `KEPT` ones stay.
 - An alert whose key the journal has is dropped.
@@ -12,24 +12,24 @@ Drain thread only. Contract:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from losslog.journal.file import Tail, Writer
 from losslog.journal.records import Record, encode
-from losslog.ranks.joining import Joiner, join
-from losslog.recording.intake import Batch, Event, Intake, Share
+from losslog.ranks.joining import Joiner, Share, join
+from losslog.recording.intake import KEPT, Intake, Queue
+from losslog.recording.items import Batch, Event
 from losslog.runtime.containment import one_line
 from losslog.runtime.notices import say, warn
-from losslog.values.losses import Losses, total_of
-from losslog.values.means import EpochMeans
+from losslog.values.losses import Losses
+from losslog.values.totals import EpochMeans, Whole
 
 SYNC_EVERY: Final = 30.0  # seconds between fsyncs; also at each epoch's end and at close
 # Bytes of batch records kept while the journal cannot be written, and as many of others: 50,000 small ones of each. In
 # memory that is two to five times as much.
 MAX_WAITING: Final = 32_000_000
 BESIDES: Final = 500  # bytes that a record takes beside its line
-KEPT: Final = frozenset({"on_run_start", "on_resume", "on_epoch_end", "on_alert", "on_run_end", "request"})
 RETRY_EVERY: Final = 1.0  # seconds between attempts to write it
 WRITE_AT: Final = 1024  # records a write
 
@@ -38,29 +38,28 @@ class Drain(Intake):
     """Turns items into records.
 
     Args:
+        queue: see `Intake`.
         writer: the journal.
         tail: where near lanes read.
-        lost: how many batches the full queue has refused so far.
         culprit: see `Intake`.
+        joiner: joins the ranks, where there are several.
 
     Attributes:
         records: how many are written.
         dropped: how many batch records were dropped because the journal could not be written.
         dropped_others: how many others were.
         trouble: why it cannot be written, or "".
-        joiner: joins the ranks, where there are several.
     """
 
     def __init__(
-        self, writer: Writer, tail: Tail, lost: Callable[[], int], culprit: Callable[[int], str] = lambda step: ""
-    ) -> None:
-        super().__init__(culprit)
-        self.writer = writer
+        self, queue: Queue, writer: Writer, tail: Tail, culprit: Callable[[int], str] = lambda step: "",
+        joiner: Joiner | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(queue, culprit)
         self.records = 0
         self.dropped = self.dropped_others = 0
         self.trouble = ""
-        self.joiner: Joiner | None = None
-        self._tail, self._lost = tail, lost
+        self._writer, self._tail, self._joiner = writer, tail, joiner
         self._lost_before = 0
         self._epoch_began = time.monotonic()  # the clock on the wall may be set meanwhile
         self._last_lr: Any = None
@@ -69,108 +68,134 @@ class Drain(Intake):
         self._sync_due = False
         self._waiting = [0, 0]  # bytes: of batch records, of others that are not `KEPT`
 
+    @property
+    def end(self) -> int:  # type: ignore[override]
+        """Length of the journal in bytes."""
+        return self._writer.end
+
+    @property
+    def waiting_for(self) -> Sequence[int]:  # type: ignore[override]
+        """Ranks that have yet to say goodbye."""
+        return () if self._joiner is None else self._joiner.waiting_for
+
+    @property
+    def unwritten(self) -> int:
+        """Records that wait for the journal to be writable."""
+        return len(self._fresh)
+
     def pass_on(self) -> None:
         """Write what the items gave."""
-        if self.joiner is not None:
-            self.joiner.receive()
-            self._join(self.joiner)
+        if self._joiner is not None:
+            self._joiner.receive()
+            self._join(self._joiner)
         self.write()
 
-    def finish(self) -> None:
-        """Nothing more comes: record what still waited for other ranks."""
-        if self.joiner is not None:
-            self._join(self.joiner, all_of_it=True)
+    def close(self, deadline: float) -> None:
+        """Record what still waited for other ranks, and let go of the journal."""
+        if self._joiner is not None:
+            self._join(self._joiner, all_of_it=True)
         self._retry_at = 0.0
         self.write()
+        self._writer.close()
+
+    def figures(self) -> dict[str, Any]:
+        """What `losslog.Run.stats` says of it."""
+        lost = super().figures()
+        return lost | {
+            "dropped": lost["dropped"] + self.dropped, "dropped_others": lost["dropped_others"] + self.dropped_others,
+            "records": self.records, "unwritten": self.unwritten, "journal": self.trouble,
+            "seq": self._writer.seq - 1,
+        }  # fmt: skip
 
     def _join(self, joiner: Joiner, *, all_of_it: bool = False) -> None:
-        for shares, event, epoch, step in joiner.ready(all_of_it=all_of_it):
-            if shares is not None:
-                losses, total, spread = join(shares)
-                several: dict[str, Any] = {"ranks": len(shares), "spread": spread if len(shares) > 1 else None}
-                first = shares[0].about
-                last = (first["lr"], first["batch_size"], first["n"])
-                self._batch_record(first["time"], step, epoch, losses, total, *last, **several)
-            elif event[1] is None:
-                self._record_event(event[0])
-            else:
-                end, means = event
-                for sums in joiner.sums(end.data["epoch"]):
-                    means.merge(sums)
-                if end.data["step"] is not None:
-                    end = end._replace(data=end.data | {"step": max(end.data["step"], joiner.step)})
-                self._end_of_epoch(end, means)
+        for ready in joiner.ready(all_of_it=all_of_it):
+            if not ready.shares:
+                self._in_turn(ready.event, ready.means)
+                continue
+            losses, total, spread = join(ready.shares)
+            about = ready.shares[0].about | {"step": ready.step}
+            ranks = len(ready.shares)
+            self._batch_record(losses, total, epoch=ready.epoch, ranks=ranks, spread=spread if ranks > 1 else None,
+                               **about)  # fmt: skip
 
     # ------------------------------------------------------------------ items to records
 
-    def on_batch(self, batch: Batch, losses: Losses, total: float, given: bool) -> None:
+    def on_batch(self, batch: Batch, whole: Whole) -> None:
         """Record a batch, or hand it to the joiner."""
+        if self._joiner is not None:
+            self._joiner.add_batch(batch.epoch, Share.of(batch, whole))
+            return
         at, step, epoch, _, _, _, lr, batch_size, n, _, _ = batch
-        if self.joiner is not None:
-            self.joiner.add_batch(epoch, Share.of(batch, losses, total, given))
-        else:
-            self._batch_record(at, step, epoch, losses, total, lr, batch_size, n)
+        self._batch_record(whole.losses, whole.total, at, step, epoch, lr, batch_size, n)
 
     def on_event(self, event: Event) -> None:
         """Record an event, or let it wait its turn in the joiner."""
         means = None
         if event.hook == "on_epoch_end":
-            means, self.means = self.means, EpochMeans()
+            means = self.take_means()
             self.last_means = event.data["losses"] if event.data["losses"] is not None else means.result()[0]
-        if self.joiner is not None:
-            self.joiner.add_event((event, means), event.data["epoch"] if means is not None else 0)
-        elif means is not None:
-            self._end_of_epoch(event, means)
+        if self._joiner is not None:
+            self._joiner.add_event(event, means, event.data["epoch"] if means is not None else 0)
         else:
-            self._record_event(event)
+            self._in_turn(event, means)
 
     def _batch_record(
-        self, at: float, step: int, epoch: int, losses: Losses, total: float, lr: Any, batch_size: int | None, n: int,
-        **more: Any,
+        self, losses: Losses, total: float, time: float, step: int, epoch: int, lr: Any, batch_size: int | None, n: int,
+        ranks: int | None = None, spread: Any = None,
     ) -> None:  # fmt: skip
         if self._waiting[0] > MAX_WAITING:
             self.dropped += 1
             return
-        data = {"step": step, "epoch": epoch, "losses": losses, "total": total}
+        data: dict[str, Any] = {"step": step, "epoch": epoch, "losses": losses, "total": total}
         if lr is not None:
             data["lr"] = self._last_lr = lr
         if batch_size is not None:
             data["batch_size"] = batch_size
         if n != 1:
             data["n"] = n
-        for key, value in more.items():
-            if value is not None:
-                data[key] = value
-        self._record(at, "on_batch_losses", data)
+        if ranks is not None:
+            data["ranks"] = ranks
+        if spread is not None:
+            data["spread"] = spread
+        self._record(time, "on_batch_losses", data)
 
-    def _end_of_epoch(self, event: Event, means: EpochMeans) -> None:
-        data = dict(event.data)
+    def _in_turn(self, event: Event, means: EpochMeans | None) -> None:
+        """Record an event; ``means`` come with the end of an epoch."""
+        if means is not None:
+            event = event._replace(data=self._end_of_epoch(dict(event.data), means))
+        self._record_event(event)
+
+    def _end_of_epoch(self, data: dict[str, Any], means: EpochMeans) -> dict[str, Any]:
+        if self._joiner is not None:
+            for sums in self._joiner.sums(data["epoch"]):
+                means.merge(sums)
+            if data["step"] is not None:
+                data["step"] = max(data["step"], self._joiner.step)
         if data["losses"] is None:
             data["losses"], data["total"] = means.result()
         else:
-            data["total"] = total_of(data["losses"])
+            data["losses"], data["total"], _ = self._totals.whole(data["losses"])
         if data["lr"] is None:
             data["lr"] = self._last_lr
         data["duration"] = round(time.monotonic() - self._epoch_began, 6)
-        lost = self._lost() + self.dropped
+        lost = self._queue.lost + self.dropped
         data["dropped"] = lost - self._lost_before or None
         self._lost_before, self._epoch_began = lost, time.monotonic()
         self._sync_due = True
-        self._record_event(event._replace(data=data))
+        return data
 
     def _record_event(self, event: Event) -> None:
         if event.hook == "on_alert":
-            if event.data["key"] in self.writer.alert_keys:
+            if event.data["key"] in self._writer.alert_keys:
                 return
-            self.writer.alert_keys.add(event.data["key"])
+            self._writer.alert_keys.add(event.data["key"])
         elif event.hook in ("on_run_end", "on_checkpoint"):
             self._sync_due = True
         self._record(event.time, event.hook, {key: value for key, value in event.data.items() if value is not None})
 
     def _record(self, at: float, hook: str, data: dict[str, Any]) -> None:
-        record = Record(self.writer.seq, at, hook, data)
+        record = Record(self._writer.seq + len(self._fresh), at, hook, data)
         self._fresh.append((record, encode(record)))
-        self.writer.seq += 1
         if self.trouble:
             if hook not in KEPT:
                 self._waiting[hook != "on_batch_losses"] += len(self._fresh[-1][1]) + BESIDES
@@ -184,7 +209,6 @@ class Drain(Intake):
         others = [record.seq for record, _ in self._fresh if record.hook not in {*KEPT, "on_batch_losses"}]
         gone = {*others[: (len(others) + 1) // 2]}
         self.dropped_others += len(gone)
-        self.writer.seq -= len(self._fresh)
         kept, self._fresh = [record for record, _ in self._fresh if record.seq not in gone], []
         self._waiting = [0, 0]
         for record in kept:
@@ -197,10 +221,10 @@ class Drain(Intake):
         """Write what is waiting; where that fails it waits on, and is tried again a second later."""
         if self._fresh and (not self.trouble or time.monotonic() >= self._retry_at):
             try:
-                if self.trouble and self.writer.moved():
-                    self.writer.heal()
-                offset = self.writer.end
-                self.writer.append([line for _, line in self._fresh])
+                if self.trouble and self._writer.moved():
+                    self._writer.heal()
+                offset = self._writer.end
+                self._writer.append([line for _, line in self._fresh])
             except OSError as error:
                 self._fails(error)
                 return
@@ -214,16 +238,16 @@ class Drain(Intake):
                 say("the journal can be written again")
                 self.trouble = ""
             self._tail.publish(found)
-        if self._sync_due or self.writer.unsynced_for > SYNC_EVERY:
+        if self._sync_due or self._writer.unsynced_for > SYNC_EVERY:
             self._sync()
 
     def _sync(self) -> None:
         self._sync_due = False
         try:
-            if self.writer.moved():
-                warn("the run folder was deleted or replaced: the journal is written anew at %s", self.writer.path)
-                self.writer.heal()
-            self.writer.sync()
+            if self._writer.moved():
+                warn("the run folder was deleted or replaced: the journal is written anew at %s", self._writer.path)
+                self._writer.heal()
+            self._writer.sync()
         except OSError as error:
             self._fails(error)
 
@@ -232,8 +256,3 @@ class Drain(Intake):
             warn("the journal cannot be written (%s): records wait in memory and are tried again", one_line(error))
         self.trouble = one_line(error)
         self._retry_at = time.monotonic() + RETRY_EVERY
-
-    @property
-    def unwritten(self) -> int:
-        """Records that wait for the journal to be writable."""
-        return len(self._fresh)

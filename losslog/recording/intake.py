@@ -1,108 +1,111 @@
-"""What a training thread leaves in the queue, and its first stop on the drain thread: values become floats.
+"""The queue between the training thread and the drain thread, and its first stop there: values become floats.
 
-Drain thread only. Contract:
+`Queue.put` is called on the training thread and by lanes, all else on the drain thread. Contract:
 
-- Values are waited for here, whole totals are recognised here, and non-finite losses are noticed here: on every rank.
+- The queue is bounded: beyond its limit everything but `KEPT` is dropped and counted.
+- Values are waited for here, totals are told apart here, and non-finite losses are noticed here: on every rank.
 - What becomes of a batch is the subclass's business: `losslog.recording.drain.Drain` records it,
-  `losslog.ranks.joining.Sender` hands it to the logging rank.
+  `losslog.recording.sender.Sender` hands it to the logging rank.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final
 
+from losslog.recording.items import Batch, Event, Item, Question
 from losslog.runtime.containment import attempt, long_form
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import Once
 from losslog.runtime.pace import Pace
-from losslog.values.losses import Losses, close, find_total, total_of
-from losslog.values.means import EpochMeans
-from losslog.values.snapshot import Keys, Later, Staged, resolve
+from losslog.values.losses import Losses
+from losslog.values.snapshot import Later, Staged
+from losslog.values.totals import EpochMeans, Totals, Whole
+
+QUEUE_LIMIT: Final = 200_000  # batches; at 0.5 kB each 100 MB, where a disk hangs
+PATIENCE: Final = 1.0  # seconds after which more batches have come than are being recorded: no time for rests
+KEPT: Final = frozenset({"on_run_start", "on_resume", "on_epoch_end", "on_alert", "on_run_end", "request"})
 
 
-class Batch(NamedTuple):
-    """One `Run.log_batch`, as the training thread left it."""
-
-    time: float
-    step: int
-    epoch: int
-    keys: Keys
-    values: list[float] | Staged
-    has_total: bool
-    lr: Any
-    batch_size: int | None
-    n: int
-    stepped: bool = True  # False: forward passes without an optimizer step, which become no record
-    counted: bool = True  # False: they do not count in the epoch's means either
-
-
-class Event(NamedTuple):
-    """Any other hook call: its data is plain already, but for metrics that may be `Later`."""
-
-    time: float
-    hook: str
-    data: dict[str, Any]
-
-
-class Question:
-    """Asks for the epoch means as they are after everything queued before.
+class Queue:
+    """Items the drain thread has not taken yet.
 
     Attributes:
-        answered: set when `means` is there.
+        items: in order.
+        bell: set when they should not wait for the drain's next turn.
+        lost: batches that were refused.
+        lost_others: anything else that was.
+        steps: batches logged; the training thread counts them here.
     """
 
     def __init__(self) -> None:
-        self.answered = threading.Event()
-        self.means: Losses | None = None
+        self.items: deque[Item] = deque()
+        self.bell = threading.Event()
+        self.lost = self.lost_others = 0
+        self.steps = 0
+        self._in_hand, self._turn_began = 0, 0.0
+
+    def put_batch(self, batch: Batch) -> None:
+        """Queue a batch; it is recorded at the drain's next turn."""
+        if len(self.items) < QUEUE_LIMIT:
+            self.items.append(batch)
+        else:
+            self.lost += 1
+
+    def put(self, item: Event | Question) -> None:
+        """Queue something else, and have it recorded soon."""
+        if len(self.items) >= QUEUE_LIMIT and type(item) is Event and item.hook not in KEPT:
+            self.lost_others += 1
+            return
+        self.items.append(item)
+        self.bell.set()
+
+    def take(self) -> list[Item]:
+        """Everything that is waiting."""
+        found = [self.items.popleft() for _ in range(len(self.items))]
+        self._in_hand, self._turn_began = len(found), time.monotonic()
+        return found
+
+    def pressed(self) -> bool:
+        """Whether the loop is faster than the drain with its rests."""
+        return len(self.items) > self._in_hand and time.monotonic() - self._turn_began > PATIENCE
 
 
-class Share:
-    """One rank's part of one batch.
-
-    Args:
-        losses: components, or one float.
-        total: the batch's total.
-        given: whether the loop gave that total itself.
-        about: time, step, lr, batch_size and n.
-    """
-
-    def __init__(self, losses: Losses, total: float, given: bool, about: dict[str, Any]) -> None:
-        self.losses, self.total, self.given, self.about = losses, total, given, about
-
-    @classmethod
-    def of(cls, batch: Batch, losses: Losses, total: float, given: bool) -> Share:
-        """This rank's part."""
-        about = {"time": batch.time, "step": batch.step, "lr": batch.lr, "batch_size": batch.batch_size, "n": batch.n}
-        return cls(losses, total, given, about)
-
-    def plain(self) -> list[Any]:
-        """As JSON."""
-        return [self.losses, self.total, self.given, self.about]
-
-
-class Intake:
+class Intake(ABC):
     """Turns items into floats and passes them on.
 
     Args:
+        queue: where they come from.
         culprit: told the step of a non-finite loss; gives what is known of that batch, for the alert.
+
+    Attributes:
+        end: length of the journal that this process writes.
+        waiting_for: ranks that have yet to say goodbye.
     """
 
-    def __init__(self, culprit: Callable[[int], str]) -> None:
-        self.pace = Pace(active=True, urgent=True)
+    end: int = 0
+    waiting_for: Sequence[int] = ()
+
+    def __init__(self, queue: Queue, culprit: Callable[[int], str]) -> None:
+        self.pace = Pace(active=True, urgent=True, pressed=queue.pressed)
         self.means = EpochMeans()
         self.last_means: Losses | None = None
+        self.once = Once()
+        self._queue, self._culprit = queue, culprit
+        self._totals = Totals(self.once)
         self._questions: list[Question] = []
-        self._culprit = culprit
-        self._totals: dict[tuple[str, ...], str | None] = {}
-        self._told: set[str] = set()
+        self._kinds: dict[type, Callable[[Any], None]] = {
+            Batch: self._batch, Event: self._event, Question: self._question}  # fmt: skip
 
-    def take(self, items: Sequence[Any]) -> None:
+    def take(self, items: Sequence[Item]) -> None:
         """Process items in order, and pass on what they give."""
         self.pace.fresh()
         for item in items:
-            _, error = attempt(self._take, item)
+            _, error = attempt(self._kinds[type(item)], item)
             if error is not None:  # a defect of ours costs this item, not those beside it
                 self.once("internal error while recording, something is missing:\n%s", long_form(error))
             self.pace.rest()
@@ -111,78 +114,63 @@ class Intake:
             question.answered.set()
         self._questions.clear()
 
-    def pass_on(self) -> None:
-        """Write, or hand over, what the items gave; then their questions are answered."""
-        raise NotImplementedError
+    # ------------------------------------------------------------------ what becomes of them
 
-    def _take(self, item: Any) -> None:
-        if isinstance(item, Batch):
-            self._batch(item)
-        elif isinstance(item, Event):
-            data = item.data
-            if isinstance(data.get("metrics"), Later):
-                item = item._replace(data=data | {"metrics": data["metrics"].now()})
-            self.on_event(item)
-        else:
-            self.answer(item)
+    @abstractmethod
+    def on_batch(self, batch: Batch, whole: Whole) -> None:
+        """A batch has come."""
 
-    def on_batch(self, batch: Batch, losses: Losses, total: float, given: bool) -> None:
-        """A batch has come, its total ``given`` by the loop or summed up."""
-        raise NotImplementedError
-
+    @abstractmethod
     def on_event(self, event: Event) -> None:
         """Any other call has come."""
-        raise NotImplementedError
 
-    def answer(self, question: Question) -> None:
-        """Answer a `Question`."""
+    @abstractmethod
+    def pass_on(self) -> None:
+        """Write, or hand over, what the items gave; then their questions are answered."""
+
+    @abstractmethod
+    def close(self, deadline: float) -> None:
+        """Nothing more comes: let nothing wait, within a time on the monotonic clock."""
+
+    def figures(self) -> dict[str, Any]:
+        """What `losslog.Run.stats` says of it."""
+        return {"dropped": self._queue.lost, "dropped_others": self._queue.lost_others, "records": 0, "unwritten": 0,
+                "journal": "", "journal_bytes": self.end, "seq": -1}  # fmt: skip
+
+    def take_means(self) -> EpochMeans:
+        """The sums of the epoch that ends; a new one begins."""
+        means, self.means = self.means, EpochMeans()
+        return means
+
+    # ------------------------------------------------------------------ items
+
+    def _question(self, question: Question) -> None:
         question.means = self.means.result()[0] if self.means.batches else self.last_means
         self._questions.append(question)
 
+    def _event(self, event: Event) -> None:
+        metrics = event.data.get("metrics")
+        if type(metrics) is Later:
+            event = event._replace(data=event.data | {"metrics": metrics.now()})
+        self.on_event(event)
+
     def _batch(self, item: Batch) -> None:
-        values = resolve(item.values)
+        values = item.values.resolve() if isinstance(item.values, Staged) else item.values
         total = values[-1] if item.has_total else None
-        losses: Losses
-        if item.keys is None:
-            losses = values[0]
-        else:
-            losses = dict(zip(item.keys, values, strict=False))
-            losses, total = self.without_total(item.keys, losses, total)
-        parts = total_of(losses)
-        whole = parts if total is None else total
-        if total is not None and not close(whole, parts):
-            self.once("the total given (%.6g) is not the sum of the components (%.6g): it is kept", whole, parts)
+        losses = values[0] if item.keys is None else dict(zip(item.keys, values, strict=False))
+        whole = self._totals.whole(losses, total)
         if item.counted:
-            self.means.add(losses, whole, total is not None, item.n)
+            self.means.add(whole, item.n)
         if self.means.mixed:
             self.once("dict and scalar losses mix in one epoch: the epoch's losses are those of the dicts")
         if item.stepped:
-            self.on_batch(item, losses, whole, total is not None)
-        if not math.isfinite(parts + whole):
-            self._not_finite(item, losses, whole)
+            self.on_batch(item, whole)
+        if not (math.isfinite(whole.total) and all(map(math.isfinite, values))):
+            self._not_finite(item, whole)
 
-    def without_total(
-        self, keys: tuple[str, ...], losses: dict[str, float], total: float | None
-    ) -> tuple[dict[str, float], float | None]:
-        """Take a component that is the sum of the others as the total."""
-        if keys not in self._totals:
-            try:
-                self._totals[keys] = find_total(losses)
-            except ValueError as error:  # only values on a device come so far: the caller is told late, but told
-                self.once("%s. The component is left out", error)
-                self._totals[keys] = "total"
-                return {name: value for name, value in losses.items() if name != "total"}, total
-            if self._totals[keys] is not None:
-                self.once("losses[%r] is the sum of the others: taken as the total", self._totals[keys])
-        name = self._totals[keys]
-        if name is not None:
-            own = losses.pop(name)
-            total = own if total is None else total
-        return losses, total
-
-    def _not_finite(self, item: Batch, losses: Losses, total: float) -> None:
-        named = losses if isinstance(losses, dict) else {"loss": losses}
-        bad = {name: value for name, value in named.items() if not math.isfinite(value)} or {"total": total}
+    def _not_finite(self, item: Batch, whole: Whole) -> None:
+        named = whole.losses if isinstance(whole.losses, dict) else {"loss": whole.losses}
+        bad = {name: value for name, value in named.items() if not math.isfinite(value)} or {"total": whole.total}
         for name, value in bad.items():
             text = f"{name} is {value} at step {item.step} (epoch {item.epoch})."
             data = {
@@ -191,9 +179,3 @@ class Intake:
                 "component": name if item.keys is not None else None, "key": f"non_finite/{name}",
             }  # fmt: skip
             self.on_event(Event(item.time, "on_alert", data))
-
-    def once(self, text: str, *args: Any) -> None:
-        """Warn about a topic, the first time it comes up."""
-        if text not in self._told:
-            self._told.add(text)
-            warn(text + " (said once)", *args)

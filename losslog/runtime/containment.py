@@ -2,9 +2,10 @@
 
 Runs in the calling thread. Contract:
 
-- `attempt` and `lanes` are the only places that catch broadly; everything else lets errors be what they are.
+- `attempt` is the only place that catches broadly; everything else lets errors be what they are.
 - A plugin's ``SystemExit`` is contained too. A ``KeyboardInterrupt`` in the main thread is the user's, and passes; in
   any other thread only a plugin can have raised it, and it is contained.
+- What an errno means is decided here, by one table, whoever met it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import errno
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from losslog.errors import BackendUnavailable
 
 T = TypeVar("T")
 
-NOT_NOW: Final = {getattr(errno, name, -1) for name in ("ENOSPC", "EDQUOT", "EIO", "ESTALE", "EMFILE", "ENFILE")}
+HELD: Final = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})  # of a lock: another has it
+NOT_NOW: Final = frozenset({getattr(errno, name, -1) for name in ("ENOSPC", "EDQUOT", "EIO", "ESTALE", "EMFILE",
+                                                                  "ENFILE")})  # fmt: skip
 
 
 def attempt(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> tuple[T | None, BaseException | None]:
@@ -41,13 +44,29 @@ def means_not_now(error: BaseException) -> bool:
     """Whether an error says that a backend is away for the moment, so that trying again later makes sense."""
     if isinstance(error, BackendUnavailable | ConnectionError | TimeoutError):
         return True
-    return isinstance(error, OSError) and error.errno in NOT_NOW
+    return isinstance(error, OSError) and of_system(error) == "not now"
+
+
+def of_system(error: OSError, *, lock: bool = False) -> Literal["held", "not now", "cannot"]:
+    """What a system call's failure means: another has it, try again later, or it cannot be had here.
+
+    Args:
+        error: what the call raised.
+        lock: the call was to take a lock; only then can it be held, and "cannot" says that there are no kernel locks.
+    """
+    if lock and error.errno in HELD:
+        return "held"
+    return "not now" if error.errno in NOT_NOW else "cannot"
+
+
+def printable(text: str) -> str:
+    """``text`` with its lines and tabs, but without characters that could steer a terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
 
 
 def one_line(error: BaseException) -> str:
     """Type and message of an error on one line of at most 300 characters, without control characters."""
-    text = " ".join(str(error).split())
-    text = "".join(char if char.isprintable() else "?" for char in text)
+    text = printable(" ".join(str(error).split()))
     name = type(error).__name__
     return f"{name}: {text[:297] + '...' if len(text) > 300 else text}" if text else name
 

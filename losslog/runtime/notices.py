@@ -14,7 +14,7 @@ import sys
 import threading
 from typing import Any, Final
 
-from losslog.runtime.containment import attempt
+from losslog.runtime.containment import attempt, printable
 
 logger: Final = logging.getLogger("losslog")
 _lock: Final = threading.Lock()
@@ -36,11 +36,6 @@ class _Stderr(logging.Handler):
             return
 
 
-def printable(text: str) -> str:
-    """``text`` with its lines and tabs, but without characters that could steer a terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
-
-
 def prepare() -> None:
     """Give the logger a way to stderr unless the user's program configured logging."""
     with _lock:
@@ -59,3 +54,21 @@ def say(text: str, *args: Any) -> None:
 def warn(text: str, *args: Any) -> None:
     """Something is not as it should be."""
     attempt(logger.warning, text, *args)
+
+
+def now_and_then(count: int) -> bool:
+    """Whether the ``count``-th occurrence of something is worth a line: the 1st, 2nd, 4th, 8th..."""
+    return count & (count - 1) == 0
+
+
+class Once:
+    """Says each thing once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, text: str, *args: Any, key: str = "") -> None:
+        """Warn, the first time that ``key`` (else ``text``) comes up."""
+        if (key or text) not in self._told:
+            self._told.add(key or text)
+            warn(text + " (said once)", *args)

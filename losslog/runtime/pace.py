@@ -37,17 +37,15 @@ class Pace:
     Args:
         active: whether training goes on beside it.
         urgent: whether a crash would lose what waits.
-
-    Attributes:
         pressed: tells that there is no time for rests now.
     """
 
     _free = 0.0  # when all rests so far are over
 
-    def __init__(self, active: bool, *, urgent: bool = False) -> None:
+    def __init__(self, active: bool, *, urgent: bool = False, pressed: Callable[[], bool] = lambda: False) -> None:
         self.active = active
         self._urgent = urgent
-        self.pressed: Callable[[], bool] = lambda: False
+        self._pressed = pressed
         self.fresh()
 
     def rest(self) -> None:
@@ -55,7 +53,7 @@ class Pace:
         if not self.active or (now := time.perf_counter()) - self._since < WORK:
             return
         worked = time.thread_time() - self._used  # without what it waited for the GIL
-        if worked >= WORK and not self.pressed():
+        if worked >= WORK and not self._pressed():
             pause = min(worked * (REST if self._urgent else LONG_REST), 0.05)
             with _turns:  # rests follow each other, so that several threads together work no more than one would
                 Pace._free = max(Pace._free, now) + pause

@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from losslog.control import RunHandle
+from losslog.delivery.caller import Caller
 from losslog.delivery.follower import Follower
 from losslog.delivery.lane import Lane
-from losslog.journal.cursors import Cursor
+from losslog.delivery.patience import Patience
+from losslog.delivery.progress import Progress
+from losslog.delivery.wire import Figures
+from losslog.journal.cursors import Cursor, Position
 from losslog.journal.file import Tail
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, encode
@@ -28,60 +32,84 @@ RUN_ID: Final = "20260101-000000-cafe"
 NAME: Final = "conformance"
 
 
-class StageLane(Lane):
-    """A lane whose flushes and failures a test can see and time.
+class _Watched(Caller):
+    """Keeps what a plugin raises, and loses answers of its flushes.
 
     Attributes:
         failures: (hook, seq, traceback) of every call that raised; text, since an error would keep what it was given.
-        flush_when: "caught up" (with what was written), "always" (after each record) or "never".
         flush_errors: raised one by one after the plugin's next flushes, as if the answer had been lost.
     """
 
-    flush_when = "caught up"
+    failures: list[tuple[str, int, str]]
+    flush_errors: list[BaseException]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.failures: list[tuple[str, int, str]] = []
-        self.flush_errors: list[BaseException] = []
-        self.written = -1
-        self.object: Any = None
-
-    def _begin(self) -> bool:
-        ready = super()._begin()
-        if self._caller is not None:
-            self.object = self._caller.thing
-        return ready
-
-    def _call(self, record: Record) -> BaseException | None:
-        error = super()._call(record)
-        if error is not None:
-            self.failures.append((record.hook, record.seq, long_form(error)))
-        return error
-
-    def _flush(self, *, last: bool = False) -> bool:
-        if self._caller is not None and self.flush_errors and not hasattr(self, "_honest"):
-            self._honest = self._caller.call
-            self._caller.call = self._answer_lost  # type: ignore[method-assign,assignment]
-        return super()._flush(last=last)
-
-    def _answer_lost(self, hook: str, *args: Any) -> Any:
-        result = self._honest(hook, *args)
-        if hook == "on_flush" and self.flush_errors:
-            raise self.flush_errors.pop(0)
+    def call(self, hook: str, data: Mapping[str, Any], run: Any, seq: int, time: float) -> Any:
+        """Call one hook."""
+        try:
+            result = super().call(hook, data, run, seq, time)
+            if hook == "on_flush" and self.flush_errors:
+                raise self.flush_errors.pop(0)
+        except BaseException as error:
+            self.failures.append((hook, seq, long_form(error)))
+            raise
         return result
 
-    def _flush_failed(self, error: BaseException) -> None:
-        self.failures.append(("on_flush", self._seq, long_form(error)))
-        super()._flush_failed(error)
 
-    def _due(self) -> bool:
-        if self._unflushed_since is None or self.flush_when == "never":
+class _Paced(Progress):
+    """Flushes when a test wants it.
+
+    Attributes:
+        flush_when: "caught up" (with what was written), "always" (after each record) or "never".
+        written: seq of the last record that was written.
+    """
+
+    flush_when = "caught up"
+    written = -1
+
+    def due(self, every: float) -> bool:
+        """Whether it is time for a flush."""
+        if not self.unflushed or self.flush_when == "never":
             return False
-        return super()._due() or self.flush_when == "always" or self._seq >= self.written
+        return super().due(every) or self.flush_when == "always" or self.at.seq >= self.written
 
-    def _away(self, error: BaseException) -> None:
-        super()._away(error)
-        self._delay = 0.02  # nobody wants to wait for a backend that is only said to be away
+
+class _Hasty(Patience):
+    """Nobody wants to wait for a backend that is only said to be away."""
+
+    back_off = (0.02, 0.02)
+
+
+class StageLane(Lane):
+    """A lane whose flushes and failures a test can see and time.
+
+    Args:
+        name: the plugin's name.
+        make: makes the plugin object.
+        tail: the journal's records.
+        cursor: how far the plugin is.
+        handle: the ``run`` argument of its hooks.
+        near: whether to rest as in the training process.
+
+    Attributes:
+        failures: see `_Watched`.
+        flush_errors: see `_Watched`.
+        flushes: see `_Paced`.
+        object: the plugin object, once it is made.
+    """
+
+    def __init__(
+        self, name: str, make: Callable[[], Any], tail: Tail, cursor: Cursor, handle: RunHandle, *, near: bool
+    ) -> None:
+        self.flushes = _Paced(cursor)
+        self.failures: list[tuple[str, int, str]] = []
+        self.flush_errors: list[BaseException] = []
+        self.object: Any = None
+        super().__init__(name, make, tail, self.flushes, handle, near=near, patience=_Hasty(name), caller=self._calls)
+
+    def _calls(self, name: str, thing: Any, specs: Sequence[Any]) -> Caller:
+        found = _Watched(name, thing, specs)
+        found.failures, found.flush_errors, self.object = self.failures, self.flush_errors, thing
+        return found
 
 
 class Stage:
@@ -114,7 +142,7 @@ class Stage:
                 self._ends.append(file.tell())
         self._seq = records[-1].seq
         for lane in self.lanes:
-            lane.written = self._seq
+            lane.flushes.written = self._seq
         self._tail.publish(found)
 
     def open(
@@ -126,19 +154,21 @@ class Stage:
             make: makes the object; called on the lane's thread.
             after: the record up to which an earlier object had committed; -1 for a new run.
             near: rest as lanes in the training process do.
-            flush: see `StageLane.flush_when`.
+            flush: see `_Paced.flush_when`.
         """
         cursor = Cursor(None, self._name)
         if after >= 0:
-            cursor.offset, cursor.seq = self._ends[after], after
-        handle = RunHandle(
-            id=RUN_ID, name=NAME, dir=self.folder, config={}, source=self._name, post=lambda kind, data: None
-        )
-        lane = StageLane(self._name, make, self._tail, cursor, handle, near=near)
-        lane.flush_when, lane.written = flush, self._seq
+            cursor.at = Position(self._ends[after], after)
+        lane = StageLane(self._name, make, self._tail, cursor, self._handle(), near=near)
+        lane.flushes.flush_when, lane.flushes.written = flush, self._seq
         self.lanes.append(lane)
         lane.start()
         return lane
+
+    def _handle(self) -> RunHandle:
+        return RunHandle(
+            id=RUN_ID, name=NAME, dir=self.folder, config={}, source=self._name, post=lambda kind, data: None
+        )
 
     def settle(self, lane: StageLane, what: str = "committed") -> None:
         """Wait until the lane has ``committed`` (or been handed: ``offset``) everything written so far.
@@ -148,12 +178,13 @@ class Stage:
         """
         end = self._ends[-1]
         deadline = time.monotonic() + self._patience
-        while int(lane.stats()[what]) < end:
+        while getattr(lane.figures(), what) < end:
             if lane.over:
-                raise AssertionError(f"{self._name} is {lane.state}: {lane.reason}{_told(lane)}")
+                figures = lane.figures()
+                raise AssertionError(f"{self._name} is {figures.state}: {figures.reason}{_told(lane)}")
             if time.monotonic() > deadline:
                 raise AssertionError(
-                    f"{self._name} has not taken everything within {self._patience:g} s ({lane.stats()}){_told(lane)}"
+                    f"{self._name} has not taken everything within {self._patience:g} s ({lane.figures()}){_told(lane)}"
                 )
             lane.wake()
             time.sleep(0.002)
@@ -173,8 +204,8 @@ class Stage:
             self.write([end])
         began = time.monotonic()
         for lane in self.lanes:
-            if lane.flush_when == "never":
-                lane.flush_when = "caught up"
+            if lane.flushes.flush_when == "never":
+                lane.flushes.flush_when = "caught up"
             lane.finish(self._ends[-1])
         while not all(lane.over for lane in self.lanes):
             if time.monotonic() - began > within:
@@ -184,7 +215,7 @@ class Stage:
             time.sleep(0.002)
         return time.monotonic() - began
 
-    def follow(self, options: dict[str, Any], within: float) -> dict[str, Any]:
+    def follow(self, options: dict[str, Any], within: float) -> Figures:
         """Let a follower process deliver the journal.
 
         Returns:
@@ -193,7 +224,7 @@ class Stage:
         Raises:
             AssertionError: it does not start, or does not finish in time.
         """
-        follower = Follower(self.folder, [{"name": self._name, "options": options}], lambda kind, data: None)
+        follower = Follower(self._handle(), [{"name": self._name, "options": options}], lambda kind, data: None)
         trouble = follower.start()
         assert not trouble, f"the follower cannot be started: {trouble}"
         follower.finish(self._ends[-1])
@@ -204,9 +235,9 @@ class Stage:
                 thread.join(5.0)
         log = (self.folder / "follower.log").read_text("utf-8", "replace")
         assert finished, f"the follower has not delivered everything within {within:g} s:\n{log}"
-        stats = dict(follower.lanes.get(self._name, {}))
-        assert stats.get("committed") == self._ends[-1], f"the follower delivered only a part ({stats}):\n{log}"
-        return stats
+        figures = follower.lanes.get(self._name, Figures())
+        assert figures.committed == self._ends[-1], f"the follower delivered only a part ({figures}):\n{log}"
+        return figures
 
 
 def _told(lane: StageLane) -> str:

@@ -4,18 +4,15 @@ No thread, no I/O. Contract:
 
 - `as_float` accepts Python and numpy numbers and one-element tensors; all else is a TypeError naming key and type.
 - `normalise` gives plain floats; it is what plugins' helpers use, so their hooks called directly take tensors too.
-- `find_total` tells whether a component called total, loss or total_loss *is* the sum of the others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 Losses = dict[str, float] | float
-TOTAL_NAMES: Final = ("total", "total_loss", "loss")
-SUM_TOLERANCE: Final = 1e-3  # relative; raw step values agree to 5e-6, so 1e-3 leaves room for half precision
 
 
 def as_float(value: Any, name: str) -> float:
@@ -104,40 +101,3 @@ def normalise(losses: Any, name: str = "losses") -> Losses:
         check_names(losses, name)
         return {key: as_float(value, f"{name}[{key!r}]") for key, value in losses.items()}
     return as_float(losses, name)
-
-
-def total_of(losses: Losses, total: float | None = None) -> float:
-    """``total`` where it is given, else the sum of the components, else the scalar itself."""
-    if total is not None:
-        return total
-    return sum(losses.values()) if isinstance(losses, dict) else losses
-
-
-def close(a: float, b: float, tolerance: float = SUM_TOLERANCE) -> bool:
-    """Whether two totals agree (relative ``tolerance``; two values that are not finite agree when they print alike)."""
-    if math.isfinite(a) and math.isfinite(b):
-        return abs(a - b) <= tolerance * max(abs(a), abs(b), 1e-12)
-    return str(a) == str(b)
-
-
-def find_total(losses: dict[str, float]) -> str | None:
-    """The name of the component that is the sum of all others, or None.
-
-    Raises:
-        ValueError: a component is called ``total`` and is not that sum: its series would stand where the sum's belongs.
-    """
-    if len(losses) < 2:
-        if "total" in losses:
-            raise ValueError("losses['total'] stands alone: pass the scalar itself, or name the component otherwise")
-        return None
-    for name in TOTAL_NAMES:
-        if name in losses:
-            others = sum(value for key, value in losses.items() if key != name)
-            if close(losses[name], others):
-                return name
-            if name == "total":
-                raise ValueError(
-                    f"losses['total'] is {losses['total']:.6g}, but the other components add up to {others:.6g}: "
-                    "name the component otherwise, or pass the optimised total as log_batch(..., total=...)"
-                )
-    return None

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from losslog.errors import LosslogError
-from losslog.values.losses import as_float, check_names, find_total
+from losslog.values.losses import as_float, check_names
 
 Keys = tuple[str, ...] | None  # None: the loop gave one scalar
 _FLOATS: Final = {float}
@@ -54,7 +54,7 @@ def snapshot(losses: Any, total: Any = None, name: str = "losses") -> tuple[Keys
     Args:
         losses: a dict of scalars by component, or one scalar; numbers, numpy scalars or one-element tensors.
         total: the optimised total, or None.
-        name: what error messages call them; what is not called losses may have any component called total.
+        name: what error messages call them.
 
     Returns:
         The component names (None for a scalar), and the values in their order; the total, where given, comes last.
@@ -91,11 +91,8 @@ def _careful(losses: Any, total: Any, what: str) -> tuple[Keys, list[float] | St
             values.append(value)
         else:
             values.append(as_float(value, name))
-    if keys is not None:
-        if not waiting and what == "losses" and "total" in keys:
-            find_total(dict(zip(keys, values, strict=False)))
-        if what == "losses" and len(_checked) < 10_000:  # a loop that invents names must not grow us
-            _checked.add(keys)
+    if keys is not None and len(_checked) < 10_000:  # a loop that invents names must not grow us
+        _checked.add(keys)
     if not waiting:
         return keys, values
     return keys, Staged(values, [_stage(device, positions, values) for device, positions in waiting.items()])

@@ -62,7 +62,7 @@ class DeliveryChecks(Subject):
         stage.write(story.records)
         lane = stage.open(make, flush="never")
         lane.flush_errors = [ConnectionError("the answer was lost (made up)"), RuntimeError("a failure (made up)")]
-        lane.flush_when = "caught up"
+        lane.flushes.flush_when = "caught up"
         stage.settle(lane)
         assert not lane.flush_errors, "the lane never flushed"
         lane.failures[:] = [each for each in lane.failures if "(made up)" not in each[2]]
@@ -140,7 +140,7 @@ class DeliveryChecks(Subject):
         said = stage.follow(options, self.patience)
         done = Performance(story, self.read(stage), [], 0.0)
         reference = self.reference()
-        assert said.get("errors", 0) <= len(reference.failures), f"it failed in the follower only: {said}"
+        assert said.errors <= len(reference.failures), f"it failed in the follower only: {said}"
         self._check_same(done, "it ran in the follower process")
 
     def _check_same(self, done: Performance, what: str) -> None:

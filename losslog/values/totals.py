@@ -1,0 +1,178 @@
+"""What the total is, and what the mean is: one rule for a batch, a window, an epoch and several ranks.
+
+No thread, no I/O. Contract:
+
+- The total is what was given as such; else the entry `TOTAL_NAMES` names, where others stand beside it, by its name
+  alone; else the sum of the components. An entry that is the total is no component.
+- A component's mean is the plain mean over those that had it, summed in order: what a hand-written loop computes.
+- The total of means is the sum of these means, or the mean of the totals where the loop gave them.
+- Where dict and scalar losses mix, the dicts are the losses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from losslog.runtime.notices import Once
+from losslog.values.losses import Losses
+
+TOTAL_NAMES: Final = ("total", "total_loss", "loss")
+TOLERANCE: Final = 1e-3  # relative; raw step values agree to 5e-6, so 1e-3 leaves room for half precision
+
+
+def total_name(names: Collection[str]) -> str | None:
+    """Which of these entries is the total of the others, or None."""
+    if len(names) < 2:
+        return None
+    return next((name for name in TOTAL_NAMES if name in names), None)
+
+
+def total_of(losses: Losses, total: float | None = None) -> float:
+    """``total`` where it is given, else the entry that is the total, else the sum; of a scalar, itself."""
+    if total is not None:
+        return total
+    if not isinstance(losses, dict):
+        return losses
+    name = total_name(losses)
+    return sum(losses.values()) if name is None else losses[name]
+
+
+def agree(a: float, b: float) -> bool:
+    """Whether two totals are the same but for rounding; two that are not finite agree when they print alike."""
+    if math.isfinite(a) and math.isfinite(b):
+        return abs(a - b) <= TOLERANCE * max(abs(a), abs(b), 1e-12)
+    return str(a) == str(b)
+
+
+class Whole(NamedTuple):
+    """Losses with their total.
+
+    Attributes:
+        losses: components without the total, or one float.
+        total: their total.
+        given: whether the loop said what the total is; else it is their sum.
+    """
+
+    losses: Losses
+    total: float
+    given: bool
+
+
+class Totals:
+    """Applies the rule, and says once where it may surprise.
+
+    Args:
+        once: says it.
+    """
+
+    def __init__(self, once: Once) -> None:
+        self._once = once
+
+    def whole(self, losses: Losses, total: float | None = None) -> Whole:
+        """What a loop gave, told apart.
+
+        Args:
+            losses: components by name, perhaps with their total among them, or one scalar.
+            total: the optimised total, where the loop named it.
+        """
+        if not isinstance(losses, dict):
+            return Whole(losses, losses if total is None else total, total is not None)
+        name = total_name(losses)
+        if name is not None:
+            losses = losses.copy()
+            own = losses.pop(name)
+            total = own if total is None else total
+        parts = sum(losses.values())
+        if total is None:
+            return Whole(losses, parts, False)
+        if name is not None and agree(total, parts):
+            self._once("losses[%r] is the sum of the others: taken as the total", name)
+        elif name is not None and total == own:
+            self._once("losses[%r] is %.6g, and the others add up to %.6g: it is taken as the total that is optimised. "
+                       "Give it another name if it is a component, and pass total= if that is neither",
+                       name, total, parts)  # fmt: skip
+        elif not agree(total, parts):
+            self._once("the total given (%.6g) is not the sum of the components (%.6g): it is kept", total, parts)
+        return Whole(losses, total, True)
+
+
+def by_component(several: Iterable[Losses]) -> dict[str, list[float]]:
+    """The values of each component, in order; of scalars, where there are no dicts, under ""."""
+    found: dict[str, list[float]] = {}
+    scalars = []
+    for losses in several:
+        if isinstance(losses, dict):
+            for name, value in losses.items():
+                found.setdefault(name, []).append(value)
+        else:
+            scalars.append(losses)
+    return found or {"": scalars}
+
+
+def mean_of(several: Iterable[Losses]) -> Losses:
+    """The mean of losses: of each component over those that had it, or of scalars."""
+    return _losses({name: sum(values) / len(values) for name, values in by_component(several).items()})
+
+
+def _losses(means: dict[str, float]) -> Losses:
+    return means[""] if means.keys() == {""} else means
+
+
+class EpochMeans:
+    """Running sums of an epoch.
+
+    Attributes:
+        batches: how many batches were added.
+        mixed: whether dict and scalar batches met.
+    """
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.mixed = False
+        self._sums: dict[str, float] = {}  # of scalars under ""
+        self._counts: dict[str, int] = {}
+        self._total = 0.0
+        self._given = False
+
+    def add(self, whole: Whole, n: int = 1) -> None:
+        """Add one batch.
+
+        Args:
+            whole: its losses and total.
+            n: how many forward passes the values are means of; all of them count.
+        """
+        losses, total, given = whole
+        self.batches += n
+        self._total += total * n
+        self._given = self._given or given
+        sums, counts = self._sums, self._counts
+        for name, value in losses.items() if isinstance(losses, dict) else (("", losses),):
+            sums[name] = sums.get(name, 0.0) + value * n
+            counts[name] = counts.get(name, 0) + n
+        self.mixed = "" in sums and len(sums) > 1
+
+    def sums(self) -> dict[str, Any]:
+        """The running sums as plain data, for `merge` on another rank."""
+        return {"batches": self.batches, "sums": self._sums.copy(), "counts": self._counts.copy(),
+                "total": self._total, "given": self._given}  # fmt: skip
+
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Add what `sums` gave on another rank: means are then over all batches of both."""
+        self.batches += other["batches"]
+        self._total += other["total"]
+        self._given = self._given or other["given"]
+        for name, value in other["sums"].items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + other["counts"][name]
+
+    def result(self) -> tuple[Losses | None, float | None]:
+        """(means, total); (None, None) where there were no batches."""
+        if not self.batches:
+            return None, None
+        means = {name: value / self._counts[name] for name, value in self._sums.items()}
+        if len(means) > 1:
+            means.pop("", None)
+        losses = _losses(means)
+        return losses, self._total / self.batches if self._given else sum(means.values())
