@@ -39,19 +39,19 @@ class Reporter(signals.Listener):
     @classmethod
     def of(cls, run: Run | None) -> Reporter:
         """The reporter of a run, or the one of those that name none."""
-        if run is not None and isinstance(run._watcher, Reporter):
-            return run._watcher
+        if run is not None and isinstance(run.watcher, Reporter):
+            return run.watcher
         if run is not None:
             reporter = cls(run)
-            run._watcher = run._watcher or reporter
+            run.watcher = run.watcher or reporter
             return reporter
         if not _shared or _shared[0].closed:
             _shared[:] = [cls(None)]
         return _shared[0]
 
     def _make(self) -> Run:
-        run = self._run or next(iter(each for each in endings._open if isinstance(each, Run)), None) or Run()
-        run._watcher = self
+        run = self._run or next(iter(each for each in endings.open_runs() if isinstance(each, Run)), None) or Run()
+        run.watcher = self
         signals.listen(self)
         return run
 

@@ -46,7 +46,7 @@ class Attachment(Observer):
         self._handles: list[Any] = []
         self._discovery = Discovery(self._found)
         self._idle = 0
-        run._watcher = self
+        run.watcher = self
 
     def watch(self, model: Any, optimizers: Sequence[Any]) -> None:
         """Hook a model and its optimizers."""
@@ -69,7 +69,7 @@ class Attachment(Observer):
             self.run.close()
         else:
             self.run_ends("finished")
-            self.run._watcher = None
+            self.run.watcher = None
 
     def _post_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         guarded(self._stepped, optimizer)
@@ -140,7 +140,7 @@ def attach(
     earlier = _attached.pop(model, None)
     if earlier is not None and not earlier.closed:
         earlier.drop(model)
-    attachment = run._watcher if run is not None and isinstance(run._watcher, Attachment) else None
+    attachment = run.watcher if run is not None and isinstance(run.watcher, Attachment) else None
     if attachment is None:
         finder = EpochFinder(passes_per_epoch, steps_per_epoch)
         if run is None:

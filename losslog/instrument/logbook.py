@@ -53,13 +53,13 @@ class Logbook:
         """An optimizer step was taken."""
         self.steps += 1
         self.trained = self._validation_over = True
-        self.run._log_forwards(
+        self.run.log_forwards(
             reading.keys, reading.values, lr, n, has_total=reading.has_total, stepped=True, counted=True
         )
 
     def unstepped(self, reading: Reading, n: int, *, counted: bool) -> None:
         """Forward passes were not followed by a step."""
-        self.run._log_forwards(
+        self.run.log_forwards(
             reading.keys, reading.values, None, n, has_total=reading.has_total, stepped=False, counted=counted
         )
 
@@ -90,7 +90,7 @@ class Logbook:
         for index, (_, kinds) in enumerate(waiting):
             split = "val" if not index else f"val{index + 1}"
             run = self.run
-            before = not self.trained and run._step == 0  # nothing was trained yet: the point before epoch 1
+            before = not self.trained and run.next_step == 0  # nothing was trained yet: the point before epoch 1
             run.log_eval(kinds, split=split, epoch=0 if before else None)
 
     def checkpoint(self, path: str) -> None:
