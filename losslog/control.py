@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from losslog.journal.records import fresh, whole
 from losslog.runtime.notices import Once, warn
@@ -21,6 +21,19 @@ LEVELS: Final = ("info", "warning", "error")
 WAITING: Final = 1000  # learning-rate requests that wait for a loop to take them
 SEEN: Final = 10_000  # requests that are recognised when they are redelivered
 Post = Callable[[str, dict[str, Any]], None]
+
+
+class Watcher(Protocol):
+    """Whoever watches a loop from outside and logs for it: a run's ``watcher`` is asked before things end.
+
+    Its methods run on the training thread and must not raise.
+    """
+
+    def epoch_ends(self, val_loss: Any) -> Any:
+        """An epoch is about to end; gives the validation losses that go with it, ``val_loss`` where it has none."""
+
+    def run_ends(self, status: str) -> None:
+        """The run is about to close."""
 
 
 class RunHandle:

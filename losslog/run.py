@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from losslog.control import Requests, RunHandle, alert_data, lr_data, scale_lr
+from losslog.control import Requests, RunHandle, Watcher, alert_data, lr_data, scale_lr
 from losslog.delivery.caller import Caller, free_name, name_of
 from losslog.delivery.delivery import Delivery
 from losslog.delivery.discovery import Plugin, select
@@ -68,6 +68,9 @@ class Run:
         resume_step: the last global step of that checkpoint; later points are superseded.
         follower: False keeps every plugin in this process (debugging, tests).
         non_finite: what a NaN or infinite loss does besides its alert: nothing, or a request to stop.
+
+    Attributes:
+        watcher: what logs to it from outside the loop.
 
     Raises:
         PluginError: a plugin named in a list cannot serve.
@@ -161,7 +164,7 @@ class Run:
         self._asked = 0
         self._closed = self._told_closed = self._stopped = False
         self._closing = threading.Lock()
-        self._watcher: Any = None  # of losslog.instrument: asked before an epoch or the run ends; must not raise
+        self.watcher: Watcher | None = None
         self._inline: list[Inline] = []
         self._totals = Totals(Once())  # for inline hooks; the drain has its own
         self._specs: list[Any] = []
@@ -283,6 +286,11 @@ class Run:
         if self._strict:
             self._raise_strictly()
 
+    @property
+    def next_step(self) -> int:
+        """The global step that the next batch gets where none is given."""
+        return self._step
+
     def log_eval(
         self, metrics: Mapping[str, Any], *, epoch: int | None = None, step: int | None = None, split: str = "val"
     ) -> None:
@@ -348,8 +356,8 @@ class Run:
         Raises:
             TypeError, ValueError: a value is not what a loss may be.
         """
-        if self._watcher is not None:
-            val_loss = self._watcher.epoch_ends(val_loss)
+        if self.watcher is not None:
+            val_loss = self.watcher.epoch_ends(val_loss)
         epoch = self._open_epoch(epoch)
         data: dict[str, Any] = {"epoch": epoch, "epochs": self._epochs, "step": self._last_step(None)}
         data["losses"] = None if losses is None else normalise(losses)
@@ -628,7 +636,7 @@ class Run:
         self._end("finished", None, timeout)
 
     def _end(self, status: str, error: str | None, timeout: float = 30.0) -> None:
-        watcher, self._watcher = self._watcher, None
+        watcher, self.watcher = self.watcher, None
         if watcher is not None:
             watcher.run_ends(status)
         with self._closing:

@@ -37,6 +37,11 @@ def test_a_run_takes_what_is_documented() -> None:
     assert names == ["name", "dir", "config", "plugins", "options"]
 
 
+def test_attach_is_documented_where_it_stands() -> None:
+    assert "passes_per_epoch: passes over data loaders" in (inspect.getdoc(losslog.attach) or "")
+    assert list(inspect.signature(losslog.attach).parameters)[:2] == ["model", "optimizer"]
+
+
 def test_importing_imports_no_torch_and_no_numpy() -> None:
     command = [sys.executable, "-X", "importtime", "-c", "import losslog"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)

@@ -47,7 +47,8 @@ def add_parser(commands: Any) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the script; its exceptions pass."""
-    from losslog.instrument.launcher import Settings, launch, module_program, script_program
+    from losslog.instrument.launcher import launch, module_program, script_program
+    from losslog.instrument.watch import Settings
 
     try:
         run = {

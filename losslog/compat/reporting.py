@@ -9,11 +9,11 @@ Training thread. Contract:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from losslog.instrument import coco, signals
-from losslog.instrument.forwards import Reading
+from losslog.instrument import signals
+from losslog.instrument.forwards import Computed, Reading
 from losslog.instrument.logbook import Logbook
+from losslog.instrument.watching import Watching
 from losslog.run import Run
 from losslog.runtime import endings
 from losslog.values.snapshot import Staged, resolve
@@ -21,7 +21,7 @@ from losslog.values.snapshot import Staged, resolve
 _shared: list[Reporter] = []
 
 
-class Reporter(signals.Listener):
+class Reporter(Watching):
     """Turns updates into records.
 
     Args:
@@ -29,9 +29,8 @@ class Reporter(signals.Listener):
     """
 
     def __init__(self, run: Run | None) -> None:
+        super().__init__(Logbook(self._make))
         self._run = run
-        self.logbook = Logbook(self._make)
-        self.closed = False
         self._values: dict[str, tuple[list[float] | Staged, int]] = {}
         self._training = False
         self._fresh = True
@@ -39,19 +38,19 @@ class Reporter(signals.Listener):
     @classmethod
     def of(cls, run: Run | None) -> Reporter:
         """The reporter of a run, or the one of those that name none."""
-        if run is not None and isinstance(run._watcher, Reporter):
-            return run._watcher
+        if run is not None and isinstance(run.watcher, Reporter):
+            return run.watcher
         if run is not None:
             reporter = cls(run)
-            run._watcher = run._watcher or reporter
+            run.watcher = run.watcher or reporter
             return reporter
         if not _shared or _shared[0].closed:
             _shared[:] = [cls(None)]
         return _shared[0]
 
     def _make(self) -> Run:
-        run = self._run or next(iter(each for each in endings._open if isinstance(each, Run)), None) or Run()
-        run._watcher = self
+        run = self._run or next(iter(each for each in endings.open_runs() if isinstance(each, Run)), None) or Run()
+        run.watcher = self
         signals.listen(self)
         return run
 
@@ -80,7 +79,12 @@ class Reporter(signals.Listener):
         names = tuple(name for name in found if name != "loss")
         keys = names or None
         chosen = [*(found[name] for name in names), *([found["loss"]] if "loss" in found else ())]
-        reading = Reading(keys, Picked(chosen), bool(names) and "loss" in found, None)
+        reading = Reading(
+            keys,
+            Computed(lambda: [resolve(values)[index] for values, index in chosen]),
+            bool(names) and "loss" in found,
+            None,
+        )
         if not self._training:
             if self.logbook.trained:
                 self.logbook.validation(reading)
@@ -92,52 +96,7 @@ class Reporter(signals.Listener):
         lr = None if rate is None else resolve(rate[0])[rate[1]]
         self.logbook.step(reading, lr, 1)
 
-    def summarized(self, evaluator: Any) -> None:
-        """Pick up the figures of an evaluation."""
-        found = None if self.closed or not self.logbook.trained else coco.figures(evaluator)
-        if found:
-            self.logbook.evaluation(str(evaluator.params.iouType), found, evaluator.cocoGt)
-
-    def epoch_ends(self, val_loss: Any) -> Any:
-        """Called by the run before an epoch ends; gives the validation losses that go with it."""
-        found: list[Any] = []
-        signals.guarded(lambda: found.append(self._before_epoch_end()))
-        return val_loss if val_loss is not None or not found else found[0]
-
-    def _before_epoch_end(self) -> Any:
-        self.logbook.log_evaluations()
-        self.logbook.ended()
-        return self.logbook.val_loss()
-
-    def run_ends(self, status: str) -> None:
-        """Called by the run before it closes."""
-        signals.guarded(self._close)
-
-    def _close(self) -> None:
-        self.closed = True
-        signals.forget(self)
-        if self.logbook.steps and self.logbook.made is not None:
-            self.logbook.made.end_epoch(val_loss=self._before_epoch_end())
-        else:
-            self.logbook.log_evaluations()
-
-
-class Picked(Staged):
-    """Some of several values, which may still be on a device.
-
-    Args:
-        parts: values that were read together, and which of them.
-    """
-
-    __slots__ = ("_parts",)
-
-    def __init__(self, parts: Sequence[tuple[list[float] | Staged, int]]) -> None:
-        super().__init__([], [])
-        self._parts = list(parts)
-
-    def resolve(self) -> list[float]:
-        """The values, after waiting for the device."""
-        if self._parts:
-            self.values = [resolve(values)[index] for values, index in self._parts]
-            self._parts = []
-        return self.values
+    @property
+    def takes_evaluations(self) -> bool:
+        """Whether evaluations belong to it: not before it has logged a batch."""
+        return self.logbook.trained

@@ -1,4 +1,4 @@
-"""``losslog.attach``: a model and its optimizer watched from outside, the loop untouched.
+"""What `losslog.attach` begins: a model and its optimizer watched from outside, the loop untouched.
 
 Training thread. Contract:
 
@@ -10,9 +10,8 @@ Training thread. Contract:
 
 from __future__ import annotations
 
-import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -46,7 +45,7 @@ class Attachment(Observer):
         self._handles: list[Any] = []
         self._discovery = Discovery(self._found)
         self._idle = 0
-        run._watcher = self
+        run.watcher = self
 
     def watch(self, model: Any, optimizers: Sequence[Any]) -> None:
         """Hook a model and its optimizers."""
@@ -69,7 +68,7 @@ class Attachment(Observer):
             self.run.close()
         else:
             self.run_ends("finished")
-            self.run._watcher = None
+            self.run.watcher = None
 
     def _post_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         guarded(self._stepped, optimizer)
@@ -108,31 +107,23 @@ class Attachment(Observer):
         self._handles = []
 
 
-def attach(
-    model: Any,
-    optimizer: Any,
-    *,
-    name: str | None = None,
-    dir: str | os.PathLike[str] = "runs",
-    config: Mapping[str, Any] | None = None,
-    plugins: str | Sequence[Any] | None = "auto",
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-    epochs: int | None = None,
-    steps_per_epoch: int | None = None,
-    passes_per_epoch: int | None = None,
-    resume: str | os.PathLike[str] | None = None,
-    resume_epoch: int | None = None,
-    resume_step: int | None = None,
-    run: Run | None = None,
-) -> Run:
-    """Log the losses a model returns, without touching the loop: see `losslog.attach`."""
+def begin(model: Any, optimizer: Any, run: Run | Callable[[dict[str, Any]], Run], finder: EpochFinder) -> Run:
+    """Attach a model.
+
+    Args:
+        model: what is trained.
+        optimizer: the optimizer that steps it, or a list of them.
+        run: where to log, or what makes it of a config.
+        finder: finds epochs, where the run has no attachment yet.
+
+    Returns:
+        The run.
+
+    Raises:
+        TypeError: a model or optimizer is none.
+    """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"attach: model must be a torch.nn.Module, got {type(model).__name__}")
-    if run is not None and not isinstance(run, Run):
-        raise TypeError(f"attach: run must be a losslog.Run, got {type(run).__name__}")
-    for what, value in (("passes_per_epoch", passes_per_epoch), ("steps_per_epoch", steps_per_epoch)):
-        if value is not None and (type(value) is not int or value < 1):
-            raise TypeError(f"attach: {what} must be a whole number >= 1, got {value!r}")
     optimizers = [
         _torch_optimizer(each) for each in (optimizer if isinstance(optimizer, list | tuple) else [optimizer])
     ]
@@ -140,25 +131,12 @@ def attach(
     earlier = _attached.pop(model, None)
     if earlier is not None and not earlier.closed:
         earlier.drop(model)
-    attachment = run._watcher if run is not None and isinstance(run._watcher, Attachment) else None
-    if attachment is None:
-        finder = EpochFinder(passes_per_epoch, steps_per_epoch)
-        if run is None:
-            made = Run(
-                name,
-                dir,
-                config if config is not None else described(model, optimizers[0]),
-                plugins,
-                options,
-                epochs=epochs,
-                steps_per_epoch=steps_per_epoch,
-                resume=resume,
-                resume_epoch=resume_epoch,
-                resume_step=resume_step,
-            )
-            attachment = Attachment(made, finder, owned=True)
-        else:
-            attachment = Attachment(run, finder, owned=False)
+    if not isinstance(run, Run):
+        attachment = Attachment(run(described(model, optimizers[0])), finder, owned=True)
+    elif isinstance(run.watcher, Attachment):
+        attachment = run.watcher
+    else:
+        attachment = Attachment(run, finder, owned=False)
     attachment.watch(model, optimizers)
     _attached[model] = attachment
     return attachment.run

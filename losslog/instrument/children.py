@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from losslog.instrument import signals
-
-if TYPE_CHECKING:
-    from losslog.instrument.launcher import Settings
+from losslog.instrument.watch import Settings, Watch
 
 KEY = "losslog"
 
@@ -53,8 +51,6 @@ def instrument_spawned(settings: Settings) -> None:
 
 def _arrive(state: dict[str, Any]) -> None:
     from multiprocessing.process import BaseProcess
-
-    from losslog.instrument.launcher import Settings, Watch
 
     settings = Settings(state["run"], state["passes_per_epoch"])
     watch = Watch(settings)

@@ -1,6 +1,6 @@
 """What a model gave: the losses in it, read at once, and the means over several forward passes.
 
-`read` runs on the training thread, `Mean.resolve` on the drain thread. Contract:
+`read` runs on the training thread, `Computed.resolve` on the drain thread. Contract:
 
 - A dict gives its 0-d floating entries (of ``{"loss": ..., "logits": ...}`` the loss), a 0-d tensor is a scalar loss.
   Tuples and lists are never looked into: a detector's parts return tuples with dicts in them.
@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -105,24 +105,23 @@ def _take(output: Mapping[str, Any], chosen: tuple[str, ...]) -> Reading:
     return Reading(keys, values, bool(rest), node)
 
 
-class Mean(Staged):
-    """The means over several forward passes, computed when they are asked for.
+class Computed(Staged):
+    """Values that are computed when they are asked for.
 
     Args:
-        readings: at least one.
+        compute: gives them, after waiting for the device.
     """
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_compute",)
 
-    def __init__(self, readings: Sequence[Reading]) -> None:
+    def __init__(self, compute: Callable[[], list[float]]) -> None:
         super().__init__([], [])
-        self._parts = list(readings)
+        self._compute: Callable[[], list[float]] | None = compute
 
     def resolve(self) -> list[float]:
-        """Means of each component over the passes that had it, then of the totals where there are any."""
-        if self._parts:
-            self.values = _means(self._parts)
-            self._parts = []
+        """The values."""
+        if self._compute is not None:
+            self.values, self._compute = self._compute(), None
         return self.values
 
 
@@ -132,9 +131,9 @@ def merge(readings: Sequence[Reading]) -> Reading:
         return readings[0]
     named = [each for each in readings if each.keys is not None]
     if not named:
-        return Reading(None, Mean(readings), False, None)
+        return Reading(None, Computed(lambda: _means(readings)), False, None)
     keys = tuple(dict.fromkeys(name for each in named for name in each.keys or ()))
-    return Reading(keys, Mean(named), all(each.has_total for each in named), None)
+    return Reading(keys, Computed(lambda: _means(named)), all(each.has_total for each in named), None)
 
 
 def _means(readings: Sequence[Reading]) -> list[float]:

@@ -90,7 +90,7 @@ class Logbook:
         for index, (_, kinds) in enumerate(waiting):
             split = "val" if not index else f"val{index + 1}"
             run = self.run
-            before = not self.trained and run._step == 0  # nothing was trained yet: the point before epoch 1
+            before = not self.trained and run.next_step == 0  # nothing was trained yet: the point before epoch 1
             run.log_eval(kinds, split=split, epoch=0 if before else None)
 
     def checkpoint(self, path: str) -> None:

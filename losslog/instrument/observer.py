@@ -19,12 +19,12 @@ from typing import Any, Final
 import torch
 
 from losslog.control import group_name
-from losslog.instrument import coco
 from losslog.instrument.families import Family
 from losslog.instrument.forwards import Forward, Reading, merge, read
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.passes import EpochFinder, Pass
-from losslog.instrument.signals import Listener, forget, guarded, listen
+from losslog.instrument.signals import guarded, listen
+from losslog.instrument.watching import Watching
 from losslog.values.snapshot import learning_rate
 
 MOST_WAITING: Final = 20_000  # forwards without a step, e.g. somebody who only runs a model in train mode
@@ -47,7 +47,7 @@ class _Held:
         return bool(self._value.item())
 
 
-class Observer(Listener):
+class Observer(Watching):
     """Watches the models and optimizers of one run.
 
     Args:
@@ -58,15 +58,14 @@ class Observer(Listener):
     sees_training = True
 
     def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
-        self.logbook = logbook
+        super().__init__(logbook)
         self.finder = finder
         self.families: list[Family] = []
-        self.closed = False
         self._fresh: list[Pass] = []
         self._pending: list[Forward] = []
         self._held: deque[_Held] = deque()
         self._fired = False
-        self._ending = False
+        self._ending = self._left = False
         listen(self)
 
     # ------------------------------------------------------------------ signals
@@ -140,12 +139,6 @@ class Observer(Listener):
                 family.compiled(module)
             elif hasattr(module, "_orig_mod") and family.includes(module):
                 family.add(module)
-
-    def summarized(self, evaluator: Any) -> None:
-        """Pick up the figures of an evaluation."""
-        found = None if self.closed else coco.figures(evaluator)
-        if found:
-            self.logbook.evaluation(str(evaluator.params.iouType), found, evaluator.cocoGt)
 
     # ------------------------------------------------------------------ steps
 
@@ -235,18 +228,15 @@ class Observer(Listener):
 
     def epoch_ends(self, val_loss: Any) -> Any:
         """Called by the run before an epoch ends; gives the validation losses that go with it."""
-        found: list[Any] = []
         if not self._ending:
             guarded(self._told)
-        guarded(lambda: found.append(self._before_epoch_end()))
-        return val_loss if val_loss is not None or not found else found[0]
+        return super().epoch_ends(val_loss)
 
-    def _before_epoch_end(self) -> Any:
+    def before_epoch_end(self) -> Any:
+        """Record what belongs to the epoch; gives its validation losses."""
         self._release(wait=True)
-        self.logbook.log_evaluations()
         self.finder.ended()
-        self.logbook.ended()
-        return self.logbook.val_loss()
+        return super().before_epoch_end()
 
     def _told(self) -> None:
         """The loop itself has said that an epoch ends."""
@@ -258,28 +248,21 @@ class Observer(Listener):
         self._unstepped([each for each in waiting if each.reached], counted=True)
         self._never_backward([each for each in waiting if not each.reached], [])
 
-    def run_ends(self, status: str) -> None:
-        """Called by the run before it closes."""
-        guarded(self._close, status)
-
-    def _close(self, status: str) -> None:
-        if self.closed:
-            return
+    def close(self, status: str) -> None:
+        """Record what waits, end an epoch that was seen to its end, and take everything off."""
         self._release(wait=True)
         waiting, self._pending = self._pending, []
         fatal = waiting[-1:] if waiting and self._is_fatal(waiting[-1]) else []
         self._sort_out([each for each in waiting if each not in fatal])
         for each in fatal:
             self.logbook.step(each.reading, None, 1)
-        cut_short = bool(fatal) or (
-            status in ("failed", "stopped") and any(not p.exhausted for p in self.finder.current)
-        )
-        if self.logbook.steps and not cut_short and self.logbook.made is not None:
-            run = self.logbook.made
-            run.end_epoch(val_loss=self._before_epoch_end())
-        else:
-            self.logbook.log_evaluations()
-        self.detach()
+        self._left = bool(fatal)
+        super().close(status)
+
+    def cut_short(self, status: str) -> bool:
+        """Whether the open epoch was left in the middle."""
+        unfinished = any(not each.exhausted for each in self.finder.current)
+        return self._left or (status in ("failed", "stopped") and unfinished)
 
     def _is_fatal(self, forward: Forward) -> bool:
         """Whether the loop was left because of this loss: not finite, never backward, and data was still to come."""
@@ -288,8 +271,7 @@ class Observer(Listener):
 
     def detach(self) -> None:
         """Take everything of ours off."""
-        self.closed = True
-        forget(self)
+        super().detach()
         for family in self.families:
             family.remove()
 

@@ -64,7 +64,7 @@ class ScriptObserver(Observer):
         if run is None:
             self.detach()  # there is nowhere to log to, and asking again at every step does not help
             raise error or RuntimeError("no run")
-        run._watcher = self
+        run.watcher = self
         return run
 
     # ------------------------------------------------------------------ models
@@ -99,7 +99,7 @@ class ScriptObserver(Observer):
             self._dicts = True
         elif self._dicts:
             return
-        if self.logbook.made is None and endings._open:
+        if self.logbook.made is None and endings.open_runs():
             self.script_logs()
             return
         super()._training_forward(family, reading)

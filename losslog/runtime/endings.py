@@ -33,6 +33,11 @@ def closed(run: Any) -> None:
     _open.discard(run)
 
 
+def open_runs() -> list[Any]:
+    """The runs that are open now."""
+    return list(_open)
+
+
 def status_of(error: BaseException | None) -> tuple[str, str | None]:
     """Status and error text of ``on_run_end`` for what ended the loop."""
     if error is None:
@@ -60,7 +65,7 @@ def _register() -> None:
 
 def _close_all() -> None:
     status, error = status_of(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
-    for run in list(_open):
+    for run in open_runs():
         attempt(run.end_at_exit, status, error)
 
 

@@ -55,4 +55,4 @@ def test_a_closed_run_is_forgotten() -> None:
     endings.opened(run)
     endings.closed(run)
     endings.closed(run)
-    assert run not in endings._open
+    assert run not in endings.open_runs()

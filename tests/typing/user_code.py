@@ -59,6 +59,12 @@ def one_call(run: Run) -> None:
     assert_type(losslog.epoch_series(0.5, val_loss=0.25), dict[str, float])
 
 
+def attached(model: object, optimizer: object, run: Run) -> None:
+    with losslog.attach(model, optimizer, name="mine", plugins=None, steps_per_epoch=10) as made:
+        assert_type(made, Run)
+    assert_type(losslog.attach(model, [optimizer], run=run, passes_per_epoch=2), Run)
+
+
 def own_errors() -> None:
     try:
         Run("x", plugins=["nope"])

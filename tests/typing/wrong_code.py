@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import losslog
 from losslog import Run
 
 run = Run("maskrcnn", epochs="20")  # wrong
@@ -13,4 +14,6 @@ run.on("on_eval")(3)  # wrong
 run.should_stop = True  # wrong
 run.flush(timeout="5")  # wrong
 run.no_such_method()  # wrong
+losslog.attach(run)  # wrong
+losslog.attach(run, run, epoch=3)  # wrong
 run.log_batch(0.5)
