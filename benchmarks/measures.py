@@ -240,11 +240,12 @@ def journal(subject: str, folder: Path, records: int) -> dict[str, Any]:
     from benchmarks import cpu, workload
     from losslog.journal.file import Tail, Writer, read
     from losslog.recording.drain import Drain
-    from losslog.recording.intake import Batch
+    from losslog.recording.intake import Queue
+    from losslog.recording.items import Batch
     from losslog.values.snapshot import snapshot
 
     writer = Writer(folder)
-    drain = Drain(writer, Tail(writer.path, own=True), lambda: 0)
+    drain = Drain(Queue(), writer, Tail(writer.path, own=True))
     drain.pace.active = False
     now = time.time()
     batches = []

@@ -462,7 +462,7 @@ def test_several_threads_may_log(make_run: Made, records: Any) -> None:
 
 
 def test_memory_is_bounded_when_nothing_drains(make_run: Made, monkeypatch: pytest.MonkeyPatch, records: Any) -> None:
-    monkeypatch.setattr("losslog.recording.recorder.QUEUE_LIMIT", 100)
+    monkeypatch.setattr("losslog.recording.intake.QUEUE_LIMIT", 100)
     gate = threading.Event()
     run = make_run()
     monkeypatch.setattr(os, "write", lambda fd, data, real=os.write: (gate.wait(30), real(fd, data))[1])

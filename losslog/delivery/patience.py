@@ -51,6 +51,7 @@ class Patience:
         self._name = name
         # Failures in a row, of flushes and of records; and where the plugin stood before the first of them.
         self._streaks: dict[bool, tuple[int, Position]] = {}
+        self._worked: set[bool] = set()
 
     @property
     def hung(self) -> bool:
@@ -94,12 +95,14 @@ class Patience:
 
     def works(self, *, flush: bool) -> None:
         """A call went well."""
+        self._worked.add(flush)
         if self._streaks:
             self._streaks.pop(flush, None)
 
     def unbroken(self) -> Position | None:
-        """Where the plugin stood before the failures that nothing has ended yet; None where there are none."""
-        return min((first for _, first in self._streaks.values()), default=None)
+        """Where the plugin stood before the failures that nothing has ended yet: several, or all there was; or None."""
+        open_ones = (each for flush, each in self._streaks.items() if each[0] > 1 or flush not in self._worked)
+        return min((first for _, first in open_ones), default=None)
 
     def away(self, error: BaseException) -> None:
         """The backend is not there: remember, say it once, wait longer each time."""

@@ -14,6 +14,7 @@ from losslog import BackendUnavailable, hookimpl
 from losslog.control import RunHandle
 from losslog.delivery.delivery import Delivery, lanes_for
 from losslog.delivery.discovery import Plugin, named
+from losslog.journal.cursors import BEGINNING
 from losslog.journal.file import Tail, Writer, append_record
 from losslog.journal.folder import JOURNAL
 
@@ -35,7 +36,7 @@ def delivery(writer: Writer, tmp_path: Path) -> Iterator[Delivery]:
     def handle(source: str) -> RunHandle:
         return RunHandle(id="", name="", dir=tmp_path, config={}, source=source, post=lambda *each: None)
 
-    found = Delivery(tmp_path, Tail(tmp_path / JOURNAL), handle, lambda *each: None, 0)
+    found = Delivery(Tail(tmp_path / JOURNAL), handle, lambda *each: None, (), BEGINNING)
     yield found
     found.leave()
 
@@ -59,7 +60,7 @@ def test_it_does_not_wait_for_a_lane_that_backs_off(delivery: Delivery, writer: 
             raise BackendUnavailable("gone")
 
     delivery.add(Plugin.of_object(Away()))
-    until(lambda: delivery.lanes["Away"].state == "waiting")
+    until(lambda: delivery.lanes["Away"].patience.state == "waiting")
     began = time.monotonic()
     assert not delivery.wait(lambda: writer.end, soon(), committed=True)
     assert time.monotonic() - began < 10
@@ -94,7 +95,7 @@ def test_the_first_error_is_told_once(delivery: Delivery, writer: Writer, until:
             raise ValueError("mine")
 
     delivery.add(Plugin.of_object(Bad()))
-    until(lambda: delivery.lanes["Bad"].errors == 3)
+    until(lambda: delivery.lanes["Bad"].patience.errors == 3)
     assert isinstance(delivery.first_error(), ValueError)
     assert delivery.first_error() is None
 
@@ -103,11 +104,11 @@ def test_lanes_for_a_process_that_does_not_train(
     writer: Writer, package: Callable[..., str], far_source: str, tmp_path: Path, until: Any
 ) -> None:
     package(far_source, "far")
-    (lane,) = lanes_for(tmp_path, named(["far"]), lambda *each: None)
+    (lane,) = lanes_for(tmp_path, named(["far"]), lambda *each: None, name="n", config={"a": 1})
     lane.finish(writer.end)
     lane.start()
     until(lambda: lane.over)
-    assert lane.state == "done"
+    assert lane.patience.state == "done"
     assert (tmp_path / "far.txt").read_text().splitlines() == [
         "start 0", "batch 0 1.0", "batch 1 1.0", "batch 2 1.0",
     ]  # fmt: skip

@@ -15,7 +15,9 @@ import psutil
 import pytest
 
 import losslog
+from losslog.control import RunHandle
 from losslog.delivery.follower import Follower
+from losslog.delivery.wire import Figures, message_of
 
 pytestmark = pytest.mark.threaded
 Made = Callable[..., losslog.Run]
@@ -366,15 +368,20 @@ def test_a_forked_worker_that_outlives_the_parent_does_not_hide_its_death(
 
 def test_its_lines_are_json(tmp_path: Path) -> None:
     got: list[tuple[str, Any]] = []
-    follower = Follower(tmp_path, [], lambda kind, body: got.append((kind, body)))
+    handle = RunHandle(id="", name="", dir=tmp_path, config={}, source="", post=lambda *each: None)
+    follower = Follower(handle, [], lambda kind, body: got.append((kind, body)))
     for message in (
         {"kind": "alert", "data": {"key": "a"}},
         {"kind": "unknown"},
-        {"kind": "stats", "lanes": {"a": {}}},
+        {"kind": "alert", "data": "no data"},
+        {"kind": "stats", "lanes": {"a": {"seq": 7, "state": "live", "delivered": "many", "more": 1}, "b": None}},
+        {"kind": "stats"},
+        ["no message"],
     ):
-        follower._take(json.loads(json.dumps(message)))
+        follower.take(message_of(json.dumps(message).encode("ascii")))
+    follower.take(message_of(b"what a plugin's C code printed"))
     assert got == [("alert", {"key": "a"})]
-    assert follower.lanes == {"a": {}}
+    assert follower.lanes == {"a": Figures(state="live", seq=7), "b": Figures()}
 
 
 def test_a_killed_run_with_a_backlog_can_be_resumed_at_once(

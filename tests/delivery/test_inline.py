@@ -69,5 +69,5 @@ def test_where_it_is_strict_everything_passes(tmp_path: Path) -> None:
 def test_its_figures(tmp_path: Path) -> None:
     each = inline(Inner(), tmp_path)
     each.call("on_eval", {"metrics": {}})
-    stats = each.stats(7, 100)
-    assert (stats["state"], stats["delivered"], stats["committed"], stats["seq"]) == ("inline", 1, 100, 7)
+    figures = each.figures(7, 100)
+    assert (figures.state, figures.delivered, figures.committed, figures.seq) == ("inline", 1, 100, 7)

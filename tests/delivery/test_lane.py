@@ -12,7 +12,9 @@ import pytest
 
 from losslog import BackendUnavailable, hookimpl
 from losslog.control import RunHandle
-from losslog.delivery.lane import PARK_AFTER, Lane
+from losslog.delivery.lane import Lane
+from losslog.delivery.patience import PARK_AFTER, Patience
+from losslog.delivery.progress import Progress
 from losslog.journal.cursors import Cursor
 from losslog.journal.file import Tail, Writer
 from losslog.journal.folder import JOURNAL
@@ -23,9 +25,9 @@ pytestmark = pytest.mark.threaded
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losslog.delivery.lane.BACK_OFF", (0.02, 0.04))
-    monkeypatch.setattr("losslog.delivery.lane.HUNG_AFTER", 0.3)
-    monkeypatch.setattr("losslog.delivery.lane.HUNG_AT_START", 0.3)
+    monkeypatch.setattr(Patience, "back_off", (0.02, 0.04))
+    monkeypatch.setattr(Patience, "hung_after", 0.3)
+    monkeypatch.setattr(Patience, "hung_at_start", 0.3)
 
 
 class Book:
@@ -40,7 +42,6 @@ class Book:
 
     def add(self, hook: str, **data: Any) -> None:
         self.writer.append([encode(Record(self.writer.seq, 1000.0 + self.writer.seq, hook, data))])
-        self.writer.seq += 1
 
     def batches(self, count: int) -> None:
         first = self.writer.seq - 1
@@ -52,7 +53,7 @@ class Book:
         handle = RunHandle(
             id="id", name="n", dir=self.folder, config={}, source=name, post=lambda *each: self.posted.append(each)
         )
-        lane = Lane(name, make, Tail(self.folder / JOURNAL), Cursor(self.folder, name), handle, **options)
+        lane = Lane(name, make, Tail(self.folder / JOURNAL), Progress(Cursor(self.folder, name)), handle, **options)
         self.lanes.append(lane)
         lane.start()
         return lane
@@ -76,7 +77,7 @@ def test_records_come_in_order(book: Book, probe: Any, until: Callable[..., None
     book.to_the_end(lane)
     until(lambda: lane.over)
     assert [seq for _, _, seq in probe.calls] == list(range(51))
-    assert (lane.state, lane.stats()["committed"]) == ("done", book.writer.end)
+    assert (lane.patience.state, lane.figures().committed) == ("done", book.writer.end)
 
 
 def test_records_that_come_later_are_delivered_too(book: Book, probe: Any, until: Callable[..., None]) -> None:
@@ -98,7 +99,7 @@ def test_nobody_needs_to_wake_it(book: Book, probe: Any, until: Callable[..., No
 def test_the_cursor_follows_a_flush(book: Book, probe: Any, until: Callable[..., None]) -> None:
     book.batches(5)
     lane = book.lane(probe)
-    until(lambda: lane.stats()["committed"] == book.writer.end)
+    until(lambda: lane.figures().committed == book.writer.end)
     assert probe.flushes >= 1
 
 
@@ -106,7 +107,7 @@ def test_a_second_object_goes_on_where_the_first_was(book: Book, probes: Any, un
     first, second = probes(), probes()
     book.batches(5)
     lane = book.lane(first)
-    until(lambda: lane.stats()["committed"] == book.writer.end)
+    until(lambda: lane.figures().committed == book.writer.end)
     lane.abandon()
     book.batches(5)
     again = book.lane(second)
@@ -119,11 +120,11 @@ def test_a_second_object_goes_on_where_the_first_was(book: Book, probes: Any, un
 def test_two_lanes_do_not_share_a_cursor(book: Book, probes: Any, until: Callable[..., None]) -> None:
     first, second = probes(), probes()
     lane = book.lane(first)
-    until(lambda: lane.stats()["committed"] == book.writer.end)
+    until(lambda: lane.figures().committed == book.writer.end)
     waiting = book.lane(second)
-    until(lambda: waiting.state == "waiting")
+    until(lambda: waiting.patience.state == "waiting")
     assert second.calls == []
-    assert "another process" in waiting.reason
+    assert "another process" in waiting.patience.reason
 
 
 class Raising:
@@ -151,7 +152,7 @@ def test_a_record_that_fails_is_skipped_and_counted(book: Book, error: Any, unti
     book.to_the_end(lane)
     until(lambda: lane.over)
     assert plugin.got == [0, 1, 2, 4, 6, 7, 8, 9]
-    assert (lane.state, lane.errors, lane.skipped) == ("done", 2, 2)
+    assert (lane.patience.state, lane.patience.errors, lane.patience.skipped) == ("done", 2, 2)
 
 
 def test_failures_are_said_with_their_traceback_at_doubling_numbers(
@@ -171,8 +172,8 @@ def test_twenty_failures_in_a_row_park_it_and_put_its_cursor_back(book: Book, un
     plugin = Raising(ValueError("no"), set(range(10, 100)))
     lane = book.lane(plugin)
     until(lambda: lane.over)
-    assert (lane.state, lane.errors) == ("parked", PARK_AFTER)
-    assert lane.stats()["seq"] == 10  # the record of step 9
+    assert (lane.patience.state, lane.patience.errors) == ("parked", PARK_AFTER)
+    assert lane.figures().seq == 10  # the record of step 9
     healthy = Raising(ValueError("no"), set())
     again = book.lane(healthy)
     book.to_the_end(again)
@@ -182,10 +183,121 @@ def test_twenty_failures_in_a_row_park_it_and_put_its_cursor_back(book: Book, un
 
 def test_a_success_in_between_starts_the_count_anew(book: Book, until: Callable[..., None]) -> None:
     book.batches(80)
-    lane = book.lane(Raising(ValueError("no"), set(range(80)) - set(range(0, 80, PARK_AFTER))))
+    lane = book.lane(Raising(ValueError("no"), set(range(80)) - set(range(0, 80, PARK_AFTER)) - {79}))
     book.to_the_end(lane)
     until(lambda: lane.over)
-    assert lane.state == "done"
+    assert lane.patience.state == "done"
+
+
+@pytest.mark.parametrize("first", [0, 5, 7])
+def test_a_lane_that_ends_amid_failures_stands_before_the_first_of_them(
+    book: Book, first: int, until: Callable[..., None]
+) -> None:
+    book.batches(9)
+    plugin = Raising(ValueError("wrong experiment"), set(range(first, 9)))
+    lane = book.lane(plugin)
+    book.to_the_end(lane)
+    until(lambda: lane.over)
+    assert lane.figures()[:2] == ("parked", "it failed to the end, the last: ValueError: wrong experiment")
+    assert lane.figures().committed < book.writer.end
+    healthy = Raising(ValueError("no"), set())
+    again = book.lane(healthy)
+    book.to_the_end(again)
+    until(lambda: again.over)
+    assert (plugin.got + healthy.got, again.patience.state) == (list(range(9)), "done")
+
+
+def test_a_backend_that_never_took_anything_is_not_done(book: Book, until: Callable[..., None]) -> None:
+    book.batches(8)
+    lane = book.lane(Flushing(set(range(8))))
+    book.to_the_end(lane)
+    until(lambda: lane.over)
+    assert lane.patience.state == "parked"
+    again = book.lane(plugin := Flushing(set()))
+    book.to_the_end(again)
+    until(lambda: again.over)
+    assert plugin.stored == list(range(8))
+
+
+def test_a_last_record_that_alone_fails_is_skipped_like_any_other(book: Book, until: Callable[..., None]) -> None:
+    book.batches(9)
+    lane = book.lane(Raising(ValueError("no"), {8}))
+    book.to_the_end(lane)
+    until(lambda: lane.over)
+    assert (lane.patience.state, lane.patience.skipped) == ("done", 1)
+
+
+@pytest.mark.parametrize("error", [ValueError("no such experiment"), SystemExit(2)], ids=repr)
+def test_a_plugin_that_refuses_the_start_has_not_begun(
+    book: Book, error: BaseException, probe: Any, until: Callable[..., None]
+) -> None:
+    class Refusing(Raising):
+        @hookimpl
+        def on_run_start(self) -> None:
+            raise error
+
+    book.batches(3)
+    plugin = Refusing(ValueError("no"), set())
+    lane = book.lane(plugin)
+    book.to_the_end(lane)
+    until(lambda: lane.over)
+    assert (lane.patience.state, plugin.got, lane.figures().committed) == ("parked", [], 0)
+    assert "has not begun" in lane.figures().reason
+    again = book.lane(probe)
+    book.to_the_end(again)
+    until(lambda: again.over)
+    assert probe.steps == [0, 1, 2]
+
+
+@pytest.mark.parametrize("answer", ["yes", 1.5, True, [3]], ids=repr)
+def test_a_flush_that_answers_nonsense_fails_like_any_other(
+    book: Book, answer: Any, until: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Strange:
+        @hookimpl
+        def on_batch_losses(self) -> None:
+            pass
+
+        @hookimpl
+        def on_flush(self) -> Any:
+            return answer
+
+    book.batches(3)
+    lane = book.lane(Strange())
+    book.to_the_end(lane)
+    until(lambda: lane.over)
+    assert lane.patience.state == "parked"
+    assert f"on_flush returned {answer!r}" in caplog.text
+
+
+@pytest.mark.parametrize("every", ["often", None, float("nan"), -1, [1]], ids=repr)
+def test_a_flush_every_that_is_no_number_of_seconds_is_named(
+    book: Book, every: Any, probe: Any, until: Callable[..., None]
+) -> None:
+    probe.flush_every = every
+    lane = book.lane(probe)
+    until(lambda: lane.over)
+    assert lane.figures()[:2] == ("parked", f"its flush_every is {every!r}: give a number of seconds")
+
+
+def test_a_flush_that_fails_once_skips_nothing(
+    book: Book, until: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Once(Flushing):
+        @hookimpl
+        def on_flush(self) -> None:
+            if self.poison:
+                self.poison, self.pending = set(), []
+                raise ValueError("once")
+            super().on_flush()
+
+    book.batches(5)
+    lane = book.lane(plugin := Once({0}))
+    book.to_the_end(lane)
+    until(lambda: lane.over)
+    assert (plugin.stored, lane.patience.errors, lane.patience.skipped) == (list(range(5)), 1, 0)
+    assert "delivered again one by one" in caplog.text
+    assert "record skipped" not in caplog.text
 
 
 class Away:
@@ -236,7 +348,7 @@ def test_a_backend_that_is_away_gets_everything_once_when_it_is_back(
     book.to_the_end(lane)
     until(lambda: lane.over)
     assert plugin.stored == list(range(10))
-    assert (lane.state, lane.errors) == ("done", 0)
+    assert (lane.patience.state, lane.patience.errors) == ("done", 0)
     said = [each.getMessage() for each in caplog.records]
     assert len([text for text in said if "delivered later" in text]) == 1
     assert len([text for text in said if "recovered" in text]) == 1
@@ -245,7 +357,7 @@ def test_a_backend_that_is_away_gets_everything_once_when_it_is_back(
 def test_a_lane_that_backs_off_need_not_be_waited_for(book: Book, until: Callable[..., None]) -> None:
     book.batches(10)
     lane = book.lane(Away(BackendUnavailable(), 10**9))
-    until(lambda: lane.state == "waiting")
+    until(lambda: lane.patience.state == "waiting")
     assert lane.idle
     assert not lane.over
 
@@ -277,15 +389,15 @@ def test_of_a_failed_flush_only_the_poisonous_record_is_skipped(book: Book, unti
     book.to_the_end(lane)
     until(lambda: lane.over)
     assert plugin.stored == [step for step in range(30) if step not in (7, 20)]
-    assert (lane.state, lane.skipped) == ("done", 2)
+    assert (lane.patience.state, lane.patience.skipped) == ("done", 2)
 
 
 def test_a_flush_that_always_fails_parks_the_lane(book: Book, until: Callable[..., None]) -> None:
     book.batches(200)
     lane = book.lane(Flushing(set(range(200))))
     until(lambda: lane.over)
-    assert lane.state == "parked"
-    assert lane.stats()["seq"] < 200 - PARK_AFTER
+    assert lane.patience.state == "parked"
+    assert lane.figures().seq < 200 - PARK_AFTER
 
 
 def test_a_flush_that_always_fails_parks_the_lane_also_where_records_trickle_in(
@@ -295,11 +407,11 @@ def test_a_flush_that_always_fails_parks_the_lane_also_where_records_trickle_in(
     for _ in range(100):
         if lane.over:
             break
-        skipped = lane.skipped
+        skipped = lane.patience.skipped
         book.batches(1)
         lane.wake()
-        until(lambda skipped=skipped: lane.over or lane.skipped > skipped)
-    assert lane.state == "parked"
+        until(lambda skipped=skipped: lane.over or lane.patience.skipped > skipped)
+    assert lane.patience.state == "parked"
 
 
 class Slowly:
@@ -324,10 +436,10 @@ def test_the_cursor_never_passes_what_the_plugin_made_durable(book: Book, until:
     book.batches(10)
     plugin = Slowly()
     lane = book.lane(plugin)
-    until(lambda: lane.stats()["seq"] == 9)
-    assert lane.offset == book.writer.end
+    until(lambda: lane.figures().seq == 9)
+    assert lane.progress.at.offset == book.writer.end
     plugin.all.set()
-    until(lambda: lane.stats()["seq"] == 10)
+    until(lambda: lane.figures().seq == 10)
 
 
 @pytest.mark.parametrize(("upto", "expected"), [(3, [3, 4, 5]), (None, [0, 1, 2, 3, 4, 5]), (-1, [0, 1, 2, 3, 4, 5]),
@@ -354,7 +466,7 @@ def test_a_backend_that_is_behind_the_cursor_gets_it_again(book: Book, probes: A
 
     book.batches(6)
     first = book.lane(probes())
-    until(lambda: first.stats()["committed"] == book.writer.end)
+    until(lambda: first.figures().committed == book.writer.end)
     first.abandon()
     plugin = Knowing()
     again = book.lane(plugin)
@@ -391,9 +503,9 @@ def test_a_plugin_that_hangs_is_seen_to_hang_wherever_it_does(
     book.batches(1)
     lane = book.lane(Hanging)
     try:
-        until(lambda: lane.hung)
+        until(lambda: lane.patience.hung)
         assert lane.idle
-        assert lane.stats()["state"] == "hung"
+        assert lane.figures().state == "hung"
     finally:
         release.set()
 
@@ -405,8 +517,8 @@ def test_a_plugin_that_cannot_be_made_is_parked(book: Book, error: BaseException
 
     lane = book.lane(make)
     until(lambda: lane.over)
-    assert lane.state == "parked"
-    assert "could not be made" in lane.reason
+    assert lane.patience.state == "parked"
+    assert "could not be made" in lane.patience.reason
 
 
 def test_what_a_plugin_changes_no_other_sees(book: Book, probes: Any, until: Callable[..., None]) -> None:
@@ -421,7 +533,7 @@ def test_what_a_plugin_changes_no_other_sees(book: Book, probes: Any, until: Cal
     witness, lanes = probes(), []
     for name, plugin in (("vandal", Vandal()), ("witness", witness)):
         handle = RunHandle(id="", name="", dir=book.folder, config={}, source=name, post=lambda *each: None)
-        lanes.append(Lane(name, lambda plugin=plugin: plugin, tail, Cursor(None, name), handle))
+        lanes.append(Lane(name, lambda plugin=plugin: plugin, tail, Progress(Cursor(None, name)), handle))
         lanes[-1].finish(book.writer.end)
         lanes[-1].start()
         until(lambda: lanes[-1].over)
@@ -440,7 +552,7 @@ def test_batch_every_delivers_means(book: Book, probe: Any, until: Callable[...,
 def test_an_open_window_is_not_committed(book: Book, probe: Any, until: Callable[..., None]) -> None:
     book.batches(6)
     lane = book.lane(probe, batch_every=4)
-    until(lambda: lane.offset == book.writer.end and lane.stats()["seq"] == 4)
+    until(lambda: lane.progress.at.offset == book.writer.end and lane.figures().seq == 4)
     assert probe.steps == [3]
 
 
@@ -453,7 +565,7 @@ def test_garbled_lines_are_passed_over_and_said_once(
     lane = book.lane(probe)
     book.to_the_end(lane)
     until(lambda: lane.over)
-    assert probe.steps == [0, 1, 2, 3]
+    assert probe.steps == [0, 1, 2, 5]
     assert sum("garbled" in each.getMessage() for each in caplog.records) == 1
 
 
@@ -463,7 +575,7 @@ def test_hooks_of_another_version_are_passed_over(book: Book, probe: Any, until:
     lane = book.lane(probe)
     book.to_the_end(lane)
     until(lambda: lane.over)
-    assert (len(probe.steps), lane.errors) == (1, 0)
+    assert (len(probe.steps), lane.patience.errors) == (1, 0)
 
 
 def test_a_journal_that_vanishes_for_a_while_is_waited_for(book: Book, probe: Any, until: Callable[..., None]) -> None:
@@ -472,7 +584,7 @@ def test_a_journal_that_vanishes_for_a_while_is_waited_for(book: Book, probe: An
     away = book.folder / "away"
     (book.folder / JOURNAL).rename(away)
     lane.wake()
-    until(lambda: lane.state != "live")
+    until(lambda: lane.patience.state != "live")
     away.rename(book.folder / JOURNAL)
     book.batches(3)
     until(lambda: probe.steps == [0, 1, 2])
@@ -513,7 +625,7 @@ def test_cpu_seconds_are_those_of_the_lane(book: Book, until: Callable[..., None
     lane = book.lane(Burning())
     book.to_the_end(lane)
     until(lambda: lane.over)
-    assert lane.stats()["cpu"] > 0.001
+    assert lane.figures().cpu > 0.001
 
 
 def test_a_lane_that_has_everything_is_done_when_it_is_let_go(
@@ -521,11 +633,11 @@ def test_a_lane_that_has_everything_is_done_when_it_is_let_go(
 ) -> None:
     book.batches(3)
     lane = book.lane(probe)
-    until(lambda: lane.stats()["committed"] == book.writer.end)
+    until(lambda: lane.figures().committed == book.writer.end)
     book.to_the_end(lane)
     lane.abandon()  # close() saw the commit, and does not wait for the lane to see the end
     until(lambda: lane.over)
-    assert lane.state == "done"
+    assert lane.patience.state == "done"
 
 
 def test_a_garbled_seq_does_not_hold_the_cursor(book: Book, probe: Any, until: Callable[..., None]) -> None:
@@ -536,4 +648,4 @@ def test_a_garbled_seq_does_not_hold_the_cursor(book: Book, probe: Any, until: C
     lane = book.lane(probe)
     book.to_the_end(lane)
     until(lambda: lane.over)
-    assert (lane.state, lane.stats()["committed"]) == ("done", book.writer.end)
+    assert (lane.patience.state, lane.figures().committed) == ("done", book.writer.end)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from losslog.delivery.thinning import Thinner, mean
+from losslog.delivery.thinning import Thinner
 from losslog.journal.records import Record
 
 
@@ -55,14 +55,6 @@ def test_accumulated_passes_add_up() -> None:
     list(thinner.take(batch(0, 0, 1.0, n=4)))
     (out,) = thinner.take(batch(1, 1, 1.0))
     assert out.data["n"] == 5
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [([1.0, 3.0], 2.0), ([{"a": 1.0}, {"a": 3.0, "b": 8.0}], {"a": 2.0, "b": 8.0}), ([{"a": 1.0}, 9.0], {"a": 1.0})],
-)
-def test_means(values: list[Any], expected: Any) -> None:
-    assert mean(values) == expected
 
 
 @pytest.mark.parametrize("step", ["x", None, float("inf"), [1]], ids=repr)

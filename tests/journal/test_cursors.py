@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from losslog.journal.cursors import Cursor, settle
+from losslog.journal.cursors import Cursor, Position, settle
 from losslog.journal.file import Writer
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, encode
@@ -32,10 +32,10 @@ def owned(folder: Path, name: str = "probe") -> Cursor:
 def test_what_is_committed_is_there_next_time(tmp_path: Path) -> None:
     first = owned(tmp_path)
     first.start = 7
-    first.commit(100, 5)
+    first.commit(Position(100, 5))
     first.release()
     second = owned(tmp_path)
-    assert (second.offset, second.seq, second.start) == (100, 5, 7)
+    assert (*second.at, second.start) == (100, 5, 7)
     second.release()
 
 
@@ -55,14 +55,14 @@ def test_a_broken_cursor_means_the_beginning(tmp_path: Path, text: str) -> None:
     (tmp_path / "cursors").mkdir()
     (tmp_path / "cursors" / "probe.json").write_text(text, "utf-8")
     cursor = owned(tmp_path)
-    assert (cursor.offset, cursor.seq, cursor.start) == (0, -1, 0)
+    assert (*cursor.at, cursor.start) == (0, -1, 0)
     cursor.release()
 
 
 def test_a_cursor_without_a_folder_lives_in_memory(tmp_path: Path) -> None:
     cursor = Cursor(None, "probe")
     assert cursor.acquire()
-    cursor.commit(5, 1)
+    cursor.commit(Position(5, 1))
     cursor.release()
     assert list(tmp_path.iterdir()) == []
 
@@ -72,7 +72,7 @@ def test_a_commit_survives_a_deleted_folder(tmp_path: Path) -> None:
     for each in (tmp_path / "run" / "cursors").iterdir():
         each.unlink()
     (tmp_path / "run" / "cursors").rmdir()
-    cursor.commit(5, 1)
+    cursor.commit(Position(5, 1))
     assert json.loads((tmp_path / "run" / "cursors" / "probe.json").read_text())["offset"] == 5
     cursor.release()
 
@@ -81,7 +81,7 @@ def test_nobody_else_may_write_them_whatever_the_umask_is(tmp_path: Path) -> Non
     before = os.umask(0)
     try:
         cursor = owned(tmp_path)
-        cursor.commit(1, 1)
+        cursor.commit(Position(1, 1))
         cursor.release()
     finally:
         os.umask(before)
@@ -99,20 +99,20 @@ def ends(journal: Path) -> list[int]:
 
 def test_a_cursor_at_the_end_of_a_line_stays(journal: Path) -> None:
     cursor = Cursor(None, "probe")
-    cursor.offset, cursor.seq = ends(journal)[1], 1
+    cursor.at = Position(ends(journal)[1], 1)
     settle(cursor, journal)
-    assert (cursor.offset, cursor.seq) == (ends(journal)[1], 1)
+    assert cursor.at == (ends(journal)[1], 1)
 
 
 def test_a_cursor_beyond_the_end_goes_back_to_the_end(journal: Path) -> None:
     cursor = Cursor(None, "probe")
-    cursor.offset, cursor.seq = 10**6, 900
+    cursor.at = Position(10**6, 900)
     settle(cursor, journal)
-    assert (cursor.offset, cursor.seq, cursor.start) == (ends(journal)[-1], 4, ends(journal)[2])
+    assert (*cursor.at, cursor.start) == (ends(journal)[-1], 4, ends(journal)[2])
 
 
 def test_a_cursor_inside_a_line_goes_to_the_line_after_its_seq(journal: Path) -> None:
     cursor = Cursor(None, "probe")
-    cursor.offset, cursor.seq = ends(journal)[1] + 3, 1
+    cursor.at = Position(ends(journal)[1] + 3, 1)
     settle(cursor, journal)
-    assert (cursor.offset, cursor.seq, cursor.start) == (ends(journal)[1], 1, 0)
+    assert (*cursor.at, cursor.start) == (ends(journal)[1], 1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import losslog
 from losslog.journal.locks import Lock, is_locked
 
 HOLD = """
@@ -104,10 +106,68 @@ def test_without_kernel_locks_a_file_says_who_has_it(tmp_path: Path, no_kernel_l
     assert not (tmp_path / "a.owner").exists()
 
 
+@pytest.fixture(params=["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EINVAL", "EPERM"])
+def no_locks_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="POSIX")
+
+    def lockf(*_: Any) -> None:
+        raise OSError(getattr(errno, request.param), "no locks on this file system")
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+
+
+def test_a_file_system_without_kernel_locks_does_with_a_file(tmp_path: Path, no_locks_here: None) -> None:
+    first, second = Lock(tmp_path / "a.lock"), Lock(tmp_path / "a.lock")
+    assert first.acquire()
+    assert not second.acquire()
+    assert is_locked(tmp_path / "a.lock")
+    first.release()
+    assert not is_locked(tmp_path / "a.lock")
+
+
+def test_a_run_on_a_file_system_without_kernel_locks(tmp_path: Path, no_locks_here: None) -> None:
+    with losslog.Run("nfs", dir=tmp_path, plugins=None) as run:
+        run.log_batch(1.0)
+        with pytest.raises(losslog.RunLocked, match=r"journal\.owner"):
+            losslog.Run(dir=tmp_path, plugins=None, resume=run.dir)
+    with losslog.Run(dir=tmp_path, plugins=None, resume=run.dir) as again:
+        assert again.next_step == 1
+
+
+@pytest.mark.parametrize("name", ["EIO", "ESTALE"])
+def test_a_lock_that_cannot_be_asked_for_now_is_not_called_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="POSIX")
+
+    def lockf(*_: Any) -> None:
+        raise OSError(getattr(errno, name), "try again later")
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    with pytest.raises(OSError, match="try again later"):
+        Lock(tmp_path / "a.lock").acquire()
+
+
+def dead_process() -> int:
+    import subprocess
+
+    done = subprocess.Popen([sys.executable, "-c", "pass"])
+    done.wait()
+    return done.pid
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX")
-def test_without_kernel_locks_a_dead_owner_needs_force(tmp_path: Path, no_kernel_locks: None) -> None:
-    (tmp_path / "a.owner").touch()
+def test_without_kernel_locks_an_owner_that_died_here_keeps_nobody(tmp_path: Path, no_kernel_locks: None) -> None:
+    (tmp_path / "a.owner").write_text(f"{dead_process()} {os.uname().nodename}")
+    lock = Lock(tmp_path / "a.lock")
+    assert lock.acquire()
+    lock.release()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
+@pytest.mark.parametrize("owner", ["", "x", "1 another-host", "-5 ?", f"{os.getppid()} {{host}}"])
+def test_without_kernel_locks_an_owner_that_may_live_keeps_it(
+    tmp_path: Path, no_kernel_locks: None, owner: str
+) -> None:
+    (tmp_path / "a.owner").write_text(owner.format(host=os.uname().nodename))
     assert not Lock(tmp_path / "a.lock").acquire()
-    forced = Lock(tmp_path / "a.lock", force=True)
-    assert forced.acquire()
-    forced.release()

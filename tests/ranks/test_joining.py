@@ -14,10 +14,12 @@ import pytest
 
 from losslog.journal.file import Tail, Writer
 from losslog.journal.folder import JOURNAL
-from losslog.ranks.joining import FIRST_WORD, HEARTBEAT, LATE, SILENT, Joiner, Sender, join
+from losslog.ranks.joining import FIRST_WORD, LATE, SILENT, Joiner, Share, join
 from losslog.ranks.store import Store
 from losslog.recording.drain import Drain
-from losslog.recording.intake import Batch, Event, Share
+from losslog.recording.intake import Queue
+from losslog.recording.items import Batch, Event
+from losslog.recording.sender import HEARTBEAT, Sender
 from losslog.values.snapshot import snapshot
 
 pytest.importorskip("torch", reason="the ranks' store is torch's")
@@ -37,6 +39,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
     monkeypatch.setattr("losslog.ranks.joining.time", found)
+    monkeypatch.setattr("losslog.recording.sender.time", found)
     return found
 
 
@@ -47,11 +50,10 @@ class Ranks:
         folder.mkdir(parents=True, exist_ok=True)
         self.journal = folder / JOURNAL
         self.writer = Writer(folder)
-        self.drain = Drain(self.writer, Tail(self.writer.path, own=True), lambda: 0)
         self.posted: list[tuple[str, dict[str, Any]]] = []
         self.joiner = Joiner(stores(), 0, world_size, lambda kind, data: self.posted.append((kind, data)))
-        self.drain.joiner = self.joiner
-        self.senders = {rank: Sender(stores(), rank) for rank in range(1, world_size)}
+        self.drain = Drain(Queue(), self.writer, Tail(self.writer.path, own=True), joiner=self.joiner)
+        self.senders = {rank: Sender(Queue(), stores(), rank) for rank in range(1, world_size)}
         self.steps = [0] * world_size
         for intake in (self.drain, *self.senders.values()):
             intake.pace.active = False
@@ -354,7 +356,7 @@ def test_a_rank_that_ends_epochs_again_is_waited_for_again(ranks: Callable[..., 
 def test_nobody_waits_for_a_rank_that_has_said_goodbye(ranks: Callable[..., Ranks], clock: Clock) -> None:
     two = ranks()
     two.log(1, {"a": 1.0})
-    assert two.senders[1].send(bye=True)
+    two.senders[1].close(clock.now)
     two.turn()
     assert two.joiner.waiting_for == []
     two.log(0, {"a": 1.0})
@@ -367,7 +369,7 @@ def test_at_the_end_nobody_is_waited_for(ranks: Callable[..., Ranks], clock: Clo
     two = ranks()
     two.log(0, {"a": 1.0})
     two.end(0)
-    two.drain.finish()
+    two.drain.close(clock.now)
     assert (len(two.batches), len(two.epochs)) == (1, 1)
 
 
@@ -437,10 +439,10 @@ def test_without_a_store_things_wait_until_there_is_one(ranks: Callable[..., Ran
     two = ranks()
     later = stores()
     later.away = True
-    two.senders[1] = Sender(later, 1)
+    two.senders[1] = Sender(Queue(), later, 1)
     two.log(1, {"a": 1.0})
     two.end(1)
-    assert (two.senders[1].reachable, two.senders[1].send()) == (False, False)
+    assert two.batches == []
     later.away = False
     two.log(1, {"a": 5.0}, epoch=2)
     two.log(0, {"a": 3.0})
@@ -451,15 +453,18 @@ def test_without_a_store_things_wait_until_there_is_one(ranks: Callable[..., Ran
 def test_what_waits_for_a_store_is_bounded_and_what_is_not_a_batch_is_kept(
     stores: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("losslog.ranks.joining.AHEAD", 50)
+    monkeypatch.setattr("losslog.recording.sender.AHEAD", 50)
     store = stores()
     store.away = True
-    sender = Sender(store, 1)
+    sender = Sender(Queue(), store, 1)
     keys, values = snapshot({"a": 1.0}, None)
     sender.take([Batch(0.0, step, 1, keys, values, False, None, None, 1) for step in range(500)])
     sender.take([Event(0.0, "on_epoch_end", {"epoch": 1})])
-    assert len(sender._waiting) == 51
-    assert sender._waiting[-1]["end"][1]["counts"] == {"a": 500}
+    store.away = False
+    sender.take([])
+    items = json.loads(store.peek("1/0") or b"")
+    assert len(items) == 51
+    assert items[-1]["end"][1]["counts"] == {"a": 500}
     assert caplog.text.count("cannot be handed over") == 1
 
 
@@ -481,7 +486,7 @@ def test_ranks_in_threads_of_their_own(ranks: Callable[..., Ranks], monkeypatch:
             for _ in range(count):
                 several.log(rank, {"a": float(rank)}, epoch=epoch)
             several.end(rank, epoch)
-        several.senders[rank].send(bye=True)
+        several.senders[rank].close(time.monotonic() + 30)
 
     threads = [threading.Thread(target=train, args=(rank,)) for rank in (1, 2, 3)]
     for each in threads:
@@ -495,7 +500,7 @@ def test_ranks_in_threads_of_their_own(ranks: Callable[..., Ranks], monkeypatch:
         several.drain.take([])
     for each in threads:
         each.join(60)
-    several.drain.finish()
+    several.drain.close(0.0)
     for epoch, found in enumerate(several.epochs):
         number = [each[epoch] for each in counts]
         wanted = sum(rank * count for rank, count in enumerate(number)) / sum(number)

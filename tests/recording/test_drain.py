@@ -17,17 +17,18 @@ import pytest
 from losslog.journal.file import Tail, Writer
 from losslog.journal.folder import JOURNAL
 from losslog.recording.drain import BESIDES, Drain
-from losslog.recording.intake import Batch, Event, Question
+from losslog.recording.intake import Queue
+from losslog.recording.items import Batch, Event, Question
 from losslog.values.snapshot import Later, snapshot
 
 
 class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.lost = 0
+        self.queue = Queue()
         self.writer = Writer(folder)
         self.tail = Tail(self.writer.path, own=True)
-        self.drain = Drain(self.writer, self.tail, lambda: self.lost, lambda step: f"image ids of {step}")
+        self.drain = Drain(self.queue, self.writer, self.tail, lambda step: f"image ids of {step}")
         self.drain.pace.active = False
         self.step = 0
 
@@ -165,7 +166,7 @@ def test_one_item_that_cannot_be_written_costs_itself_alone(rig: Rig, caplog: py
 
 
 def test_drops_are_counted_in_their_epoch(rig: Rig) -> None:
-    rig.lost = 3
+    rig.queue.lost = 3
     rig.drain.take([rig.end(1), rig.end(2)])
     assert [each.get("dropped") for each in rig.data("on_epoch_end")] == [3, None]
 
@@ -274,7 +275,7 @@ def test_at_the_end_the_disk_is_tried_once_more_whenever_it_was_tried_last(rig: 
     for _ in range(10):
         rig.drain.take([rig.batch(1.0) for _ in range(10)])
     full()
-    rig.drain.finish()
+    rig.drain.close(0.0)
     assert len(rig.data("on_batch_losses")) == 100
 
 

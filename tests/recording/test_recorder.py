@@ -10,19 +10,29 @@ from typing import Any
 
 import pytest
 
+from losslog.control import RunHandle
+from losslog.delivery.delivery import Delivery
+from losslog.journal.cursors import BEGINNING
 from losslog.journal.file import Tail, Writer, read
 from losslog.recording.drain import Drain
-from losslog.recording.intake import Batch, Event
+from losslog.recording.intake import Queue
+from losslog.recording.items import Batch, Event
 from losslog.recording.recorder import Recorder
 
 pytestmark = pytest.mark.threaded
+
+
+END = Event(0.0, "on_run_end", {"status": "finished", "error": None})
 
 
 class Held(Drain):
     """A drain on a disk that can be made to hang."""
 
     def __init__(self, writer: Writer) -> None:
-        super().__init__(writer, Tail(writer.path, own=True), lambda: 0)
+        self.tail = Tail(writer.path, own=True)
+        self.queue = Queue()
+        super().__init__(self.queue, writer, self.tail)
+        self.path = writer.path
         self.gate = threading.Event()
         self.gate.set()
 
@@ -42,11 +52,15 @@ def held(tmp_path: Path) -> Iterator[Held]:
 
 @pytest.fixture
 def recorder(held: Held) -> Iterator[Recorder]:
-    found = Recorder(held, None, None)
+    def handle(source: str) -> RunHandle:
+        return RunHandle(id="", name="", dir=held.path.parent, config={}, source=source, post=lambda *each: None)
+
+    delivery = Delivery(held.tail, handle, lambda *each: None, (), BEGINNING)
+    found = Recorder(held.queue, held, delivery)
     found.start()
     yield found
     held.gate.set()
-    found.put(None)
+    found.finish(END, 30)
 
 
 def batch(step: int) -> Batch:
@@ -54,40 +68,40 @@ def batch(step: int) -> Batch:
 
 
 def hooks(held: Held) -> list[str]:
-    return [record.hook for _, record in read(held.writer.path) if record is not None]
-
-
-END = Event(0.0, "on_run_end", {"status": "finished", "error": None})
+    return [record.hook for _, record in read(held.path) if record is not None]
 
 
 def test_what_was_queued_is_written_when_it_was_asked_for(recorder: Recorder, held: Held) -> None:
     for count in range(1, 20):
-        recorder.put_batch(batch(count))
+        held.queue.put_batch(batch(count))
         assert recorder.ask(30) is not None
         assert len(hooks(held)) == count
 
 
 def test_batches_are_written_without_being_asked_for(recorder: Recorder, held: Held, until: Any) -> None:
-    recorder.put_batch(batch(0))
+    held.queue.put_batch(batch(0))
     until(lambda: hooks(held) == ["on_batch_losses"])
 
 
 def test_a_full_queue_drops_batches_and_metrics_and_counts_them(
     recorder: Recorder, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("losslog.recording.recorder.QUEUE_LIMIT", 10)
+    monkeypatch.setattr("losslog.recording.intake.QUEUE_LIMIT", 10)
     held.gate.clear()
     for step in range(100):
-        recorder.put_batch(batch(step))
-        recorder.put(Event(0.0, "on_metrics", {"metrics": {}}))
-        recorder.put(Event(0.0, "on_alert", {"key": str(step)}))
+        held.queue.put_batch(batch(step))
+        held.queue.put(Event(0.0, "on_metrics", {"metrics": {}}))
+        held.queue.put(Event(0.0, "on_alert", {"key": str(step)}))
     held.gate.set()
     assert recorder.ask(30) is not None
     assert hooks(held).count("on_alert") == 100
-    assert hooks(held).count("on_batch_losses") + recorder.lost == 100
-    assert hooks(held).count("on_metrics") + recorder.lost_others == 100
-    assert min(recorder.lost, recorder.lost_others) >= 70
-    assert (recorder.stats()["dropped"], recorder.stats()["dropped_others"]) == (recorder.lost, recorder.lost_others)
+    assert hooks(held).count("on_batch_losses") + held.queue.lost == 100
+    assert hooks(held).count("on_metrics") + held.queue.lost_others == 100
+    assert min(held.queue.lost, held.queue.lost_others) >= 70
+    assert (recorder.stats()["dropped"], recorder.stats()["dropped_others"]) == (
+        held.queue.lost,
+        held.queue.lost_others,
+    )
 
 
 def test_a_question_is_not_waited_for_longer_than_it_may(recorder: Recorder, held: Held) -> None:
@@ -98,14 +112,14 @@ def test_a_question_is_not_waited_for_longer_than_it_may(recorder: Recorder, hel
 
 def test_the_end_comes_last(recorder: Recorder, held: Held) -> None:
     for step in range(10):
-        recorder.put_batch(batch(step))
+        held.queue.put_batch(batch(step))
     recorder.finish(END, 30)
     assert hooks(held) == ["on_batch_losses"] * 10 + ["on_run_end"]
 
 
 def test_a_disk_that_hangs_does_not_hold_the_end(recorder: Recorder, held: Held) -> None:
     held.gate.clear()
-    recorder.put_batch(batch(0))
+    held.queue.put_batch(batch(0))
     began = time.monotonic()
     recorder.finish(END, 0.2)
     assert time.monotonic() - began < 10
@@ -116,13 +130,18 @@ def test_after_the_end_a_question_returns_at_once(recorder: Recorder) -> None:
     assert recorder.ask(60) is None
 
 
-def test_the_drain_does_without_rests_only_where_the_queue_outgrows_what_it_records(held: Held) -> None:
-    recorder = Recorder(held, None, None)
-    recorder._in_hand = 10
-    recorder.queue.extend(range(11))
-    recorder._turn_began = time.monotonic()
-    assert not recorder.intake.pace.pressed()
-    recorder._turn_began -= 60
-    assert recorder.intake.pace.pressed()
-    recorder.queue.popleft()
-    assert not recorder.intake.pace.pressed()
+def test_the_drain_does_without_rests_only_where_the_queue_outgrows_what_it_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue, now = Queue(), [100.0]
+    monkeypatch.setattr("losslog.recording.intake.time.monotonic", lambda: now[0])
+    for step in range(10):
+        queue.put_batch(batch(step))
+    assert len(queue.take()) == 10
+    for step in range(11):
+        queue.put_batch(batch(step))
+    assert not queue.pressed()
+    now[0] += 60
+    assert queue.pressed()
+    queue.items.popleft()
+    assert not queue.pressed()

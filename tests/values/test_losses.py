@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from losslog.values.losses import as_float, check_names, close, find_total, normalise, total_of
+from losslog.values.losses import as_float, check_names, normalise
 
 torch = pytest.importorskip("torch")
 
@@ -87,36 +86,3 @@ def test_a_dict_stays_a_dict_in_its_order() -> None:
 
 def test_a_scalar_stays_a_scalar() -> None:
     assert normalise(torch.tensor(2)) == 2.0
-
-
-@pytest.mark.parametrize(("losses", "total", "expected"), [({"a": 1.0, "b": 2.0}, None, 3.0), (4.0, None, 4.0),
-                                                           ({"a": 1.0}, 9.0, 9.0)])  # fmt: skip
-def test_totals(losses: Any, total: float | None, expected: float) -> None:
-    assert total_of(losses, total) == expected
-
-
-@pytest.mark.parametrize("name", ["total", "total_loss", "loss"])
-def test_a_component_that_is_the_sum_is_the_total(name: str) -> None:
-    assert find_total({"a": 1.0, name: 3.001, "b": 2.0}) == name
-
-
-def test_a_component_called_loss_that_is_not_the_sum_is_a_component() -> None:
-    assert find_total({"loss": 1.0, "b": 2.0}) is None
-
-
-def test_a_component_called_total_that_is_not_the_sum_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"losses\['total'\] is 5.*add up to 3"):
-        find_total({"a": 1.0, "b": 2.0, "total": 5.0})
-
-
-def test_a_total_that_stands_alone_is_refused() -> None:
-    with pytest.raises(ValueError, match="stands alone"):
-        find_total({"total": 5.0})
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "same"),
-    [(1.0, 1.0005, True), (1.0, 1.002, False), (0.0, 0.0, True), (math.nan, math.nan, True), (math.inf, 1.0, False)],
-)
-def test_when_totals_agree(a: float, b: float, same: bool) -> None:
-    assert close(a, b) is same

@@ -43,7 +43,7 @@ class DeliveryChecks(Subject):
         stage.write(story.records[:4])
         first = stage.open(self.made(home))
         stage.settle(first)
-        first.flush_when = "never"
+        first.flushes.flush_when = "never"
         stage.write(story.records[4:half])
         stage.settle(first, "offset")
         self.restart(first)
