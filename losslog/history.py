@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record
-from losslog.tags import batch_series, epoch_series, eval_series
+from losslog.tags import points_of
 
 BY_STEP: Final = ("on_batch_losses",)
 BY_EPOCH: Final = ("on_epoch_end", "on_eval", "on_checkpoint")
@@ -80,16 +80,7 @@ def series(folder: Path) -> dict[str, dict[int, float]]:
 
 def points(record: Record) -> Iterator[tuple[str, int, float]]:
     """(tag, x, value) of everything a record puts into a backend."""
-    data: dict[str, Any] = record.data
-    values: dict[str, float] = {}
-    x = data.get("epoch")
-    if record.hook == "on_batch_losses":
-        x, values = data["step"], batch_series(data["losses"], data.get("total"), data.get("lr"))
-    elif record.hook == "on_epoch_end":
-        values = epoch_series(data.get("losses"), data.get("total"), data.get("val_loss"), data.get("lr"))
-    elif record.hook == "on_eval":
-        values = eval_series(data["metrics"], data.get("split") or "val")
-    elif record.hook == "on_metrics":
-        x, values = data["step"] if data.get("step") is not None else x, data["metrics"]
-    for tag, value in values.items():
-        yield tag, int(x or 0), value
+    found = points_of(record.hook, record.data)
+    if found is not None:
+        for tag, value in found.series.items():
+            yield tag, found.x, value

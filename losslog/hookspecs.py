@@ -5,6 +5,7 @@ Declarations only; every call is made by a lane. Contract:
 - An implementation names only the arguments it wants; arguments are only ever added.
 - Every hook also offers ``run`` (a `losslog.control.RunHandle`), ``seq`` (int) and ``time`` (seconds since the epoch).
 - Arguments that a record does not carry are None.
+- ``on_scalars`` is derived from the records that have numbers, by the caller of a plugin; it is never a record itself.
 """
 
 from __future__ import annotations
@@ -56,6 +57,30 @@ def on_run_start(
 
     May raise:
         `BackendUnavailable` when the backend is away: the call is repeated later. Anything else skips this record.
+    """
+
+
+@hookspec
+def on_scalars(series: Mapping[str, float], axis: str, x: int, run: RunHandle, seq: int, time: float) -> None:
+    """One value of each of some series, all at one x: what a backend that keeps scalars needs to know.
+
+    It stands for ``on_batch_losses``, ``on_eval``, ``on_metrics`` and ``on_epoch_end`` together. A plugin may have some
+    of these as well.
+
+    Called when:
+        For each record of these four that has a number in it, before the record's own hook.
+
+    Arguments:
+        series: values by tag, under the names that all backends share; plain floats, also NaN and the infinities.
+        axis: ``step`` or ``epoch``: what ``x`` counts.
+        x: the global step (from 0) or the epoch (from 1). Metrics stand at their step, else at their epoch; what was
+            logged with neither, before the first step, stands at step 0.
+
+    Thread:
+        The plugin's lane; the training thread for a plugin registered with ``inline=True``.
+
+    May raise:
+        `BackendUnavailable`: repeated later. Anything else: this record is skipped for this plugin, its own hook too.
     """
 
 
@@ -132,7 +157,8 @@ def on_metrics(
 
     Arguments:
         step: the x value on the global step axis, or None.
-        epoch: the x value on the epoch axis when ``step`` is None.
+        epoch: the x value on the epoch axis when ``step`` is None. Both are None for metrics logged before the first
+            step: x is 0 on the step axis.
         metrics: numbers by tag; the tag is used as it is.
 
     Thread:
@@ -299,4 +325,3 @@ def on_flush(run: RunHandle) -> int | None:
 
 HOOKS: Final = tuple(name for name in list(globals()) if name.startswith("on_"))
 ARGUMENTS: Final = {name: tuple(inspect.signature(globals()[name]).parameters) for name in HOOKS}
-CONTEXT: Final = ("run", "seq", "time")

@@ -5,17 +5,33 @@ No thread, no I/O. Contract:
 - A plugin turns a record into ``{tag: float}`` with these functions and nothing else, so all backends agree.
 - They take what hooks take: a dict of losses or one scalar, plain floats, 0-d tensors or numpy scalars.
 - Epoch series stand on the epoch axis, `batch_series` on the global step axis; they never share a tag.
+- `points_of` is the one place that says which series a record has, and where they stand: hooks and `losslog.history`
+  get it from here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from losslog.values.losses import as_float, normalise
 from losslog.values.totals import total_name, total_of
 
-COCO_METRICS: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+SCALAR_HOOKS: Final = ("on_batch_losses", "on_eval", "on_metrics", "on_epoch_end")  # whose records have points
+
+
+class Points(NamedTuple):
+    """One value of each of some series, all at one x: the arguments of ``on_scalars``.
+
+    Attributes:
+        series: value by tag.
+        axis: ``step`` or ``epoch``.
+        x: the global step or the epoch.
+    """
+
+    series: dict[str, float]
+    axis: str
+    x: int
 
 
 def scalars(prefix: str, losses: Any, total: Any = None) -> dict[str, float]:
@@ -94,3 +110,37 @@ def eval_series(metrics: Mapping[str, Any], split: str = "val") -> dict[str, flo
             else:
                 series[f"mAP{suffix}/{name}_{metric}"] = as_float(score, f"metrics[{name!r}][{metric!r}]")
     return series
+
+
+def points_of(hook: str, data: Mapping[str, Any]) -> Points | None:
+    """What a record puts into every backend; None where its hook carries no numbers.
+
+    Metrics stand at their step, else at their epoch. Where a record says neither, x is 0 on the axis its series belong
+    to, which is the step axis for metrics: `losslog.Run.log_metrics` fills in the last step, so they came before the
+    first. This asks nothing but the record, so that it stands at the same x however often it comes.
+
+    Raises:
+        TypeError, ValueError: a value is no number, or x not a whole one.
+    """
+    get = data.get
+    axis = "epoch"
+    if hook == "on_batch_losses":
+        axis, series = "step", batch_series(get("losses"), get("total"), get("lr"))
+    elif hook == "on_epoch_end":
+        series = epoch_series(get("losses"), get("total"), get("val_loss"), get("lr"))
+    elif hook == "on_eval":
+        series = eval_series(get("metrics") or {}, get("split") or "val")
+    elif hook == "on_metrics":
+        axis = "epoch" if get("step") is None and get("epoch") is not None else "step"
+        series = {tag: as_float(value, f"metrics[{tag!r}]") for tag, value in (get("metrics") or {}).items()}
+    else:
+        return None
+    return Points(series, axis, _whole(get(axis), axis))
+
+
+def _whole(x: Any, axis: str) -> int:
+    if x is None:
+        return 0
+    if isinstance(x, bool) or int(x) != x:  # a backend would cut the fraction off, silently
+        raise ValueError(f"{axis}={x!r}: pass a whole number")
+    return int(x)

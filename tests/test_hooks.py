@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import losslog
-from losslog.hookspecs import ARGUMENTS, CONTEXT, HOOKS
+from losslog.hookspecs import ARGUMENTS, HOOKS
 
 Call = dict[str, Any]
+CONTEXT = ("run", "seq", "time")
 
 
 def make_everything() -> Any:
@@ -65,6 +66,33 @@ def test_on_run_start_tells_the_plan(told: Any) -> None:
             "resumed": False,
         }
     ]
+
+
+def test_on_scalars_comes_before_each_hook_that_has_numbers(told: Any) -> None:
+    run, plugin = told()
+    run.log_metrics({"warm": 1.0})
+    run.log_batch({"a": 1.0, "b": 0.5}, lr=0.1)
+    run.log_eval({"bbox": {"AP": 0.5}})
+    run.log_metrics({"speed": 3}, step=7)
+    run.log_metrics({"size": 2.5}, epoch=2)
+    run.end_epoch()
+    run.log_checkpoint("a.pth")
+    run.close()
+    assert plugin.of("on_scalars") == [
+        {"axis": "step", "x": 0, "series": {"warm": 1.0}},
+        {"axis": "step", "x": 0, "series": {"batch/train_a": 1.0, "batch/train_b": 0.5, "batch/train_total": 1.5,
+                                            "batch/lr": 0.1}},
+        {"axis": "epoch", "x": 1, "series": {"mAP/bbox_AP": 0.5}},
+        {"axis": "step", "x": 7, "series": {"speed": 3.0}},
+        {"axis": "epoch", "x": 2, "series": {"size": 2.5}},
+        {"axis": "epoch", "x": 1, "series": {"loss/train_a": 1.0, "loss/train_b": 0.5, "loss/train_total": 1.5,
+                                             "lr": 0.1}},
+    ]  # fmt: skip
+    names = [name for name, _ in plugin.calls if name != "on_flush"]
+    assert names[1:5] == ["on_scalars", "on_metrics", "on_scalars", "on_batch_losses"]
+    scalars = [call for name, call in plugin.calls if name == "on_scalars"]
+    own = [call for name, call in plugin.calls if name in ("on_batch_losses", "on_eval", "on_metrics", "on_epoch_end")]
+    assert [(each["seq"], each["time"]) for each in scalars] == [(each["seq"], each["time"]) for each in own]
 
 
 def test_on_batch_losses_gives_what_the_loop_gave(told: Any) -> None:
@@ -172,7 +200,7 @@ def test_run_seq_and_time_are_the_records(told: Any, records: Any) -> None:
     run.log_batch(1.0)
     run.end_epoch()
     run.close()
-    got = [call for name, call in plugin.calls if name != "on_flush"]
+    got = [call for name, call in plugin.calls if name not in ("on_flush", "on_scalars")]
     assert [(call["seq"], call["time"]) for call in got] == [(each.seq, each.time) for each in records(run.dir)]
     assert [call["seq"] for call in got] == [0, 1, 2, 3]
     assert all(began <= call["time"] <= time.time() for call in got)

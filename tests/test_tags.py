@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from losslog.tags import COCO_METRICS, batch_series, epoch_series, eval_series, lr_series, scalars
+from losslog.tags import SCALAR_HOOKS, batch_series, epoch_series, eval_series, lr_series, points_of, scalars
 
 torch = pytest.importorskip("torch")
+
+COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 def test_a_dict_of_losses() -> None:
@@ -89,3 +91,53 @@ def test_another_split() -> None:
 def test_a_value_that_is_no_number_is_named() -> None:
     with pytest.raises(TypeError, match=r"metrics\['bbox'\]\['AP'\]"):
         eval_series({"bbox": {"AP": "0.5"}})
+
+
+@pytest.mark.parametrize(
+    ("hook", "data", "place"),
+    [
+        ("on_batch_losses", {"step": 7, "epoch": 2, "losses": 0.5}, ("step", 7)),
+        ("on_epoch_end", {"epoch": 2, "step": 7, "losses": 0.5}, ("epoch", 2)),
+        ("on_eval", {"epoch": 2, "step": 7, "metrics": {"a": 1.0}}, ("epoch", 2)),
+        ("on_metrics", {"step": 7, "epoch": None, "metrics": {"a": 1.0}}, ("step", 7)),
+        ("on_metrics", {"step": None, "epoch": 2, "metrics": {"a": 1.0}}, ("epoch", 2)),
+        ("on_metrics", {"step": 7, "epoch": 2, "metrics": {"a": 1.0}}, ("step", 7)),
+        ("on_metrics", {"step": None, "epoch": None, "metrics": {"a": 1.0}}, ("step", 0)),
+        ("on_metrics", {"metrics": {"a": 1.0}}, ("step", 0)),
+        ("on_eval", {"epoch": None, "metrics": {"a": 1.0}}, ("epoch", 0)),
+        ("on_epoch_end", {"losses": 0.5}, ("epoch", 0)),
+        ("on_batch_losses", {"step": np.int64(7), "losses": 0.5}, ("step", 7)),
+    ],
+)
+def test_where_a_record_stands(hook: str, data: dict[str, Any], place: tuple[str, int]) -> None:
+    found = points_of(hook, data)
+    assert found is not None
+    assert (found.axis, found.x) == place
+    assert type(found.x) is int
+    assert found.series
+
+
+@pytest.mark.parametrize("x", [1.5, True, float("nan"), "3"])
+def test_x_is_a_whole_number(x: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        points_of("on_metrics", {"step": x, "metrics": {"a": 1.0}})
+
+
+def test_every_hook_with_numbers_has_points_and_no_other_has() -> None:
+    from losslog.hookspecs import HOOKS
+
+    data = {"losses": 0.5, "metrics": {"a": 1.0}}
+    assert {hook for hook in HOOKS if points_of(hook, data) is not None} == set(SCALAR_HOOKS)
+
+
+def test_metrics_are_floats_under_their_own_tags() -> None:
+    found = points_of("on_metrics", {"step": 1, "metrics": {"a": np.float32(0.5), "b/c": torch.tensor(2.0), "n": 3}})
+    assert found is not None
+    assert found.series == {"a": 0.5, "b/c": 2.0, "n": 3.0}
+    assert {type(value) for value in found.series.values()} == {float}
+
+
+@pytest.mark.parametrize("value", [True, "3", None])
+def test_a_metric_that_is_no_number_is_named(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"metrics\['a'\]"):
+        points_of("on_metrics", {"step": 1, "metrics": {"a": value}})

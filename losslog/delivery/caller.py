@@ -5,6 +5,9 @@ The plugin's lane, or the training thread for one that is called inline. Contrac
 - A `Caller` owns a pluggy manager with one plugin, so no plugin can stop or reorder another. pluggy checks and finds
   the implementation; the call itself goes to it directly.
 - Dicts and lists of a record are copied: what one plugin does to them, no other sees.
+- A record with numbers is one call of ``on_scalars``, then one of its own hook, as far as the plugin has them. Where
+  the first raises, the second is not made: a record is delivered or not, as a whole.
+- A method is the hook that its mark names (``hookimpl(specname=...)``), else the one it is named after.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import pluggy
 from losslog import hookspecs
 from losslog.journal.records import fresh
 from losslog.runtime.containment import attempt
+from losslog.tags import SCALAR_HOOKS, points_of
 
 
 def name_of(thing: Any) -> str:
@@ -36,11 +40,15 @@ def free_name(base: str, taken: Container[str]) -> str:
     return name
 
 
-def implemented(thing: Any) -> list[str]:
-    """The hooks an object implements."""
+def implemented(thing: Any) -> dict[str, list[str]]:
+    """The hooks an object implements, each with the names of the methods that do."""
     probe = pluggy.PluginManager(hookspecs.PROJECT)
-    names = (name for name in dir(thing) if not name.startswith("__"))
-    return [name for name in names if attempt(probe.parse_hookimpl_opts, thing, name)[0] is not None]
+    found: dict[str, list[str]] = {}
+    for name in dir(thing):
+        marks = None if name.startswith("__") else attempt(probe.parse_hookimpl_opts, thing, name)[0]
+        if marks is not None:
+            found.setdefault(marks.get("specname") or name, []).append(name)
+    return found
 
 
 class Caller:
@@ -59,11 +67,7 @@ class Caller:
         for namespace in (hookspecs, *specs):
             self._manager.add_hookspecs(namespace)
         self._manager.register(thing, name=name)
-        self._hooks = {
-            hook: getattr(self._manager.hook, hook)
-            for hook in implemented(thing)
-            if getattr(self._manager.hook, hook, None) is not None
-        }
+        self._hooks = {hook: getattr(self._manager.hook, hook) for hook in implemented(thing)}
         self._arguments = {
             hook: frozenset(name for impl in caller.get_hookimpls() for name in impl.argnames + impl.kwargnames)
             for hook, caller in self._hooks.items()
@@ -75,21 +79,32 @@ class Caller:
             if len(impls) == 1 and not (impls[0].wrapper or impls[0].hookwrapper)
         }
         known = set(hookspecs.HOOKS) | {name for namespace in specs for name in dir(namespace)}
+        known |= {
+            hook for hook, found in self._hooks.items() if all(each.optionalhook for each in found.get_hookimpls())
+        }
         self.unknown = sorted(set(self._hooks) - known)
+        self._scalar_hooks = SCALAR_HOOKS if "on_scalars" in self._hooks else ()
         self._trace = bool(os.environ.get("LOSSLOG_TRACE"))
 
     def implements(self, hook: str) -> bool:
-        """Whether the plugin has this hook."""
-        return hook in self._hooks
+        """Whether a record of this hook means a call of the plugin."""
+        return hook in self._hooks or hook in self._scalar_hooks
 
     def call(self, hook: str, data: Mapping[str, Any], run: Any, seq: int, time: float) -> Any:
-        """Call one hook; arguments the record does not carry are None, dicts and lists in it are copied.
+        """Call one hook, and ``on_scalars`` before it where the record has numbers and the plugin wants them.
+
+        Arguments the record does not carry are None, dicts and lists in it are copied.
 
         Returns:
-            What the implementation returned, None where there is none.
+            What the hook's implementation returned, None where there is none.
         """
-        if hook not in self._hooks:
-            return None
+        if hook in self._scalar_hooks:
+            points = points_of(hook, data)
+            if points is not None and points.series:
+                self._call("on_scalars", points._asdict(), run, seq, time)
+        return self._call(hook, data, run, seq, time) if hook in self._hooks else None
+
+    def _call(self, hook: str, data: Mapping[str, Any], run: Any, seq: int, time: float) -> Any:
         given = {**data, "run": run, "seq": seq, "time": time}
         if self._trace:
             sys.stderr.write(f"losslog trace: {self.name}.{hook} seq={seq} {dict(data)!r}\n")

@@ -23,6 +23,7 @@ NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.i
 # Only text may stand under these keys, so a string that spells "NaN" there stays a string.
 TEXT_KEYS: Final = frozenset({"name", "config", "options", "title", "text", "source", "component", "key", "path",
                               "level", "split", "status", "error"})  # fmt: skip
+NUMBER_KEYS: Final = frozenset({"losses", "val_loss", "metrics", "lr", "spread"})  # below them any name has a number
 
 
 class Record(NamedTuple):
@@ -117,13 +118,16 @@ def _spell(value: Any) -> Any:
     return value
 
 
-def _unspell(value: Any) -> Any:
+def _unspell(value: Any, texts: frozenset[str] = TEXT_KEYS) -> Any:
     if isinstance(value, str):
         return NON_FINITE.get(value, value)
     if isinstance(value, dict):
-        return {key: item if key in TEXT_KEYS else _unspell(item) for key, item in value.items()}
+        return {
+            key: item if key in texts else _unspell(item, frozenset() if key in NUMBER_KEYS else texts)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [_unspell(item) for item in value]
+        return [_unspell(item, texts) for item in value]
     return value
 
 

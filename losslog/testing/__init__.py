@@ -7,5 +7,6 @@ Needs pytest. Contract:
 
 from losslog.testing.conformance import PluginConformance
 from losslog.testing.doubles import Flaky, Hanging, Recorder
+from losslog.testing.telling import tell
 
-__all__ = ["Flaky", "Hanging", "PluginConformance", "Recorder"]
+__all__ = ["Flaky", "Hanging", "PluginConformance", "Recorder", "tell"]

@@ -13,11 +13,11 @@ from typing import Any
 
 from losslog.control import RunHandle
 from losslog.hookspecs import hookimpl
-from losslog.tags import batch_series, epoch_series, eval_series
+from losslog.tags import points_of
 
 
 class Recorder:
-    """Remembers every call.
+    """Remembers every call; ``on_scalars``, which is made of others, it has as `series`.
 
     Attributes:
         calls: (hook, arguments) in order, ``run`` left out.
@@ -56,18 +56,9 @@ class Recorder:
         """The points a backend would have of this: ``{tag: [(x, value), ...]}``."""
         found: dict[str, list[tuple[int, float]]] = {}
         for hook, data in self.calls:
-            if hook == "on_batch_losses":
-                x, series = data["step"], batch_series(data["losses"], data["total"], data["lr"])
-            elif hook == "on_epoch_end":
-                x, series = data["epoch"], epoch_series(data["losses"], data["total"], data["val_loss"], data["lr"])
-            elif hook == "on_eval":
-                x, series = data["epoch"], eval_series(data["metrics"], data["split"])
-            elif hook == "on_metrics":
-                x, series = data["epoch"] if data["step"] is None else data["step"], dict(data["metrics"])
-            else:
-                continue
-            for tag, value in series.items():
-                found.setdefault(tag, []).append((x, value))
+            if (points := points_of(hook, data)) is not None:
+                for tag, value in points.series.items():
+                    found.setdefault(tag, []).append((points.x, value))
         return found
 
     def take(self, hook: str, arguments: dict[str, Any]) -> None:

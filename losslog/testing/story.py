@@ -167,6 +167,8 @@ def full_story() -> Story:
     nothing = {"epoch": 6, "epochs": None, "step": None, "losses": None, "total": None, "val_loss": None, "lr": None,
                "duration": None, "dropped": None}  # fmt: skip
     story.tell("on_epoch_end", nothing, "missing values")
+    story.tell("on_metrics", {"step": None, "epoch": None, "metrics": {"time/to_start": 2.5}}, "missing values")
+    story.expect({"time/to_start": 2.5}, 0, "missing values")
     story.tell("on_checkpoint", {"epoch": None, "step": None, "path": "checkpoints/last.pth"}, "missing values")
     alert = {"level": "info", "title": "hello", "text": "", "source": "user", "component": None, "step": None,
              "epoch": None, "key": "hello"}  # fmt: skip

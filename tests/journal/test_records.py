@@ -223,3 +223,13 @@ def test_a_config_that_contains_itself_ends() -> None:
     found = redact(config)
     assert found["a"] == 1
     json.dumps(found)
+
+
+@pytest.mark.parametrize("name", ["name", "text", "key", "path", "level", "split", "status", "error", "title"])
+def test_a_component_may_bear_the_name_of_a_text(name: str) -> None:
+    """In the journal NaN is a text, and under some keys a text stays one; not among numbers."""
+    data = {"step": 1, "epoch": 1, "losses": {name: math.nan}, "total": math.inf, "lr": {name: -math.inf}}
+    back = decode(encode(Record(0, 1.0, "on_batch_losses", data)))
+    assert repr(back.data) == repr(data)
+    metrics = {"step": 1, "metrics": {"bbox": {name: math.nan}}, name: "NaN"}
+    assert repr(decode(encode(Record(0, 1.0, "on_eval", metrics))).data) == repr(metrics)

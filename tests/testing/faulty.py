@@ -1,10 +1,12 @@
 """Plugins with one planted fault each, made of the plugin that the scaffold generates under the name ``sink``.
 
-`FAULTS` says which check is to find which fault.
+`FAULTS` says which check is to find which fault. The generated plugin has ``on_scalars``; faults in what a plugin makes
+of a record's own arguments are those of `FourHooks`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import struct
@@ -22,11 +24,43 @@ class Sound(SinkPlugin):
     """No fault: every check passes."""
 
 
-class DropsAnEpoch(SinkPlugin):
+class OnlyScalars:
+    """No fault, and one hook alone: a file for each of its calls."""
+
+    @hookimpl
+    def on_scalars(self, series, axis, x, seq, run):
+        (run.dir / "points").mkdir(exist_ok=True)
+        (run.dir / "points" / f"{seq:06}").write_text(json.dumps([x, series]))
+
+
+class FourHooks(SinkPlugin):
+    """No fault, and the records' own hooks instead of the derived one."""
+
+    on_scalars = None
+
+    @hookimpl
+    def on_batch_losses(self, step, losses, total, lr, seq):
+        self._add(seq, {"step": step, "series": batch_series(losses, total, lr)})
+
     @hookimpl
     def on_epoch_end(self, epoch, losses, total, val_loss, lr, seq):
-        if epoch != 2:
-            super().on_epoch_end(epoch, losses, total, val_loss, lr, seq)
+        self._add(seq, {"epoch": epoch, "series": epoch_series(losses, total, val_loss, lr)})
+
+    @hookimpl
+    def on_eval(self, epoch, split, metrics, seq):
+        self._add(seq, {"epoch": epoch, "series": eval_series(metrics, split)})
+
+    @hookimpl(specname="on_metrics")
+    def keep_metrics(self, step, epoch, metrics, seq):
+        place = {"step": step or 0} if epoch is None or step is not None else {"epoch": epoch}
+        self._add(seq, {**place, "series": {tag: float(value) for tag, value in metrics.items()}})
+
+
+class DropsAnEpoch(SinkPlugin):
+    @hookimpl
+    def on_scalars(self, series, axis, x, seq):
+        if "loss/train_total" not in series or x != 2:
+            super().on_scalars(series, axis, x, seq)
 
 
 class WritesTwice(SinkPlugin):
@@ -51,7 +85,7 @@ class BlocksAtTheEnd(SinkPlugin):
             threading.Event().wait()
 
 
-class ChangesTheDict(SinkPlugin):
+class ChangesTheDict(FourHooks):
     @hookimpl
     def on_batch_losses(self, step, losses, total, lr, seq):
         super().on_batch_losses(step, losses, total, lr, seq)
@@ -59,7 +93,7 @@ class ChangesTheDict(SinkPlugin):
             losses["seen"] = 1.0
 
 
-class KeepsAGraph(SinkPlugin):
+class KeepsAGraph(FourHooks):
     def __init__(self):
         super().__init__()
         self.history = []
@@ -72,10 +106,10 @@ class KeepsAGraph(SinkPlugin):
 
 class FallsOnNaN(SinkPlugin):
     @hookimpl
-    def on_batch_losses(self, step, losses, total, lr, seq):
-        if not all(math.isfinite(value) for value in batch_series(losses).values()):
+    def on_scalars(self, series, axis, x, seq):
+        if not all(math.isfinite(value) for value in series.values()):
             raise ValueError("not a number")
-        super().on_batch_losses(step, losses, total, lr, seq)
+        super().on_scalars(series, axis, x, seq)
 
 
 class FailsAtTheSecondEnd(SinkPlugin):
@@ -101,10 +135,16 @@ class FailsWithoutAStart(SinkPlugin):
         super().on_run_end(status, seq)
 
 
-class WrongAxis(SinkPlugin):
+class WrongAxis(FourHooks):
     @hookimpl
     def on_epoch_end(self, epoch, step, losses, total, val_loss, lr, seq):
         self._add(seq, {"step": step, "series": epoch_series(losses, total, val_loss, lr)})
+
+
+class LosesWhatHasNoPlace(FourHooks):
+    @hookimpl(specname="on_metrics")
+    def keep_metrics(self, step, epoch, metrics, seq):
+        super().keep_metrics(99 if step is None and epoch is None else step, epoch, metrics, seq)
 
 
 class WritesOnEveryRank(SinkPlugin):
@@ -115,10 +155,10 @@ class WritesOnEveryRank(SinkPlugin):
 
 class KnowsItsComponents(SinkPlugin):
     @hookimpl
-    def on_batch_losses(self, step, losses, total, lr, seq):
-        if isinstance(losses, dict) and "loss_late" in losses:
+    def on_scalars(self, series, axis, x, seq):
+        if axis == "step" and "batch/train_loss_late" in series:
             raise KeyError("loss_late")
-        super().on_batch_losses(step, losses, total, lr, seq)
+        super().on_scalars(series, axis, x, seq)
 
 
 class IgnoresAResume(SinkPlugin):
@@ -130,6 +170,12 @@ class IgnoresAResume(SinkPlugin):
 class MisspellsAHook(SinkPlugin):
     @hookimpl
     def on_epoch_ends(self, epoch):
+        pass
+
+
+class MisspellsAName(SinkPlugin):
+    @hookimpl(specname="on_epoch_ends")
+    def on_epoch_end(self, epoch):
         pass
 
 
@@ -199,17 +245,16 @@ class TiresOfFlushing(SinkPlugin):
 
 class Rounds(SinkPlugin):
     @hookimpl
-    def on_epoch_end(self, epoch, losses, total, val_loss, lr, seq):
-        series = epoch_series(losses, total, val_loss, lr)
-        rounded = {tag: struct.unpack("e", struct.pack("e", value))[0] for tag, value in series.items()}
-        self._add(seq, {"epoch": epoch, "series": rounded})
+    def on_scalars(self, series, axis, x, seq):
+        if "loss/train_total" in series:
+            series = {tag: struct.unpack("e", struct.pack("e", value))[0] for tag, value in series.items()}
+        super().on_scalars(series, axis, x, seq)
 
 
 class OwnNames(SinkPlugin):
     @hookimpl
-    def on_epoch_end(self, epoch, losses, total, val_loss, lr, seq):
-        series = epoch_series(losses, total, val_loss, lr)
-        self._add(seq, {"epoch": epoch, "series": {tag.replace("_total", "_sum"): series[tag] for tag in series}})
+    def on_scalars(self, series, axis, x, seq):
+        super().on_scalars({tag.replace("train_total", "train_sum"): series[tag] for tag in series}, axis, x, seq)
 
 
 class OutOfOrder(SinkPlugin):
@@ -218,17 +263,18 @@ class OutOfOrder(SinkPlugin):
     held = None
 
     @hookimpl
-    def on_batch_losses(self, step, losses, total, lr, seq):
-        if step % 3 == 2:
-            self.held = (seq, step, losses, total, lr)
+    def on_scalars(self, series, axis, x, seq):
+        batch = "batch/train_total" in series or "batch/train" in series
+        if batch and x % 3 == 2:
+            self.held = (series, axis, x, seq)
             return
-        super().on_batch_losses(step, losses, total, lr, seq)
-        if self.held is not None and self.held[0] > self._written:
+        super().on_scalars(series, axis, x, seq)
+        if batch and self.held is not None and self.held[-1] > self._written:
             gathered, self._gathered = self._gathered, -1
-            seq, *rest = self.held
-            super().on_batch_losses(*rest, seq)
+            super().on_scalars(*self.held)
             self._gathered = gathered
-        self.held = None
+        if batch:
+            self.held = None
 
 
 class LeavesAFileOpen(SinkPlugin):
@@ -245,7 +291,7 @@ class LeavesAThread(SinkPlugin):
         threading.Thread(target=threading.Event().wait, name=f"sink-{id(self)}", daemon=True).start()
 
 
-class FloatsOnly(SinkPlugin):
+class FloatsOnly(FourHooks):
     @hookimpl
     def on_batch_losses(self, step, losses, total, lr, seq):
         if hasattr(total, "requires_grad"):
@@ -253,7 +299,7 @@ class FloatsOnly(SinkPlugin):
         super().on_batch_losses(step, losses, total, lr, seq)
 
 
-class NoNumpy(SinkPlugin):
+class NoNumpy(FourHooks):
     @hookimpl
     def on_batch_losses(self, step, losses, total, lr, seq):
         if type(total).__module__ == "numpy":
@@ -263,28 +309,27 @@ class NoNumpy(SinkPlugin):
 
 class OtherwiseInTheFollower(SinkPlugin):
     @hookimpl
-    def on_batch_losses(self, step, losses, total, lr, seq):
-        if "LOSSLOG_PARENT_PID" not in os.environ:
-            super().on_batch_losses(step, losses, total, lr, seq)
-        else:
-            self._add(seq, {"step": step, "series": {"batch/train_total": 0.0}})
+    def on_scalars(self, series, axis, x, seq):
+        if axis == "step" and "LOSSLOG_PARENT_PID" in os.environ:
+            series = dict.fromkeys(series, 0.0)
+        super().on_scalars(series, axis, x, seq)
 
 
-class FlatMetricsOnly(SinkPlugin):
+class FlatMetricsOnly(FourHooks):
     @hookimpl
     def on_eval(self, epoch, split, metrics, seq):
         flat = {name: float(value) for name, value in metrics.items()}
         self._add(seq, {"epoch": epoch, "series": eval_series(flat, split)})
 
 
-class DictsOnly(SinkPlugin):
+class DictsOnly(FourHooks):
     @hookimpl
     def on_batch_losses(self, step, losses, total, lr, seq):
         losses.items()
         super().on_batch_losses(step, losses, total, lr, seq)
 
 
-class NeedsEveryValue(SinkPlugin):
+class NeedsEveryValue(FourHooks):
     @hookimpl
     def on_epoch_end(self, epoch, losses, total, val_loss, lr, duration, seq):
         round(duration)
@@ -317,10 +362,12 @@ FAULTS = {
     FailsAtTheSecondEnd: "test_second_end",
     FailsWithoutAStart: "test_end_without_start",
     WrongAxis: "test_axes",
+    LosesWhatHasNoPlace: "test_axes",
     WritesOnEveryRank: "test_other_rank",
     KnowsItsComponents: "test_late_component",
     IgnoresAResume: "test_resume",
     MisspellsAHook: "test_hooks",
+    MisspellsAName: "test_hooks",
     MisspellsAnArgument: "test_hooks",
     Unhashable: "test_hashable",
     DoublesAfterARestart: "test_redelivery",

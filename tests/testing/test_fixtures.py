@@ -96,5 +96,5 @@ def test_the_doubles_are_plugins() -> None:
     from losslog.hookspecs import HOOKS
 
     for double in (Recorder(), Flaky(), Hanging()):
-        assert set(implemented(double)) == set(HOOKS)
+        assert set(implemented(double)) == set(HOOKS) - {"on_scalars"}
         Caller("double", double)

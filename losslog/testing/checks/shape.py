@@ -102,18 +102,19 @@ class ShapeChecks(Subject):
     def test_hooks(self) -> None:
         """Every hook it has exists, and takes arguments that exist."""
         plugin = self.made(self.home())()
-        names = implemented(plugin)
-        assert names, "it implements no hook: mark its methods with @losslog.hookimpl"
-        unknown = [name for name in names if name not in HOOKS]
+        found = implemented(plugin)
+        assert found, "it implements no hook: mark its methods with @losslog.hookimpl"
+        unknown = [hook for hook in found if hook not in HOOKS]
         assert not unknown, f"there is no hook {', '.join(unknown)}; the hooks are {', '.join(HOOKS)}"
-        unmarked = [name for name in HOOKS if name not in names and callable(getattr(plugin, name, None))]
+        marked = {name for methods in found.values() for name in methods}
+        unmarked = [name for name in HOOKS if name not in marked and callable(getattr(plugin, name, None))]
         assert not unmarked, f"{', '.join(unmarked)}: mark with @losslog.hookimpl, or it is never called"
-        for name in names:
+        for hook, name in ((hook, name) for hook, methods in found.items() for name in methods):
             for each in inspect.signature(getattr(plugin, name)).parameters.values():
                 plain = each.kind is each.POSITIONAL_OR_KEYWORD and each.default is each.empty
                 assert plain, f"{name}({each}): only plain arguments without a default are passed"
-                assert each.name in ARGUMENTS[name], (
-                    f"{name} has no argument {each.name!r}; it offers {', '.join(ARGUMENTS[name])}"
+                assert each.name in ARGUMENTS[hook], (
+                    f"{name} has no argument {each.name!r}; {hook} offers {', '.join(ARGUMENTS[hook])}"
                 )
 
     def test_hashable(self) -> None:

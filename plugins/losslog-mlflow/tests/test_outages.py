@@ -11,6 +11,7 @@ import pytest
 from losslog_mlflow import MlflowPlugin
 
 import losslog
+from losslog.testing import tell
 
 T0 = 1764000000.0
 Started = Callable[..., MlflowPlugin]
@@ -18,7 +19,7 @@ Started = Callable[..., MlflowPlugin]
 
 def batches(plugin: MlflowPlugin, steps: range) -> None:
     for step in steps:
-        plugin.on_batch_losses(step=step, losses={"a": float(step), "b": 0.5}, total=None, lr=0.1, time=T0 + step)
+        tell(plugin, "on_batch_losses", step=step, losses={"a": float(step), "b": 0.5}, lr=0.1, time=T0 + step)
 
 
 @pytest.fixture
@@ -70,6 +71,26 @@ def test_what_was_not_sent_is_delivered_again_and_once(started: Started, run: An
     batches(plugin, range(2, 6))  # the lane's cursor stood before step 2
     plugin.on_flush()
     assert reader(server.uri).series(run, "batch/train_a") == [(step, float(step)) for step in range(6)]
+
+
+def test_an_end_that_was_not_sent_does_not_end_what_is_delivered_again(
+    started: Started, run: Any, reader: Any, server: Any
+) -> None:
+    plugin = started(tracking_uri=server.uri)
+    batches(plugin, range(1))
+    plugin.on_flush()
+    server.stop()
+    plugin.on_run_end(status="finished", error=None, time=T0 + 60)
+    with pytest.raises(losslog.BackendUnavailable):
+        plugin.on_flush()
+    server.start()
+    server.wait()
+    batches(plugin, range(2))  # record by record, as after a failed flush
+    plugin.on_flush()
+    assert reader(server.uri).run(run).info.status == "RUNNING"
+    plugin.on_run_end(status="finished", error=None, time=T0 + 60)
+    plugin.on_flush()
+    assert reader(server.uri).run(run).info.status == "FINISHED"
 
 
 def test_a_frozen_server_costs_one_time_out_and_no_point(

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from losslog_mlflow import MlflowPlugin
 
+from losslog.testing import tell
+
 T0 = 1764000000.0
 Started = Callable[..., MlflowPlugin]
 
@@ -51,7 +53,7 @@ def test_a_resumed_run_is_running_again(started: Started, run: Any, local: Any) 
     plugin.on_run_end(status="failed", error="RuntimeError: boom", time=T0 + 60)
     plugin.on_flush()
     plugin = started(resumed=True)
-    plugin.on_batch_losses(step=9, losses=1.0, total=None, lr=None, time=T0 + 90)
+    tell(plugin, "on_batch_losses", step=9, losses=1.0, lr=None, time=T0 + 90)
     plugin.on_flush()
     found = local.run(run)
     assert found.info.status == "RUNNING"
@@ -135,7 +137,7 @@ def test_a_deleted_experiment_is_named(started: Started, local: Any) -> None:
 def test_the_users_own_run_is_continued_and_not_ended(started: Started, run: Any, local: Any) -> None:
     users = local.client.create_run("0").info.run_id
     plugin = started(run_id=users)
-    plugin.on_batch_losses(step=0, losses=1.0, total=None, lr=None, time=T0)
+    tell(plugin, "on_batch_losses", step=0, losses=1.0, lr=None, time=T0)
     plugin.on_run_end(status="finished", error=None, time=T0)
     plugin.on_flush()
     found = local.run(run)

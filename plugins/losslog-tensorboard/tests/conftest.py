@@ -9,6 +9,7 @@ from losslog_tensorboard import TensorBoardPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from losslog.control import RunHandle
+from losslog.testing import tell
 
 LOSSES = {"loss_mask": 0.5, "loss_box_reg": 0.25}
 Points = list[tuple[int, float]]
@@ -37,26 +38,23 @@ class Driver:
         self.plugin.on_run_start("demo", config or {}, resumed, self.run, self.tick(time))
 
     def batch(self, step: int, losses: Any = None, time: float | None = None) -> None:
-        self.plugin.on_batch_losses(
-            step,
-            LOSSES | {"loss_mask": float(step)} if losses is None else losses,
-            None,
-            0.1,
-            self.run,
-            self.tick(time),
-        )
+        losses = LOSSES | {"loss_mask": float(step)} if losses is None else losses
+        self.tell("on_batch_losses", time, step=step, losses=losses, lr=0.1)
 
     def epoch(
         self, epoch: int, losses: Any = None, val_loss: Any = None, lr: Any = 0.1, time: float | None = None
     ) -> None:
         losses = LOSSES | {"loss_mask": float(epoch)} if losses is None else losses
-        self.plugin.on_epoch_end(epoch, losses, None, val_loss, lr, self.run, self.tick(time))
+        self.tell("on_epoch_end", time, epoch=epoch, losses=losses, val_loss=val_loss, lr=lr)
 
     def eval(self, epoch: int, metrics: dict[str, Any], split: str = "val", time: float | None = None) -> None:
-        self.plugin.on_eval(epoch, split, metrics, self.run, self.tick(time))
+        self.tell("on_eval", time, epoch=epoch, split=split, metrics=metrics)
 
     def metrics(self, metrics: dict[str, Any], step: int | None = None, epoch: int | None = None) -> None:
-        self.plugin.on_metrics(step, epoch, metrics, self.run, self.tick(None))
+        self.tell("on_metrics", None, step=step, epoch=epoch, metrics=metrics)
+
+    def tell(self, hook: str, time: float | None, **data: Any) -> None:
+        tell(self.plugin, hook, run=self.run, time=self.tick(time), **data)
 
     def alert(self, title: str, text: str = "", step: int | None = None, time: float | None = None) -> None:
         self.plugin.on_alert("warning", title, text, "plateau", None, step, None, self.run, self.tick(time))
@@ -65,10 +63,10 @@ class Driver:
         self.plugin.on_resume(epoch, step, self.run, self.tick(None))
 
     def flush(self) -> None:
-        self.plugin.on_flush(self.run)
+        self.plugin.on_flush()
 
     def end(self, status: str = "finished") -> None:
-        self.plugin.on_run_end(status, self.run, self.tick(None))
+        self.plugin.on_run_end(status, self.tick(None))
 
 
 def read(folder: Path) -> EventAccumulator:

@@ -280,7 +280,8 @@ def test_kill_leaves_all_that_was_flushed(tmp_path, points):
         run.batch(500)
         os.kill(os.getpid(), signal.SIGKILL)
     """)
-    environ = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
+    paths = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environ, timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert _steps(points("batch/lr", "batch")) == list(range(500))

@@ -16,6 +16,7 @@ from losslog_trackio import TrackioPlugin
 from trackio.sqlite_storage import SQLiteStorage
 
 import losslog
+from losslog.testing import tell
 
 KILLED = """
 import os, signal, sys, losslog
@@ -98,7 +99,7 @@ def test_a_store_that_cannot_be_written_is_not_now(tmp_path: Path, monkeypatch: 
     plugin = TrackioPlugin(project="locked")
     handle: Any = type("Handle", (), {"id": "r1", "dir": tmp_path})()
     plugin.on_run_start("test", {}, handle, 1.0)
-    plugin.on_batch_losses(0, 0.5, 0.5, None, 1, 1.0)
+    tell(plugin, "on_batch_losses", step=0, losses=0.5, seq=1, time=1.0)
     with pytest.raises(losslog.BackendUnavailable, match="locked"):
         plugin.on_flush()
     monkeypatch.undo()

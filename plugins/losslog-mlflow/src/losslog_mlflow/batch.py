@@ -31,6 +31,7 @@ class Batch:
         params: by clean name.
         files: checkpoints.
         renamed: clean name by the one that MLflow refuses.
+        end: status and time in ms of the run's end, where it has ended.
     """
 
     def __init__(self) -> None:
@@ -39,19 +40,20 @@ class Batch:
         self.params: dict[str, str] = {}
         self.files: list[Path] = []
         self.renamed: dict[str, str] = {}
+        self.end: tuple[str, int] | None = None
 
-    def add(self, series: Mapping[str, float], x: int | None, time: float) -> None:
+    def add(self, series: Mapping[str, float], x: int, time: float) -> None:
         """Points of several series at one x."""
-        stamp, step = int(time * 1000), int(x or 0)
-        for tag, given in series.items():
-            name, value = clean(tag), float(given)
+        stamp = int(time * 1000)
+        for tag, value in series.items():
+            name = clean(tag)
             if name != tag:
                 self.renamed[tag] = name
                 self.note(f"losslog.renamed.{name}", tag)
             if math.isinf(value):  # MLflow would show 1.8e308
-                self.note(f"losslog.infinite.{name}", f"{value} at step {step}, stored as NaN")
+                self.note(f"losslog.infinite.{name}", f"{value} at step {x}, stored as NaN")
                 value = math.nan
-            self.points.append((name, value, stamp, step))
+            self.points.append((name, value, stamp, x))
 
     def note(self, tag: str, text: str) -> None:
         """A tag."""

@@ -1,9 +1,10 @@
-"""The MLflow plugin: records become metrics, sent many at once.
+"""The plugin: the numbers of a record become metrics, sent many at once.
 
-Runs on a lane of the follower process. Contract:
+Runs on the plugin's lane, in losslog's follower process. Contract:
 
-- Hooks only gather; `MlflowPlugin.on_flush` sends, and a hook that finds very much gathered. What could not be sent is
-  forgotten: the lane delivers it again.
+- Hooks gather; `MlflowPlugin.on_flush` sends, and a hook that finds very much gathered. When it raises, what was
+  gathered is forgotten, since it will come again.
+- The run is not told of (None), `Told`, or `Found` in the store; a flush is what leads from one to the next.
 - Every point carries its record's own time, so that sending it twice adds nothing.
 - Only ``MlflowClient`` is used: the user's own active run is not touched.
 """
@@ -15,10 +16,11 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from losslog import NotReady, batch_series, epoch_series, eval_series, hookimpl
+from losslog import NotReady, hookimpl
 from losslog_mlflow.batch import Batch
 from losslog_mlflow.runs import RUN_ID, experiment_id, find_or_create, new_params, origin_tags
 from losslog_mlflow.store import already_exists, connect, hide_login, reaching
@@ -30,6 +32,26 @@ MOST: Final = 5000  # points gathered; a store takes some thousand a second, and
 STATUS: Final = {"finished": "FINISHED", "stopped": "KILLED"}  # any other is FAILED
 
 logger = logging.getLogger("losslog")
+
+
+@dataclass(frozen=True)
+class Told:
+    """A run that is to be found in the store, or made."""
+
+    run: Any
+    name: str
+    config: Mapping[str, Any]
+    resumed: bool
+    time: float
+
+
+@dataclass
+class Found:
+    """The run in the store."""
+
+    run: Any
+    id: str
+    running: bool
 
 
 class MlflowPlugin:
@@ -47,8 +69,8 @@ class MlflowPlugin:
         register: name of a registered model; every checkpoint becomes a version of it. Implies ``checkpoints``.
 
     Raises:
-        NotReady: mlflow is not installed.
-        TypeError, ValueError: a wrong option.
+        losslog.NotReady: mlflow is not installed.
+        TypeError, ValueError: an option is not what it may be.
     """
 
     consent_variables = ("MLFLOW_TRACKING_URI",)
@@ -82,13 +104,8 @@ class MlflowPlugin:
         self._run_name, self._given_run, self._parent = run_name, run_id, parent_run_id
         self._tags = {str(name): str(value) for name, value in (tags or {}).items()}
         self._checkpoints, self._model = checkpoints or register is not None, register
-        self._start: dict[str, Any] | None = None
-        self._started = False
+        self._state: Told | Found | None = None
         self._client: MlflowClient | None = None
-        self._run_id = ""
-        self._running = False
-        self._end: tuple[str, int] | None = None
-        self._ended = False
         self._said: set[str] = set()
         self._batch = Batch()
 
@@ -118,32 +135,17 @@ class MlflowPlugin:
     ) -> None:
         """Remember what the run is; it is looked for in the store at the next flush."""
         planned = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
-        config = {key: value for key, value in planned.items() if value is not None} | dict(config or {})
-        self._start = {"name": name, "config": config, "resumed": resumed, "run": run, "time": time}
-        self._started, self._end, self._ended = False, None, False
+        config = {key: value for key, value in planned.items() if value is not None} | dict(config)
+        self._state = Told(run, name, config, resumed, time)
+        self._batch.end = None
         self._connected(run)  # now, since a new sqlite store takes seconds to make
 
     @hookimpl
-    def on_batch_losses(self, step: int, losses: Any, total: Any, lr: Any, time: float) -> None:
-        """Points at the step."""
-        self._batch.add(batch_series(losses, total, lr), step, time)
+    def on_scalars(self, series: Mapping[str, float], x: int, time: float) -> None:
+        """Points at the step or the epoch."""
+        self._batch.add(series, x, time)
         if len(self._batch.points) >= MOST:
             self.on_flush()
-
-    @hookimpl
-    def on_eval(self, epoch: int, split: str, metrics: Mapping[str, Any], time: float) -> None:
-        """Points at the epoch."""
-        self._batch.add(eval_series(metrics, split), epoch, time)
-
-    @hookimpl
-    def on_metrics(self, step: int | None, epoch: int | None, metrics: Mapping[str, float], time: float) -> None:
-        """Points at the step or the epoch, as given."""
-        self._batch.add(metrics, epoch if step is None else step, time)
-
-    @hookimpl
-    def on_epoch_end(self, epoch: int, losses: Any, total: Any, val_loss: Any, lr: Any, time: float) -> None:
-        """Points at the epoch."""
-        self._batch.add(epoch_series(losses, total, val_loss, lr), epoch, time)
 
     @hookimpl
     def on_checkpoint(self, path: str, run: Any) -> None:
@@ -160,7 +162,7 @@ class MlflowPlugin:
     @hookimpl
     def on_run_end(self, status: str, error: str | None, time: float) -> None:
         """The run's status, after everything else was sent."""
-        self._end, self._ended = (STATUS.get(status, "FAILED"), int(time * 1000)), False
+        self._batch.end = (STATUS.get(status, "FAILED"), int(time * 1000))
         self._batch.note("losslog.status", status)
         if error:
             self._batch.note("losslog.error", error)
@@ -169,24 +171,23 @@ class MlflowPlugin:
     def on_flush(self) -> None:
         """Send what was gathered."""
         batch, self._batch = self._batch, Batch()
-        if self._start is None:
+        if self._state is None:
             return
-        client = self._connected(self._start["run"])
+        client, ours = self._connected(self._state.run), not self._given_run
         with reaching(self._shown):
-            if not self._started:
-                self._begin(client, self._start)
-            ours = not self._given_run
-            if ours and not self._running and self._end is None and (batch.points or batch.files):
-                client.update_run(self._run_id, status="RUNNING")
-                self._running = True
+            if isinstance(self._state, Told):
+                self._state = self._find(client, self._state)
+            found = self._state
+            if ours and not found.running and batch.end is None and (batch.points or batch.files):
+                client.update_run(found.id, status="RUNNING")
+                found.running = True
             self._say_renamed(batch)
-            batch.send(client, self._run_id)
+            batch.send(client, found.id)
             for file in batch.files:
-                self._upload(client, file)
-            if ours and self._end is not None and not self._ended:
-                client.set_terminated(self._run_id, *self._end)
-                self._running = False
-            self._ended = self._end is not None
+                self._upload(client, found.id, file)
+            if ours and batch.end is not None:
+                client.set_terminated(found.id, *batch.end)
+                found.running = False
 
     def _say_renamed(self, batch: Batch) -> None:
         for tag, name in batch.renamed.items():
@@ -201,30 +202,29 @@ class MlflowPlugin:
             self._shown = hide_login(uri)
         return self._client
 
-    def _begin(self, client: MlflowClient, start: Mapping[str, Any]) -> None:
+    def _find(self, client: MlflowClient, told: Told) -> Found:
         """Find or make the run, and write what is new in its config."""
-        run, first = start["run"], Batch()
+        first = Batch()
         if self._given_run:
-            found = client.get_run(self._given_run)
-            first.note(RUN_ID, run.id)
+            stored = client.get_run(self._given_run)
+            first.note(RUN_ID, told.run.id)
         else:
             self._check_parent(client)
-            tags = origin_tags() | self._tags | {RUN_ID: run.id}
+            tags = origin_tags() | self._tags | {RUN_ID: told.run.id}
             if self._parent:
                 tags["mlflow.parentRunId"] = self._parent
-            experiment = self._experiment_of(client, start)
-            found = find_or_create(client, experiment, tags, self._run_name or run.id, start["time"])
-        if start["resumed"]:
+            experiment = self._experiment_of(client, told)
+            stored = find_or_create(client, experiment, tags, self._run_name or told.run.id, told.time)
+        if told.resumed:
             first.note("losslog.resumed", "true")
-        self._run_id = found.info.run_id
-        self._running = found.info.status == "RUNNING"
-        first.params, changed = new_params(start["config"], found.data.params)
+        run_id = stored.info.run_id
+        first.params, changed = new_params(told.config, stored.data.params)
         first.tags |= changed
-        first.send(client, self._run_id)
-        if self._run_id not in self._said:
-            self._said.add(self._run_id)
-            logger.info("mlflow: run %s, open with: %s", self._run_id, self._page(found.info.experiment_id))
-        self._started = True
+        first.send(client, run_id)
+        if run_id not in self._said:
+            self._said.add(run_id)
+            logger.info("mlflow: run %s, open with: %s", run_id, self._page(stored.info.experiment_id, run_id))
+        return Found(told.run, run_id, stored.info.status == "RUNNING")
 
     def _check_parent(self, client: MlflowClient) -> None:
         """Forget a parent that is in another store than this run."""
@@ -242,22 +242,22 @@ class MlflowPlugin:
             )
             self._parent = self._experiment_id = None
 
-    def _experiment_of(self, client: MlflowClient, start: Mapping[str, Any]) -> str:
+    def _experiment_of(self, client: MlflowClient, told: Told) -> str:
         by_id = self._experiment_id or os.environ.get("MLFLOW_EXPERIMENT_ID")
         if by_id and not self._experiment:
             return by_id
-        name = self._experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or start["name"] or "losslog"
-        own = _own_store(start["run"])
+        name = self._experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or told.name or "losslog"
+        own = _own_store(told.run)
         artifacts = own.with_name("mlartifacts") if self._shown == f"sqlite:///{own.as_posix()}" else None
         return experiment_id(client, name, artifacts)
 
-    def _page(self, experiment: str) -> str:
+    def _page(self, experiment: str, run_id: str) -> str:
         if self._shown.startswith("http"):
-            return f"{self._shown}/#/experiments/{experiment}/runs/{self._run_id}"
+            return f"{self._shown}/#/experiments/{experiment}/runs/{run_id}"
         return f"mlflow ui --backend-store-uri {_quoted(self._shown)}"
 
-    def _upload(self, client: MlflowClient, file: Path) -> None:
-        client.log_artifact(self._run_id, str(file), "checkpoints")
+    def _upload(self, client: MlflowClient, run_id: str, file: Path) -> None:
+        client.log_artifact(run_id, str(file), "checkpoints")
         if self._model is None:
             return
         from mlflow.exceptions import MlflowException
@@ -267,10 +267,10 @@ class MlflowPlugin:
         except MlflowException as error:
             if not already_exists(error):
                 raise
-        source = f"{client.get_run(self._run_id).info.artifact_uri}/checkpoints/{file.name}"
-        versions = client.search_model_versions(f"run_id = '{self._run_id}'")
+        source = f"{client.get_run(run_id).info.artifact_uri}/checkpoints/{file.name}"
+        versions = client.search_model_versions(f"run_id = '{run_id}'")
         if all(version.source != source for version in versions):
-            client.create_model_version(self._model, source, self._run_id)
+            client.create_model_version(self._model, source, run_id)
 
 
 def _quoted(text: str) -> str:

@@ -6,6 +6,7 @@ Runs on the plugin's lane; no thread of its own. Contract:
 - No tag goes back: a point at or before the last one of its tag is a redelivery (dropped) or late (dropped, said once).
 - What is there already is read from the folder's own files when the axis is opened, so a new process continues exactly.
 - A purge begins a new file that tells readers to forget the points from there on, as after a resume.
+- Only the process that made the axis writes; what a forked child adds goes nowhere.
 - After an error the axis is ``broken``: forget it, with what it had gathered, and open another.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +55,7 @@ class Axis:
         self._file: tfrecord.EventFile | None = None
         self._begun = False
         self._buffer = bytearray()
+        self._pid = os.getpid()
         self._last: dict[str, tuple[int, float]] = {}
         self._texts: dict[tuple[str, float, bytes], int] = {}
         self._newest = 0.0
@@ -153,6 +156,8 @@ class Axis:
         Raises:
             EventsUnavailable: it could not be written; the axis is broken.
         """
+        if os.getpid() != self._pid:
+            self._buffer.clear()
         try:
             if self._buffer:
                 if self._file is None:

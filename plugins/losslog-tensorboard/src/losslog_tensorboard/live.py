@@ -4,18 +4,18 @@ Runs on the plugin's lane in the training process. Contract:
 
 - Only the writer's public methods are used; it is flushed and never closed.
 - The same points as in event files of our own; no purge, since a writer that exists cannot begin a new file.
+- Only the process that was given the writer uses it; a forked child's worker is not there to take anything.
 - What was handed over is not handed over again when the lane redelivers.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from losslog_tensorboard import events
 from losslog_tensorboard.errors import EventsUnavailable
-
-NEEDED: Final = ("add_scalar", "add_text", "flush")
 
 
 class LiveAxis:
@@ -29,7 +29,7 @@ class LiveAxis:
     found = True  # nobody can ask a writer what it has
 
     def __init__(self, writer: Any) -> None:
-        self._writer = writer
+        self._writer, self._pid = writer, os.getpid()
         self._last: dict[str, tuple[float, int]] = {}
 
     def resumed(self, at: float | None) -> None:
@@ -91,6 +91,8 @@ class LiveAxis:
         """Nothing is gathered here."""
 
     def _call(self, method: str, *args: Any) -> None:
+        if os.getpid() != self._pid:
+            return
         try:
             getattr(self._writer, method)(*args)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The plugin: each record becomes one row of Trackio's local store.
+"""The plugin: the numbers of a record become one row of Trackio's local store.
 
 Runs on the plugin's lane, in losslog's follower process. Contract:
 
@@ -13,13 +13,12 @@ Runs on the plugin's lane, in losslog's follower process. Contract:
 from __future__ import annotations
 
 import importlib.util
-import math
 import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from losslog import BackendUnavailable, NotReady, batch_series, epoch_series, eval_series, hookimpl
+from losslog import BackendUnavailable, NotReady, hookimpl
 
 LEVELS: Final = {"info": "info", "warning": "warn", "error": "error"}
 
@@ -72,32 +71,15 @@ class TrackioPlugin:
 
     @hookimpl
     def on_run_start(self, name: str, config: Mapping[str, Any], run: Any, time: float) -> None:
-        """Remember what the run is; its config goes with the next rows."""
+        """Remember what the run is: its config goes with the next rows."""
         self._project, self._run = self._given or name or "losslog", run.id
-        plain = {key: value for key, value in (config or {}).items() if not key.startswith("_")}  # "_..." is trackio's
+        plain = {key: value for key, value in config.items() if not key.startswith("_")}  # "_..." is trackio's
         self._config = {**plain, "_Created": _iso(time), "_Group": self._group, "_Username": None}
 
     @hookimpl
-    def on_batch_losses(self, step: int, losses: Any, total: Any, lr: Any, seq: int, time: float) -> None:
-        """A row at the step."""
-        self._add(batch_series(losses, total, lr), step, seq, time)
-
-    @hookimpl
-    def on_epoch_end(self, epoch: int, losses: Any, total: Any, val_loss: Any, lr: Any, seq: int, time: float) -> None:
-        """A row at the epoch."""
-        self._add(epoch_series(losses, total, val_loss, lr), epoch, seq, time)
-
-    @hookimpl
-    def on_eval(self, epoch: int, split: str, metrics: Mapping[str, Any], seq: int, time: float) -> None:
-        """A row at the epoch."""
-        self._add(eval_series(metrics, split), epoch, seq, time)
-
-    @hookimpl
-    def on_metrics(
-        self, step: int | None, epoch: int | None, metrics: Mapping[str, Any], seq: int, time: float
-    ) -> None:
-        """A row at the step or the epoch, as given."""
-        self._add({tag: float(value) for tag, value in metrics.items()}, epoch if step is None else step, seq, time)
+    def on_scalars(self, series: Mapping[str, float], x: int, seq: int, time: float) -> None:
+        """A row at the step or the epoch."""
+        self._rows.append(Row(f"{self._run}/{seq}", _iso(time), x, dict(series)))
 
     @hookimpl
     def on_alert(
@@ -105,11 +87,11 @@ class TrackioPlugin:
     ) -> None:
         """Trackio's own alert."""
         x = epoch if step is None else step
-        self._alerts.append(Alert(f"{self._run}/{seq}", _iso(time), x, title, text or "", LEVELS[level]))
+        self._alerts.append(Alert(f"{self._run}/{seq}", _iso(time), x, title, text, LEVELS[level]))
 
     @hookimpl
     def on_run_end(self, status: str, error: str | None, seq: int, time: float) -> None:
-        """An alert where the run did not finish; Trackio has no status."""
+        """An alert where the run did not finish: Trackio has no status."""
         if self._run and status != "finished":
             text = f"status {status}" + (f": {error}" if error else "")
             self._alerts.append(Alert(f"{self._run}/{seq}", _iso(time), None, "the run has ended", text, "warn"))
@@ -156,12 +138,7 @@ class TrackioPlugin:
         self._rows: list[Row] = []
         self._alerts: list[Alert] = []
 
-    def _add(self, series: Mapping[str, float], x: int | None, seq: int, time: float) -> None:
-        if series:
-            self._rows.append(Row(f"{self._run}/{seq}", _iso(time), int(x or 0), dict(series)))
 
-
-def _iso(time: float | None) -> str:
+def _iso(time: float) -> str:
     """A time as Trackio writes it."""
-    moment = 0.0 if time is None or not math.isfinite(time) else time
-    return datetime.fromtimestamp(moment, UTC).isoformat()
+    return datetime.fromtimestamp(time, UTC).isoformat()
