@@ -21,6 +21,7 @@ from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record
 from losslog.ranks.store import Store
+from losslog.testing.waiting import until
 
 ROOT = Path(losslog.__file__).parent.parent
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "SLURM_PROCID",
@@ -124,18 +125,10 @@ def probes() -> type[Probe]:
     return Probe
 
 
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Waits until something is true, 30 s at most."""
-
-    def wait(true: Callable[[], Any], what: str = "", seconds: float = 30.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not true():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not within {seconds:g} s: {what or true}")
-            time.sleep(0.005)
-
-    return wait
+@pytest.fixture(name="until")
+def _until() -> Callable[..., None]:
+    """Waits until something is true, 60 s at most."""
+    return until
 
 
 def _records(folder: Path) -> list[Record]:

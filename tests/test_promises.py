@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,13 +113,13 @@ def test_after_kill_9_tensorboard_gets_what_there_is_and_the_run_is_ended(script
     while int(process.stdout.readline()) < 400:
         pass
     process.kill()
-    at = time.time()
+    told = [400, *map(int, process.stdout.read().split())][-1]
     until(lambda: not psutil.pid_exists(int(pid)), "the follower ends", 60)
     found = journal(Path(folder))
     assert (found[-1]["hook"], found[-1]["data"]) == ("on_run_end", {"status": "crashed"})
     assert [each["step"] for each in batches(Path(folder))] == list(range(len(batches(Path(folder)))))
-    last = max(each["time"] for each in found if each["hook"] == "on_batch_losses")
-    assert at - last < 0.2 + 1.0  # the promise is 0.2 s and one write; the second more is for a busy machine
+    # Steps of 1 ms and more: the promise is 0.2 s and one write; the thousand more are for a busy machine.
+    assert told + 1 - len(batches(Path(folder))) <= 200 + 1000
     assert tensorboard(Path(folder)) == totals(Path(folder))
 
 

@@ -2,26 +2,35 @@
 
 Main thread. Contract:
 
-- A command module offers ``add_parser(commands)`` and ``main(args) -> int``, which it
-  sets as the parser's ``command``; what is expensive it imports in ``main``.
+- A command module offers ``add_parser(commands)``, which adds a `losslog.cli.arguments.command` with its ``main``; what
+  is expensive it imports in ``main``.
+- ``main(args)`` returns the exit code, or a function that gives it and whose exceptions are not ours (`run`).
 - Errors a person can mend are one line on stderr and exit code 2; Ctrl-C is exit code 130.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from argparse import SUPPRESS
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from losslog.cli.arguments import Help, Parser
 from losslog.errors import LosslogError
+from losslog.runtime.containment import printable
 from losslog.runtime.notices import prepare
 
-COMMANDS: Final = ("demo", "train", "run", "plugins", "show", "diagnose", "replay", "follow", "new-plugin")
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "train": ("demo", "train", "run"),
+    "look": ("show", "diagnose", "plugins"),
+    "deliver": ("replay", "follow"),
+    "extend": ("new-plugin",),
+}
+COMMANDS: Final = tuple(name for names in GROUPS.values() for name in names)
 
 
-def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+def build_parser(only: str | None = None) -> Parser:
     """The parser.
 
     Args:
@@ -29,14 +38,27 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """
     from losslog import __version__
 
-    parser = argparse.ArgumentParser(
-        prog="losslog", description="See every loss of a multi-loss training run, in every tracker.", allow_abbrev=False
-    )
+    parser = Parser(
+        prog="losslog", usage="losslog [-h] [--version] COMMAND ...",
+        description="See every loss of a multi-loss training run, in every tracker.",
+        formatter_class=Help, allow_abbrev=False,
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"losslog {__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command_name", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", dest="command_name", metavar="COMMAND", required=True,
+                                       prog="losslog", help=SUPPRESS)  # fmt: skip
     for name in COMMANDS if only is None else (only,):
         importlib.import_module(f"losslog.cli.{name.replace('-', '_')}").add_parser(commands)
+    parser.commands = commands.choices
+    parser.epilog = "\n".join(_listed(parser.commands))
     return parser
+
+
+def _listed(parsers: Mapping[str, Parser]) -> Iterable[str]:
+    """The commands by what they are for."""
+    for group, names in GROUPS.items():
+        yield f"{group}:"
+        yield from (f"  {name:<12}{parsers[name].summary}" for name in names if name in parsers)
+    yield "\nlosslog COMMAND --help says more of each."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,17 +69,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else list(argv)
     only = words[0] if words and words[0] in COMMANDS else None
-    args = build_parser(only).parse_args(words)
+    parser = build_parser(only)
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        parser.commands[args.command_name].refuse(unknown)
     prepare()
-    if args.command_name == "run":  # the script's exceptions are its own
-        return int(args.command(args))
     try:
-        return int(args.command(args))
+        outcome = args.command(args)
     except KeyboardInterrupt:
+        sys.stderr.write(f"losslog {args.command_name}: stopped\n")
         return 130
     except BrokenPipeError:  # losslog show ... | head
         sys.stderr.close()
         return 0
-    except (LosslogError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        sys.stderr.write(f"losslog {args.command_name}: {error}\n")
+    except (LosslogError, OSError) as error:
+        text = " ".join(printable(str(error)).split())
+        sys.stderr.write(f"losslog {args.command_name}: {text or type(error).__name__}\n")
         return 2
+    return int(outcome() if callable(outcome) else outcome)

@@ -9,14 +9,13 @@ Main thread. Contract:
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from losslog.cli.arguments import UsageError, add_dir, add_options, add_run, names_in, parse_options, positive
 from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import Plugin, named
 from losslog.delivery.lane import Lane
@@ -27,37 +26,14 @@ from losslog.journal.folder import JOURNAL
 from losslog.journal.records import REDACTED
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Any) -> None:
     """RUN, --to, -o, --dir and --wait."""
-    parser.add_argument("run", metavar="RUN", help="run folder, run id (or its beginning), or latest")
+    add_run(parser)
     parser.add_argument("--to", metavar="NAMES", required=True, help="plugins, e.g. mlflow or mlflow,wandb")
-    parser.add_argument("-o", "--option", action="append", default=[], metavar="PLUGIN.KEY=VALUE",
-                        help="a plugin's option, e.g. mlflow.tracking_uri=http://host:5000; repeatable")  # fmt: skip
-    parser.add_argument("--dir", default="runs", help="where runs lie (default: runs)")
-    parser.add_argument("--wait", type=float, default=60.0, metavar="SECONDS",
-                        help="give up on a backend that is away for so long (default: 60)")  # fmt: skip
-
-
-def parse_options(words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``["mlflow.tracking_uri=X", "tensorboard.layout=false"]`` as options by plugin; values are JSON or text.
-
-    Raises:
-        LosslogError: a word is not of the form PLUGIN.KEY=VALUE.
-    """
-    options: dict[str, dict[str, Any]] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        plugin, dot, key = name.partition(".")
-        if not (equals and dot and plugin and key):
-            raise LosslogError(
-                f"option {word!r}: write PLUGIN.KEY=VALUE, e.g. mlflow.tracking_uri=http://127.0.0.1:5000"
-            )
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        options.setdefault(plugin, {})[key] = value
-    return options
+    add_options(parser)
+    add_dir(parser)
+    parser.add_argument("--wait", type=positive, default=60.0, metavar="SECONDS",
+                        help="give up on a backend that is away for so long")  # fmt: skip
 
 
 def start_of(folder: Path) -> dict[str, Any]:
@@ -79,12 +55,14 @@ def plugins_for(folder: Path, start: Mapping[str, Any], names: str, words: Seque
     """The plugins named, made, with the journal's options and those of the command line.
 
     Raises:
-        PluginError: one is not installed, or does not accept its options.
+        PluginError: one is not installed.
+        LosslogError: one does not accept its options.
+        UsageError: an option is not of the form PLUGIN.KEY=VALUE, or for another plugin.
     """
     journaled = start.get("options") or {}
     given = parse_options(words)
     need_home(folder)
-    chosen = named(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    chosen = named(names_in(names))
     for plugin in chosen:
         kept = {key: value for key, value in (journaled.get(plugin.name) or {}).items() if value != REDACTED}
         plugin.options = {**kept, **given.get(plugin.name, {})}
@@ -92,7 +70,7 @@ def plugins_for(folder: Path, start: Mapping[str, Any], names: str, words: Seque
         if error is not None:
             raise LosslogError(f"plugin {plugin.name!r} ({plugin.distribution}): {plugin.reason}") from error
     for name in given.keys() - {plugin.name for plugin in chosen}:
-        raise LosslogError(f"an option is given for {name!r}, which --to does not name")
+        raise UsageError(f"an option is given for {name!r}, which --to does not name")
     return chosen
 
 

@@ -14,8 +14,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from losslog.cli.delivering import parse_options
-from losslog.cli.train import UsageError, count, guarded, positive_int, stall_from
+from losslog.cli.arguments import (
+    UsageError,
+    add_dir,
+    add_options,
+    add_plugins,
+    command,
+    count,
+    parse_options,
+    plugins_in,
+    positive_int,
+)
+from losslog.cli.train import need_torch, pick_device, stall_from
 from losslog.delivery.discovery import discover
 from losslog.delivery.report import shown
 from losslog.journal.folder import JOURNAL
@@ -40,16 +50,18 @@ WEIGHT_DECAY: Final = 1e-4
 CLIP_NORM: Final = 5.0
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Adds the command to an argparse subparsers object; sets ``main`` as its ``command``."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(
+        commands,
         "demo",
-        help="train a small Mask R-CNN on made-up shapes",
-        description="Makes a data set of coloured shapes, trains a small Mask R-CNN on it from scratch and logs it to "
-        "every plugin that is ready. About two minutes on two CPU cores.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        main,
+        "train a small Mask R-CNN on made-up shapes",
+        "Makes a data set of coloured shapes, trains a small Mask R-CNN on it from scratch and logs it to every plugin "
+        "that is ready. About two minutes on two CPU cores.",
+        ("losslog demo", "losslog demo --stall", "losslog demo --plugins console,tensorboard"),
     )
-    parser.add_argument("--dir", default="runs", metavar="PATH", help="where runs lie: PATH/NAME/RUN")
+    add_dir(parser)
     parser.add_argument("--name", default="demo", help="name of the run")
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="of images, weights and order")
     parser.add_argument("--epochs", type=positive_int, default=EPOCHS, metavar="N", help="number of epochs")
@@ -57,16 +69,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--images", type=positive_int, default=400, metavar="N", help="training images to make")
     parser.add_argument("--held-out", type=positive_int, default=60, metavar="N", help="images to evaluate on")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
-    parser.add_argument("--plugins", metavar="A,B", help="only these plugins; unset: all that are ready")
-    parser.add_argument("-o", "--option", action="append", default=[], metavar="PLUGIN.KEY=VALUE", help="plugin option")
+    add_plugins(parser)
+    add_options(parser)
     parser.add_argument("--stall", action="store_true", help="freeze and detach the mask branch early on, as a lesson")
-    parser.set_defaults(command=main)
-    return parser
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs the command; returns the exit code."""
-    return guarded("demo", lambda: demo(args))
+    """Train as the arguments say, and say where to look."""
+    need_torch()
+    demo(args)
+    return 0
 
 
 def demo(args: argparse.Namespace) -> FitResult:
@@ -76,8 +88,6 @@ def demo(args: argparse.Namespace) -> FitResult:
         UsageError: an argument that cannot be followed.
         LosslogError: plugins that cannot be used.
     """
-    from losslog.cli.train import pick_device
-
     device = pick_device(args.device)
     options = with_local_backends(parse_options(args.option))
 
@@ -117,7 +127,7 @@ def demo(args: argparse.Namespace) -> FitResult:
         args.name,
         args.dir,
         config=config,
-        plugins=args.plugins.split(",") if args.plugins else "auto",
+        plugins=plugins_in(args),
         options=options,
         epochs=args.epochs,
         steps_per_epoch=args.steps_per_epoch,

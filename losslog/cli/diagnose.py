@@ -13,14 +13,13 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.cli.delivering import parse_options
+from losslog.cli.arguments import add_dir, add_json, add_options, add_run, command, folder_of, parse_options
 from losslog.cli.show import clean
 from losslog.control import RunHandle
 from losslog.delivery.caller import Caller
 from losslog.delivery.discovery import named
 from losslog.errors import LosslogError, PluginError
 from losslog.history import records
-from losslog.journal.folder import find
 from losslog.runtime.containment import one_line
 
 HEADINGS: Final = ("component", "state", "level", "typical", "change", "since")
@@ -28,13 +27,17 @@ HEADINGS: Final = ("component", "state", "level", "typical", "change", "since")
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser("diagnose", help="which losses improve, have converged, or have stalled")
-    parser.add_argument("run", metavar="RUN", nargs="?", default="latest", help="run folder, run id, or latest")
-    parser.add_argument("--dir", default="runs", help="where runs lie (default: runs)")
-    parser.add_argument("-o", "--option", action="append", default=[], metavar="plateau.KEY=VALUE",
-                        help="an option of the plateau plugin, e.g. plateau.sensitivity=high")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-    parser.set_defaults(command=main)
+    parser = command(
+        commands,
+        "diagnose",
+        main,
+        "which losses improve, have converged, or have stalled",
+        examples=("losslog diagnose latest", "losslog diagnose latest -o plateau.sensitivity=high"),
+    )
+    add_run(parser, optional=True)
+    add_dir(parser)
+    add_options(parser, "plateau.sensitivity=high")
+    add_json(parser)
 
 
 def verdicts(folder: Path, options: dict[str, Any]) -> list[Any]:
@@ -64,7 +67,7 @@ def verdicts(folder: Path, options: dict[str, Any]) -> list[Any]:
 
 def main(args: argparse.Namespace) -> int:
     """Print one line a component."""
-    folder = find(args.run, args.dir)
+    folder = folder_of(args)
     found = verdicts(folder, parse_options(args.option).get("plateau", {}))
     rows = [_row(each) for each in found]
     if args.json:

@@ -14,21 +14,28 @@ import time
 from pathlib import Path
 from typing import Any
 
+from losslog.cli.arguments import command, folder_of
 from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, positions, start_of, tell, watch
 from losslog.journal.file import state_of
-from losslog.journal.folder import JOURNAL, find
+from losslog.journal.folder import JOURNAL
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser("follow", help="deliver a live run to a backend from another process")
+    parser = command(
+        commands,
+        "follow",
+        main,
+        "deliver a live run to a backend from another process",
+        "Delivers a live run to a backend, record by record, until the run has ended or Ctrl-C.",
+        ("losslog follow latest --to tensorboard",),
+    )
     attached = "--attached" in sys.argv
     if attached:
         parser.add_argument("run")
     else:
         add_arguments(parser)
     parser.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)
-    parser.set_defaults(command=main)
 
 
 class _Ending:
@@ -53,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         from losslog.delivery.attached import attached
 
         return attached(Path(args.run))
-    folder = find(args.run, args.dir)
+    folder = folder_of(args)
     start = start_of(folder)
     plugins = plugins_for(folder, start, args.to, args.option)
     before = positions(folder, plugins)

@@ -19,6 +19,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.cli.arguments import command
 from losslog.delivery.discovery import discover
 from losslog.errors import LosslogError
 
@@ -33,15 +34,17 @@ class UnusableName(LosslogError):
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = command(
+        commands,
         "new-plugin",
-        help="make a plugin of your own that works as generated",
-        description="Makes DIR/losslog-NAME: a distribution with a plugin that writes JSON lines, its tests and a "
-        "README. Put your backend in its place.",
+        main,
+        "make a plugin of your own that works as generated",
+        "Makes DIR/losslog-NAME: a distribution with a plugin that writes JSON lines, its tests and a README. Put your "
+        "backend in its place.",
+        ("losslog new-plugin influx", "losslog new-plugin influx --dir plugins"),
     )
     parser.add_argument("name", metavar="NAME", help="what users will call it: lower-case letters, digits, - and _")
-    parser.add_argument("--dir", default=".", metavar="DIR", help="where to make it (default: here)")
-    parser.set_defaults(command=main)
+    parser.add_argument("--dir", default=".", metavar="DIR", help="where to make it")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -12,16 +12,22 @@ import inspect
 import json
 from typing import Any
 
+from losslog.cli.arguments import add_json, command
 from losslog.delivery.discovery import COMMON_OPTIONS, Plugin, discover, options_of, select
 from losslog.errors import PluginError
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser("plugins", help="list plugins: distribution, state and why")
+    parser = command(
+        commands,
+        "plugins",
+        main,
+        "list plugins: distribution, state and why",
+        examples=("losslog plugins", "losslog plugins mlflow"),
+    )
     parser.add_argument("name", nargs="?", help="show this plugin's options and their defaults")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-    parser.set_defaults(command=main)
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:

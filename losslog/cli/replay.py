@@ -14,18 +14,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from losslog.cli.arguments import command, folder_of
 from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, positions, start_of, tell, watch
 from losslog.errors import RunLocked
 from losslog.journal.file import Writer, append_record
-from losslog.journal.folder import find
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser("replay", help="deliver a finished or dead run to a backend")
+    parser = command(
+        commands,
+        "replay",
+        main,
+        "deliver a finished or dead run to a backend",
+        "Delivers to a backend what it lacks of a run that has ended, also to a tracker installed since.",
+        (
+            "losslog replay latest --to tensorboard",
+            "losslog replay latest --to mlflow -o mlflow.tracking_uri=http://host:5000 --from-start",
+        ),
+    )
     add_arguments(parser)
     parser.add_argument("--from-start", action="store_true", help="deliver everything again, to a fresh target")
-    parser.set_defaults(command=main)
 
 
 def finish(folder: Path) -> int:
@@ -48,7 +57,7 @@ def finish(folder: Path) -> int:
 
 def main(args: argparse.Namespace) -> int:
     """Deliver what the plugins lack."""
-    folder = find(args.run, args.dir)
+    folder = folder_of(args)
     start = start_of(folder)
     plugins = plugins_for(folder, start, args.to, args.option)
     end = finish(folder)

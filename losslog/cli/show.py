@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.cli.arguments import add_dir, add_json, add_run, command, folder_of
 from losslog.history import is_void, resumes
 from losslog.journal.cursors import Cursor
 from losslog.journal.file import read
-from losslog.journal.folder import CURSORS, JOURNAL, LOCK, find
+from losslog.journal.folder import CURSORS, JOURNAL, LOCK
 from losslog.journal.locks import is_locked
 from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt, one_line
@@ -28,11 +29,16 @@ COUNTED: Final = ("on_batch_losses", "on_epoch_end", "on_eval", "on_checkpoint",
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser("show", help="summarise a run: status, epochs, last losses, best metrics, plugins")
-    parser.add_argument("run", metavar="RUN", nargs="?", default="latest", help="run folder, run id, or latest")
-    parser.add_argument("--dir", default="runs", help="where runs lie (default: runs)")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-    parser.set_defaults(command=main)
+    parser = command(
+        commands,
+        "show",
+        main,
+        "summarise a run: status, epochs, last losses, best metrics, plugins",
+        examples=("losslog show", "losslog show latest --json"),
+    )
+    add_run(parser, optional=True)
+    add_dir(parser)
+    add_json(parser)
 
 
 def summarise(folder: Path) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def _cursors(folder: Path, end: int) -> dict[str, dict[str, Any]]:
 
 def main(args: argparse.Namespace) -> int:
     """Print the summary."""
-    found = summarise(find(args.run, args.dir))
+    found = summarise(folder_of(args))
     if args.json:
         print(json.dumps(found, indent=2))
         return 0

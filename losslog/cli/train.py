@@ -2,7 +2,7 @@
 
 Contract:
 
-- Everything wrong with the arguments or the data is one line on stderr and exit code 2, before a run is begun.
+- Everything wrong with the arguments or the data is a `UsageError`, before a run is begun.
 - torch is imported when the command runs, not when the command line is read.
 - Ctrl-C: the run ends with the status "stopped" and the exit code is 130.
 """
@@ -17,8 +17,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from losslog.cli.delivering import parse_options
-from losslog.errors import LosslogError
+from losslog.cli.arguments import (
+    UsageError,
+    add_dir,
+    add_options,
+    add_plugins,
+    command,
+    count,
+    not_negative,
+    parse_options,
+    plugins_in,
+    positive,
+    positive_int,
+)
 from losslog.journal.folder import find
 
 if TYPE_CHECKING:
@@ -32,55 +43,20 @@ SCHEDULES: Final = ("step", "cosine", "onecycle", "constant")
 _NEEDED: Final = ("torch", "torchvision", "pycocotools")
 
 
-class UsageError(Exception):
-    """Something the user can put right; its text is shown as one line."""
-
-
-def positive_int(text: str) -> int:
-    """An argument that counts from 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
-def count(text: str) -> int:
-    """An argument that counts from 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def positive(text: str) -> float:
-    """An argument that is a positive number."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def not_negative(text: str) -> float:
-    """An argument that is a number from 0 on."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
-    return value
-
-
-for _type, _name in ((positive_int, "whole number"), (count, "whole number"), (positive, "number")):
-    _type.__name__ = _name  # argparse says "invalid <name> value"
-not_negative.__name__ = "number"
-
-
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Adds the command to an argparse subparsers object; sets ``main`` as its ``command``."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(
+        commands,
         "train",
-        help="train a Mask R-CNN on COCO-format data",
-        description="Trains torchvision's Mask R-CNN on COCO-format data: validation losses, evaluation and a "
-        "checkpoint in every epoch, every loss logged to every plugin that is ready.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        main,
+        "train a Mask R-CNN on COCO-format data",
+        "Trains torchvision's Mask R-CNN on COCO-format data: validation losses, evaluation and a checkpoint in every "
+        "epoch, every loss logged to every plugin that is ready.",
+        (
+            "losslog train --data cats --epochs 20",
+            "losslog train --data cats --backbone tiny --device cpu --plugins console",
+            "losslog train --data cats --epochs 40 --resume latest",
+        ),
     )
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, metavar="DIR", help="folder with the images and annotation files")
@@ -115,33 +91,19 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     steps.add_argument("--stall", action="store_true", help="freeze and detach the mask branch halfway, as a lesson")
     logs = parser.add_argument_group("logging")
     logs.add_argument("--name", default="maskrcnn", help="name of the run")
-    logs.add_argument("--dir", default="runs", metavar="PATH", help="where runs lie: PATH/NAME/RUN")
-    logs.add_argument("--plugins", metavar="A,B", help="only these plugins; unset: all that are ready")
-    logs.add_argument("-o", "--option", action="append", default=[], metavar="PLUGIN.KEY=VALUE", help="plugin option")
+    add_dir(logs)
+    add_plugins(logs)
+    add_options(logs)
     logs.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, its id or latest")
     logs.add_argument("--no-validation", action="store_true", help="no validation losses")
     logs.add_argument("--evaluate-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
     logs.add_argument("--checkpoint-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
-    parser.set_defaults(command=main)
-    return parser
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs the command; returns the exit code."""
-    return guarded("train", lambda: train(args))
-
-
-def guarded(command: str, action: Callable[[], object]) -> int:
-    """Runs an action; what the user can put right becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
-    try:
-        need_torch()
-        action()
-    except KeyboardInterrupt:
-        print(f"losslog {command}: stopped", file=sys.stderr)
-        return 130
-    except (UsageError, LosslogError) as error:
-        print(f"losslog {command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    """Train as the arguments say."""
+    need_torch()
+    train(args)
     return 0
 
 
@@ -209,7 +171,7 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
         args.name,
         args.dir,
         config={**config, "classes": list(train_set.categories.names.values()), "images": len(train_set)},
-        plugins=args.plugins.split(",") if args.plugins else "auto",
+        plugins=plugins_in(args),
         options=parse_options(args.option),
         epochs=args.epochs,
         steps_per_epoch=steps,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Any, Final
 
 from losslog.runtime.containment import attempt, printable
@@ -34,6 +35,15 @@ class _Stderr(logging.Handler):
             stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
         except (OSError, ValueError):  # a closed pipe or file: nowhere left to say it
             return
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` with the known word that is nearest; "" where none is near."""
+    import difflib  # only for those who erred
+
+    spelled = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(str(word).lower(), spelled, n=1, cutoff=0.6)
+    return f" (did you mean {spelled[near[0]]!r}?)" if near else ""
 
 
 def prepare() -> None:

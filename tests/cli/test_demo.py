@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ pytest.importorskip("torchvision")
 
 import torch
 
-from losslog.cli import demo as command
+from losslog.cli import main
 
 # pycocotools 2.0.11 on numpy 2.4, in mask.decode
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -25,10 +24,7 @@ def threads_kept() -> Iterator[None]:
 
 
 def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["demo", *words])
-    return int(args.command(args))
+    return main(["demo", *words])
 
 
 def test_a_short_demo_logs_everything_and_says_where_to_look(

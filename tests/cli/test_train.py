@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ pytest.importorskip("torchvision")
 import torch
 
 import losslog
-from losslog.cli import train as command
+from losslog.cli import main
 from losslog.detection import write_shapes
 
 # pycocotools 2.0.11 on numpy 2.4, in mask.decode
@@ -49,10 +48,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs ``losslog train`` in this process, with runs below the test's folder and no plugins."""
 
     def call(*words: str) -> int:
-        parser = argparse.ArgumentParser()
-        command.add_parser(parser.add_subparsers())
-        args = parser.parse_args(["train", "--dir", str(tmp_path / "runs"), *words])
-        return int(args.command(args))
+        return main(["train", "--dir", str(tmp_path / "runs"), *words])
 
     return call
 

@@ -18,7 +18,7 @@ import pytest
 
 import losslog
 from losslog.cli import build_parser
-from losslog.cli.delivering import parse_options
+from losslog.cli.arguments import parse_options
 from losslog.runtime import endings
 
 ROOT = Path(losslog.__file__).parent.parent

@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ import pytest
 import losslog
 from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
+from losslog.testing.waiting import until
 
 ROOT = Path(losslog.__file__).parent.parent
 FULL = os.environ.get("LOSSLOG_FAULTS") == "full"
@@ -242,27 +242,16 @@ class Outcome:
 
     def wait_for(self, name: str, seconds: float = 60.0) -> None:
         """Until a backend holds what it should."""
-        deadline = time.monotonic() + seconds
-        while self.backend(name) != self.wanted():
-            if time.monotonic() > deadline:
-                missing = len(self.wanted()) - len(self.backend(name))
-                raise AssertionError(f"{name} lacks {missing} after {seconds:g} s")
-            time.sleep(0.02)
+        until(lambda: self.backend(name) == self.wanted(), f"{name} has everything", seconds)
 
     def stop_follower(self) -> None:
         """Kill the follower where it hangs; where it does not, see it end by itself."""
         if self.follower and psutil.pid_exists(self.follower):
             os.kill(self.follower, signal.SIGKILL)
-        deadline = time.monotonic() + 30
-        while self.follower and psutil.pid_exists(self.follower) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        self.follower_ends()
 
     def follower_ends(self, seconds: float = 60.0) -> None:
-        deadline = time.monotonic() + seconds
-        while self.follower and psutil.pid_exists(self.follower):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"the follower is still there after {seconds:g} s")
-            time.sleep(0.02)
+        until(lambda: not (self.follower and psutil.pid_exists(self.follower)), "the follower ends", seconds)
 
     def replay(self, *names: str) -> None:
         """``losslog replay`` with a backend that is well again."""

@@ -64,9 +64,8 @@ def test_killed_at_a_random_moment(bench: Any, number: int) -> None:
     assert [each.data["step"] for each in batches] == list(range(len(batches)))
     lost = logged(outcome) - len(batches)
     seconds = at - batches[-1].time if batches else 0.0
-    assert seconds < 0.2 + 1.5  # the promise is 0.2 s and one write; the rest is for a busy machine
     complete(outcome, "crashed")
-    assert lost <= 0.2 / 0.001 + 1500
+    assert lost <= 200 + 1500  # of 1 ms: the promise is 0.2 s and one write; the rest is for a busy machine
     bench.measured("kill -9 at a random moment", max(lost, 0), seconds)
 
 
@@ -101,10 +100,8 @@ def test_sigint_twice(bench: Any) -> None:
     deadline = time.monotonic() + 1.0
     while time.monotonic() < deadline and outcome.process.poll() is None:
         time.sleep(0.05)  # it is closing, and waits for a plugin that hangs
-    began = time.monotonic()
     outcome.process.send_signal(signal.SIGINT)
-    outcome.finish(30)
-    assert time.monotonic() - began < 20
+    outcome.finish(20)
     outcome.follower_ends()
     outcome.wait_for("witness")
     bench.row(
@@ -142,7 +139,7 @@ def test_os_exit(bench: Any, expected: str, code: int) -> None:
     assert outcome.code == code
     complete(outcome, "crashed")
     lost = STEPS - len(outcome.steps())
-    assert lost <= 0.2 / 0.001 + 200
+    assert lost <= 200 + 200  # of 1 ms
     bench.measured("os._exit without close", lost, 0.001 * lost)
 
 

@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from losslog.testing.waiting import until
 
 STEPS = 120
 
@@ -25,13 +25,6 @@ def train(folder: Path, uri: str, fate: str = "end") -> SimpleNamespace:
     )
     place = Path(done.stdout.splitlines()[0])
     return SimpleNamespace(id=place.name, dir=place, said=done.stderr)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def follower_gone(run: SimpleNamespace) -> bool:

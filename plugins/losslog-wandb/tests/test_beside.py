@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import pytest
 from losslog_wandb import WandbPlugin
 from losslog_wandb.localfiles import LocalFile
 from losslog_wandb.session import _own_service
+
+from losslog.testing.waiting import until
 
 T0 = 1764000000.0
 Started = Callable[..., WandbPlugin]
@@ -40,17 +41,14 @@ def log(plugin: WandbPlugin, seqs: range) -> None:
 
 def close(plugin: WandbPlugin, seq: int) -> None:
     plugin.on_run_end(status="finished", seq=seq, time=T0)
-    while plugin.on_flush() is not None:
-        time.sleep(0.01)
+    until(lambda: plugin.on_flush() is None)
 
 
 def finish(live: Any) -> LocalFile:
     """End the user's run; wandb-core may still be writing when ``finish`` has returned."""
     live.finish()
     file = LocalFile(Path(live.settings.sync_file))
-    while not file.ended:
-        file.read()
-        time.sleep(0.01)
+    until(lambda: file.read() >= -1 and file.ended)
     return file
 
 

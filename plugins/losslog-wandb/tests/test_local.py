@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from losslog_wandb import WandbPlugin
 from losslog_wandb.localfiles import LocalFile, local_files
 
 import losslog
+from losslog.testing.waiting import until
 
 T0 = 1764000000.0
 LIGHT = {"x_disable_stats": True, "x_save_requirements": False, "x_disable_machine_info": True}
@@ -31,8 +31,7 @@ def log(plugin: WandbPlugin, seqs: range) -> None:
 
 def close(plugin: WandbPlugin, seq: int) -> None:
     plugin.on_run_end(status="finished", seq=seq, time=T0 + seq)
-    while plugin.on_flush() is not None:
-        time.sleep(0.01)
+    until(lambda: plugin.on_flush() is None)
 
 
 def kill_a_child(folder: Path, options: dict[str, Any], first: int, last: int) -> None:
@@ -85,8 +84,7 @@ def test_another_project_is_another_target(started: Started, run: Any) -> None:
 def test_a_flush_is_durable_when_the_row_is_in_the_file(started: Started, run: Any) -> None:
     plugin = started(mode="offline")
     log(plugin, range(1, 4))
-    while plugin.on_flush() is not None:
-        time.sleep(0.01)
+    until(lambda: plugin.on_flush() is None)
     found = local_files(run.dir, run.id)
     close(plugin, 4)
     assert [file.seq for file in found] == [3]
@@ -106,8 +104,7 @@ def test_when_wandb_core_dies_another_goes_on(started: Started, run: Any, local:
 
     plugin = started(mode="offline")
     log(plugin, range(1, 4))
-    while plugin.on_flush() is not None:
-        time.sleep(0.01)
+    until(lambda: plugin.on_flush() is None)
     before = singleton()
     core: Any = before._connection
     core._proc._process.kill()

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import pytest
 from losslog_wandb import WandbPlugin
 from losslog_wandb.host import why_offline
+
+from losslog.testing.waiting import until
 
 T0 = 1764000000.0
 LIGHT = {"x_disable_stats": True, "x_save_requirements": False, "x_disable_machine_info": True}
@@ -29,19 +30,11 @@ def log(plugin: WandbPlugin, seqs: range) -> None:
 
 def close(plugin: WandbPlugin, seq: int, status: str = "finished") -> None:
     plugin.on_run_end(status=status, seq=seq, time=T0 + seq)
-    while plugin.on_flush() is not None:
-        time.sleep(0.01)
+    until(lambda: plugin.on_flush() is None)
 
 
 def seqs(server: Any, run: Any) -> list[int]:
     return [row["losslog/seq"] for row in server.buckets[run.id].history]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_run_arrives_with_its_rows_and_its_end(started: Started, run: Any, online: Any) -> None:

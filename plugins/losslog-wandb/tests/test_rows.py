@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from losslog_wandb import WandbPlugin
+
+from losslog.testing.waiting import until
 
 T0 = 1764000000.0
 Started = Callable[..., WandbPlugin]
@@ -14,8 +15,7 @@ Started = Callable[..., WandbPlugin]
 
 def close(plugin: WandbPlugin, seq: int = 1000, status: str = "finished") -> None:
     plugin.on_run_end(status=status, seq=seq, time=T0 + seq)
-    while plugin.on_flush() is not None:
-        time.sleep(0.01)
+    until(lambda: plugin.on_flush() is None)
 
 
 @pytest.fixture

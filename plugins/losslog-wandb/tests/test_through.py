@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from losslog.testing.waiting import until
 
 STEPS = 100
 LIGHT = {"x_disable_stats": True, "x_save_requirements": False, "x_disable_machine_info": True}
@@ -28,13 +28,6 @@ def start(folder: Path, fate: str = "end") -> tuple[subprocess.Popen[str], Simpl
     assert process.stdout is not None
     place = Path(process.stdout.readline().strip())
     return process, SimpleNamespace(id=place.name, dir=place)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def followers(run: SimpleNamespace) -> list[int]:

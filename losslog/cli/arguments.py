@@ -1,0 +1,220 @@
+"""What commands share on the command line: their parser, RUN, --dir, -o, --to, numbers.
+
+Main thread. Contract:
+
+- Wrong usage is one line on stderr with the nearest fix, and exit code 2.
+- ``--dir`` beats ``LOSSLOG_DIR``, which beats ``runs``, in every command.
+- Help shows a default where there is one, and ends with examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, NoReturn
+
+from losslog.errors import LosslogError
+from losslog.journal.folder import find
+from losslog.runtime.notices import did_you_mean
+
+RUN: Final = "run folder, run id (or its beginning), or latest"
+_CHOICE: Final = re.compile(r"(.*invalid choice: )'([^']*)' \(choose from (.*)\)")
+
+
+class UsageError(LosslogError):
+    """Something on the command line, or in the data it names, that the user can put right."""
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with defaults where there are some, and examples as they are typed."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return "".join(indent + line for line in text.splitlines(keepends=True))
+        return super()._fill_text(text, width, indent)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong.
+
+    Attributes:
+        summary: what the list of commands says of it.
+        commands: the parsers of commands, by name.
+    """
+
+    summary = ""
+    commands: Mapping[str, Parser] = MappingProxyType({})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; the words are kept for what may be said of them."""
+        self._words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and exit with 2."""
+        choice = _CHOICE.fullmatch(message)
+        if choice:
+            known = [word.strip("' ") for word in choice[3].split(",")]
+            what = "no command " if "COMMAND" in choice[1] else choice[1]
+            message = f"{what}{choice[2]!r}{did_you_mean(choice[2], known) or ': there are ' + ', '.join(known)}"
+        elif "arguments are required" in message:
+            message = self._misspelt() or message.replace("the following arguments are required: ", "missing: ")
+            message = message.removesuffix(", ARGS")  # none is enough
+        sys.stderr.write(f"{self.prog}: {message} (see {self.prog} --help)\n")
+        sys.exit(2)
+
+    def _misspelt(self) -> str:
+        """What to say of the first option that does not exist, since it may be what is missing; "" for none."""
+        known = [each for action in self._actions for each in action.option_strings]
+        for word in self._words:
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in known:
+                return f"unknown option {name}{did_you_mean(name, known)}"
+        return ""
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """Say that nothing here takes these words."""
+        self._words = list(words)
+        self.error(self._misspelt() or f"unknown argument {words[0]!r}")
+
+
+def command(
+    commands: Any, name: str, main: Callable[[argparse.Namespace], Any], summary: str, description: str = "",
+    examples: Iterable[str] = (),
+) -> Parser:  # fmt: skip
+    """Add a command.
+
+    Args:
+        commands: argparse's subparsers.
+        name: the command.
+        main: carries it out; returns its exit code, or a function that gives it.
+        summary: one line, for the list of commands.
+        description: what it does, for its help.
+        examples: lines as they are typed.
+    """
+    lines = "\n".join(f"  {line}" for line in examples)
+    parser: Parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description or f"{summary[:1].upper()}{summary[1:]}.",
+        epilog=f"examples:\n{lines}" if lines else None,
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+    parser.summary = summary
+    parser.set_defaults(command=main)
+    return parser
+
+
+def add_run(parser: Any, *, optional: bool = False) -> None:
+    """RUN; ``latest`` where it may be left out."""
+    parser.add_argument("run", metavar="RUN", help=RUN, **({"nargs": "?", "default": "latest"} if optional else {}))
+
+
+def add_dir(parser: Any) -> None:
+    """--dir."""
+    default = os.environ.get("LOSSLOG_DIR") or "runs"
+    parser.add_argument("--dir", default=default, metavar="PATH", help="where runs lie: PATH/NAME/RUN")
+
+
+def add_options(parser: Any, example: str = "mlflow.tracking_uri=http://host:5000") -> None:
+    """-o PLUGIN.KEY=VALUE."""
+    parser.add_argument("-o", "--option", action="append", default=[], metavar="PLUGIN.KEY=VALUE",
+                        help=f"a plugin's option, e.g. {example}; repeatable")  # fmt: skip
+
+
+def add_plugins(parser: Any) -> None:
+    """--plugins."""
+    parser.add_argument("--plugins", metavar="A,B", help="only these plugins; unset: all that are ready")
+
+
+def add_json(parser: Any) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def folder_of(args: argparse.Namespace) -> Path:
+    """The run folder that RUN means.
+
+    Raises:
+        JournalError: there is none.
+    """
+    return find(args.run, args.dir)
+
+
+def names_in(text: str) -> list[str]:
+    """``a,b`` as a list of names, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def plugins_in(args: argparse.Namespace) -> str | list[str]:
+    """What --plugins says, as `losslog.Run` takes it."""
+    return "auto" if args.plugins is None else names_in(args.plugins)
+
+
+def parse_options(words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``["mlflow.tracking_uri=X", "tensorboard.layout=false"]`` as options by plugin; values are JSON or text.
+
+    Raises:
+        UsageError: a word is not of the form PLUGIN.KEY=VALUE.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        plugin, dot, key = name.partition(".")
+        if not (equals and dot and plugin and key):
+            raise UsageError(f"option {word!r}: write PLUGIN.KEY=VALUE, e.g. mlflow.tracking_uri=http://127.0.0.1:5000")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options.setdefault(plugin, {})[key] = value
+    return options
+
+
+def positive_int(text: str) -> int:
+    """An argument that counts from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def count(text: str) -> int:
+    """An argument that counts from 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def positive(text: str) -> float:
+    """An argument that is a positive number."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """An argument that is a number from 0 on."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
+
+
+# argparse says "invalid <name> value"
+positive_int.__name__ = count.__name__ = "whole number"
+positive.__name__ = not_negative.__name__ = "number"
