@@ -9,12 +9,13 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from losslog.journal.records import fresh, whole
+from losslog.journal.records import whole
 from losslog.runtime.notices import Once, warn
 
 LEVELS: Final = ("info", "warning", "error")
@@ -52,7 +53,7 @@ class RunHandle:
         self.id = id
         self.name = name
         self.dir = dir
-        self.config = fresh(config)
+        self.config = copy.deepcopy(dict(config))
         self.rank = 0
         self._source = source
         self._post = post

@@ -98,14 +98,14 @@ def watch(lanes: Sequence[Lane], end: Callable[[], int], wait: float, over: Call
     away: dict[str, float] = {}
     told = time.monotonic()
     shown = False
-    while not all(lane.over for lane in lanes):
+    while not all(lane.patience.over for lane in lanes):
         now = time.monotonic()
         for lane in lanes:
             if lane.patience.state != "waiting":
                 away.pop(lane.name, None)
             elif now - away.setdefault(lane.name, now) > wait:
                 lane.abandon()
-        if all(lane.over or now - away.get(lane.name, now) > wait for lane in lanes) or over():
+        if all(lane.patience.over or now - away.get(lane.name, now) > wait for lane in lanes) or over():
             break
         if now - told > 1.0 and sys.stderr.isatty():
             told, shown = now, True

@@ -221,7 +221,7 @@ class Child:
         elif self._commands.finish is not None and size > self._finish and self._orphaned():
             self._abandon("the run was resumed: its new follower goes on")
             return True
-        if self._finish is not None and all(lane.over for lane in self._lanes):
+        if self._finish is not None and all(lane.patience.over for lane in self._lanes):
             return True
         if self._deadline is not None and now > self._deadline:
             self._abandon("time is up")
@@ -245,7 +245,7 @@ class Child:
         now = time.monotonic()
         self._grace = self._grace or now + CATCH_UP
         end = whole_lines(self.journal)
-        if now < self._grace and any(not lane.idle and lane.progress.at.offset < end for lane in self._lanes):
+        if now < self._grace and any(not lane.patience.idle and lane.progress.at.offset < end for lane in self._lanes):
             for lane in self._lanes:
                 lane.wake()
             return True  # they may still raise alerts; the folder stays free, so that the run can be resumed at once
@@ -277,5 +277,5 @@ class Child:
         for lane in self._lanes:
             lane.abandon()
         deadline = time.monotonic() + 5.0
-        while time.monotonic() < deadline and not all(lane.over or lane.patience.hung for lane in self._lanes):
+        while time.monotonic() < deadline and not all(lane.patience.over or lane.patience.hung for lane in self._lanes):
             time.sleep(0.02)

@@ -15,14 +15,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pluggy
 
 from losslog import hookspecs
-from losslog.journal.records import fresh
 from losslog.runtime.containment import attempt
 from losslog.tags import SCALAR_HOOKS, points_of
+
+_FLAT: Final = {int, float, str, bool, type(None)}
+FLUSH_EVERY: Final = 0.5  # seconds, unless the plugin says otherwise
+
+
+def fresh(value: Any) -> Any:
+    """A copy of plain data that shares no dict and no list with it: what one plugin does to it, no other sees."""
+    if type(value) is dict:
+        if _FLAT.issuperset(map(type, value.values())):
+            return value.copy()
+        return {key: fresh(item) if type(item) in (dict, list) else item for key, item in value.items()}
+    if type(value) is list:
+        return [fresh(item) if type(item) in (dict, list) else item for item in value]
+    return value
 
 
 def name_of(thing: Any) -> str:
@@ -58,6 +71,13 @@ class Caller:
         name: the plugin's name.
         thing: the plugin object.
         specs: further hook specifications (`losslog.Run.add_hookspecs`).
+
+    Attributes:
+        flush_every: seconds between flushes.
+        unknown: hooks that there are not.
+
+    Raises:
+        ValueError: the object asks for what there is not.
     """
 
     def __init__(self, name: str, thing: Any, specs: Sequence[Any] = ()) -> None:
@@ -68,10 +88,6 @@ class Caller:
             self._manager.add_hookspecs(namespace)
         self._manager.register(thing, name=name)
         self._hooks = {hook: getattr(self._manager.hook, hook) for hook in implemented(thing)}
-        self._arguments = {
-            hook: frozenset(name for impl in caller.get_hookimpls() for name in impl.argnames + impl.kwargnames)
-            for hook, caller in self._hooks.items()
-        }
         # One plugin, one implementation: called as pluggy would, without its loop over plugins (2 us a call).
         self._direct = {
             hook: (impls[0].function, impls[0].argnames, impls[0].kwargnames)
@@ -85,6 +101,10 @@ class Caller:
         self.unknown = sorted(set(self._hooks) - known)
         self._scalar_hooks = SCALAR_HOOKS if "on_scalars" in self._hooks else ()
         self._trace = bool(os.environ.get("LOSSLOG_TRACE"))
+        every = getattr(thing, "flush_every", FLUSH_EVERY)
+        if isinstance(every, bool) or not isinstance(every, int | float) or not every >= 0:
+            raise ValueError(f"its flush_every is {every!r:.60}: give a number of seconds")
+        self.flush_every = float(every)
 
     def implements(self, hook: str) -> bool:
         """Whether a record of this hook means a call of the plugin."""
@@ -114,6 +134,8 @@ class Caller:
                 more = {name: fresh(given[name]) for name in defaulted if given.get(name) is not None}
                 return function(*[fresh(each) for each in map(given.get, names)], **more)
             return function(*[fresh(each) for each in map(given.get, names)])
-        arguments = dict.fromkeys(hookspecs.ARGUMENTS.get(hook, self._arguments[hook])) | fresh(given)
-        results = self._hooks[hook](**arguments)
+        caller = self._hooks[hook]
+        wanted = (name for impl in caller.get_hookimpls() for name in impl.argnames)
+        names = wanted if caller.spec is None else caller.spec.argnames
+        results = caller(**dict.fromkeys(names) | fresh(given))
         return results[0] if results else None

@@ -9,6 +9,7 @@ Called from the training thread and the drain thread. Contract:
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -74,7 +75,7 @@ class Delivery:
             cursor.at, cursor.start = self._began, self._began.offset
         if not plugin.distribution:
             self._own.add(plugin.name)
-        lane = lane_of(plugin, self._tail, Progress(cursor), handle, near=True, specs=tuple(self._specs))
+        lane = lane_of(plugin, self._tail, Progress(cursor), handle, tuple(self._specs), near=True)
         self.lanes[plugin.name] = lane
         lane.start()
 
@@ -159,10 +160,13 @@ class Delivery:
             time.sleep(0.005)
 
 
-def lane_of(plugin: Plugin, tail: Tail, progress: Progress, handle: RunHandle, **more: Any) -> Lane:
+def lane_of(
+    plugin: Plugin, tail: Tail, progress: Progress, handle: RunHandle, specs: Sequence[Any] = (), *, near: bool = False
+) -> Lane:
     """A plugin's lane; one that is not made yet is made in the lane's thread."""
     every = int(plugin.options.get("batch_every", 1))
-    return Lane(plugin.name, plugin.made, tail, progress, handle, batch_every=every, **more)
+    make = functools.partial(plugin.caller, specs)
+    return Lane(plugin.name, make, tail, progress, handle, near=near, batch_every=every)
 
 
 def lanes_for(folder: Path, plugins: Sequence[Plugin], post: Post, *, name: str, config: dict[str, Any]) -> list[Lane]:

@@ -1,6 +1,6 @@
 """Finding plugins and making them.
 
-`discover` and `select` run in the caller of `losslog.Run`; `Plugin.made` in a lane's thread. Contract:
+`discover` and `select` run in the caller of `losslog.Run`; `Plugin.caller` in a lane's thread. Contract:
 
 - Entry points are loaded one at a time and guarded: a broken plugin is named with its distribution and its error.
 - Under "auto" what cannot serve is skipped with its reason; what an explicit list names must work, or `PluginError`.
@@ -103,12 +103,12 @@ class Plugin:
             self.state = "ready"
         return error
 
-    def made(self) -> Any:
-        """The object, made now if need be; raises what making it raised."""
+    def caller(self, specs: Sequence[Any] = ()) -> Caller:
+        """What calls its hooks; the object is made now if need be, which raises what that raises."""
         error = self.make()
         if error is not None:
             raise error
-        return self.object
+        return Caller(self.name, self.object, specs)
 
     def __repr__(self) -> str:
         return f"<Plugin {self.name} ({self.distribution or 'object'}) {self.state}>"

@@ -13,7 +13,6 @@ A lane's thread runs `Lane._work`; other methods are called from the process tha
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -28,12 +27,11 @@ from losslog.delivery.wire import Figures
 from losslog.journal.cursors import Position
 from losslog.journal.file import Tail
 from losslog.journal.records import Record
-from losslog.runtime.containment import attempt, means_not_now, one_line
+from losslog.runtime.containment import means_not_now, one_line
 from losslog.runtime.notices import warn
 from losslog.runtime.pace import Pace, start_thread
 
 POLL: Final = 0.25  # seconds between looks at the file where nobody wakes the lane
-FLUSH_EVERY: Final = 0.5  # seconds, unless the plugin says otherwise
 
 
 class Lane:
@@ -41,15 +39,13 @@ class Lane:
 
     Args:
         name: the plugin's name.
-        make: makes the plugin object; called in the lane's thread.
+        make: makes the plugin, and what calls its hooks; called in the lane's thread.
         tail: the journal's records.
         progress: how far the plugin is.
         handle: the ``run`` argument of its hooks.
         near: whether it shares the process with training, and so must rest.
-        specs: further hook specifications.
         batch_every: deliver the mean over so many steps.
         patience: how much it bears.
-        caller: makes what calls the hooks, from name, plugin object and specifications.
 
     Attributes:
         delivered: hook calls that went well.
@@ -57,25 +53,22 @@ class Lane:
     """
 
     def __init__(
-        self, name: str, make: Callable[[], Any], tail: Tail, progress: Progress, handle: RunHandle, *,
-        near: bool = False, specs: tuple[Any, ...] = (), batch_every: int = 1, patience: Patience | None = None,
-        caller: Callable[[str, Any, tuple[Any, ...]], Caller] = Caller,
+        self, name: str, make: Callable[[], Caller], tail: Tail, progress: Progress, handle: RunHandle, *,
+        near: bool = False, batch_every: int = 1, patience: Patience | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.progress = progress
         self.patience = patience or Patience(name)
         self.delivered = 0
         self.cpu = 0.0
-        self._make, self._tail, self._handle, self._specs, self._make_caller = make, tail, handle, specs, caller
+        self._make, self._tail, self._handle = make, tail, handle
         self._thinner = Thinner(batch_every)
         self._pace = Pace(near)
         self._caller: Caller
-        self._flush_every = FLUSH_EVERY
         self._until: int | None = None
         self._bell = threading.Event()
         self._quit = False
         self._garbled = 0
-        self._pid, self._started = os.getpid(), 0.0
 
     # ------------------------------------------------------------------ the owner's side
 
@@ -103,16 +96,6 @@ class Lane:
         self._quit = True
         self._bell.set()
 
-    @property
-    def idle(self) -> bool:
-        """Whether nobody need wait for this lane: it has ended, is backing off, or hangs."""
-        return self.over or self.patience.state == "waiting" or self.patience.hung
-
-    @property
-    def over(self) -> bool:
-        """Whether the lane's thread has nothing more to do."""
-        return self.patience.state in ("done", "parked", "off")
-
     def figures(self) -> Figures:
         """How it is doing."""
         state, reason = self.patience.standing()
@@ -123,27 +106,23 @@ class Lane:
     # ------------------------------------------------------------------ the lane's thread
 
     def _work(self) -> None:
-        self._pid, self._started = os.getpid(), time.thread_time()
         try:
             if self._begin():
-                while not self._quit and not self.over:
-                    self._look()
-                    self.cpu = time.thread_time() - self._started
-                if self._until is not None and self.progress.committed.offset >= self._until and not self.over:
+                while not (self._quit or self.patience.over):
+                    try:
+                        self._cycle()
+                    except OSError as error:  # the journal is gone: its writer puts it back, unless the run is over
+                        if self._until is not None:
+                            raise
+                        self._away(error)
+                    self.cpu = time.thread_time()
+                if self._until is not None and self.progress.committed.offset >= self._until and not self.patience.over:
                     self._end("done", self.patience.reason)  # let go before the look that would have told
         except OSError as error:
             self._end("parked", f"the run folder cannot be read: {one_line(error)}")
         finally:
             self._tail.bells.discard(self._bell)
             self.progress.release()
-
-    def _look(self) -> None:
-        try:
-            self._cycle()
-        except OSError as error:  # the journal is gone: its writer puts it back, unless the run is over
-            if self._until is not None:
-                raise
-            self._away(error)
 
     def _begin(self) -> bool:
         """Own the cursor, make the plugin, tell it of the run; False when that cannot be."""
@@ -153,18 +132,11 @@ class Lane:
                 return self._end("off", self.patience.reason)
         self.progress.settle(self._tail.path)
         self.patience.state, self.patience.reason = "live", ""
-        made, error = self._guarded(self._make)
+        self._caller, error = self.patience.guard(self._make, begun=False)
         if error is not None:
             return self._refuses(error, "__init__", "could not be made")
-        caller, error = attempt(self._make_caller, self.name, made, self._specs)
-        if caller is None:
-            return self._end("parked", f"its hooks do not fit: {one_line(error) if error else ''}")
-        every, error = attempt(lambda: float(getattr(made, "flush_every", FLUSH_EVERY)))
-        if every is None or not every >= 0:
-            return self._end("parked", f"its flush_every is {made.flush_every!r:.60}: give a number of seconds")
-        self._caller, self._flush_every = caller, every
-        if caller.unknown:
-            warn("plugin %s: unknown hooks %s (another losslog version?)", self.name, ", ".join(caller.unknown))
+        if unknown := ", ".join(self._caller.unknown):
+            warn("plugin %s: unknown hooks %s (another losslog version?)", self.name, unknown)
         return self._introduce() and self._ask_backend()
 
     def _refuses(self, error: BaseException, where: str, what: str) -> bool:
@@ -177,7 +149,7 @@ class Lane:
         end, record = found[0] if found else (0, None)
         if record is None or record.hook != "on_run_start":
             return True
-        while (error := self._call(record)) is not None:
+        while (error := self._call(record)[1]) is not None:
             if not means_not_now(error):
                 return self._refuses(error, record.hook, "it refuses on_run_start, and so has not begun")
             self._away(error)
@@ -194,7 +166,7 @@ class Lane:
         ask = getattr(self._caller.thing, "delivered_upto", None)
         if ask is None or self._quit:
             return True
-        upto, error = self._guarded(lambda: None if (seq := ask(self._handle)) is None else int(seq))
+        upto, error = self.patience.guard(lambda: None if (seq := ask(self._handle)) is None else int(seq))
         if error is not None:
             warn("plugin %s: delivered_upto failed, going on from the cursor: %s", self.name, one_line(error))
         elif upto is not None and upto != self.progress.committed.seq:
@@ -211,15 +183,15 @@ class Lane:
             if not self._deliver(end, record):
                 return
             self._pace.rest()
-            if self.progress.due(self._flush_every) and not self._flush():
+            if self.progress.due(self._caller.flush_every) and not self._flush():
                 return
         if self._until is not None and self.progress.at.offset >= self._until:
             self._finish()
         elif not found:
-            if self.progress.unflushed and (self._until is not None or self.progress.due(self._flush_every)):
+            if self.progress.unflushed and (self._until is not None or self.progress.due(self._caller.flush_every)):
                 self._flush()
             else:
-                self._bell.wait(min(POLL, self._flush_every) if self.progress.unflushed else POLL)
+                self._bell.wait(min(POLL, self._caller.flush_every) if self.progress.unflushed else POLL)
 
     def _finish(self) -> None:
         """Everything is handed over: flush, until all of it is durable."""
@@ -247,7 +219,7 @@ class Lane:
         for each in (record,) if self._thinner.every == 1 else self._thinner.take(record):
             if not self._caller.implements(each.hook):
                 continue
-            error = self._call(each)
+            _, error = self._call(each)
             if error is None:
                 self.delivered += 1
                 self.patience.works(flush=False)
@@ -263,20 +235,10 @@ class Lane:
         self.progress.handed(Position(end, record.seq))
         return True
 
-    def _guarded(self, function: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
-        """Call into the plugin: what it returned, or what it raised."""
-        self.patience.busy_since = time.monotonic()
-        found = attempt(function, *args)
-        self.patience.busy_since = None
-        if os.getpid() != self._pid:
-            os._exit(0)  # the child of a plugin that forked: the run is its parent's
-        return found
-
-    def _call(self, record: Record) -> BaseException | None:
-        patience = self.patience
-        patience.limit = patience.hung_at_start if record.hook == "on_run_start" else patience.hung_after
-        self._handle.handling = (record.hook, record.seq)
-        return self._guarded(self._caller.call, record.hook, record.data, self._handle, record.seq, record.time)[1]
+    def _call(self, record: Record) -> tuple[Any, BaseException | None]:
+        seq, at, hook, data = record
+        self._handle.handling = (hook, seq)
+        return self.patience.guard(self._caller.call, hook, data, self._handle, seq, at, begun=hook != "on_run_start")
 
     def _flush(self, *, last: bool = False) -> bool:
         """Ask the plugin to make durable what it got, and commit; False when the lane rewound or parked."""
@@ -284,9 +246,7 @@ class Lane:
             return True
         durable, error = None, None
         if self._caller.implements("on_flush"):
-            seq = self.progress.at.seq
-            self._handle.handling = ("on_flush", seq)
-            durable, error = self._guarded(self._caller.call, "on_flush", {}, self._handle, seq, time.time())
+            durable, error = self._call(Record(self.progress.at.seq, time.time(), "on_flush", {}))
             if error is None and durable is not None and type(durable) is not int:
                 error = TypeError(f"on_flush returned {durable!r:.60}: return None, or the seq of a record")
             if error is not None:
@@ -298,7 +258,7 @@ class Lane:
         return True
 
     def _flush_failed(self, error: BaseException) -> None:
-        if self.over:  # the last try of a lane that is parked
+        if self.patience.over:  # the last try of a lane that is parked
             return
         if means_not_now(error):
             self._rewind()
@@ -338,6 +298,6 @@ class Lane:
         return self._quit
 
     def _end(self, state: str, reason: str) -> bool:
-        self.cpu = time.thread_time() - self._started
+        self.cpu = time.thread_time()
         self.patience.state, self.patience.reason = state, reason
         return False

@@ -1,19 +1,21 @@
 """What a lane does about a plugin that fails, is away, or hangs.
 
-The lane's thread; `hung` is asked by others. Contract:
+The lane's thread; `standing`, `hung`, `idle` and `over` are asked by others. Contract:
 
-- A failure is counted, and said the 1st, 2nd, 4th, 8th time; 20 in a row are too many.
-- "Not now" is said once, and waited for: 1 s, doubling, 60 s at most.
+- Whatever the plugin raises is contained. A failure is counted, and said the 1st, 2nd, 4th, 8th time.
+- 20 failures in a row are too many. "Not now" is said once, and waited for: 1 s, doubling, 60 s at most.
 - A call hangs when it has lasted 5 s, or 20 s until the plugin has begun: imports and new databases take seconds.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from typing import ClassVar, Final
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
 
 from losslog.journal.cursors import Position
-from losslog.runtime.containment import long_form, one_line
+from losslog.runtime.containment import attempt, long_form, one_line
 from losslog.runtime.notices import now_and_then, say, warn
 
 PARK_AFTER: Final = 20  # failures in a row
@@ -32,8 +34,6 @@ class Patience:
         skipped: records that were given up.
         first_error: the first since somebody took it.
         delay: seconds to wait before the next attempt.
-        busy_since: when the call began that lasts, on the monotonic clock, or None.
-        limit: seconds after which that call hangs.
     """
 
     back_off: ClassVar[tuple[float, float]] = (1.0, 60.0)
@@ -46,22 +46,42 @@ class Patience:
         self.errors = self.skipped = 0
         self.first_error: BaseException | None = None
         self.delay = 0.0
-        self.busy_since: float | None = None
-        self.limit = self.hung_at_start
-        self._name = name
+        self._name, self._pid = name, os.getpid()
+        self._busy_since: float | None = None
+        self._limit = self.hung_at_start
         # Failures in a row, of flushes and of records; and where the plugin stood before the first of them.
         self._streaks: dict[bool, tuple[int, Position]] = {}
         self._worked: set[bool] = set()
 
+    def guard(self, function: Callable[..., Any], *args: Any, begun: bool = True) -> tuple[Any, BaseException | None]:
+        """Call into the plugin: what it returned, or what it raised."""
+        self._limit = self.hung_after if begun else self.hung_at_start
+        self._busy_since = time.monotonic()
+        found = attempt(function, *args)
+        self._busy_since = None
+        if os.getpid() != self._pid:
+            os._exit(0)  # the child of a plugin that forked: the run is its parent's
+        return found
+
     @property
     def hung(self) -> bool:
         """Whether one call has lasted too long."""
-        since = self.busy_since
-        return since is not None and time.monotonic() - since > self.limit
+        since = self._busy_since
+        return since is not None and time.monotonic() - since > self._limit
+
+    @property
+    def over(self) -> bool:
+        """Whether the lane has nothing more to do."""
+        return self.state in ("done", "parked", "off")
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody need wait for it: it has ended, is backing off, or hangs."""
+        return self.over or self.state == "waiting" or self.hung
 
     def standing(self) -> tuple[str, str]:
         """State and reason as others see them."""
-        since = self.busy_since
+        since = self._busy_since
         if self.hung and since is not None:
             return "hung", f"{time.monotonic() - since:.0f} s in one call"
         return self.state, self.reason

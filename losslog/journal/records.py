@@ -45,7 +45,6 @@ class Record(NamedTuple):
 _encode = json.JSONEncoder(allow_nan=False, separators=(", ", ": ")).encode
 _decode = json.JSONDecoder().raw_decode
 _NUMBERS: Final = {int, float}
-_FLAT: Final = {int, float, str, bool, type(None)}
 _templates: dict[tuple[tuple[str, ...], ...], str] = {}
 
 
@@ -128,17 +127,6 @@ def _unspell(value: Any, texts: frozenset[str] = TEXT_KEYS) -> Any:
         }
     if isinstance(value, list):
         return [_unspell(item, texts) for item in value]
-    return value
-
-
-def fresh(value: Any) -> Any:
-    """A copy of plain data that shares no dict and no list with it: what one plugin does to it, no other sees."""
-    if type(value) is dict:
-        if _FLAT.issuperset(map(type, value.values())):
-            return value.copy()
-        return {key: fresh(item) if type(item) in (dict, list) else item for key, item in value.items()}
-    if type(value) is list:
-        return [fresh(item) if type(item) in (dict, list) else item for item in value]
     return value
 
 

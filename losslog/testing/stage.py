@@ -104,11 +104,13 @@ class StageLane(Lane):
         self.failures: list[tuple[str, int, str]] = []
         self.flush_errors: list[BaseException] = []
         self.object: Any = None
-        super().__init__(name, make, tail, self.flushes, handle, near=near, patience=_Hasty(name), caller=self._calls)
+        super().__init__(name, self._made, tail, self.flushes, handle, near=near, patience=_Hasty(name))
+        self._make_object = make
 
-    def _calls(self, name: str, thing: Any, specs: Sequence[Any]) -> Caller:
-        found = _Watched(name, thing, specs)
-        found.failures, found.flush_errors, self.object = self.failures, self.flush_errors, thing
+    def _made(self) -> Caller:
+        self.object = self._make_object()
+        found = _Watched(self.name, self.object)
+        found.failures, found.flush_errors = self.failures, self.flush_errors
         return found
 
 
@@ -179,7 +181,7 @@ class Stage:
         end = self._ends[-1]
         deadline = time.monotonic() + self._patience
         while getattr(lane.figures(), what) < end:
-            if lane.over:
+            if lane.patience.over:
                 figures = lane.figures()
                 raise AssertionError(f"{self._name} is {figures.state}: {figures.reason}{_told(lane)}")
             if time.monotonic() > deadline:
@@ -207,7 +209,7 @@ class Stage:
             if lane.flushes.flush_when == "never":
                 lane.flushes.flush_when = "caught up"
             lane.finish(self._ends[-1])
-        while not all(lane.over for lane in self.lanes):
+        while not all(lane.patience.over for lane in self.lanes):
             if time.monotonic() - began > within:
                 for lane in self.lanes:
                     lane.abandon()

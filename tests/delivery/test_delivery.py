@@ -107,7 +107,7 @@ def test_lanes_for_a_process_that_does_not_train(
     (lane,) = lanes_for(tmp_path, named(["far"]), lambda *each: None, name="n", config={"a": 1})
     lane.finish(writer.end)
     lane.start()
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert lane.patience.state == "done"
     assert (tmp_path / "far.txt").read_text().splitlines() == [
         "start 0", "batch 0 1.0", "batch 1 1.0", "batch 2 1.0",

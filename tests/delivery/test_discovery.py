@@ -323,7 +323,7 @@ def test_plugins_by_name_are_not_made(package: Callable[..., str]) -> None:
     (found,) = named(["later"])
     assert found.object is None
     with pytest.raises(NotImplementedError):
-        found.made()
+        found.caller()
 
 
 def test_not_ready_is_a_losslog_error() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from losslog import BackendUnavailable, hookimpl
 from losslog.control import RunHandle
+from losslog.delivery.caller import Caller
 from losslog.delivery.lane import Lane
 from losslog.delivery.patience import PARK_AFTER, Patience
 from losslog.delivery.progress import Progress
@@ -53,7 +54,14 @@ class Book:
         handle = RunHandle(
             id="id", name="n", dir=self.folder, config={}, source=name, post=lambda *each: self.posted.append(each)
         )
-        lane = Lane(name, make, Tail(self.folder / JOURNAL), Progress(Cursor(self.folder, name)), handle, **options)
+        lane = Lane(
+            name,
+            lambda: Caller(name, make()),
+            Tail(self.folder / JOURNAL),
+            Progress(Cursor(self.folder, name)),
+            handle,
+            **options,
+        )
         self.lanes.append(lane)
         lane.start()
         return lane
@@ -75,7 +83,7 @@ def test_records_come_in_order(book: Book, probe: Any, until: Callable[..., None
     book.batches(50)
     lane = book.lane(probe)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert [seq for _, _, seq in probe.calls] == list(range(51))
     assert (lane.patience.state, lane.figures().committed) == ("done", book.writer.end)
 
@@ -112,7 +120,7 @@ def test_a_second_object_goes_on_where_the_first_was(book: Book, probes: Any, un
     book.batches(5)
     again = book.lane(second)
     book.to_the_end(again)
-    until(lambda: again.over)
+    until(lambda: again.patience.over)
     assert second.calls[0][0] == "on_run_start"
     assert (first.steps, second.steps) == ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9])
 
@@ -150,7 +158,7 @@ def test_a_record_that_fails_is_skipped_and_counted(book: Book, error: Any, unti
     plugin = Raising(error, {3, 5})
     lane = book.lane(plugin)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert plugin.got == [0, 1, 2, 4, 6, 7, 8, 9]
     assert (lane.patience.state, lane.patience.errors, lane.patience.skipped) == ("done", 2, 2)
 
@@ -161,7 +169,7 @@ def test_failures_are_said_with_their_traceback_at_doubling_numbers(
     book.batches(40)
     lane = book.lane(Raising(ValueError("xyzzy"), set(range(0, 40, 2))))
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     said = [each.getMessage() for each in caplog.records if "failed in on_batch_losses" in each.getMessage()]
     assert [text.split("(")[1].split()[0] for text in said] == ["1", "2", "4", "8", "16"]
     assert all("Traceback" in text and "xyzzy" in text for text in said)
@@ -171,13 +179,13 @@ def test_twenty_failures_in_a_row_park_it_and_put_its_cursor_back(book: Book, un
     book.batches(100)
     plugin = Raising(ValueError("no"), set(range(10, 100)))
     lane = book.lane(plugin)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert (lane.patience.state, lane.patience.errors) == ("parked", PARK_AFTER)
     assert lane.figures().seq == 10  # the record of step 9
     healthy = Raising(ValueError("no"), set())
     again = book.lane(healthy)
     book.to_the_end(again)
-    until(lambda: again.over)
+    until(lambda: again.patience.over)
     assert plugin.got + healthy.got == list(range(100))
 
 
@@ -185,7 +193,7 @@ def test_a_success_in_between_starts_the_count_anew(book: Book, until: Callable[
     book.batches(80)
     lane = book.lane(Raising(ValueError("no"), set(range(80)) - set(range(0, 80, PARK_AFTER)) - {79}))
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert lane.patience.state == "done"
 
 
@@ -197,13 +205,13 @@ def test_a_lane_that_ends_amid_failures_stands_before_the_first_of_them(
     plugin = Raising(ValueError("wrong experiment"), set(range(first, 9)))
     lane = book.lane(plugin)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert lane.figures()[:2] == ("parked", "it failed to the end, the last: ValueError: wrong experiment")
     assert lane.figures().committed < book.writer.end
     healthy = Raising(ValueError("no"), set())
     again = book.lane(healthy)
     book.to_the_end(again)
-    until(lambda: again.over)
+    until(lambda: again.patience.over)
     assert (plugin.got + healthy.got, again.patience.state) == (list(range(9)), "done")
 
 
@@ -211,11 +219,11 @@ def test_a_backend_that_never_took_anything_is_not_done(book: Book, until: Calla
     book.batches(8)
     lane = book.lane(Flushing(set(range(8))))
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert lane.patience.state == "parked"
     again = book.lane(plugin := Flushing(set()))
     book.to_the_end(again)
-    until(lambda: again.over)
+    until(lambda: again.patience.over)
     assert plugin.stored == list(range(8))
 
 
@@ -223,7 +231,7 @@ def test_a_last_record_that_alone_fails_is_skipped_like_any_other(book: Book, un
     book.batches(9)
     lane = book.lane(Raising(ValueError("no"), {8}))
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert (lane.patience.state, lane.patience.skipped) == ("done", 1)
 
 
@@ -240,12 +248,12 @@ def test_a_plugin_that_refuses_the_start_has_not_begun(
     plugin = Refusing(ValueError("no"), set())
     lane = book.lane(plugin)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert (lane.patience.state, plugin.got, lane.figures().committed) == ("parked", [], 0)
     assert "has not begun" in lane.figures().reason
     again = book.lane(probe)
     book.to_the_end(again)
-    until(lambda: again.over)
+    until(lambda: again.patience.over)
     assert probe.steps == [0, 1, 2]
 
 
@@ -265,7 +273,7 @@ def test_a_flush_that_answers_nonsense_fails_like_any_other(
     book.batches(3)
     lane = book.lane(Strange())
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert lane.patience.state == "parked"
     assert f"on_flush returned {answer!r}" in caplog.text
 
@@ -276,8 +284,9 @@ def test_a_flush_every_that_is_no_number_of_seconds_is_named(
 ) -> None:
     probe.flush_every = every
     lane = book.lane(probe)
-    until(lambda: lane.over)
-    assert lane.figures()[:2] == ("parked", f"its flush_every is {every!r}: give a number of seconds")
+    until(lambda: lane.patience.over)
+    why = f"could not be made: ValueError: its flush_every is {every!r}: give a number of seconds"
+    assert lane.figures()[:2] == ("parked", why)
 
 
 def test_a_flush_that_fails_once_skips_nothing(
@@ -294,7 +303,7 @@ def test_a_flush_that_fails_once_skips_nothing(
     book.batches(5)
     lane = book.lane(plugin := Once({0}))
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert (plugin.stored, lane.patience.errors, lane.patience.skipped) == (list(range(5)), 1, 0)
     assert "delivered again one by one" in caplog.text
     assert "record skipped" not in caplog.text
@@ -346,7 +355,7 @@ def test_a_backend_that_is_away_gets_everything_once_when_it_is_back(
     plugin = Away(error, 3, where)
     lane = book.lane(plugin)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert plugin.stored == list(range(10))
     assert (lane.patience.state, lane.patience.errors) == ("done", 0)
     said = [each.getMessage() for each in caplog.records]
@@ -358,8 +367,8 @@ def test_a_lane_that_backs_off_need_not_be_waited_for(book: Book, until: Callabl
     book.batches(10)
     lane = book.lane(Away(BackendUnavailable(), 10**9))
     until(lambda: lane.patience.state == "waiting")
-    assert lane.idle
-    assert not lane.over
+    assert lane.patience.idle
+    assert not lane.patience.over
 
 
 class Flushing:
@@ -387,7 +396,7 @@ def test_of_a_failed_flush_only_the_poisonous_record_is_skipped(book: Book, unti
     plugin = Flushing({7, 20})
     lane = book.lane(plugin)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert plugin.stored == [step for step in range(30) if step not in (7, 20)]
     assert (lane.patience.state, lane.patience.skipped) == ("done", 2)
 
@@ -395,7 +404,7 @@ def test_of_a_failed_flush_only_the_poisonous_record_is_skipped(book: Book, unti
 def test_a_flush_that_always_fails_parks_the_lane(book: Book, until: Callable[..., None]) -> None:
     book.batches(200)
     lane = book.lane(Flushing(set(range(200))))
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert lane.patience.state == "parked"
     assert lane.figures().seq < 200 - PARK_AFTER
 
@@ -405,12 +414,12 @@ def test_a_flush_that_always_fails_parks_the_lane_also_where_records_trickle_in(
 ) -> None:
     lane = book.lane(Flushing(set(range(200))))
     for _ in range(100):
-        if lane.over:
+        if lane.patience.over:
             break
         skipped = lane.patience.skipped
         book.batches(1)
         lane.wake()
-        until(lambda skipped=skipped: lane.over or lane.patience.skipped > skipped)
+        until(lambda skipped=skipped: lane.patience.over or lane.patience.skipped > skipped)
     assert lane.patience.state == "parked"
 
 
@@ -455,7 +464,7 @@ def test_a_plugin_that_knows_how_far_its_backend_is_gets_the_rest(
     plugin = Knowing()
     lane = book.lane(plugin)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert plugin.steps == expected
 
 
@@ -471,7 +480,7 @@ def test_a_backend_that_is_behind_the_cursor_gets_it_again(book: Book, probes: A
     plugin = Knowing()
     again = book.lane(plugin)
     book.to_the_end(again)
-    until(lambda: again.over)
+    until(lambda: again.patience.over)
     assert plugin.steps == [2, 3, 4, 5]
 
 
@@ -504,7 +513,7 @@ def test_a_plugin_that_hangs_is_seen_to_hang_wherever_it_does(
     lane = book.lane(Hanging)
     try:
         until(lambda: lane.patience.hung)
-        assert lane.idle
+        assert lane.patience.idle
         assert lane.figures().state == "hung"
     finally:
         release.set()
@@ -516,7 +525,7 @@ def test_a_plugin_that_cannot_be_made_is_parked(book: Book, error: BaseException
         raise error
 
     lane = book.lane(make)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert lane.patience.state == "parked"
     assert "could not be made" in lane.patience.reason
 
@@ -533,10 +542,14 @@ def test_what_a_plugin_changes_no_other_sees(book: Book, probes: Any, until: Cal
     witness, lanes = probes(), []
     for name, plugin in (("vandal", Vandal()), ("witness", witness)):
         handle = RunHandle(id="", name="", dir=book.folder, config={}, source=name, post=lambda *each: None)
-        lanes.append(Lane(name, lambda plugin=plugin: plugin, tail, Progress(Cursor(None, name)), handle))
+        lanes.append(
+            Lane(
+                name, lambda plugin=plugin, name=name: Caller(name, plugin), tail, Progress(Cursor(None, name)), handle
+            )
+        )
         lanes[-1].finish(book.writer.end)
         lanes[-1].start()
-        until(lambda: lanes[-1].over)
+        until(lambda: lanes[-1].patience.over)
     assert [data["losses"] for data in witness.of("on_batch_losses")] == [{"a": float(i)} for i in range(5)]
 
 
@@ -545,7 +558,7 @@ def test_batch_every_delivers_means(book: Book, probe: Any, until: Callable[...,
     book.add("on_run_end", status="finished")
     lane = book.lane(probe, batch_every=4)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert [(data["step"], data["total"]) for data in probe.of("on_batch_losses")] == [(3, 1.5), (7, 5.5), (9, 8.5)]
 
 
@@ -564,7 +577,7 @@ def test_garbled_lines_are_passed_over_and_said_once(
     book.batches(1)
     lane = book.lane(probe)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert probe.steps == [0, 1, 2, 5]
     assert sum("garbled" in each.getMessage() for each in caplog.records) == 1
 
@@ -574,7 +587,7 @@ def test_hooks_of_another_version_are_passed_over(book: Book, probe: Any, until:
     book.batches(1)
     lane = book.lane(probe)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert (len(probe.steps), lane.patience.errors) == (1, 0)
 
 
@@ -610,7 +623,7 @@ def test_the_child_of_a_plugin_that_forks_ends_there(book: Book, until: Callable
     plugin = Forking()
     lane = book.lane(plugin)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert os.waitstatus_to_exitcode(os.waitpid(plugin.children[0], 0)[1]) == 0
     assert (book.folder / "calls.txt").read_text().split() == ["0", "1", "2", "3", "4", "5"]
 
@@ -624,7 +637,7 @@ def test_cpu_seconds_are_those_of_the_lane(book: Book, until: Callable[..., None
     book.batches(5)
     lane = book.lane(Burning())
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert lane.figures().cpu > 0.001
 
 
@@ -636,7 +649,7 @@ def test_a_lane_that_has_everything_is_done_when_it_is_let_go(
     until(lambda: lane.figures().committed == book.writer.end)
     book.to_the_end(lane)
     lane.abandon()  # close() saw the commit, and does not wait for the lane to see the end
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert lane.patience.state == "done"
 
 
@@ -647,5 +660,5 @@ def test_a_garbled_seq_does_not_hold_the_cursor(book: Book, probe: Any, until: C
     book.batches(3)
     lane = book.lane(probe)
     book.to_the_end(lane)
-    until(lambda: lane.over)
+    until(lambda: lane.patience.over)
     assert (lane.patience.state, lane.figures().committed) == ("done", book.writer.end)

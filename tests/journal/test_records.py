@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from losslog.journal.records import REDACTED, Record, decode, encode, fresh, numbers, plain, redact, whole
+from losslog.journal.records import REDACTED, Record, decode, encode, numbers, plain, redact, whole
 
 
 def record(**data: Any) -> Record:
@@ -107,14 +107,6 @@ def test_no_text_can_break_a_line(text: str) -> None:
 def test_what_is_not_a_record_is_a_value_error(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"not a record|Expecting|codec"):
         decode(line)
-
-
-def test_a_copy_shares_nothing() -> None:
-    data = {"losses": {"a": 1.0}, "list": [{"b": [1]}]}
-    copy = fresh(data)
-    copy["losses"]["a"] = 2.0
-    copy["list"][0]["b"].append(2)
-    assert data == {"losses": {"a": 1.0}, "list": [{"b": [1]}]}
 
 
 class Level(enum.IntEnum):
