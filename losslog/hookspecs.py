@@ -1,7 +1,9 @@
 """The hooks: what can be told about a run, and so what a record can be.
 
-Declarations only; every call is made by a lane. Contract:
+Declarations only. Contract, unless a hook says otherwise:
 
+- The plugin's lane calls it. One that is registered with ``inline=True`` is called on the training thread.
+- It may raise: `BackendUnavailable` has it called again later, anything else skips this record for this plugin.
 - An implementation names only the arguments it wants; arguments are only ever added.
 - Every hook also offers ``run`` (a `losslog.control.RunHandle`), ``seq`` (int) and ``time`` (seconds since the epoch).
 - Arguments that a record does not carry are None.
@@ -52,11 +54,8 @@ def on_run_start(
         options: options by plugin name, secrets redacted.
         resumed: True when an earlier process already wrote to this run.
 
-    Thread:
-        The plugin's lane.
-
     May raise:
-        `BackendUnavailable` when the backend is away: the call is repeated later. Anything else skips this record.
+        `BackendUnavailable`: repeated later. Anything else: the plugin has not begun, and gets no records.
     """
 
 
@@ -75,9 +74,6 @@ def on_scalars(series: Mapping[str, float], axis: str, x: int, run: RunHandle, s
         axis: ``step`` or ``epoch``: what ``x`` counts.
         x: the global step (from 0) or the epoch (from 1). Metrics stand at their step, else at their epoch; what was
             logged with neither, before the first step, stands at step 0.
-
-    Thread:
-        The plugin's lane; the training thread for a plugin registered with ``inline=True``.
 
     May raise:
         `BackendUnavailable`: repeated later. Anything else: this record is skipped for this plugin, its own hook too.
@@ -114,12 +110,6 @@ def on_batch_losses(
         ranks: over how many ranks the values are means; None is 1.
         n: over how many forward passes (gradient accumulation) the values are means; None is 1.
         spread: smallest and largest value by component where several ranks were averaged, else None.
-
-    Thread:
-        The plugin's lane; the training thread for a plugin registered with ``inline=True``.
-
-    May raise:
-        `BackendUnavailable`: repeated later. Anything else: this record is skipped for this plugin.
     """
 
 
@@ -137,12 +127,6 @@ def on_eval(
         step: global optimizer step, or None.
         split: ``val`` unless said otherwise.
         metrics: numbers by name, or nested: ``{"bbox": {"AP": 0.5, "AP50": 0.7, "classes": {"cat": 0.4}}}``.
-
-    Thread:
-        The plugin's lane.
-
-    May raise:
-        `BackendUnavailable`: repeated later. Anything else: this record is skipped for this plugin.
     """
 
 
@@ -160,12 +144,6 @@ def on_metrics(
         epoch: the x value on the epoch axis when ``step`` is None. Both are None for metrics logged before the first
             step: x is 0 on the step axis.
         metrics: numbers by tag; the tag is used as it is.
-
-    Thread:
-        The plugin's lane.
-
-    May raise:
-        `BackendUnavailable`: repeated later. Anything else: this record is skipped for this plugin.
     """
 
 
@@ -199,12 +177,6 @@ def on_epoch_end(
         lr: the last learning rate logged.
         duration: seconds since the epoch began.
         dropped: batch records dropped in this epoch because the queue was full; None is 0.
-
-    Thread:
-        The plugin's lane.
-
-    May raise:
-        `BackendUnavailable`: repeated later. Anything else: this record is skipped for this plugin.
     """
 
 
@@ -219,12 +191,6 @@ def on_checkpoint(epoch: int | None, step: int | None, path: str, run: RunHandle
         epoch: from 1, or None.
         step: global optimizer step, or None.
         path: the file; relative paths are relative to the run folder.
-
-    Thread:
-        The plugin's lane.
-
-    May raise:
-        `BackendUnavailable`: repeated later. Anything else: this record is skipped for this plugin.
     """
 
 
@@ -259,9 +225,6 @@ def on_alert(
 
     Thread:
         The plugin's lane. An alert raised in here is refused.
-
-    May raise:
-        `BackendUnavailable`: repeated later. Anything else: this record is skipped for this plugin.
     """
 
 
@@ -275,12 +238,6 @@ def on_resume(epoch: int | None, step: int | None, run: RunHandle, seq: int, tim
     Arguments:
         epoch: the last epoch that counts; points of later epochs are superseded. None: unknown.
         step: the last global step that counts; points of later steps are superseded. None: unknown.
-
-    Thread:
-        The plugin's lane.
-
-    May raise:
-        `BackendUnavailable`: repeated later. Anything else: this record is skipped for this plugin.
     """
 
 
@@ -294,12 +251,6 @@ def on_run_end(status: str, error: str | None, run: RunHandle, seq: int, time: f
     Arguments:
         status: ``finished``, ``stopped`` (Ctrl-C, a stop request), ``failed`` (an exception) or ``crashed`` (killed).
         error: the exception in one line, or None.
-
-    Thread:
-        The plugin's lane.
-
-    May raise:
-        `BackendUnavailable`: repeated later. Anything else: this record is skipped for this plugin.
     """
 
 
@@ -312,9 +263,6 @@ def on_flush(run: RunHandle) -> int | None:
 
     Returns:
         None when everything delivered so far is durable, else the ``seq`` of the last record that is.
-
-    Thread:
-        The plugin's lane.
 
     May raise:
         `BackendUnavailable`: everything since the last commit is delivered again later. Anything else: it is delivered

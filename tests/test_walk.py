@@ -48,7 +48,9 @@ def walk() -> Iterator[Walk]:
     threading.setprofile(None)  # type: ignore[arg-type]
 
 
-def test_a_batch_passes_few_files_and_design_md_names_them(walk: Walk, tmp_path: Path, until: Callable[..., Any]) -> None:
+def test_a_batch_passes_few_files_and_design_md_names_them(
+    walk: Walk, tmp_path: Path, until: Callable[..., Any]
+) -> None:
     class Plugin:
         def __init__(self) -> None:
             self.steps: list[int] = []
@@ -65,7 +67,7 @@ def test_a_batch_passes_few_files_and_design_md_names_them(walk: Walk, tmp_path:
             run.log_batch({"loss_mask": 1.0, "loss_box_reg": 2.0})
             sys.setprofile(None)
             until(lambda step=step: plugin.steps[-1:] == [step])
-        lane = [name for name in walk.calls if name.endswith("Plugin")][0]
+        lane = next(name for name in walk.calls if name.endswith("Plugin"))
         calls = {name: list(each) for name, each in walk.calls.items()}
     walk.calls = calls
     walked = {

@@ -56,11 +56,8 @@ class Lane:
         self, name: str, make: Callable[[], Caller], tail: Tail, progress: Progress, handle: RunHandle, *,
         near: bool = False, batch_every: int = 1, patience: Patience | None = None,
     ) -> None:  # fmt: skip
-        self.name = name
-        self.progress = progress
-        self.patience = patience or Patience(name)
-        self.delivered = 0
-        self.cpu = 0.0
+        self.name, self.progress, self.patience = name, progress, patience or Patience(name)
+        self.delivered, self.cpu = 0, 0.0
         self._make, self._tail, self._handle = make, tail, handle
         self._thinner = Thinner(batch_every)
         self._pace = Pace(near)

@@ -174,11 +174,11 @@ class Drain(Intake):
         if data["losses"] is None:
             data["losses"], data["total"] = means.result()
         else:
-            data["losses"], data["total"], _ = self._totals.whole(data["losses"])
+            data["losses"], data["total"], _ = self.totals.whole(data["losses"])
         if data["lr"] is None:
             data["lr"] = self._last_lr
         data["duration"] = round(time.monotonic() - self._epoch_began, 6)
-        lost = self._queue.lost + self.dropped
+        lost = self.queue.lost + self.dropped
         data["dropped"] = lost - self._lost_before or None
         self._lost_before, self._epoch_began = lost, time.monotonic()
         self._sync_due = True

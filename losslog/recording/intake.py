@@ -83,6 +83,7 @@ class Intake(ABC):
         culprit: told the step of a non-finite loss; gives what is known of that batch, for the alert.
 
     Attributes:
+        totals: the rule of the total.
         end: length of the journal that this process writes.
         waiting_for: ranks that have yet to say goodbye.
     """
@@ -95,8 +96,8 @@ class Intake(ABC):
         self.means = EpochMeans()
         self.last_means: Losses | None = None
         self.once = Once()
-        self._queue, self._culprit = queue, culprit
-        self._totals = Totals(self.once)
+        self.queue, self._culprit = queue, culprit
+        self.totals = Totals(self.once)
         self._questions: list[Question] = []
         self._kinds: dict[type, Callable[[Any], None]] = {
             Batch: self._batch, Event: self._event, Question: self._question}  # fmt: skip
@@ -134,7 +135,7 @@ class Intake(ABC):
 
     def figures(self) -> dict[str, Any]:
         """What `losslog.Run.stats` says of it."""
-        return {"dropped": self._queue.lost, "dropped_others": self._queue.lost_others, "records": 0, "unwritten": 0,
+        return {"dropped": self.queue.lost, "dropped_others": self.queue.lost_others, "records": 0, "unwritten": 0,
                 "journal": "", "journal_bytes": self.end, "seq": -1}  # fmt: skip
 
     def take_means(self) -> EpochMeans:
@@ -158,7 +159,7 @@ class Intake(ABC):
         values = item.values.resolve() if isinstance(item.values, Staged) else item.values
         total = values[-1] if item.has_total else None
         losses = values[0] if item.keys is None else dict(zip(item.keys, values, strict=False))
-        whole = self._totals.whole(losses, total)
+        whole = self.totals.whole(losses, total)
         if item.counted:
             self.means.add(whole, item.n)
         if self.means.mixed:

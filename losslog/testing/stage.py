@@ -35,22 +35,23 @@ NAME: Final = "conformance"
 class _Watched(Caller):
     """Keeps what a plugin raises, and loses answers of its flushes.
 
-    Attributes:
-        failures: (hook, seq, traceback) of every call that raised; text, since an error would keep what it was given.
-        flush_errors: raised one by one after the plugin's next flushes, as if the answer had been lost.
+    Args:
+        lane: whose plugin it is; it has the lists.
+        thing: the plugin object.
     """
 
-    failures: list[tuple[str, int, str]]
-    flush_errors: list[BaseException]
+    def __init__(self, lane: StageLane, thing: Any) -> None:
+        super().__init__(lane.name, thing)
+        self._lane = lane
 
     def call(self, hook: str, data: Mapping[str, Any], run: Any, seq: int, time: float) -> Any:
         """Call one hook."""
         try:
             result = super().call(hook, data, run, seq, time)
-            if hook == "on_flush" and self.flush_errors:
-                raise self.flush_errors.pop(0)
+            if hook == "on_flush" and self._lane.flush_errors:
+                raise self._lane.flush_errors.pop(0)
         except BaseException as error:
-            self.failures.append((hook, seq, long_form(error)))
+            self._lane.failures.append((hook, seq, long_form(error)))
             raise
         return result
 
@@ -91,8 +92,8 @@ class StageLane(Lane):
         near: whether to rest as in the training process.
 
     Attributes:
-        failures: see `_Watched`.
-        flush_errors: see `_Watched`.
+        failures: (hook, seq, traceback) of every call that raised; text, since an error would keep what it was given.
+        flush_errors: raised one by one after the plugin's next flushes, as if the answer had been lost.
         flushes: see `_Paced`.
         object: the plugin object, once it is made.
     """
@@ -109,9 +110,7 @@ class StageLane(Lane):
 
     def _made(self) -> Caller:
         self.object = self._make_object()
-        found = _Watched(self.name, self.object)
-        found.failures, found.flush_errors = self.failures, self.flush_errors
-        return found
+        return _Watched(self, self.object)
 
 
 class Stage:

@@ -414,3 +414,32 @@ def test_alerts_of_a_killed_runs_last_seconds_are_records(
     folder, pid, _, _ = killed_after(script, 300)
     until(lambda: not psutil.pid_exists(pid), "the follower ends", 60)
     assert [each.hook for each in records(folder)][-2:] == ["on_alert", "on_run_end"]
+
+
+def test_near_and_far_plugins_see_the_config_of_the_newest_start(
+    make_run: Made, package: Callable[..., str], tmp_path: Path
+) -> None:
+    source = """
+    import json, os, pathlib
+    from losslog import hookimpl
+    class Plugin:
+        @hookimpl
+        def on_batch_losses(self, step, run):
+            where = "far" if "LOSSLOG_PARENT_PID" in os.environ else "near"
+            with open(pathlib.Path(run.dir) / f"{where}.txt", "a") as file:
+                file.write(json.dumps([step, run.name, dict(run.config)]) + "\\n")
+    """
+    package(source, "seer")
+    seen: dict[str, list[Any]] = {}
+    for where, options in (("far", {"follower": True}), ("near", {"follower": False})):
+        run = make_run(plugins=["seer"], config={"lr": 0.1, "odd": float("nan")}, **options)
+        run.log_batch(1.0)
+        run.close()
+        with losslog.Run(
+            dir=tmp_path / "runs", resume=run.dir, plugins=["seer"], config={"lr": 0.01}, **options
+        ) as again:
+            again.log_batch(1.0)
+        seen[where] = [json.loads(line) for line in (run.dir / f"{where}.txt").read_text().splitlines()]
+        assert seen[where][1][2] == {"lr": 0.01}
+        assert seen[where][0][2]["lr"] == 0.1
+    assert str(seen["far"]) == str(seen["near"])
