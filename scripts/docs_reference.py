@@ -88,7 +88,7 @@ def hooks_page() -> str:
         "plugin.",
         "- Records come in order. One may come again after an outage or a kill; its `seq` and `time` are the same.",
         "- `losses` and `val_loss` are a dict of floats or one float, as the training loop gave them. "
-        "`losslog.scalars`, `epoch_series`, `batch_series` and `eval_series` turn both into named series.",
+        "`on_scalars` has both as named series, for a plugin that needs no more than the numbers.",
         "",
         "| hook | called |",
         "|---|---|",

@@ -61,7 +61,7 @@ class DeliveryChecks(Subject):
         story, stage = full_story(), self.stage(home)
         stage.write(story.records)
         lane = stage.open(make, flush="never")
-        lane.flush_errors = [ConnectionError("the answer was lost (made up)"), RuntimeError("a failure (made up)")]
+        lane.flush_errors += [ConnectionError("the answer was lost (made up)"), RuntimeError("a failure (made up)")]
         lane.flushes.flush_when = "caught up"
         stage.settle(lane)
         assert not lane.flush_errors, "the lane never flushed"

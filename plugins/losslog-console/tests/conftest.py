@@ -59,7 +59,7 @@ class Driver:
         self.plugin.on_checkpoint(epoch, path, self.run)
 
     def alert(self, title: str, text: str = "", level: str = "warning", step: int | None = None) -> None:
-        self.plugin.on_alert(level, title, text, "plateau", None, step, None)
+        self.plugin.on_alert(level, title, text, "plateau", step, None)
 
     def end(self, status: str = "finished", error: str | None = None) -> None:
         self.plugin.on_run_end(status, error)

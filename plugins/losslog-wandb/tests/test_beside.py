@@ -15,6 +15,7 @@ from losslog_wandb import WandbPlugin
 from losslog_wandb.localfiles import LocalFile
 from losslog_wandb.session import _own_service
 
+from losslog.testing import tell
 from losslog.testing.waiting import until
 
 T0 = 1764000000.0
@@ -36,7 +37,7 @@ def users(tmp_path: Path) -> Iterator[Any]:
 
 def log(plugin: WandbPlugin, seqs: range) -> None:
     for seq in seqs:
-        plugin.on_batch_losses(step=seq, losses=1.0, total=None, lr=None, seq=seq, time=T0)
+        tell(plugin, "on_batch_losses", step=seq, losses=1.0, lr=None, seq=seq, time=T0)
 
 
 def close(plugin: WandbPlugin, seq: int) -> None:

@@ -17,6 +17,7 @@ from losslog_wandb import WandbPlugin
 from losslog_wandb.localfiles import LocalFile, local_files
 
 import losslog
+from losslog.testing import tell
 from losslog.testing.waiting import until
 
 T0 = 1764000000.0
@@ -26,7 +27,7 @@ Started = Callable[..., WandbPlugin]
 
 def log(plugin: WandbPlugin, seqs: range) -> None:
     for seq in seqs:
-        plugin.on_batch_losses(step=seq, losses={"a": float(seq)}, total=None, lr=None, seq=seq, time=T0 + seq)
+        tell(plugin, "on_batch_losses", step=seq, losses={"a": float(seq)}, lr=None, seq=seq, time=T0 + seq)
 
 
 def close(plugin: WandbPlugin, seq: int) -> None:
@@ -159,10 +160,11 @@ def test_offline_tries_no_address_outside_and_needs_no_account(run: Any, tmp_pat
     trace = tmp_path / "trace"
     code = (
         "import sys, time; from pathlib import Path; from losslog_wandb import WandbPlugin;"
+        "from losslog.testing import tell;"
         "from losslog.control import RunHandle; folder = Path(sys.argv[1]);"
         "run = RunHandle(id='r', name='m', dir=folder, config={}, source='wandb', post=lambda *_: None);"
         "p = WandbPlugin(mode='offline'); p.on_run_start(name='m', config={}, run=run);"
-        "p.on_batch_losses(step=0, losses=1.0, total=None, lr=None, seq=1, time=time.time());"
+        "tell(p, 'on_batch_losses', step=0, losses=1.0, lr=None, seq=1, time=time.time());"
         "p.on_run_end(status='finished', seq=2, time=time.time())"
     )
     environment = {

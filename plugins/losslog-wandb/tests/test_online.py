@@ -15,6 +15,7 @@ import pytest
 from losslog_wandb import WandbPlugin
 from losslog_wandb.host import why_offline
 
+from losslog.testing import tell
 from losslog.testing.waiting import until
 
 T0 = 1764000000.0
@@ -25,7 +26,7 @@ Started = Callable[..., WandbPlugin]
 
 def log(plugin: WandbPlugin, seqs: range) -> None:
     for seq in seqs:
-        plugin.on_batch_losses(step=seq, losses={"a": float(seq)}, total=None, lr=None, seq=seq, time=T0 + seq)
+        tell(plugin, "on_batch_losses", step=seq, losses={"a": float(seq)}, lr=None, seq=seq, time=T0 + seq)
 
 
 def close(plugin: WandbPlugin, seq: int, status: str = "finished") -> None:
@@ -50,7 +51,7 @@ def test_a_run_arrives_with_its_rows_and_its_end(started: Started, run: Any, onl
 def test_the_server_is_told_the_axes(started: Started, run: Any, online: Any) -> None:
     plugin = started()
     log(plugin, range(1, 2))
-    plugin.on_epoch_end(epoch=1, losses=1.0, total=None, val_loss=2.0, lr=0.1, seq=2, time=T0)
+    tell(plugin, "on_epoch_end", epoch=1, losses=1.0, val_loss=2.0, lr=0.1, seq=2, time=T0)
     close(plugin, 3)
     axes = online.buckets[run.id].axes
     assert (axes["batch/*"], axes["loss/train*"], axes["mAP/*"]) == ("batch/global_step", "epoch", "epoch")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from losslog_wandb import WandbPlugin
 
+from losslog.testing import tell
 from losslog.testing.waiting import until
 
 T0 = 1764000000.0
@@ -24,7 +25,7 @@ def offline(started: Started) -> WandbPlugin:
 
 
 def test_batch_losses_stand_on_the_step_axis(offline: WandbPlugin, local: Any) -> None:
-    offline.on_batch_losses(step=7, losses={"loss_box": 0.25, "loss_mask": 0.5}, total=None, lr=0.1, seq=1, time=T0)
+    tell(offline, "on_batch_losses", step=7, losses={"loss_box": 0.25, "loss_mask": 0.5}, lr=0.1, seq=1, time=T0)
     close(offline)
     assert local.rows()[0] == {
         "batch/train_loss_box": 0.25, "batch/train_loss_mask": 0.5, "batch/train_total": 0.75, "batch/lr": 0.1,
@@ -33,10 +34,11 @@ def test_batch_losses_stand_on_the_step_axis(offline: WandbPlugin, local: Any) -
 
 
 def test_an_epoch_stands_on_the_epoch_axis(offline: WandbPlugin, local: Any) -> None:
-    offline.on_epoch_end(
+    tell(
+        offline,
+        "on_epoch_end",
         epoch=3,
         losses={"a": 1 / 3, "b": 2 / 7},
-        total=None,
         val_loss={"a": 0.1},
         lr={"x": 0.1, "y": 0.2},
         seq=1,
@@ -50,7 +52,7 @@ def test_an_epoch_stands_on_the_epoch_axis(offline: WandbPlugin, local: Any) -> 
 
 
 def test_a_scalar_loss_has_one_series(offline: WandbPlugin, local: Any) -> None:
-    offline.on_epoch_end(epoch=1, losses=1.5, total=None, val_loss=1.25, lr=None, seq=1, time=T0)
+    tell(offline, "on_epoch_end", epoch=1, losses=1.5, val_loss=1.25, lr=None, seq=1, time=T0)
     close(offline)
     assert local.rows()[0] == {"loss/train": 1.5, "loss/val": 1.25, "epoch": 1, "losslog/seq": 1}
 
@@ -59,23 +61,23 @@ def test_hooks_take_tensors_and_numpy_scalars(offline: WandbPlugin, local: Any) 
     torch = pytest.importorskip("torch")
     numpy = pytest.importorskip("numpy")
     losses = {"a": torch.tensor(1.5), "b": numpy.float32(0.5)}
-    offline.on_batch_losses(step=0, losses=losses, total=None, lr=None, seq=1, time=T0)
+    tell(offline, "on_batch_losses", step=0, losses=losses, lr=None, seq=1, time=T0)
     close(offline)
     assert local.rows()[0]["batch/train_total"] == 2.0
 
 
 def test_rows_of_both_axes_interleave_without_loss(offline: WandbPlugin, local: Any) -> None:
     for seq in range(0, 40, 2):
-        offline.on_batch_losses(step=1000 - seq, losses=1.0, total=None, lr=None, seq=seq, time=T0)
-        offline.on_epoch_end(epoch=seq, losses=2.0, total=None, val_loss=None, lr=None, seq=seq + 1, time=T0)
+        tell(offline, "on_batch_losses", step=1000 - seq, losses=1.0, lr=None, seq=seq, time=T0)
+        tell(offline, "on_epoch_end", epoch=seq, losses=2.0, val_loss=None, lr=None, seq=seq + 1, time=T0)
     close(offline)
     assert [row["losslog/seq"] for row in local.rows()] == [*range(40), 1000]
 
 
 def test_every_series_is_defined_on_its_axis(offline: WandbPlugin, local: Any) -> None:
-    offline.on_eval(epoch=1, split="test", metrics={"bbox": {"AP": 0.5}}, seq=1, time=T0)
-    offline.on_metrics(step=3, epoch=None, metrics={"images_per_second": 30.0}, seq=2, time=T0)
-    offline.on_metrics(step=None, epoch=1, metrics={"hours": 0.5}, seq=3, time=T0)
+    tell(offline, "on_eval", epoch=1, split="test", metrics={"bbox": {"AP": 0.5}}, seq=1, time=T0)
+    tell(offline, "on_metrics", step=3, epoch=None, metrics={"images_per_second": 30.0}, seq=2, time=T0)
+    tell(offline, "on_metrics", step=None, epoch=1, metrics={"hours": 0.5}, seq=3, time=T0)
     close(offline)
     defined = [record["metric"] for record in local.records() if "metric" in record]
     axes = {each.get("glob_name") or each["name"]: each.get("step_metric") for each in defined}
@@ -88,8 +90,8 @@ def test_every_series_is_defined_on_its_axis(offline: WandbPlugin, local: Any) -
 
 def test_the_summary_keeps_the_best(offline: WandbPlugin, local: Any) -> None:
     for seq, value in enumerate([0.5, 0.9, 0.7]):
-        offline.on_eval(epoch=seq, split="val", metrics={"bbox": {"AP": value}}, seq=2 * seq, time=T0)
-        offline.on_epoch_end(epoch=seq, losses=1.0, total=None, val_loss=1 - value, lr=None, seq=2 * seq + 1, time=T0)
+        tell(offline, "on_eval", epoch=seq, split="val", metrics={"bbox": {"AP": value}}, seq=2 * seq, time=T0)
+        tell(offline, "on_epoch_end", epoch=seq, losses=1.0, val_loss=1 - value, lr=None, seq=2 * seq + 1, time=T0)
     close(offline)
     summary = local.summary()["summary"]
     assert summary["mAP/bbox_AP"] == {"max": 0.9, "last": 0.7}
@@ -98,7 +100,7 @@ def test_the_summary_keeps_the_best(offline: WandbPlugin, local: Any) -> None:
 
 def test_values_that_are_not_finite_are_kept(offline: WandbPlugin, local: Any) -> None:
     values = {"nan": math.nan, "up": math.inf, "down": -math.inf}
-    offline.on_batch_losses(step=0, losses=values, total=None, lr=None, seq=1, time=T0)
+    tell(offline, "on_batch_losses", step=0, losses=values, lr=None, seq=1, time=T0)
     close(offline)
     row = local.rows()[0]
     stored = [float(row[f"batch/train_{name}"]) for name in values]
@@ -107,13 +109,13 @@ def test_values_that_are_not_finite_are_kept(offline: WandbPlugin, local: Any) -
 
 
 def test_an_odd_tag_does_not_cost_the_row(offline: WandbPlugin, local: Any) -> None:
-    offline.on_metrics(step=0, epoch=None, metrics={"a*b": 1.0, "c*": 2.0}, seq=1, time=T0)
+    tell(offline, "on_metrics", step=0, epoch=None, metrics={"a*b": 1.0, "c*": 2.0}, seq=1, time=T0)
     close(offline)
     assert local.rows()[0] == {"a*b": 1.0, "c*": 2.0, "batch/global_step": 0, "losslog/seq": 1}
 
 
 def test_rows_carry_the_records_own_time(offline: WandbPlugin, local: Any) -> None:
-    offline.on_batch_losses(step=0, losses=1.0, total=None, lr=None, seq=1, time=T0 + 0.5)
+    tell(offline, "on_batch_losses", step=0, losses=1.0, lr=None, seq=1, time=T0 + 0.5)
     close(offline)
     stamps = [each["history"]["item"]["_timestamp"] for each in local.records() if "history" in each]
     assert stamps[0] == T0 + 0.5
@@ -188,7 +190,7 @@ def test_a_checkpoint_is_an_artifact_only_when_asked_for(started: Started, run: 
 
 def test_disabled_writes_nothing(started: Started, run: Any) -> None:
     plugin = started(mode="disabled")
-    plugin.on_batch_losses(step=0, losses=1.0, total=None, lr=None, seq=1, time=T0)
+    tell(plugin, "on_batch_losses", step=0, losses=1.0, lr=None, seq=1, time=T0)
     plugin.on_flush()
     close(plugin)
     assert list(run.dir.rglob("*.wandb")) == []

@@ -63,10 +63,11 @@ def test_after_a_kill_of_training_the_file_is_closed_and_complete(tmp_path: Path
 
 
 def test_a_kill_of_the_follower_neither_loses_nor_doubles_rows(tmp_path: Path, reader: Any) -> None:
-    process, run = start(tmp_path)
+    process, run = start(tmp_path, "pause")
     local = reader(run)
     until(lambda: bool(local.files) and local.files[0].stat().st_size > 10_000)
     os.kill(followers(run)[0], signal.SIGKILL)
+    (tmp_path / "go").touch()
     finish(process, run)
     assert steps(local.rows()) == list(range(STEPS))
     assert len(local.files) == 2

@@ -62,19 +62,18 @@ class Blocks:
             lines += self._list(pairs(flat, self.precision))
         return lines
 
-    def checkpoint(self, path: str, folder: Path | None) -> str:
+    def checkpoint(self, path: str, folder: Path) -> str:
         """Where a checkpoint is, from the run folder where it lies inside."""
         shown = Path(path)
-        if folder is not None and shown.is_absolute() and shown.is_relative_to(folder.absolute()):
-            shown = shown.relative_to(folder.absolute())
-        elif folder is not None and shown.is_relative_to(folder):
-            shown = shown.relative_to(folder)
+        for place in (folder.absolute(), folder):
+            if shown.is_relative_to(place):
+                shown = shown.relative_to(place)
         return self._mark("💾", f"Saved checkpoint: {clean(shown.as_posix())}")
 
     def alert(self, level: str, headline: str, text: str, about: list[str]) -> tuple[str, list[str]]:
         """The headline and the paragraphs of an alert, not yet wrapped."""
-        where = f" ({clean(', '.join(about))})" if about else ""
-        head = self._mark(LEVELS.get(level, "🔶"), f"{clean(level).capitalize()}: {clean(headline)}{where}")
+        where = clean(", ".join(about))
+        head = self._mark(LEVELS.get(level, "🔶"), f"{clean(level).capitalize()}: {clean(headline)} ({where})")
         return head, [clean(line) for line in text.splitlines() if line.strip()]
 
     def batch(self, where: str, losses: Any, total: Any, lr: Any) -> str:

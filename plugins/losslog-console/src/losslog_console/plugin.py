@@ -14,7 +14,6 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
-from time import time as now
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog import NotReady, hookimpl
@@ -22,6 +21,7 @@ from losslog_console import screen
 from losslog_console.blocks import Blocks, title
 from losslog_console.footer import Footer
 from losslog_console.progress import Progress
+from losslog_console.words import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ LOG_WIDTH: Final = 100  # cells; alerts are wrapped to it where there is no term
 
 
 class ConsolePlugin:
-    """Prints a run.
+    """Every epoch of a run in the terminal.
 
     Args:
         progress: draw live progress: True on every terminal, False never, ``auto`` on a terminal that somebody is
@@ -43,7 +43,7 @@ class ConsolePlugin:
         stream: ``stdout`` or ``stderr``.
 
     Raises:
-        losslog.NotReady: the package rich is missing.
+        losslog.NotReady: rich is not installed.
         TypeError, ValueError: an option is not what it may be.
     """
 
@@ -68,7 +68,7 @@ class ConsolePlugin:
         if stream not in ("stdout", "stderr"):
             raise ValueError(f"console option stream={stream!r}: pass 'stdout' or 'stderr'")
         if find_spec("rich") is None:
-            raise NotReady("the package rich is not installed: pip install rich")
+            raise NotReady("rich is not installed: pip install rich")
         self._progress, self._batches, self._emoji = progress, batches, emoji
         self._precision, self._stream = precision, stream
         self._state = Progress()
@@ -94,9 +94,9 @@ class ConsolePlugin:
                 self._console = Console(file=target, force_terminal=True, highlight=False, width=10_000)
 
     @hookimpl
-    def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, time: float | None) -> None:
+    def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, time: float) -> None:
         """Remember it; redraw if it is time to."""
-        self._state.batch(step, epoch, now() if time is None else time)
+        self._state.batch(step, epoch, time)
         self._latest = (losses, total)
         if self._footer is not None:
             if monotonic() >= self._due:
@@ -108,10 +108,9 @@ class ConsolePlugin:
                 self._print([self._blocks().batch(self._state.where(), losses, total, lr)])
 
     @hookimpl
-    def on_eval(self, epoch: int | None, split: str, metrics: Mapping[str, Any]) -> None:
+    def on_eval(self, epoch: int, split: str, metrics: Mapping[str, Any]) -> None:
         """Keep it for its epoch's block; print it if that is out."""
-        epoch = self._state.epoch or 0 if epoch is None else int(epoch)
-        lines = self._blocks().evaluation(str(split or "val"), metrics)
+        lines = self._blocks().evaluation(split, metrics)
         if self._ended is None or epoch > self._ended:
             self._held.setdefault(epoch, []).append(lines)
         else:
@@ -126,10 +125,9 @@ class ConsolePlugin:
         total: Any,
         val_loss: Any,
         dropped: int | None,
-        time: float | None,
+        time: float,
     ) -> None:
         """Print the epoch's block."""
-        epoch = int(epoch)
         epochs = self._state.epochs = self._state.epochs if epochs is None else epochs
         lines = self._leftover(epoch)
         lines += self._blocks().epoch(epoch, epochs, losses, total, val_loss)
@@ -140,29 +138,25 @@ class ConsolePlugin:
         lines += self._saved.pop(epoch, [])
         self._ended = epoch
         self._latest = None
-        self._state.epoch_end(now() if time is None else time)
+        self._state.epoch_end(time)
         self._print(lines)
 
     @hookimpl
     def on_checkpoint(self, epoch: int | None, path: str, run: Any) -> None:
         """Say where it is, after its epoch's block."""
-        folder = getattr(run, "dir", None)
-        line = self._blocks().checkpoint(str(path), None if folder is None else Path(folder))
+        line = self._blocks().checkpoint(path, Path(run.dir))
         if epoch is not None and epoch == self._state.epoch and epoch != self._ended:
-            self._saved.setdefault(int(epoch), []).append(line)
+            self._saved.setdefault(epoch, []).append(line)
         else:
             self._print([line])
 
     @hookimpl
-    def on_alert(
-        self, level: str, title: str, text: str, source: str, component: str | None, step: int | None, epoch: int | None
-    ) -> None:
+    def on_alert(self, level: str, title: str, text: str, source: str, step: int | None, epoch: int | None) -> None:
         """Print it at once, wrapped, its words as they are."""
-        about = [str(source)] if source else []
-        about += [f"{name} {x}" for name, x in (("epoch", epoch), ("step", step)) if x is not None]
-        head, body = self._blocks().alert(str(level), str(title), str(text or ""), about)
+        about = [source, *(f"{name} {x}" for name, x in (("epoch", epoch), ("step", step)) if x is not None)]
+        head, body = self._blocks().alert(level, title, text, about)
         width = screen.width(screen.stream(self._stream)) or LOG_WIDTH
-        style = {"error": "bold red", "warning": "bold yellow"}.get(str(level), "bold")
+        style = {"error": "bold red", "warning": "bold yellow"}.get(level, "bold")
         self._print(
             [*self._wrap(head, width, style), *(line for part in body for line in self._wrap(f"   {part}", width))]
         )
@@ -171,7 +165,7 @@ class ConsolePlugin:
     def on_resume(self, epoch: int | None) -> None:
         """What was kept of later epochs will come again."""
         if epoch is not None:
-            self._ended = int(epoch)
+            self._ended = epoch
             self._held = {held: lines for held, lines in self._held.items() if held <= epoch}
             self._saved = {}
 
@@ -180,7 +174,7 @@ class ConsolePlugin:
         """Print what still waits, and how it ended unless all is well; give the terminal back."""
         lines = self._leftover(None)
         if status != "finished":
-            lines += self._wrap_plain(f"Run {status}{f': {error}' if error else ''}")
+            lines.append(clean(f"Run {status}{f': {error}' if error else ''}"))
         if lines:
             self._print(lines)
         if self._footer is not None:
@@ -225,11 +219,6 @@ class ConsolePlugin:
             self._footer.print(text)
         else:
             screen.put(screen.stream(self._stream), text)
-
-    def _wrap_plain(self, line: str) -> list[str]:
-        from losslog_console.words import clean
-
-        return [clean(line)]
 
     def _wrap(self, line: str, width: int, style: str = "") -> list[str]:
         from rich.console import Console

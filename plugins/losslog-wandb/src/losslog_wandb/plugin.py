@@ -1,31 +1,29 @@
-"""The W&B plugin: records become rows.
+"""The plugin: the numbers of a record become one row.
 
-Runs on a lane of the follower process (with ``reuse=True``, on a lane of the training process). Contract:
+Runs on the plugin's lane, in losslog's follower process; with ``reuse=True``, in the training process. Contract:
 
 - wandb is imported when the first record comes, not before; the W&B run is opened then too, so that a lane with
   nothing to deliver opens nothing.
 - Every row carries ``losslog/seq``. What W&B has is read back from its own local file (from the server for an online
   run whose process was killed), and a record that is there is skipped: a kill neither loses nor doubles rows.
-- ``on_flush`` is durable when the row is in that file, which wandb-core writes once a second.
+- What `WandbPlugin.on_flush` says is durable is in that file, which wandb-core writes once a second.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 import time as clock
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from losslog import BackendUnavailable, batch_series, epoch_series, eval_series, hookimpl
+from losslog import BackendUnavailable, hookimpl
 from losslog_wandb.localfiles import SEQ, LocalFile, local_files
 from losslog_wandb.options import check_mode, check_settings, vendor_folder
 from losslog_wandb.session import (
-    EPOCH,
     FINISH_SECONDS,
-    STEP,
     Session,
     forget_service,
     from_environment,
@@ -36,6 +34,15 @@ from losslog_wandb.session import (
 
 _NOT_IN_ID: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _NOT_IN_PROJECT: Final = re.compile(r"[/\\#?%:\x00-\x1f\x7f]+")
+
+
+@dataclass(frozen=True)
+class Told:
+    """A run that is to be opened."""
+
+    run: Any
+    name: str
+    config: Mapping[str, Any]
 
 
 class WandbPlugin:
@@ -55,8 +62,8 @@ class WandbPlugin:
         **settings: any field of ``wandb.Settings``.
 
     Raises:
-        NotReady: wandb is not installed.
-        TypeError, ValueError: a wrong option.
+        losslog.NotReady: wandb is not installed.
+        TypeError, ValueError: an option is not what it may be.
     """
 
     consent_variables = ("WANDB_MODE",)
@@ -92,7 +99,7 @@ class WandbPlugin:
             "group": group,
             "tags": list(tags) or None,
         }
-        self._start: dict[str, Any] | None = None
+        self._told: Told | None = None
         self._session: Session | None = None
         self._service: object = None
         self._file: LocalFile | None = None
@@ -115,10 +122,10 @@ class WandbPlugin:
     @hookimpl
     def on_run_start(self, name: str, config: Mapping[str, Any], run: Any) -> None:
         """Remember how to open the run; told again of an open one, take the newer config."""
-        self._start = {"name": name, "config": dict(config or {}), "run": run}
+        self._told = Told(run, name, config)
         if self._session is not None:
             kept: Any = self._session.wandb_run.config
-            kept.update(self._start["config"], allow_val_change=True)
+            kept.update(dict(config), allow_val_change=True)
 
     def delivered_upto(self, run: Any) -> int | None:
         """The last seq that W&B has, or -1."""
@@ -132,59 +139,45 @@ class WandbPlugin:
         return self._have
 
     @hookimpl
-    def on_batch_losses(self, step: int, losses: Any, total: Any, lr: Any, seq: int, time: float) -> None:
-        """A row on the step axis."""
-        self._log(batch_series(losses, total, lr), STEP, step, seq, time)
-
-    @hookimpl
-    def on_eval(self, epoch: int, split: str, metrics: Mapping[str, Any], seq: int, time: float) -> None:
-        """A row on the epoch axis."""
-        self._log(eval_series(metrics, split), EPOCH, epoch, seq, time)
-
-    @hookimpl
-    def on_metrics(
-        self, step: int | None, epoch: int | None, metrics: Mapping[str, float], seq: int, time: float
-    ) -> None:
-        """A row on the axis that was given."""
-        axis, x = (EPOCH, epoch) if step is None else (STEP, step)
-        self._log(metrics, axis, x, seq, time)
-
-    @hookimpl
-    def on_epoch_end(self, epoch: int, losses: Any, total: Any, val_loss: Any, lr: Any, seq: int, time: float) -> None:
-        """A row on the epoch axis."""
-        self._log(epoch_series(losses, total, val_loss, lr), EPOCH, epoch, seq, time)
+    def on_scalars(self, series: Mapping[str, float], axis: str, x: int, seq: int, time: float) -> None:
+        """A row at the step or the epoch."""
+        self._give(seq, lambda session: session.log(series, axis, x, seq, time))
 
     @hookimpl
     def on_checkpoint(self, epoch: int | None, path: str, run: Any, seq: int, time: float) -> None:
         """An artifact, where asked for."""
-        if self._checkpoints:
+
+        def upload(session: Session) -> None:
             aliases = [] if epoch is None else [f"epoch_{epoch:03d}"]
-            name = f"{_wandb_id(run)}-checkpoint"
-            with self._session_for(seq) as session:
-                if session is not None:
-                    session.artifact(Path(run.dir) / path, name, aliases)
-                    session.mark(seq, time)
+            session.artifact(Path(run.dir) / path, f"{_wandb_id(run)}-checkpoint", aliases)
+            session.mark(seq, time)
+
+        if self._checkpoints:
+            self._give(seq, upload)
 
     @hookimpl
     def on_alert(self, level: str, title: str, text: str, seq: int, time: float) -> None:
         """W&B's own alert."""
-        with self._session_for(seq) as session:
-            if session is not None:
-                session.alert(title, text, level)
-                session.mark(seq, time)
+
+        def alert(session: Session) -> None:
+            session.alert(title, text, level)
+            session.mark(seq, time)
+
+        self._give(seq, alert)
 
     @hookimpl
     def on_run_end(self, status: str, seq: int, time: float) -> None:
         """Close the run, unless it is the user's."""
-        with self._session_for(seq) as session:
-            if session is None:
-                return
+
+        def end(session: Session) -> None:
             session.wandb_run.summary["losslog/status"] = status
             session.mark(seq, time)
             if not self.near:
                 self._session = None
                 session.finish(status)
                 self._finished = clock.monotonic()
+
+        self._give(seq, end)
 
     @hookimpl
     def on_flush(self) -> int | None:
@@ -195,29 +188,25 @@ class WandbPlugin:
         if self._file is None:
             return None
         self._have = max(self._have, self._file.read())
-        if self._session is None and not self._file.ended and clock.monotonic() - self._finished < FINISH_SECONDS:
-            return min(self._have, self._sent - 1)
-        return None if self._have >= self._sent or self._session is None else self._have
+        if self._session is not None:
+            return self._have if self._have < self._sent else None
+        writing = not self._file.ended and clock.monotonic() - self._finished < FINISH_SECONDS
+        return min(self._have, self._sent - 1) if writing else None
 
-    def _log(self, series: Mapping[str, float], axis: str, x: int | None, seq: int, time: float) -> None:
-        with self._session_for(seq) as session:
-            if session is not None and series:
-                session.log(series, axis, x, seq, time)
-
-    @contextlib.contextmanager
-    def _session_for(self, seq: int) -> Iterator[Session | None]:
-        """The session for the record ``seq``, opened at its first use; None where it was given that record already.
+    def _give(self, seq: int, write: Callable[[Session], None]) -> None:
+        """Write the record ``seq``, unless W&B has it.
 
         Raises:
             BackendUnavailable: wandb-core died; the next call starts another.
         """
         if seq <= self._sent:
-            yield None
             return
         try:
             session = self._open()
-            yield None if seq <= self._sent else session
-            self._sent = max(self._sent, seq)  # a raising hook does not come here: its record is skipped by the lane
+            if session is None or seq <= self._sent:  # what W&B has may be known only now
+                return
+            write(session)
+            self._sent = seq  # not where it raised: that record is skipped by the lane, or comes again
         except ConnectionError as error:
             if self.near:
                 raise RuntimeError("the wandb-core of the run that reuse=True wrote into has died") from error
@@ -228,27 +217,25 @@ class WandbPlugin:
 
     def _open(self) -> Session | None:
         """The session; None for a plugin that was never started."""
-        if self._session is None and self._start is not None:
-            self._session = self._reused() if self.near else self._opened(self._start)
+        if self._session is None and self._told is not None:
+            self._session = self._reused() if self.near else self._opened(self._told)
         return self._session
 
-    def _opened(self, start: Mapping[str, Any]) -> Session:
-        run, files = start["run"], self._files()
+    def _opened(self, told: Told) -> Session:
+        run, files = told.run, self._files()
         arguments = {
             **self._given,
             "project": self._project(),
             "name": self._given["name"] or from_environment("run_name") or run.id,
-            "config": start["config"],
+            "config": dict(told.config),
             # a first file is not a resumption: rows that a later sync sends again keep their step in W&B
             "resume": "allow" if files else None,
         }
         self._service = service()
         session = open_session(Path(run.dir), _wandb_id(run), self._mode, self._settings, arguments)
         self._have, self._file = _highest(files), session.file
-        if (
-            _killed_online(files) and not session.wandb_run.offline
-        ):  # what was not uploaded is lost: only the server knows
-            summary: Any = session.wandb_run.summary
+        if _killed_online(files) and not session.wandb_run.offline:
+            summary: Any = session.wandb_run.summary  # what was not uploaded is lost: only the server knows
             self._have = int(summary.get(SEQ, -1))
         self._sent = self._have
         return session
@@ -261,12 +248,13 @@ class WandbPlugin:
 
     def _files(self) -> list[LocalFile]:
         """What is on this disk of this run in this project."""
-        run = self._start["run"] if self._start is not None else None
-        files = local_files(Path(run.dir), _wandb_id(run)) if run is not None else []
+        if self._told is None:
+            return []
+        files = local_files(Path(self._told.run.dir), _wandb_id(self._told.run))
         return [file for file in files if file.project == self._project()] if files else []
 
     def _project(self) -> str:
-        name = self._start["name"] if self._start is not None else None
+        name = self._told.name if self._told is not None else ""
         return str(self._given["project"] or from_environment("project") or _as_project(name or "losslog"))
 
 

@@ -23,8 +23,7 @@ from losslog_wandb.localfiles import SEQ, LocalFile, local_files
 if TYPE_CHECKING:
     import wandb
 
-EPOCH: Final = "epoch"
-STEP: Final = "batch/global_step"
+AXES: Final = {"epoch": "epoch", "step": "batch/global_step"}  # what x is called in a row
 SUMMARIES: Final = (("mAP", "max,last"), ("loss/val", "min,last"))
 LEVELS: Final = {"info": "INFO", "warning": "WARN", "error": "ERROR"}
 FINISH_SECONDS: Final = 5.0
@@ -45,19 +44,17 @@ class Session:
         self.wandb_run = wandb_run
         self.file = file
         self._defined: set[str] = set()
-        wandb_run.define_metric(EPOCH, hidden=True)
-        wandb_run.define_metric(STEP, hidden=True)
-        wandb_run.define_metric(SEQ, hidden=True)
-        self._define("batch/*", STEP)
+        for name in (*AXES.values(), SEQ):
+            wandb_run.define_metric(name, hidden=True)
+        self._define("batch/*", "step")
         for glob in ("loss/train*", "loss/val*", "mAP/*", "mAP_class/*", "lr", "lr_group/*", "eval/*"):
-            self._define(glob, EPOCH)
+            self._define(glob, "epoch")
 
-    def log(self, series: Mapping[str, float], axis: str, x: int | None, seq: int, time: float) -> None:
+    def log(self, series: Mapping[str, float], axis: str, x: int, seq: int, time: float) -> None:
         """One row: the series, their x value, and the record it comes from."""
         for tag in series:
             self._define(tag if "*" not in tag else "", axis)
-        place = {} if x is None else {axis: int(x)}
-        self.wandb_run.log({**series, **place, SEQ: seq, "_timestamp": time})
+        self.wandb_run.log({**series, AXES[axis]: x, SEQ: seq, "_timestamp": time})
 
     def mark(self, seq: int, time: float) -> None:
         """A row without values: everything up to ``seq`` was delivered."""
@@ -89,7 +86,7 @@ class Session:
             return
         self._defined.add(tag)
         summary = next((summary for prefix, summary in SUMMARIES if tag.startswith(prefix)), None)
-        self.wandb_run.define_metric(tag, step_metric=axis, summary=summary)
+        self.wandb_run.define_metric(tag, step_metric=AXES[axis], summary=summary)
 
 
 def _glob(tag: str) -> str:
