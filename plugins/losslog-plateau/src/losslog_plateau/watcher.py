@@ -20,7 +20,7 @@ from .clock import Clock
 from .component import CELL, NON_FINITE, Component
 from .finding import Finding, Verdict
 from .judge import Judge
-from .learning_rate import LearningRate
+from .scene import Scene
 from .settings import Settings, typical_ranges
 
 SCALAR: Final = "loss"
@@ -65,12 +65,10 @@ class Watcher:
         oscillating: bool = False,
     ) -> None:
         self.settings = Settings(z, r, window, confirm, quiet, oscillating)
-        self.clock = Clock(_positive("planned_steps", planned_steps), _positive("steps_per_epoch", steps_per_epoch))
-        self.components: dict[str, Component] = {}
-        self.updates = 0
-        self.step = -1
+        self.scene = Scene(
+            Clock(_positive("planned_steps", planned_steps), _positive("steps_per_epoch", steps_per_epoch))
+        )
         self._judge = Judge(self.settings, typical_ranges(typical))
-        self._rates = LearningRate()
         self._lr: object = None
         self._rising = False
         self._audit = SumAudit()
@@ -95,10 +93,11 @@ class Watcher:
         Returns:
             New findings; mostly none.
         """
-        self.updates += 1
-        if self.updates <= STRIDE_UPDATES:
+        scene = self.scene
+        scene.updates += 1
+        if scene.updates <= STRIDE_UPDATES:
             self._learn_stride(step)
-        self.step = step
+        scene.step = step
         news: list[Finding] = []
         if lr is not None and (lr != self._lr or self._rising):
             self._take_lr(step, lr)
@@ -106,7 +105,7 @@ class Watcher:
             losses = {SCALAR: losses}
         parts = 0.0
         due: list[Component] = []
-        components = self.components
+        components = scene.components
         for name, given in losses.items():
             value = given if type(given) is float else _number(given)
             component = components.get(name)
@@ -124,7 +123,7 @@ class Watcher:
         if due:
             for component in due:
                 component.close_cell()
-            self._judge.judge(self, due, news)
+            self._judge.judge(scene, due, news)
         return news
 
     def set_lengths(self, planned_steps: float | None, steps_per_epoch: float | None) -> None:
@@ -135,8 +134,8 @@ class Watcher:
         """
         planned = _positive("planned_steps", planned_steps)
         epoch = _positive("steps_per_epoch", steps_per_epoch)
-        if (planned, epoch) != (self.clock.planned_steps, self.clock.steps_per_epoch):
-            self._relayout(Clock(planned, epoch, self.clock.stride))
+        if (planned, epoch) != (self.scene.clock.planned_steps, self.scene.clock.steps_per_epoch):
+            self._relayout(Clock(planned, epoch, self.scene.clock.stride))
 
     def rewind(self, step: int) -> None:
         """The run continues from an earlier step and what came after it no longer counts: lines start anew.
@@ -146,24 +145,44 @@ class Watcher:
         Args:
             step: The last step that counts.
         """
-        if step < self.step:
-            self.step = step
-            for component in self.components.values():
+        if step < self.scene.step:
+            self.scene.step = step
+            for component in self.scene.components.values():
                 component.forget_line()
 
     def verdicts(self) -> list[Verdict]:
         """The present state of every component, in the order in which they came."""
-        return [self._judge.verdict(self, component) for component in self.components.values()]
+        return [self._judge.verdict(self.scene, component) for component in self.scene.components.values()]
+
+    @property
+    def clock(self) -> Clock:
+        """Lengths in updates."""
+        return self.scene.clock
+
+    @property
+    def components(self) -> dict[str, Component]:
+        """The components by name."""
+        return self.scene.components
+
+    @property
+    def updates(self) -> int:
+        """Updates so far."""
+        return self.scene.updates
+
+    @property
+    def step(self) -> int:
+        """Step of the newest update."""
+        return self.scene.step
 
     @property
     def axis(self) -> str:
         """What ``step`` counts: "epoch" with one value per epoch, else "step"."""
-        return "epoch" if self.clock.steps_per_epoch == 1 else "step"
+        return self.scene.axis
 
     @property
     def lr_cut(self) -> str | None:
         """Words on a cut of the learning rate that still holds, or None."""
-        return self._rates.cut(self.axis)
+        return self.scene.lr_cut
 
     def state_dict(self) -> dict[str, Any]:
         """All that was learnt so far, as plain data that survives JSON.
@@ -172,16 +191,16 @@ class Watcher:
         """
         return {
             "version": STATE_VERSION,
-            "updates": self.updates,
-            "step": self.step,
+            "updates": self.scene.updates,
+            "step": self.scene.step,
             "gaps": list(self._gaps),
             "lr": dict(self._lr) if isinstance(self._lr, Mapping) else self._lr,
             "rising": self._rising,
             "total_bad": self._total_bad,
-            "clock": [self.clock.planned_steps, self.clock.steps_per_epoch, self.clock.stride],
-            "rates": self._rates.state_dict(),
+            "clock": [self.scene.clock.planned_steps, self.scene.clock.steps_per_epoch, self.scene.clock.stride],
+            "rates": self.scene.rates.state_dict(),
             "audit": self._audit.state_dict(),
-            "components": {name: component.state_dict() for name, component in self.components.items()},
+            "components": {name: component.state_dict() for name, component in self.scene.components.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -194,52 +213,52 @@ class Watcher:
             raise ValueError(
                 f"watcher state of version {state.get('version')!r}: this is version {STATE_VERSION}; start anew"
             )
-        self.updates, self.step, self._gaps = state["updates"], state["step"], list(state["gaps"])
+        self.scene.updates, self.scene.step, self._gaps = state["updates"], state["step"], list(state["gaps"])
         self._lr, self._rising, self._total_bad = state["lr"], state["rising"], state["total_bad"]
-        self.clock = Clock(*state["clock"])
-        self._rates.load_state_dict(state["rates"])
+        self.scene.clock = Clock(*state["clock"])
+        self.scene.rates.load_state_dict(state["rates"])
         self._audit.load_state_dict(state["audit"])
-        self.components = {}
+        self.scene.components = {}
         for name, data in state["components"].items():
-            component = Component(name, self.clock, self.settings, 0, self._judge.ranges.get(name))
+            component = Component(name, self.scene.clock, self.settings, 0, self._judge.ranges.get(name))
             component.load_state_dict(data)
-            self.components[name] = component
+            self.scene.components[name] = component
 
     def _learn_stride(self, step: int) -> None:
         """Rows of a sparse log (a row every 20 steps) stand for several steps each."""
-        gap = step - self.step
-        if self.updates == 1 or gap < 1 or self.clock.steps_per_epoch == 1:
+        gap = step - self.scene.step
+        if self.scene.updates == 1 or gap < 1 or self.scene.clock.steps_per_epoch == 1:
             return
         self._gaps.append(gap)
         if len(self._gaps) not in (1, STRIDE_UPDATES - 1):
             return
         stride = sorted(self._gaps)[len(self._gaps) // 2]
-        if stride != self.clock.stride:
-            self._relayout(Clock(self.clock.planned_steps, self.clock.steps_per_epoch, stride))
+        if stride != self.scene.clock.stride:
+            self._relayout(Clock(self.scene.clock.planned_steps, self.scene.clock.steps_per_epoch, stride))
 
     def _relayout(self, clock: Clock) -> None:
-        self.clock = clock
-        for component in self.components.values():
+        self.scene.clock = clock
+        for component in self.scene.components.values():
             component.relayout(clock)
 
     def _take_lr(self, step: int, lr: float | Mapping[str, float]) -> None:
         self._lr = dict(lr) if isinstance(lr, Mapping) else lr
-        jumped = self._rates.take(step, lr)
-        settled, self._rising = self._rising and not self._rates.rising, self._rates.rising
-        for component in self.components.values() if jumped or settled else ():
+        jumped = self.scene.rates.take(step, lr)
+        settled, self._rising = self._rising and not self.scene.rates.rising, self.scene.rates.rising
+        for component in self.scene.components.values() if jumped or settled else ():
             component.settle() if settled else component.forget_line()
 
     def _add_component(self, name: str, news: list[Finding]) -> Component:
-        component = Component(name, self.clock, self.settings, self.step, self._judge.ranges.get(name))
-        self.components[name] = component
-        if self.updates > self._judge.long(self.clock):
-            text = advice.new(name, self.step, self.axis)
-            news.append(Finding(name, "new", "info", self.step, self.step, text))
+        component = Component(name, self.scene.clock, self.settings, self.scene.step, self._judge.ranges.get(name))
+        self.scene.components[name] = component
+        if self.scene.updates > self._judge.long(self.scene.clock):
+            text = advice.new(name, self.scene.step, self.scene.axis)
+            news.append(Finding(name, "new", "info", self.scene.step, self.scene.step, text))
         return component
 
     def _non_finite(self, name: str, value: float) -> Finding:
-        text = advice.non_finite(name, value, self.step, self.axis, first=self.updates <= 2)
-        return Finding(name, "non_finite", "error", self.step, self.step, text)
+        text = advice.non_finite(name, value, self.scene.step, self.scene.axis, first=self.scene.updates <= 2)
+        return Finding(name, "non_finite", "error", self.scene.step, self.scene.step, text)
 
     def _take_total(self, total: float, parts: float, news: list[Finding]) -> None:
         if not isfinite(total):
@@ -248,17 +267,17 @@ class Watcher:
             self._total_bad = True
             return
         self._total_bad = False
-        kind = self._audit.take(self.step, total, parts)
+        kind = self._audit.take(self.scene.step, total, parts)
         if kind is None:
             return
-        since = self.step if self._audit.since is None else self._audit.since
-        smoothed = self.clock.stride > 1 or self._audit.smallest < 1 < self._audit.widest
+        since = self.scene.step if self._audit.since is None else self._audit.since
+        smoothed = self.scene.clock.stride > 1 or self._audit.smallest < 1 < self._audit.widest
         if kind == "factor":
             text = advice.sum_factor(total, parts, self._audit.ratio)
         else:
             text = advice.sum_difference(self._audit.smallest, self._audit.widest, smoothed)
         level: Final = "info" if smoothed and kind != "factor" else "warning"
-        news.append(Finding(TOTAL, "sum_mismatch", level, self.step, since, text))
+        news.append(Finding(TOTAL, "sum_mismatch", level, self.scene.step, since, text))
 
 
 def _number(value: Any) -> float:
