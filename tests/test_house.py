@@ -77,7 +77,8 @@ def arrows(files: dict[str, Path], package: str) -> dict[str, set[str]]:
     """Which modules of a package each of its modules imports."""
     found = {}
     for name, path in files.items():
-        below = {each.removeprefix(f"{package}.") for each in imported(tree(path), package) if each.startswith(f"{package}.")}
+        every = imported(tree(path), package)
+        below = {each.removeprefix(f"{package}.") for each in every if each.startswith(f"{package}.")}
         found[name] = {each for each in below if each in files and each != name}
     return found
 

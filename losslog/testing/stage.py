@@ -96,6 +96,7 @@ class StageLane(Lane):
         flush_errors: raised one by one after the plugin's next flushes, as if the answer had been lost.
         flushes: see `_Paced`.
         object: the plugin object, once it is made.
+        gone: whether its process is said to be gone: nobody ends it any more.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class StageLane(Lane):
         self.failures: list[tuple[str, int, str]] = []
         self.flush_errors: list[BaseException] = []
         self.object: Any = None
+        self.gone = False
         super().__init__(name, self._made, tail, self.flushes, handle, near=near, patience=_Hasty(name))
         self._make_object = make
 
@@ -204,13 +206,14 @@ class Stage:
         for _ in range(times):
             self.write([end])
         began = time.monotonic()
-        for lane in self.lanes:
+        lanes = [lane for lane in self.lanes if not lane.gone]
+        for lane in lanes:
             if lane.flushes.flush_when == "never":
                 lane.flushes.flush_when = "caught up"
             lane.finish(self._ends[-1])
-        while not all(lane.patience.over for lane in self.lanes):
+        while not all(lane.patience.over for lane in lanes):
             if time.monotonic() - began > within:
-                for lane in self.lanes:
+                for lane in lanes:
                     lane.abandon()
                 return None
             time.sleep(0.002)

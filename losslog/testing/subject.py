@@ -184,6 +184,8 @@ class Subject:
 
     def restart(self, lane: StageLane) -> None:
         """The process with this lane in it is gone."""
+        lane.gone = True
+        lane.abandon()
         if lane.object is not None:
             self.crash(lane.object)
         time.sleep(self.restart_pause)
