@@ -30,6 +30,7 @@ from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
 from losslog.journal.file import Tail, Writer
 from losslog.journal.records import numbers, plain, redact, whole
+from losslog.journal.resuming import AUTO, Resumed, resumed
 from losslog.ranks.joining import Joiner
 from losslog.ranks.leases import Leases
 from losslog.ranks.store import Store, place
@@ -63,7 +64,8 @@ class Run:
         options: constructor keyword arguments by plugin name.
         epochs: planned epochs.
         steps_per_epoch: planned optimizer steps in an epoch.
-        resume: continue this run: its folder, its id, or ``latest``.
+        resume: continue this run: its folder, its id, its name, ``latest``, ``NAME/latest``; or ``auto``: the newest
+            run of this name where it is unfinished, else a new one.
         resume_epoch: the last epoch of the checkpoint continued from; later points are superseded.
         resume_step: the last global step of that checkpoint; later points are superseded.
         follower: False keeps every plugin in this process (debugging, tests).
@@ -71,6 +73,7 @@ class Run:
 
     Attributes:
         watcher: what logs to it from outside the loop.
+        checkpoint: of a run that is resumed, the newest checkpoint that was logged and is there, or None.
 
     Raises:
         PluginError: a plugin named in a list cannot serve.
@@ -79,6 +82,8 @@ class Run:
         OSError: the run folder or its journal cannot be made.
         TypeError, ValueError: an argument is of the wrong type.
     """
+
+    checkpoint: Path | None = None
 
     def __init__(
         self,
@@ -116,19 +121,21 @@ class Run:
             self._record(sender, Tail(self.dir / folder.JOURNAL, own=True), BEGINNING, leases)
             return
         chosen = select(plugins, options)
-        self.dir = folder.find(os.fspath(resume), directory) if resume else folder.create(directory, self.name)
-        self.id = self.dir.name
-        if resume is not None and name is None:
-            self.name = self.dir.parent.name
+        found = resumed(resume, directory, name, self.name) if resume else Resumed()
+        self.dir = found.folder or folder.create(directory, self.name)
+        self.id, self.name, self.checkpoint = self.dir.name, found.name or self.name, found.checkpoint
         writer = Writer(self.dir, patience=2.0)
-        resumed = resume is not None and writer.seq > 0
+        if resume == AUTO and resume_epoch is None and resume_step is None:
+            resume_epoch, resume_step = found.epoch, found.step
         self._step = resume_step + 1 if resume_step is not None else writer.last_step + 1
         self._epoch = resume_epoch + 1 if resume_epoch is not None else writer.last_epoch + 1
         used = {plugin.name: plugin.options for plugin in chosen if plugin.options}
         self._start = {"name": self.name, "config": self.config, "epochs": epochs, "steps_per_epoch": steps_per_epoch,
-                       "options": redact(used), "resumed": resumed}  # fmt: skip
+                       "options": redact(used), "resumed": found.folder is not None and writer.seq > 0}  # fmt: skip
         first: list[Item] = [Event(time.time(), "on_run_start", self._start)]
-        if resumed and (resume_epoch is not None or resume_step is not None):
+        if self._start["resumed"]:
+            say("%s", found.told(resume_epoch, self._epoch))
+        if self._start["resumed"] and (resume_epoch is not None or resume_step is not None):
             first.append(Event(time.time(), "on_resume", {"epoch": resume_epoch, "step": resume_step}))
         began = Position(writer.end, writer.seq - 1)
         tail = Tail(writer.path, own=True, offset=writer.end)
@@ -285,6 +292,11 @@ class Run:
                 self._call_inline(batch)
         if self._strict:
             self._raise_strictly()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch is in where none is given, from 1."""
+        return self._epoch
 
     @property
     def next_step(self) -> int:

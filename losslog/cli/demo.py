@@ -125,7 +125,7 @@ def demo(args: argparse.Namespace) -> FitResult:
     }
     with losslog.Run(
         args.name,
-        args.dir,
+        os.path.abspath(args.dir),
         config=config,
         plugins=plugins_in(args),
         options=options,
