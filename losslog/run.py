@@ -41,7 +41,7 @@ from losslog.recording.recorder import Recorder
 from losslog.recording.sender import Sender
 from losslog.runtime import endings
 from losslog.runtime.containment import attempt
-from losslog.runtime.notices import Once, prepare, say, warn
+from losslog.runtime.notices import Once, prepare, say, tell, warn
 from losslog.values.losses import Losses, normalise
 from losslog.values.snapshot import Later, begin, learning_rate, resolve, snapshot
 from losslog.values.targets import Targets
@@ -419,7 +419,7 @@ class Run:
         """
         self._asked += 1
         key = key or f"user/{title}/{self._step}/{self._asked}"
-        data = alert_data(title, text, level, "user", key, component, self._last_step(None), self._epoch)
+        data = alert_data(title, text, level, "user", key, component, self._last_step(None), self._open_epoch(None))
         if self.logging_rank:
             self._emit("on_alert", data)
         elif not self._closed:
@@ -615,7 +615,8 @@ class Run:
         ``us_per_step`` is the mean CPU time inside `log_batch` (every 64th is measured), ``cpu`` the CPU seconds of
         the drain thread, ``queued`` what it has not taken yet, ``dropped`` the batch records that were lost and
         ``dropped_others`` what else was; ``lanes`` has for each plugin its state, the records
-        delivered, those still ``behind``, its errors and the CPU seconds of its thread.
+        delivered, those still ``behind``, its errors and the CPU seconds of its thread. What the last line of a run
+        says is in ``seconds``, ``epochs``, ``best`` and ``alerts``.
         """
         seconds, samples = self._cost
         found = self._recorder.stats()
@@ -625,6 +626,7 @@ class Run:
             lanes[each.name] = {
                 **each.figures(found["seq"], found["journal_bytes"])._asdict(),
                 "own": True,
+                "far": False,
                 "behind": 0,
             }
         return found
@@ -665,8 +667,8 @@ class Run:
         finally:
             self._recorder.leave()
             if self.logging_rank:
-                for line in end_report(status, self.stats, self.dir):
-                    say("%s", line)
+                for level, line in end_report(status, self.stats, self.dir):
+                    tell(level, "%s", line)
 
     def end_at_exit(self, status: str, error: str | None) -> None:
         """Close at interpreter exit, with what the interpreter knows of how it came to its end."""

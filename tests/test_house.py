@@ -25,7 +25,7 @@ FLOORS = """
     ranks.store ranks.joining ranks.leases
     delivery.wire delivery.thinning delivery.caller delivery.discovery delivery.inline delivery.report
     delivery.progress delivery.patience delivery.lane delivery.follower delivery.delivery delivery.attached
-    recording.items recording.intake recording.sender recording.drain recording.recorder
+    recording.items recording.highlights recording.intake recording.sender recording.drain recording.recorder
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.

@@ -145,6 +145,11 @@ def add_plugins(parser: Any) -> None:
     parser.add_argument("--plugins", metavar="A,B", help="only these plugins; unset: all that are ready")
 
 
+def add_verbose(parser: Any) -> None:
+    """--verbose."""
+    parser.add_argument("--verbose", action="store_true", help="say also what logging cost")
+
+
 def add_json(parser: Any) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help="machine-readable output")

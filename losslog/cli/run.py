@@ -20,6 +20,7 @@ from losslog.cli.arguments import (
     add_options,
     add_plugins,
     add_resume,
+    add_verbose,
     command,
     names_in,
     parse_options,
@@ -52,6 +53,7 @@ def add_parser(commands: Any) -> None:
     add_dir(parser)
     add_resume(parser)
     add_options(parser)
+    add_verbose(parser)
     parser.add_argument("--epochs", type=positive_int, metavar="N", help="planned epochs, for display")
     parser.add_argument("--steps-per-epoch", type=positive_int, metavar="N", help="where nothing else ends an epoch")
     parser.add_argument("--passes-per-epoch", type=positive_int, metavar="N", help="passes over loaders in an epoch")

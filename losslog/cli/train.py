@@ -24,6 +24,7 @@ from losslog.cli.arguments import (
     add_options,
     add_plugins,
     add_resume,
+    add_verbose,
     command,
     count,
     not_negative,
@@ -97,6 +98,7 @@ def add_parser(commands: Any) -> None:
     add_dir(logs)
     add_plugins(logs)
     add_options(logs)
+    add_verbose(logs)
     add_resume(logs)
     logs.add_argument("--no-validation", action="store_true", help="no validation losses")
     logs.add_argument("--evaluate-every", type=count, default=1, metavar="N", help="in epochs; 0: never")

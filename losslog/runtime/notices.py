@@ -56,14 +56,19 @@ def prepare() -> None:
         logger.propagate = False
 
 
+def tell(level: int, text: str, *args: Any) -> None:
+    """A line of that level."""
+    attempt(logger.log, level, text, *args)
+
+
 def say(text: str, *args: Any) -> None:
     """An ordinary line."""
-    attempt(logger.info, text, *args)
+    tell(logging.INFO, text, *args)
 
 
 def warn(text: str, *args: Any) -> None:
     """Something is not as it should be."""
-    attempt(logger.warning, text, *args)
+    tell(logging.WARNING, text, *args)
 
 
 def now_and_then(count: int) -> bool:
