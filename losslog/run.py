@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from losslog.control import Requests, RunHandle, Watcher, alert_data, lr_data, scale_lr
-from losslog.delivery.caller import Caller, free_name, name_of
+from losslog.delivery.caller import free_name, hooks_of, name_of
 from losslog.delivery.delivery import Delivery
 from losslog.delivery.discovery import Plugin, select
 from losslog.delivery.inline import Inline
 from losslog.delivery.report import end_report, start_line
-from losslog.hookspecs import hookimpl
+from losslog.hookspecs import ARGUMENTS, hookimpl
 from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
 from losslog.journal.file import Tail, Writer
@@ -40,8 +40,7 @@ from losslog.recording.items import Batch, Event, Item
 from losslog.recording.recorder import Recorder
 from losslog.recording.sender import Sender
 from losslog.runtime import endings
-from losslog.runtime.containment import attempt
-from losslog.runtime.notices import Once, prepare, say, tell, warn
+from losslog.runtime.notices import Once, did_you_mean, prepare, say, tell, warn
 from losslog.values.losses import Losses, normalise
 from losslog.values.snapshot import Later, begin, learning_rate, resolve, snapshot
 from losslog.values.targets import Targets
@@ -505,22 +504,15 @@ class Run:
 
         Raises:
             TypeError: it implements no hook.
-            ValueError: that name is taken, or a hook has an argument that does not exist.
+            ValueError: that name is taken, or it has a hook or an argument that does not exist.
         """
-        found = Plugin.of_object(plugin, name)
+        found = Plugin.of_object(plugin, name, self._specs)
         if not self.logging_rank:
             return plugin
         if found.name in self._taken():
             raise ValueError(f"a plugin named {found.name!r} is registered already: pass name=")
-        caller, error = attempt(Caller, found.name, plugin, tuple(self._specs))
-        if caller is None:
-            raise ValueError(f"{found.name}: {error}") from error
-        if caller.unknown:
-            raise ValueError(
-                f"{found.name}: there is no hook {', '.join(caller.unknown)} (add_hookspecs adds your own)"
-            )
         if inline:
-            self._inline.append(Inline(caller, self._handle(found.name), self._strict))
+            self._inline.append(Inline(found.caller(self._specs), self._handle(found.name), self._strict))
             self._inline[-1].call("on_run_start", self._start)
         else:
             self._delivery.add(found, own=True)
@@ -533,6 +525,8 @@ class Run:
         """Register a function for one hook: ``@run.on("on_eval")``."""
 
         def decorate(function: Function) -> Function:
+            if not callable(function):
+                raise TypeError(f"run.on({hook!r}) takes a function, got {function!r:.60}")
             self.register(_Function(hook, function), name=free_name(name_of(function), self._taken()))
             return function
 
@@ -542,11 +536,12 @@ class Run:
         """Add hooks of your own: functions marked with `losslog.hookspec` in a class or module.
 
         Raises:
-            ValueError: there is none in it.
+            ValueError: there is none in it, or one has a name of losslog's.
         """
-        import pluggy
-
-        pluggy.PluginManager("losslog").add_hookspecs(namespace)
+        found = hooks_of(namespace)
+        if not found or found.keys() & ARGUMENTS.keys():
+            raise ValueError(f"{name_of(namespace)}: {', '.join(found) or 'nothing'} is specified: mark functions with "
+                             "@losslog.hookspec, and give them names that losslog's own hooks do not have")  # fmt: skip
         self._specs.append(namespace)
 
     def emit(self, hook: str, **data: Any) -> None:
@@ -554,10 +549,18 @@ class Run:
 
         Raises:
             ValueError: no hook specification has that name.
-            TypeError: an argument is not plain data.
+            TypeError: an argument is not in the specification, is missing, or is not plain data.
         """
-        if not any(hasattr(namespace, hook) for namespace in self._specs):
-            raise ValueError(f"no hook {hook!r}: add its specification with run.add_hookspecs(...)")
+        hooks = {name: each for namespace in self._specs for name, each in hooks_of(namespace).items()}
+        if hook in ARGUMENTS:
+            raise ValueError(f"{hook} is losslog's own hook: use run.log_{hook[3:]}() and the like")
+        if hook not in hooks:
+            near = did_you_mean(hook, hooks)
+            raise ValueError(f"no hook {hook!r}{near}: add its specification with run.add_hookspecs(...)")
+        wanted = [each for each in hooks[hook] if each not in ("run", "seq", "time")]
+        for each in data.keys() ^ set(wanted):
+            what = "lacks" if each in wanted else "has no argument"
+            raise TypeError(f"{hook} {what} {each!r}; its arguments are {', '.join(wanted)}")
         self._emit(hook, {key: plain(value, key) for key, value in data.items()})
 
     # ------------------------------------------------------------------ inside

@@ -26,7 +26,7 @@ from losslog.cli.arguments import (
     parse_options,
     positive_int,
 )
-from losslog.delivery.discovery import discover
+from losslog.delivery.discovery import discover, missing
 from losslog.errors import PluginError
 from losslog.journal.resuming import AUTO, resumed
 
@@ -97,7 +97,7 @@ def check_plugins(text: str) -> list[str]:
     names, installed = names_in(text), discover()
     for name in names:
         if name not in installed:
-            raise PluginError(f"no plugin named {name!r} is installed (installed: {', '.join(installed) or 'none'})")
+            raise PluginError(missing(name, installed))
     return names
 
 

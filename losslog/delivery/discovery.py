@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 from losslog.delivery.caller import Caller, free_name, implemented, name_of
 from losslog.errors import NotReady, PluginError
 from losslog.runtime.containment import attempt, one_line
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import did_you_mean, warn
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP: Final = "losslog.plugins"
+OURS: Final = ("console", "mlflow", "plateau", "tensorboard", "trackio", "wandb")  # there is a losslog-NAME to install
 COMMON_OPTIONS: Final = ("batch_every",)  # taken by the lane, so that every plugin has them
 API: Final = 1  # of the contract with plugins; a class attribute ``losslog_api`` says for which one a plugin was made
 
@@ -51,17 +52,23 @@ class Plugin:
         self._factory: Any = None
 
     @classmethod
-    def of_object(cls, thing: Any, name: str | None = None) -> Plugin:
+    def of_object(cls, thing: Any, name: str | None = None, specs: Sequence[Any] = ()) -> Plugin:
         """A plugin that exists already: an instance or a module with hook implementations.
 
         Raises:
             TypeError: it implements no hook.
+            ValueError: it implements one that there is not, or that cannot be called.
         """
         found = cls(name or name_of(thing))
         if isinstance(thing, type):
             raise TypeError(f"{thing.__name__} is a class: pass an instance, {thing.__name__}(...)")
         if not implemented(thing):
             raise TypeError(f"{found.name} implements no hook: mark its methods with @losslog.hookimpl")
+        caller, error = attempt(Caller, found.name, thing, specs)
+        if caller is None:
+            raise ValueError(f"{found.name}: {error}") from error
+        for told in caller.unknown.values():
+            raise ValueError(f"{found.name}: {told} (to add your own: run.add_hookspecs, then run.register)")
         found.object, found.state = thing, "ready"
         return found
 
@@ -92,6 +99,12 @@ class Plugin:
             self.reason = f"made for plugin API {wanted!r}, this losslog has {API}: upgrade {behind}"
             return PluginError(self.reason)
         options = {key: value for key, value in self.options.items() if key not in COMMON_OPTIONS}
+        known = options_of(factory)
+        for key in options if known and not takes_any(factory) else ():
+            if key not in known:
+                self.state = "broken"
+                self.reason = f"it has no option {key!r}{did_you_mean(key, known)}; it has {', '.join(known)}"
+                return PluginError(self.reason)
         self.object, error = attempt(factory, **options)
         if error is None:  # a hook may ask for an argument that this losslog does not have
             _, error = attempt(Caller, self.name, self.object)
@@ -171,7 +184,9 @@ def select(plugins: str | Sequence[Any] | None, options: Mapping[str, Mapping[st
     else:
         wanted = list(plugins or ())
     for name in chosen.keys() - installed.keys() - {name_of(each) for each in wanted if not isinstance(each, str)}:
-        warn("options are given for %r, but no such plugin is installed%s", name, _hint(name, installed))
+        if name not in OURS:
+            raise PluginError(f"options are given for {name!r}: {missing(name, installed)}")
+        warn("options are given for %r: %s", name, missing(name, installed))  # one script for several machines
     if automatic:
         return [_automatic(plugin, chosen.get(plugin.name)) for plugin in installed.values()]
     found: list[Plugin] = []
@@ -214,7 +229,9 @@ def _automatic(plugin: Plugin, options: dict[str, Any] | None) -> Plugin:
         plugin.state, plugin.reason = "off", f"set {' or '.join(variables)}, or name it in plugins="
         return plugin
     plugin.options = {**live_options(plugin), **(options or {})}
-    plugin.make()
+    error = plugin.make()
+    if options and plugin.state == "broken":
+        raise PluginError(f"plugin {plugin.name!r} ({plugin.distribution}): {plugin.reason}") from error
     return plugin
 
 
@@ -228,7 +245,7 @@ def _requested(
         return plugin
     name = thing
     if name not in installed:
-        raise PluginError(f"no plugin named {name!r} is installed{_hint(name, installed)}")
+        raise PluginError(missing(name, installed))
     plugin = installed[name]
     if plugin.state == "blocked":
         return plugin
@@ -248,7 +265,7 @@ def named(names: Iterable[str]) -> list[Plugin]:
     installed, names = discover(disabled=()), list(names)
     for name in names:
         if name not in installed:
-            raise PluginError(f"no plugin named {name!r} is installed{_hint(name, installed)}")
+            raise PluginError(missing(name, installed))
     return [installed[name] for name in names]
 
 
@@ -263,9 +280,20 @@ def live_options(plugin: Plugin) -> dict[str, Any]:
     return dict(found or {})
 
 
-def _hint(name: str, installed: Iterable[str]) -> str:
-    names = ", ".join(sorted(installed)) or "none"
-    return f" (installed: {names}). Install it, e.g. pip install losslog-{name}"
+def missing(name: str, installed: Iterable[str]) -> str:
+    """That a plugin is not there, with the nearest fix."""
+    names = sorted(installed)
+    told = f"no plugin named {name!r} is installed"
+    if name in OURS:
+        return f"{told}: pip install losslog-{name}"
+    near = did_you_mean(name, {*names, *OURS})
+    return f"{told}{near} (installed: {', '.join(names) or 'none'})"
+
+
+def takes_any(factory: Any) -> bool:
+    """Whether a constructor takes options of any name."""
+    signature, _ = attempt(inspect.signature, factory)
+    return signature is not None and any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
 
 
 def options_of(factory: Any) -> dict[str, Any]:
