@@ -190,6 +190,19 @@ class Requests:
             elif self._gate.admits(data.get("id"), len(self._lr)):
                 self._lr.append(data)
 
+    def left(self, stopped: bool) -> list[str]:
+        """What to say at a run's end of what nobody carried out.
+
+        Args:
+            stopped: whether the loop saw the request to stop.
+        """
+        lines = []
+        if self.stop_reason is not None and not stopped:
+            lines.append(f"nobody looked at run.should_stop: a request to stop was not seen ({self.stop_reason})")
+        if left := len(self.take_lr()):
+            lines.append(f"nobody called run.apply_requests(optimizer): learning-rate requests that wait: {left}")
+        return lines
+
     def take_lr(self) -> list[dict[str, Any]]:
         """The learning-rate requests that have come since the last call."""
         if not self._lr:

@@ -37,9 +37,10 @@ from losslog.ranks.store import Store, place
 from losslog.recording.drain import Drain
 from losslog.recording.intake import Intake, Queue
 from losslog.recording.items import Batch, Event, Item
+from losslog.recording.nowhere import Nowhere
 from losslog.recording.recorder import Recorder
 from losslog.recording.sender import Sender
-from losslog.runtime import endings
+from losslog.runtime import endings, settings
 from losslog.runtime.notices import Once, did_you_mean, prepare, say, tell, warn
 from losslog.values.losses import Losses, normalise
 from losslog.values.snapshot import Later, begin, learning_rate, resolve, snapshot
@@ -101,6 +102,7 @@ class Run:
         non_finite: Literal["warn", "stop"] = "warn",
     ) -> None:
         prepare()
+        settings.check()
         self._check(config, non_finite, epochs=epochs, steps_per_epoch=steps_per_epoch, resume_epoch=resume_epoch,
                     resume_step=resume_step)  # fmt: skip
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
@@ -108,16 +110,22 @@ class Run:
         self.config: dict[str, Any] = redact(config or {})
         self.non_finite = non_finite
         self.rank, self.world_size = place()
-        self.logging_rank = self.rank == 0
+        off = settings.off()
+        self.logging_rank = self.rank == 0 and not off
         self._begin()
         self._epochs = epochs
         number = next(_numbers_of_runs)
-        store = Store(number) if self.world_size > 1 else None
+        store = Store(number) if self.world_size > 1 and not off else None
         leases = None if store is None else Leases(store, self.logging_rank)
-        if store is not None and not self.logging_rank:
+        if not self.logging_rank:
             self.dir, self.id = directory / folder.clean_name(self.name), ""
-            sender = Sender(self._queue, store, self.rank, self._not_finite)
-            self._record(sender, Tail(self.dir / folder.JOURNAL, own=True), BEGINNING, leases)
+            sender = None if store is None else Sender(self._queue, store, self.rank, self._not_finite)
+            self._record(
+                sender or Nowhere(self._queue, self._requests.put),
+                Tail(self.dir / folder.JOURNAL, own=True),
+                BEGINNING,
+                leases,
+            )
             return
         chosen = select(plugins, options)
         found = resumed(resume, directory, name, self.name) if resume else Resumed()
@@ -172,9 +180,10 @@ class Run:
         self._closing = threading.Lock()
         self.watcher: Watcher | None = None
         self._inline: list[Inline] = []
-        self._totals = Totals(Once())  # for inline hooks; the drain has its own
+        self._once = Once()
+        self._totals = Totals(self._once)  # for inline hooks; the drain has its own
         self._specs: list[Any] = []
-        self._strict = bool(os.environ.get("LOSSLOG_STRICT"))
+        self._strict = settings.switch("LOSSLOG_STRICT", False)
 
     def _record(self, intake: Intake, tail: Tail, began: Position, leases: Leases | None) -> None:
         """Have recorded, delivered and decided from now on what is queued."""
@@ -252,6 +261,8 @@ class Run:
             epoch = self._epoch
         else:
             epoch = self._epoch = epoch if type(epoch) is int else whole(epoch, "epoch")
+        if step < 0 or epoch < 1:
+            self._odd(step, epoch)
         if batch_size is not None:
             batch_size = whole(batch_size, "batch_size")
         if type(n) is not int:
@@ -352,7 +363,10 @@ class Run:
             epoch: from 1; None is the epoch now open.
             step: global optimizer step; None is the last one.
         """
-        data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "path": os.fsdecode(path)}
+        file = os.fsdecode(path)
+        data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "path": file}
+        if self.logging_rank and not (os.path.exists(file) or (self.dir / file).exists()):
+            self._once("log_checkpoint: there is no file %s, here or in %s; logged as it is", file, self.dir)
         self._emit("on_checkpoint", data)
 
     def end_epoch(self, epoch: int | None = None, *, losses: Any = None, val_loss: Any = None, lr: Any = None) -> None:
@@ -370,6 +384,7 @@ class Run:
         if self.watcher is not None:
             val_loss = self.watcher.epoch_ends(val_loss)
         epoch = self._open_epoch(epoch)
+        self._odd(0, epoch)
         data: dict[str, Any] = {"epoch": epoch, "epochs": self._epochs, "step": self._last_step(None)}
         data["losses"] = None if losses is None else normalise(losses)
         data["val_loss"] = None if val_loss is None else normalise(val_loss, "val_loss")
@@ -596,6 +611,12 @@ class Run:
         if error is not None:
             raise error
 
+    def _odd(self, step: int, epoch: int) -> None:
+        if epoch < 1:
+            self._once("epoch=%d: epochs are counted from 1, pass epoch + 1; logged as it is", epoch, key="epoch")
+        if step < 0:
+            self._once("step=%d: steps are counted from 0; logged as it is", step, key="step")
+
     def _after_close(self, what: str) -> None:
         if not self._told_closed:
             self._told_closed = True
@@ -669,6 +690,8 @@ class Run:
             self._recorder.finish(Event(time.time(), "on_run_end", {"status": status, "error": error}), timeout)
         finally:
             self._recorder.leave()
+            for line in self._requests.left(self._stopped):
+                warn("%s", line)
             if self.logging_rank:
                 for level, line in end_report(status, self.stats, self.dir):
                     tell(level, "%s", line)

@@ -13,7 +13,8 @@ import json
 from typing import Any
 
 from losslog.cli.arguments import add_json, command
-from losslog.delivery.discovery import COMMON_OPTIONS, Plugin, discover, missing, options_of, select
+from losslog.delivery.discovery import Plugin, discover, missing, select
+from losslog.delivery.options import COMMON_OPTIONS, options_of
 from losslog.errors import PluginError
 
 

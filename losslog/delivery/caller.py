@@ -14,7 +14,6 @@ The plugin's lane, or the training thread for one that is called inline. Contrac
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final
@@ -24,6 +23,7 @@ import pluggy
 from losslog import hookspecs
 from losslog.runtime.containment import attempt
 from losslog.runtime.notices import did_you_mean
+from losslog.runtime.settings import switch
 from losslog.tags import SCALAR_HOOKS, points_of
 
 _FLAT: Final = {int, float, str, bool, type(None)}
@@ -148,7 +148,7 @@ class Caller:
             for hook in sorted(set(self._hooks) - set(offered) - optional)
         }
         self._scalar_hooks = SCALAR_HOOKS if "on_scalars" in self._hooks else ()
-        self._trace = bool(os.environ.get("LOSSLOG_TRACE"))
+        self._trace = switch("LOSSLOG_TRACE", False)
         every = getattr(thing, "flush_every", FLUSH_EVERY)
         if isinstance(every, bool) or not isinstance(every, int | float) or not every >= 0:
             raise ValueError(f"its flush_every is {every!r:.60}: give a number of seconds")

@@ -26,6 +26,7 @@ from losslog.journal.cursors import Cursor, Position
 from losslog.journal.file import Tail
 from losslog.journal.folder import JOURNAL
 from losslog.runtime.notices import warn
+from losslog.runtime.settings import switch
 
 
 class Delivery:
@@ -50,7 +51,7 @@ class Delivery:
 
     def serve(self, plugins: Sequence[Plugin], follower: bool) -> None:
         """Start lanes for plugins that are ready."""
-        alone = not follower or os.environ.get("LOSSLOG_FOLLOWER") == "0"
+        alone = not follower or not switch("LOSSLOG_FOLLOWER", True)
         far = [] if alone else [plugin for plugin in plugins if not plugin.near]
         for plugin in plugins:
             if plugin not in far:

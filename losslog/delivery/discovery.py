@@ -9,23 +9,22 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog.delivery.caller import Caller, free_name, implemented, name_of
+from losslog.delivery.options import COMMON_OPTIONS, check_options, misfit, travels
 from losslog.errors import NotReady, PluginError
 from losslog.runtime.containment import attempt, one_line
-from losslog.runtime.notices import did_you_mean, warn
+from losslog.runtime.notices import Once, did_you_mean, warn
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP: Final = "losslog.plugins"
+_told: Final = Once()
 OURS: Final = ("console", "mlflow", "plateau", "tensorboard", "trackio", "wandb")  # there is a losslog-NAME to install
-COMMON_OPTIONS: Final = ("batch_every",)  # taken by the lane, so that every plugin has them
 API: Final = 1  # of the contract with plugins; a class attribute ``losslog_api`` says for which one a plugin was made
 
 
@@ -75,7 +74,7 @@ class Plugin:
     @property
     def near(self) -> bool:
         """Whether it must run in the training process: it says so, or holds what cannot travel."""
-        return self._entry is None or bool(getattr(self.object, "near", False)) or not _travels(self.options)
+        return self._entry is None or bool(getattr(self.object, "near", False)) or not travels(self.options)
 
     def load(self) -> Any:
         """The class (or factory) behind the entry point; None and a reason where the import fails."""
@@ -99,12 +98,9 @@ class Plugin:
             self.reason = f"made for plugin API {wanted!r}, this losslog has {API}: upgrade {behind}"
             return PluginError(self.reason)
         options = {key: value for key, value in self.options.items() if key not in COMMON_OPTIONS}
-        known = options_of(factory)
-        for key in options if known and not takes_any(factory) else ():
-            if key not in known:
-                self.state = "broken"
-                self.reason = f"it has no option {key!r}{did_you_mean(key, known)}; it has {', '.join(known)}"
-                return PluginError(self.reason)
+        if (unknown := misfit(factory, options)) is not None:
+            self.state, self.reason = "broken", unknown
+            return PluginError(unknown)
         self.object, error = attempt(factory, **options)
         if error is None:  # a hook may ask for an argument that this losslog does not have
             _, error = attempt(Caller, self.name, self.object)
@@ -127,17 +123,11 @@ class Plugin:
         return f"<Plugin {self.name} ({self.distribution or 'object'}) {self.state}>"
 
 
-def _travels(options: Mapping[str, Any]) -> bool:
-    """Whether options survive the way to another process as JSON."""
-    _, error = attempt(json.dumps, options, allow_nan=True)
-    return error is None
-
-
 def discover(disabled: Iterable[str] | None = None) -> dict[str, Plugin]:
     """Every installed plugin by name, without importing any."""
     from importlib.metadata import entry_points  # 10 ms that worker processes need not pay
 
-    blocked = set(_names(os.environ.get("LOSSLOG_DISABLE", "")) if disabled is None else disabled)
+    blocked = dict.fromkeys(_names(os.environ.get("LOSSLOG_DISABLE", "")) if disabled is None else disabled)
     found: dict[str, Plugin] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
         dist = entry.dist
@@ -151,6 +141,9 @@ def discover(disabled: Iterable[str] | None = None) -> dict[str, Plugin]:
         if entry.name in blocked:
             plugin.state, plugin.reason = "blocked", "LOSSLOG_DISABLE names it"
         found[entry.name] = plugin
+    for name in blocked:
+        if name not in found and name not in OURS:
+            _told("LOSSLOG_DISABLE names %r: no such plugin is installed%s", name, did_you_mean(name, found), key=name)
     return found
 
 
@@ -173,7 +166,7 @@ def select(plugins: str | Sequence[Any] | None, options: Mapping[str, Mapping[st
         PluginError: one that was named in a list was not found, did not import, or did not accept its options.
         TypeError: ``options`` or an element of ``plugins`` is of the wrong type.
     """
-    chosen = _check_options(options)
+    chosen = check_options(options)
     installed = discover()
     automatic = plugins == "auto"
     if automatic and os.environ.get("LOSSLOG_PLUGINS") is not None:
@@ -202,20 +195,6 @@ def _once(wanted: Sequence[Any]) -> list[Any]:
         if not any(each is other or (isinstance(each, str) and each == other) for other in seen):
             seen.append(each)
     return seen
-
-
-def _check_options(options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
-    if options is not None and not isinstance(options, Mapping):
-        raise TypeError(
-            f'options must be a dict by plugin name, e.g. {{"tensorboard": {{}}}}, got {type(options).__name__}'
-        )
-    for name, value in (options or {}).items():
-        if not isinstance(value, Mapping):
-            raise TypeError(f"options[{name!r}] must be a dict of that plugin's options, got {type(value).__name__}")
-        every = value.get("batch_every", 1)
-        if type(every) is not int or every < 1:
-            raise TypeError(f"options[{name!r}]['batch_every'] must be a whole number of steps >= 1, got {every!r}")
-    return {name: dict(value) for name, value in (options or {}).items()}
 
 
 def _automatic(plugin: Plugin, options: dict[str, Any] | None) -> Plugin:
@@ -288,21 +267,3 @@ def missing(name: str, installed: Iterable[str]) -> str:
         return f"{told}: pip install losslog-{name}"
     near = did_you_mean(name, {*names, *OURS})
     return f"{told}{near} (installed: {', '.join(names) or 'none'})"
-
-
-def takes_any(factory: Any) -> bool:
-    """Whether a constructor takes options of any name."""
-    signature, _ = attempt(inspect.signature, factory)
-    return signature is not None and any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
-
-
-def options_of(factory: Any) -> dict[str, Any]:
-    """A plugin's options and their defaults, from its constructor's signature."""
-    signature, error = attempt(inspect.signature, factory)
-    if signature is None or error is not None:
-        return {}
-    return {
-        name: None if parameter.default is parameter.empty else parameter.default
-        for name, parameter in signature.parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }

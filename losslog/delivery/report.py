@@ -51,6 +51,8 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tupl
     if stats["unwritten"]:
         said = f"{stats['unwritten']} records could not be written to the journal: {stats['journal']}"
         lines.append((logging.WARNING, said))
+    if stats["steps"] and not stats["epochs"]:
+        lines.append((logging.INFO, "no epoch was ended: series by epoch (loss/train_*) come with run.end_epoch()"))
     late, going = [], []
     for name, lane in stats["lanes"].items():
         if lane["errors"]:

@@ -13,7 +13,8 @@ import pytest
 
 from losslog import NotReady, PluginError, hookimpl, hookspec
 from losslog.delivery.caller import Caller, name_of
-from losslog.delivery.discovery import Plugin, discover, named, options_of, select
+from losslog.delivery.discovery import Plugin, discover, named, select
+from losslog.delivery.options import options_of
 
 GOOD = """
 from losslog import hookimpl
@@ -126,7 +127,8 @@ def test_an_option_it_does_not_take_is_refused(package: Callable[..., str]) -> N
         with pytest.raises(PluginError) as caught:
             select(plugins, {"fine": {"anser": 1}})
         assert str(caught.value) == (
-            "plugin 'fine' (losslog-test-fine 1.0): it has no option 'anser' (did you mean 'answer'?); it has answer"
+            "plugin 'fine' (losslog-test-fine 1.0): it has no option 'anser' (did you mean 'answer'?); "
+            "it has answer, batch_every"
         )
 
 

@@ -52,7 +52,14 @@ def test_a_path_with_spaces_can_be_pasted(tmp_path: Path) -> None:
 
 
 def test_a_good_end_is_one_line() -> None:
-    assert report(lanes={"a": lane()}) == "finished after 2:13, 500 steps -> /nowhere/runs/a/1"
+    assert report(lanes={"a": lane()}, epochs=1) == "finished after 2:13, 1 epoch -> /nowhere/runs/a/1"
+
+
+def test_without_epochs_steps_are_counted_and_the_way_to_epochs_is_said() -> None:
+    assert report(lanes={"a": lane()}).splitlines() == [
+        "finished after 2:13, 500 steps -> /nowhere/runs/a/1",
+        "no epoch was ended: series by epoch (loss/train_*) come with run.end_epoch()",
+    ]
 
 
 def test_the_end_says_what_a_person_wants() -> None:
@@ -93,7 +100,7 @@ def test_what_is_undelivered_comes_with_the_command_that_delivers_it() -> None:
 def test_what_the_follower_goes_on_with_is_no_loss_and_no_command_is_offered_that_is_refused() -> None:
     lanes = {"a": lane(state="live", committed=10, behind=65, far=True),
              "b": lane(state="waiting", reason="x", committed=10, behind=1, far=True), "c": lane(far=True)}  # fmt: skip
-    assert levels(lanes=lanes)[2:] == [
+    assert levels(lanes=lanes, epochs=1)[2:] == [
         (logging.INFO, "a: 65 records to go"),
         (logging.WARNING, "b: 1 record to go (x)"),
         (
@@ -105,7 +112,7 @@ def test_what_the_follower_goes_on_with_is_no_loss_and_no_command_is_offered_tha
 
 def test_what_is_parked_is_a_warning_with_the_command() -> None:
     lanes = {"a": lane(state="parked", reason="ValueError: no", committed=10, behind=4, far=True)}
-    assert levels(lanes=lanes)[2:] == [
+    assert levels(lanes=lanes, epochs=1)[2:] == [
         (logging.WARNING, "a: parked (ValueError: no); undelivered: 4"),
         (logging.WARNING, "deliver what is missing with: losslog replay /nowhere/runs/a/1 --to a"),
     ]
