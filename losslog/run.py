@@ -442,6 +442,7 @@ class Run:
     @property
     def should_stop(self) -> bool:
         """Whether somebody asked the run to stop; the loop decides when."""
+        self._requests.looked = True
         self._settle()
         if self._requests.stop_reason is None:
             return False
@@ -690,7 +691,7 @@ class Run:
             self._recorder.finish(Event(time.time(), "on_run_end", {"status": status, "error": error}), timeout)
         finally:
             self._recorder.leave()
-            for line in self._requests.left(self._stopped):
+            for line in self._requests.left():
                 warn("%s", line)
             if self.logging_rank:
                 for level, line in end_report(status, self.stats, self.dir):

@@ -62,6 +62,18 @@ def test_requests_that_nobody_carried_out_are_said_when_the_run_ends(
     ]
 
 
+def test_a_request_that_comes_too_late_for_a_loop_that_looks_is_no_mistake(
+    make_run: Callable[..., losslog.Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    run.apply_requests(None)
+    assert not run.should_stop
+    run.request_stop("flat")
+    run.request_lr(0.1)
+    run.close()
+    assert caplog.messages == []
+
+
 def test_a_loop_that_never_ends_an_epoch_is_told(
     make_run: Callable[..., losslog.Run], caplog: pytest.LogCaptureFixture
 ) -> None:
