@@ -181,6 +181,7 @@ class Requests:
         self._gate = Gate(WAITING, "%d learning-rate requests wait for run.apply_requests(optimizer): further ones are "
                                    "refused")  # fmt: skip
         self.stop_reason: str | None = None
+        self.looked = self.served = False  # whether the loop asks for stops, and for learning rates
 
     def put(self, kind: str, data: dict[str, Any]) -> None:
         """Add a ``stop`` or ``lr`` request; one that was redelivered is dropped."""
@@ -190,8 +191,19 @@ class Requests:
             elif self._gate.admits(data.get("id"), len(self._lr)):
                 self._lr.append(data)
 
+    def left(self) -> list[str]:
+        """What to say at a run's end of what the loop never looked for."""
+        lines = []
+        if self.stop_reason is not None and not self.looked:
+            lines.append(f"nobody looked at run.should_stop: a request to stop was not seen ({self.stop_reason})")
+        if self._lr and not self.served:
+            waiting = len(self._lr)
+            lines.append(f"nobody called run.apply_requests(optimizer): learning-rate requests that wait: {waiting}")
+        return lines
+
     def take_lr(self) -> list[dict[str, Any]]:
         """The learning-rate requests that have come since the last call."""
+        self.served = True
         if not self._lr:
             return []
         with self._lock:

@@ -20,27 +20,28 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from losslog.control import Requests, RunHandle, Watcher, alert_data, lr_data, scale_lr
-from losslog.delivery.caller import Caller, free_name, name_of
+from losslog.delivery.caller import free_name, hooks_of, name_of
 from losslog.delivery.delivery import Delivery
 from losslog.delivery.discovery import Plugin, select
 from losslog.delivery.inline import Inline
 from losslog.delivery.report import end_report, start_line
-from losslog.hookspecs import hookimpl
+from losslog.hookspecs import ARGUMENTS, hookimpl
 from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
 from losslog.journal.file import Tail, Writer
 from losslog.journal.records import numbers, plain, redact, whole
+from losslog.journal.resuming import AUTO, Resumed, resumed
 from losslog.ranks.joining import Joiner
 from losslog.ranks.leases import Leases
 from losslog.ranks.store import Store, place
 from losslog.recording.drain import Drain
 from losslog.recording.intake import Intake, Queue
 from losslog.recording.items import Batch, Event, Item
+from losslog.recording.nowhere import Nowhere
 from losslog.recording.recorder import Recorder
 from losslog.recording.sender import Sender
-from losslog.runtime import endings
-from losslog.runtime.containment import attempt
-from losslog.runtime.notices import Once, prepare, say, warn
+from losslog.runtime import endings, settings
+from losslog.runtime.notices import Once, did_you_mean, prepare, say, tell, warn
 from losslog.values.losses import Losses, normalise
 from losslog.values.snapshot import Later, begin, learning_rate, resolve, snapshot
 from losslog.values.targets import Targets
@@ -63,7 +64,8 @@ class Run:
         options: constructor keyword arguments by plugin name.
         epochs: planned epochs.
         steps_per_epoch: planned optimizer steps in an epoch.
-        resume: continue this run: its folder, its id, or ``latest``.
+        resume: continue this run: its folder, its id, its name, ``latest``, ``NAME/latest``; or ``auto``: the newest
+            run of this name where it is unfinished, else a new one.
         resume_epoch: the last epoch of the checkpoint continued from; later points are superseded.
         resume_step: the last global step of that checkpoint; later points are superseded.
         follower: False keeps every plugin in this process (debugging, tests).
@@ -71,6 +73,7 @@ class Run:
 
     Attributes:
         watcher: what logs to it from outside the loop.
+        checkpoint: of a run that is resumed, the newest checkpoint that was logged and is there, or None.
 
     Raises:
         PluginError: a plugin named in a list cannot serve.
@@ -79,6 +82,8 @@ class Run:
         OSError: the run folder or its journal cannot be made.
         TypeError, ValueError: an argument is of the wrong type.
     """
+
+    checkpoint: Path | None = None
 
     def __init__(
         self,
@@ -97,6 +102,7 @@ class Run:
         non_finite: Literal["warn", "stop"] = "warn",
     ) -> None:
         prepare()
+        settings.check()
         self._check(config, non_finite, epochs=epochs, steps_per_epoch=steps_per_epoch, resume_epoch=resume_epoch,
                     resume_step=resume_step)  # fmt: skip
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
@@ -104,31 +110,39 @@ class Run:
         self.config: dict[str, Any] = redact(config or {})
         self.non_finite = non_finite
         self.rank, self.world_size = place()
-        self.logging_rank = self.rank == 0
+        off = settings.off()
+        self.logging_rank = self.rank == 0 and not off
         self._begin()
         self._epochs = epochs
         number = next(_numbers_of_runs)
-        store = Store(number) if self.world_size > 1 else None
+        store = Store(number) if self.world_size > 1 and not off else None
         leases = None if store is None else Leases(store, self.logging_rank)
-        if store is not None and not self.logging_rank:
+        if not self.logging_rank:
             self.dir, self.id = directory / folder.clean_name(self.name), ""
-            sender = Sender(self._queue, store, self.rank, self._not_finite)
-            self._record(sender, Tail(self.dir / folder.JOURNAL, own=True), BEGINNING, leases)
+            sender = None if store is None else Sender(self._queue, store, self.rank, self._not_finite)
+            self._record(
+                sender or Nowhere(self._queue, self._requests.put),
+                Tail(self.dir / folder.JOURNAL, own=True),
+                BEGINNING,
+                leases,
+            )
             return
         chosen = select(plugins, options)
-        self.dir = folder.find(os.fspath(resume), directory) if resume else folder.create(directory, self.name)
-        self.id = self.dir.name
-        if resume is not None and name is None:
-            self.name = self.dir.parent.name
+        found = resumed(resume, directory, name, self.name) if resume else Resumed()
+        self.dir = found.folder or folder.create(directory, self.name)
+        self.id, self.name, self.checkpoint = self.dir.name, found.name or self.name, found.checkpoint
         writer = Writer(self.dir, patience=2.0)
-        resumed = resume is not None and writer.seq > 0
+        if resume == AUTO and resume_epoch is None and resume_step is None:
+            resume_epoch, resume_step = found.epoch, found.step
         self._step = resume_step + 1 if resume_step is not None else writer.last_step + 1
         self._epoch = resume_epoch + 1 if resume_epoch is not None else writer.last_epoch + 1
         used = {plugin.name: plugin.options for plugin in chosen if plugin.options}
         self._start = {"name": self.name, "config": self.config, "epochs": epochs, "steps_per_epoch": steps_per_epoch,
-                       "options": redact(used), "resumed": resumed}  # fmt: skip
+                       "options": redact(used), "resumed": found.folder is not None and writer.seq > 0}  # fmt: skip
         first: list[Item] = [Event(time.time(), "on_run_start", self._start)]
-        if resumed and (resume_epoch is not None or resume_step is not None):
+        if self._start["resumed"]:
+            say("%s", found.told(resume_epoch, self._epoch))
+        if self._start["resumed"] and (resume_epoch is not None or resume_step is not None):
             first.append(Event(time.time(), "on_resume", {"epoch": resume_epoch, "step": resume_step}))
         began = Position(writer.end, writer.seq - 1)
         tail = Tail(writer.path, own=True, offset=writer.end)
@@ -166,9 +180,10 @@ class Run:
         self._closing = threading.Lock()
         self.watcher: Watcher | None = None
         self._inline: list[Inline] = []
-        self._totals = Totals(Once())  # for inline hooks; the drain has its own
+        self._once = Once()
+        self._totals = Totals(self._once)  # for inline hooks; the drain has its own
         self._specs: list[Any] = []
-        self._strict = bool(os.environ.get("LOSSLOG_STRICT"))
+        self._strict = settings.switch("LOSSLOG_STRICT", False)
 
     def _record(self, intake: Intake, tail: Tail, began: Position, leases: Leases | None) -> None:
         """Have recorded, delivered and decided from now on what is queued."""
@@ -246,6 +261,8 @@ class Run:
             epoch = self._epoch
         else:
             epoch = self._epoch = epoch if type(epoch) is int else whole(epoch, "epoch")
+        if step < 0 or epoch < 1:
+            self._odd(step, epoch)
         if batch_size is not None:
             batch_size = whole(batch_size, "batch_size")
         if type(n) is not int:
@@ -285,6 +302,11 @@ class Run:
                 self._call_inline(batch)
         if self._strict:
             self._raise_strictly()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch is in where none is given, from 1."""
+        return self._epoch
 
     @property
     def next_step(self) -> int:
@@ -341,7 +363,10 @@ class Run:
             epoch: from 1; None is the epoch now open.
             step: global optimizer step; None is the last one.
         """
-        data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "path": os.fsdecode(path)}
+        file = os.fsdecode(path)
+        data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "path": file}
+        if self.logging_rank and not (os.path.exists(file) or (self.dir / file).exists()):
+            self._once("log_checkpoint: there is no file %s, here or in %s; logged as it is", file, self.dir)
         self._emit("on_checkpoint", data)
 
     def end_epoch(self, epoch: int | None = None, *, losses: Any = None, val_loss: Any = None, lr: Any = None) -> None:
@@ -359,6 +384,7 @@ class Run:
         if self.watcher is not None:
             val_loss = self.watcher.epoch_ends(val_loss)
         epoch = self._open_epoch(epoch)
+        self._odd(0, epoch)
         data: dict[str, Any] = {"epoch": epoch, "epochs": self._epochs, "step": self._last_step(None)}
         data["losses"] = None if losses is None else normalise(losses)
         data["val_loss"] = None if val_loss is None else normalise(val_loss, "val_loss")
@@ -407,7 +433,7 @@ class Run:
         """
         self._asked += 1
         key = key or f"user/{title}/{self._step}/{self._asked}"
-        data = alert_data(title, text, level, "user", key, component, self._last_step(None), self._epoch)
+        data = alert_data(title, text, level, "user", key, component, self._last_step(None), self._open_epoch(None))
         if self.logging_rank:
             self._emit("on_alert", data)
         elif not self._closed:
@@ -416,6 +442,7 @@ class Run:
     @property
     def should_stop(self) -> bool:
         """Whether somebody asked the run to stop; the loop decides when."""
+        self._requests.looked = True
         self._settle()
         if self._requests.stop_reason is None:
             return False
@@ -493,22 +520,15 @@ class Run:
 
         Raises:
             TypeError: it implements no hook.
-            ValueError: that name is taken, or a hook has an argument that does not exist.
+            ValueError: that name is taken, or it has a hook or an argument that does not exist.
         """
-        found = Plugin.of_object(plugin, name)
+        found = Plugin.of_object(plugin, name, self._specs)
         if not self.logging_rank:
             return plugin
         if found.name in self._taken():
             raise ValueError(f"a plugin named {found.name!r} is registered already: pass name=")
-        caller, error = attempt(Caller, found.name, plugin, tuple(self._specs))
-        if caller is None:
-            raise ValueError(f"{found.name}: {error}") from error
-        if caller.unknown:
-            raise ValueError(
-                f"{found.name}: there is no hook {', '.join(caller.unknown)} (add_hookspecs adds your own)"
-            )
         if inline:
-            self._inline.append(Inline(caller, self._handle(found.name), self._strict))
+            self._inline.append(Inline(found.caller(self._specs), self._handle(found.name), self._strict))
             self._inline[-1].call("on_run_start", self._start)
         else:
             self._delivery.add(found, own=True)
@@ -521,6 +541,8 @@ class Run:
         """Register a function for one hook: ``@run.on("on_eval")``."""
 
         def decorate(function: Function) -> Function:
+            if not callable(function):
+                raise TypeError(f"run.on({hook!r}) takes a function, got {function!r:.60}")
             self.register(_Function(hook, function), name=free_name(name_of(function), self._taken()))
             return function
 
@@ -530,11 +552,12 @@ class Run:
         """Add hooks of your own: functions marked with `losslog.hookspec` in a class or module.
 
         Raises:
-            ValueError: there is none in it.
+            ValueError: there is none in it, or one has a name of losslog's.
         """
-        import pluggy
-
-        pluggy.PluginManager("losslog").add_hookspecs(namespace)
+        found = hooks_of(namespace)
+        if not found or found.keys() & ARGUMENTS.keys():
+            raise ValueError(f"{name_of(namespace)}: {', '.join(found) or 'nothing'} is specified: mark functions with "
+                             "@losslog.hookspec, and give them names that losslog's own hooks do not have")  # fmt: skip
         self._specs.append(namespace)
 
     def emit(self, hook: str, **data: Any) -> None:
@@ -542,10 +565,18 @@ class Run:
 
         Raises:
             ValueError: no hook specification has that name.
-            TypeError: an argument is not plain data.
+            TypeError: an argument is not in the specification, is missing, or is not plain data.
         """
-        if not any(hasattr(namespace, hook) for namespace in self._specs):
-            raise ValueError(f"no hook {hook!r}: add its specification with run.add_hookspecs(...)")
+        hooks = {name: each for namespace in self._specs for name, each in hooks_of(namespace).items()}
+        if hook in ARGUMENTS:
+            raise ValueError(f"{hook} is losslog's own hook: use run.log_{hook[3:]}() and the like")
+        if hook not in hooks:
+            near = did_you_mean(hook, hooks)
+            raise ValueError(f"no hook {hook!r}{near}: add its specification with run.add_hookspecs(...)")
+        wanted = [each for each in hooks[hook] if each not in ("run", "seq", "time")]
+        for each in data.keys() ^ set(wanted):
+            what = "lacks" if each in wanted else "has no argument"
+            raise TypeError(f"{hook} {what} {each!r}; its arguments are {', '.join(wanted)}")
         self._emit(hook, {key: plain(value, key) for key, value in data.items()})
 
     # ------------------------------------------------------------------ inside
@@ -581,6 +612,12 @@ class Run:
         if error is not None:
             raise error
 
+    def _odd(self, step: int, epoch: int) -> None:
+        if epoch < 1:
+            self._once("epoch=%d: epochs are counted from 1, pass epoch + 1; logged as it is", epoch, key="epoch")
+        if step < 0:
+            self._once("step=%d: steps are counted from 0; logged as it is", step, key="step")
+
     def _after_close(self, what: str) -> None:
         if not self._told_closed:
             self._told_closed = True
@@ -603,7 +640,8 @@ class Run:
         ``us_per_step`` is the mean CPU time inside `log_batch` (every 64th is measured), ``cpu`` the CPU seconds of
         the drain thread, ``queued`` what it has not taken yet, ``dropped`` the batch records that were lost and
         ``dropped_others`` what else was; ``lanes`` has for each plugin its state, the records
-        delivered, those still ``behind``, its errors and the CPU seconds of its thread.
+        delivered, those still ``behind``, its errors and the CPU seconds of its thread. What the last line of a run
+        says is in ``seconds``, ``epochs``, ``best`` and ``alerts``.
         """
         seconds, samples = self._cost
         found = self._recorder.stats()
@@ -613,6 +651,7 @@ class Run:
             lanes[each.name] = {
                 **each.figures(found["seq"], found["journal_bytes"])._asdict(),
                 "own": True,
+                "far": False,
                 "behind": 0,
             }
         return found
@@ -652,9 +691,11 @@ class Run:
             self._recorder.finish(Event(time.time(), "on_run_end", {"status": status, "error": error}), timeout)
         finally:
             self._recorder.leave()
+            for line in self._requests.left():
+                warn("%s", line)
             if self.logging_rank:
-                for line in end_report(status, self.stats, self.dir):
-                    say("%s", line)
+                for level, line in end_report(status, self.stats, self.dir):
+                    tell(level, "%s", line)
 
     def end_at_exit(self, status: str, error: str | None) -> None:
         """Close at interpreter exit, with what the interpreter knows of how it came to its end."""

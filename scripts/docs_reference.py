@@ -16,7 +16,8 @@ from typing import Any
 
 from losslog import hookspecs
 from losslog.cli import build_parser
-from losslog.delivery.discovery import COMMON_OPTIONS, discover
+from losslog.delivery.discovery import discover
+from losslog.delivery.options import COMMON_OPTIONS
 
 SPELLED_OUT = {"LossArg": "dict[str, float] | float", "LrArg": "dict[str, float] | float | None"}
 HEADING = re.compile(r"^([A-Z][A-Za-z ]+):$", re.MULTILINE)

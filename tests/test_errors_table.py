@@ -95,9 +95,21 @@ CASES = [
     Case("run.register(object())", "TypeError", "object implements no hook: mark its methods with @losslog.hookimpl"),
     Case("run.register(Hook)", "TypeError", "Hook is a class: pass an instance, Hook(...)"),
     Case("run.on('on_evall')(print)", "ValueError", "there is no hook on_evall"),
-    Case("run.on('on_eval')(lambda metrcs: None)", "ValueError", "metrcs"),
+    Case("run.on('on_eval')(lambda metrcs: None)", "ValueError", "has no argument 'metrcs' (did you mean 'metrics'?)"),
+    Case("run.on('on_eval')(lambda **all: None)", "ValueError", "takes **all: name the arguments you want; there are"),
+    Case("run.on('on_eval')(lambda: (yield))", "ValueError", "is a generator or a coroutine: a hook is a plain"),
+    Case("run.on('on_eval')(3)", "TypeError", "run.on('on_eval') takes a function, got 3"),
+    Case("run.emit('on_eval', metrics={})", "ValueError", "on_eval is losslog's own hook: use run.log_eval()"),
+    Case("run.add_hookspecs(Specs); run.emit('on_sampel')", "ValueError", "(did you mean 'on_sample'?)"),
+    Case("run.add_hookspecs(Specs); run.emit('on_sample', imge='a')", "TypeError", "its arguments are image"),
+    Case("run.add_hookspecs(Hook)", "ValueError", "Hook: nothing is specified: mark functions with @losslog.hookspec"),
+    Case("run.add_hookspecs(Taken)", "ValueError", "give them names that losslog's own hooks do not have"),
     Case("run.register(Hook()); run.register(Hook())", "ValueError", "registered already: pass name="),
     Case("Run(plugins=['nobody'])", "PluginError", "no plugin named 'nobody' is installed", "no run folder is made"),
+    Case("Run(plugins=[Typo()])", "ValueError", "there is no hook on_evall (did you mean 'on_eval'?)",
+         "no run folder is made"),
+    Case("run.register(Typo())", "ValueError", "there is no hook on_evall (did you mean 'on_eval'?)"),
+    Case("Run(options={'mlflw': {}})", "PluginError", "options are given for 'mlflw'", "no run folder is made"),
     Case("Run(plugins=[object()])", "TypeError", "implements no hook", "no run folder is made"),
     Case("Run(options=['x'])", "TypeError", "options must be a dict by plugin name", "no run folder is made"),
     Case("Run(options={'a': {'batch_every': 0}})", "TypeError", "must be a whole number of steps >= 1",
@@ -118,6 +130,24 @@ class Hook:
         pass
 
 
+class Typo:
+    @losslog.hookimpl
+    def on_evall(self) -> None:
+        pass
+
+
+class Specs:
+    @losslog.hookspec
+    def on_sample(self, image: str) -> None:
+        """A picture was drawn."""
+
+
+class Taken:
+    @losslog.hookspec
+    def on_eval(self, metrics: dict) -> None:
+        """Not theirs to specify."""
+
+
 def test_there_are_enough_of_them() -> None:
     assert len(CASES) >= 30
     assert len({case.given for case in CASES}) == len(CASES)
@@ -129,7 +159,16 @@ def test_bad_input(
 ) -> None:
     run = make_run()
     folders = {each.parent for each in (tmp_path / "runs").rglob("journal.jsonl")}
-    space = {"run": run, "torch": torch, "np": np, "losslog": losslog, "Hook": Hook}
+    space = {
+        "run": run,
+        "torch": torch,
+        "np": np,
+        "losslog": losslog,
+        "Hook": Hook,
+        "Typo": Typo,
+        "Specs": Specs,
+        "Taken": Taken,
+    }
     space["Run"] = lambda **options: make_run(**options)
     # Calls before the last one are made to prepare it.
     *before, last = case.given.split("; ")

@@ -18,14 +18,15 @@ HOUSE = PACKAGE.parent
 # Each module imports only modules that stand before it, inside functions and for type checkers too.
 FLOORS = """
     errors
-    runtime.pace runtime.containment runtime.notices runtime.endings
+    runtime.pace runtime.containment runtime.notices runtime.settings runtime.endings
     values.losses values.snapshot values.targets values.totals tags
-    journal.folder journal.locks journal.records journal.file journal.cursors history
+    journal.folder journal.locks journal.records journal.file journal.resuming journal.cursors history
     control hookspecs
     ranks.store ranks.joining ranks.leases
-    delivery.wire delivery.thinning delivery.caller delivery.discovery delivery.inline delivery.report
+    delivery.wire delivery.thinning delivery.caller delivery.options delivery.discovery delivery.inline delivery.report
     delivery.progress delivery.patience delivery.lane delivery.follower delivery.delivery delivery.attached
-    recording.items recording.intake recording.sender recording.drain recording.recorder
+    recording.items recording.highlights recording.intake recording.sender recording.nowhere recording.drain
+    recording.recorder
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.

@@ -11,6 +11,7 @@ Main thread. Contract:
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from argparse import SUPPRESS
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Final
 from losslog.cli.arguments import Help, Parser
 from losslog.errors import LosslogError
 from losslog.runtime.containment import printable
-from losslog.runtime.notices import prepare
+from losslog.runtime.notices import logger, prepare
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("demo", "train", "run"),
@@ -74,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         parser.commands[args.command_name].refuse(unknown)
     prepare()
+    if getattr(args, "verbose", False):
+        logger.setLevel(logging.DEBUG)
     try:
         outcome = args.command(args)
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ from losslog.errors import LosslogError
 from losslog.journal.folder import find
 from losslog.runtime.notices import did_you_mean
 
-RUN: Final = "run folder, run id (or its beginning), or latest"
+RUN: Final = "run folder, run id (or its beginning), name, latest, or NAME/latest"
 _CHOICE: Final = re.compile(r"(.*invalid choice: )'([^']*)' \(choose from (.*)\)")
 
 
@@ -128,6 +128,12 @@ def add_dir(parser: Any) -> None:
     parser.add_argument("--dir", default=default, metavar="PATH", help="where runs lie: PATH/NAME/RUN")
 
 
+def add_resume(parser: Any) -> None:
+    """--resume."""
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run: folder, id, name, latest, NAME/latest, or "
+                        "auto: the newest of this name where it is unfinished, else a new one")  # fmt: skip
+
+
 def add_options(parser: Any, example: str = "mlflow.tracking_uri=http://host:5000") -> None:
     """-o PLUGIN.KEY=VALUE."""
     parser.add_argument("-o", "--option", action="append", default=[], metavar="PLUGIN.KEY=VALUE",
@@ -137,6 +143,11 @@ def add_options(parser: Any, example: str = "mlflow.tracking_uri=http://host:500
 def add_plugins(parser: Any) -> None:
     """--plugins."""
     parser.add_argument("--plugins", metavar="A,B", help="only these plugins; unset: all that are ready")
+
+
+def add_verbose(parser: Any) -> None:
+    """--verbose."""
+    parser.add_argument("--verbose", action="store_true", help="say also what logging cost")
 
 
 def add_json(parser: Any) -> None:

@@ -19,6 +19,7 @@ from losslog.cli.arguments import (
     add_dir,
     add_options,
     add_plugins,
+    add_verbose,
     command,
     count,
     parse_options,
@@ -71,6 +72,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
     add_plugins(parser)
     add_options(parser)
+    add_verbose(parser)
     parser.add_argument("--stall", action="store_true", help="freeze and detach the mask branch early on, as a lesson")
 
 
@@ -125,7 +127,7 @@ def demo(args: argparse.Namespace) -> FitResult:
     }
     with losslog.Run(
         args.name,
-        args.dir,
+        os.path.abspath(args.dir),
         config=config,
         plugins=plugins_in(args),
         options=options,

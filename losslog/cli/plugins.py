@@ -13,7 +13,8 @@ import json
 from typing import Any
 
 from losslog.cli.arguments import add_json, command
-from losslog.delivery.discovery import COMMON_OPTIONS, Plugin, discover, options_of, select
+from losslog.delivery.discovery import Plugin, discover, missing, select
+from losslog.delivery.options import COMMON_OPTIONS, options_of
 from losslog.errors import PluginError
 
 
@@ -64,7 +65,7 @@ def _row(plugin: Plugin) -> dict[str, Any]:
 def _one(name: str, as_json: bool) -> int:
     installed = discover()
     if name not in installed:
-        raise PluginError(f"no plugin named {name!r} is installed (installed: {', '.join(installed) or 'none'})")
+        raise PluginError(missing(name, installed))
     plugin = installed[name]
     factory = plugin.load()
     options = {} if factory is None else options_of(factory)

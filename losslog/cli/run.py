@@ -15,9 +15,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.cli.arguments import add_dir, add_options, add_plugins, command, names_in, parse_options, positive_int
-from losslog.delivery.discovery import discover
+from losslog.cli.arguments import (
+    add_dir,
+    add_options,
+    add_plugins,
+    add_resume,
+    add_verbose,
+    command,
+    names_in,
+    parse_options,
+    positive_int,
+)
+from losslog.delivery.discovery import discover, missing
 from losslog.errors import PluginError
+from losslog.journal.resuming import AUTO, resumed
 
 CONSOLE: Final = "console"
 
@@ -31,12 +42,18 @@ def add_parser(commands: Any) -> None:
         "run an unmodified training script and log it",
         "Runs a training script as python would, and logs the losses its models return, its learning rates, epochs, "
         "COCO results and checkpoints. Everything of losslog's is printed on stderr.",
-        ("losslog run train.py --batch-size 2", "losslog run --name cats -m mypackage.train"),
+        (
+            "losslog run train.py --batch-size 2",
+            "losslog run --name cats -m mypackage.train",
+            "losslog run --resume auto train.py",
+        ),
     )
     add_plugins(parser)
     parser.add_argument("--name", help="name of the run; unset: the script's")
     add_dir(parser)
+    add_resume(parser)
     add_options(parser)
+    add_verbose(parser)
     parser.add_argument("--epochs", type=positive_int, metavar="N", help="planned epochs, for display")
     parser.add_argument("--steps-per-epoch", type=positive_int, metavar="N", help="where nothing else ends an epoch")
     parser.add_argument("--passes-per-epoch", type=positive_int, metavar="N", help="passes over loaders in an epoch")
@@ -54,8 +71,13 @@ def main(args: argparse.Namespace) -> Callable[[], int]:
     from losslog.instrument.launcher import launch, module_program, script_program
     from losslog.instrument.watch import Settings
 
+    own = (module_name if args.module else script_name)(args.script)
+    name = args.name or (own if args.resume in (None, AUTO, "latest") else None)
+    if args.resume is not None:
+        resumed(args.resume, Path(args.dir), name, own)  # a script should not train before it hears of a typo
     run = {
-        "name": args.name or (module_name if args.module else script_name)(args.script),
+        "name": name,
+        "resume": args.resume,
         "dir": os.path.abspath(args.dir),
         "plugins": check_plugins(args.plugins) if args.plugins else "auto",
         "options": to_stderr(parse_options(args.option)),
@@ -75,7 +97,7 @@ def check_plugins(text: str) -> list[str]:
     names, installed = names_in(text), discover()
     for name in names:
         if name not in installed:
-            raise PluginError(f"no plugin named {name!r} is installed (installed: {', '.join(installed) or 'none'})")
+            raise PluginError(missing(name, installed))
     return names
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from losslog.cli.arguments import (
     add_dir,
     add_options,
     add_plugins,
+    add_resume,
+    add_verbose,
     command,
     count,
     not_negative,
@@ -30,7 +33,7 @@ from losslog.cli.arguments import (
     positive,
     positive_int,
 )
-from losslog.journal.folder import find
+from losslog.journal.resuming import AUTO, resumed
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 BACKBONES: Final = ("resnet50", "resnet18", "tiny")  # losslog.detection.BACKBONES, known here without importing torch
 SCHEDULES: Final = ("step", "cosine", "onecycle", "constant")
+NAME: Final = "maskrcnn"  # of a run that is given none
 _NEEDED: Final = ("torch", "torchvision", "pycocotools")
 
 
@@ -90,11 +94,12 @@ def add_parser(commands: Any) -> None:
     steps.add_argument("--seed", type=count, default=0, metavar="N", help="of weights, order and sampling")
     steps.add_argument("--stall", action="store_true", help="freeze and detach the mask branch halfway, as a lesson")
     logs = parser.add_argument_group("logging")
-    logs.add_argument("--name", default="maskrcnn", help="name of the run")
+    logs.add_argument("--name", help="name of the run; unset: maskrcnn, or that of the run resumed")
     add_dir(logs)
     add_plugins(logs)
     add_options(logs)
-    logs.add_argument("--resume", metavar="RUN", help="go on with a run: its folder, its id or latest")
+    add_verbose(logs)
+    add_resume(logs)
     logs.add_argument("--no-validation", action="store_true", help="no validation losses")
     logs.add_argument("--evaluate-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
     logs.add_argument("--checkpoint-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
@@ -136,7 +141,7 @@ def train(args: argparse.Namespace) -> FitResult:
 
 
 def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
-    resumed = _read_resume(args)
+    before = _read_resume(args)
     train_set, val_set = open_data(args)
 
     import torch
@@ -168,14 +173,14 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
     warmup = 0 if args.schedule == "onecycle" else min(1000, steps)
     config = {key: value for key, value in vars(args).items() if key != "command" and not callable(value)}
     with losslog.Run(
-        args.name,
-        args.dir,
+        args.name or (None if before.checkpoint else NAME),
+        os.path.abspath(args.dir),
         config={**config, "classes": list(train_set.categories.names.values()), "images": len(train_set)},
         plugins=plugins_in(args),
         options=parse_options(args.option),
         epochs=args.epochs,
         steps_per_epoch=steps,
-        **resumed.run,
+        **before.run,
     ) as run:
         result = engine.fit(
             wrap(model, device),
@@ -195,7 +200,7 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
             validation=not args.no_validation,
             evaluate_every=args.evaluate_every,
             checkpoint_every=args.checkpoint_every,
-            resume=resumed.checkpoint,
+            resume=before.checkpoint,
             non_finite=args.non_finite,
             before_epoch=stall_from(model, args.epochs // 2 + 1) if args.stall else None,
         )
@@ -212,11 +217,22 @@ def _read_resume(args: argparse.Namespace) -> _Resumed:
     if args.resume is None:
         return _Resumed({}, None)
     from losslog.engine import find_checkpoint, read_checkpoint
+    from losslog.engine.checkpoint import CheckpointError
+    from losslog.engine.distributed import from_main
 
-    folder = find(args.resume, args.dir)
-    content = read_checkpoint(find_checkpoint(folder))
+    folder = from_main(resumed(args.resume, Path(args.dir), args.name, args.name or NAME).folder)  # one for all ranks
+    if folder is None:
+        return _Resumed({}, None)
+    try:
+        content = read_checkpoint(find_checkpoint(folder))
+    except CheckpointError:
+        if args.resume != AUTO:
+            raise
+        return _Resumed({}, None)  # it was killed before its first
     epoch, step = content["epoch"], content["step"]
     if epoch >= args.epochs:
+        if args.resume == AUTO:
+            return _Resumed({}, None)
         raise UsageError(f"--resume {args.resume}: all {epoch} epochs are done; ask for more with --epochs")
     return _Resumed({"resume": folder, "resume_epoch": epoch, "resume_step": step - 1}, content)
 

@@ -7,12 +7,13 @@ The plugin's lane, or the training thread for one that is called inline. Contrac
 - Dicts and lists of a record are copied: what one plugin does to them, no other sees.
 - A record with numbers is one call of ``on_scalars``, then one of its own hook, as far as the plugin has them. Where
   the first raises, the second is not made: a record is delivered or not, as a whole.
-- A method is the hook that its mark names (``hookimpl(specname=...)``), else the one it is named after.
+- A method is the hook that its mark names (``hookimpl(specname=...)``), else the one it is named after. It is a plain
+  function that names the arguments it wants; anything else is refused, with what there is.
 """
 
 from __future__ import annotations
 
-import os
+import inspect
 import sys
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final
@@ -21,6 +22,8 @@ import pluggy
 
 from losslog import hookspecs
 from losslog.runtime.containment import attempt
+from losslog.runtime.notices import did_you_mean
+from losslog.runtime.settings import switch
 from losslog.tags import SCALAR_HOOKS, points_of
 
 _FLAT: Final = {int, float, str, bool, type(None)}
@@ -64,6 +67,45 @@ def implemented(thing: Any) -> dict[str, list[str]]:
     return found
 
 
+def hooks_of(namespace: Any) -> dict[str, tuple[str, ...]]:
+    """The hooks a namespace specifies (`losslog.hookspec`), each with its arguments."""
+    probe = pluggy.PluginManager(hookspecs.PROJECT)
+    marked = (name for name in dir(namespace) if attempt(probe.parse_hookspec_opts, namespace, name)[0] is not None)
+    found = {name: inspect.signature(getattr(namespace, name)).parameters for name in marked}
+    return {name: tuple(each for each in parameters if each != "self") for name, parameters in found.items()}
+
+
+def check(thing: Any, hooks: Mapping[str, Sequence[str]]) -> None:
+    """Whether an object's methods can be called as the hooks they say they are.
+
+    Args:
+        thing: the plugin object.
+        hooks: the hooks there are, each with its arguments.
+
+    Raises:
+        ValueError: one cannot; the message names it, and what there is.
+    """
+    for hook, methods in implemented(thing).items():
+        for name in methods if hook in hooks else ():
+            function = inspect.unwrap(getattr(thing, name))
+            if (
+                inspect.isgeneratorfunction(function)
+                or inspect.iscoroutinefunction(function)
+                or (inspect.isasyncgenfunction(function))
+            ):
+                raise ValueError(f"{name} is a generator or a coroutine: a hook is a plain function")
+            signature, _ = attempt(inspect.signature, function)
+            offered = dict.fromkeys([*hooks[hook], "run", "seq", "time"])
+            there = f"there are {', '.join(offered)}"
+            for each in {} if signature is None else signature.parameters.values():
+                if each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
+                    stars = "**" if each.kind is each.VAR_KEYWORD else "*"
+                    raise ValueError(f"{name} takes {stars}{each.name}: name the arguments you want; {there}")
+                if each.name not in offered and each.name != "self":
+                    near = did_you_mean(each.name, offered)
+                    raise ValueError(f"{name} has no argument {each.name!r}{near}; {there}")
+
+
 class Caller:
     """Calls one plugin's hooks through pluggy.
 
@@ -74,7 +116,7 @@ class Caller:
 
     Attributes:
         flush_every: seconds between flushes.
-        unknown: hooks that there are not.
+        unknown: hooks that there are not, with what to say of each.
 
     Raises:
         ValueError: the object asks for what there is not.
@@ -86,21 +128,27 @@ class Caller:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         for namespace in (hookspecs, *specs):
             self._manager.add_hookspecs(namespace)
+        offered = dict(hookspecs.ARGUMENTS)
+        for namespace in specs:
+            offered |= hooks_of(namespace)
+        check(thing, offered)
         self._manager.register(thing, name=name)
         self._hooks = {hook: getattr(self._manager.hook, hook) for hook in implemented(thing)}
         # One plugin, one implementation: called as pluggy would, without its loop over plugins (2 us a call).
         self._direct = {
             hook: (impls[0].function, impls[0].argnames, impls[0].kwargnames)
             for hook, impls in ((hook, caller.get_hookimpls()) for hook, caller in self._hooks.items())
-            if len(impls) == 1 and not (impls[0].wrapper or impls[0].hookwrapper)
+            if len(impls) == 1
         }
-        known = set(hookspecs.HOOKS) | {name for namespace in specs for name in dir(namespace)}
-        known |= {
+        optional = {
             hook for hook, found in self._hooks.items() if all(each.optionalhook for each in found.get_hookimpls())
         }
-        self.unknown = sorted(set(self._hooks) - known)
+        self.unknown = {
+            hook: f"there is no hook {hook}{did_you_mean(hook, offered)}"
+            for hook in sorted(set(self._hooks) - set(offered) - optional)
+        }
         self._scalar_hooks = SCALAR_HOOKS if "on_scalars" in self._hooks else ()
-        self._trace = bool(os.environ.get("LOSSLOG_TRACE"))
+        self._trace = switch("LOSSLOG_TRACE", False)
         every = getattr(thing, "flush_every", FLUSH_EVERY)
         if isinstance(every, bool) or not isinstance(every, int | float) or not every >= 0:
             raise ValueError(f"its flush_every is {every!r:.60}: give a number of seconds")

@@ -26,6 +26,7 @@ from losslog.journal.cursors import Cursor, Position
 from losslog.journal.file import Tail
 from losslog.journal.folder import JOURNAL
 from losslog.runtime.notices import warn
+from losslog.runtime.settings import switch
 
 
 class Delivery:
@@ -50,7 +51,7 @@ class Delivery:
 
     def serve(self, plugins: Sequence[Plugin], follower: bool) -> None:
         """Start lanes for plugins that are ready."""
-        alone = not follower or os.environ.get("LOSSLOG_FOLLOWER") == "0"
+        alone = not follower or not switch("LOSSLOG_FOLLOWER", True)
         far = [] if alone else [plugin for plugin in plugins if not plugin.near]
         for plugin in plugins:
             if plugin not in far:
@@ -122,7 +123,7 @@ class Delivery:
         return near | {name: known.get(name, Figures()) for name in self._far}
 
     def stats(self, seq: int, end: int) -> dict[str, dict[str, Any]]:
-        """Figures by plugin, as plain data; ``behind`` is how many records it lacks.
+        """Figures by plugin, as plain data; it is ``behind`` by so many records, and ``far`` if a follower serves it.
 
         Args:
             seq: the last record's.
@@ -131,7 +132,8 @@ class Delivery:
         found: dict[str, dict[str, Any]] = {}
         for name, each in self.figures().items():
             behind = max(seq - each.seq, 0) if each.committed < end else 0
-            found[name] = {**each._asdict(), "own": name in self._own, "behind": behind}
+            far = name in self._far and self.follower is not None and not self.follower.done.is_set()
+            found[name] = {**each._asdict(), "own": name in self._own, "far": far, "behind": behind}
         return found
 
     def wait(self, end: Callable[[], int], deadline: float, *, committed: bool) -> bool:

@@ -9,22 +9,22 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog.delivery.caller import Caller, free_name, implemented, name_of
+from losslog.delivery.options import COMMON_OPTIONS, check_options, misfit, travels
 from losslog.errors import NotReady, PluginError
 from losslog.runtime.containment import attempt, one_line
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import Once, did_you_mean, warn
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP: Final = "losslog.plugins"
-COMMON_OPTIONS: Final = ("batch_every",)  # taken by the lane, so that every plugin has them
+_told: Final = Once()
+OURS: Final = ("console", "mlflow", "plateau", "tensorboard", "trackio", "wandb")  # there is a losslog-NAME to install
 API: Final = 1  # of the contract with plugins; a class attribute ``losslog_api`` says for which one a plugin was made
 
 
@@ -51,24 +51,30 @@ class Plugin:
         self._factory: Any = None
 
     @classmethod
-    def of_object(cls, thing: Any, name: str | None = None) -> Plugin:
+    def of_object(cls, thing: Any, name: str | None = None, specs: Sequence[Any] = ()) -> Plugin:
         """A plugin that exists already: an instance or a module with hook implementations.
 
         Raises:
             TypeError: it implements no hook.
+            ValueError: it implements one that there is not, or that cannot be called.
         """
         found = cls(name or name_of(thing))
         if isinstance(thing, type):
             raise TypeError(f"{thing.__name__} is a class: pass an instance, {thing.__name__}(...)")
         if not implemented(thing):
             raise TypeError(f"{found.name} implements no hook: mark its methods with @losslog.hookimpl")
+        caller, error = attempt(Caller, found.name, thing, specs)
+        if caller is None:
+            raise ValueError(f"{found.name}: {error}") from error
+        for told in caller.unknown.values():
+            raise ValueError(f"{found.name}: {told} (to add your own: run.add_hookspecs, then run.register)")
         found.object, found.state = thing, "ready"
         return found
 
     @property
     def near(self) -> bool:
         """Whether it must run in the training process: it says so, or holds what cannot travel."""
-        return self._entry is None or bool(getattr(self.object, "near", False)) or not _travels(self.options)
+        return self._entry is None or bool(getattr(self.object, "near", False)) or not travels(self.options)
 
     def load(self) -> Any:
         """The class (or factory) behind the entry point; None and a reason where the import fails."""
@@ -92,6 +98,9 @@ class Plugin:
             self.reason = f"made for plugin API {wanted!r}, this losslog has {API}: upgrade {behind}"
             return PluginError(self.reason)
         options = {key: value for key, value in self.options.items() if key not in COMMON_OPTIONS}
+        if (unknown := misfit(factory, options)) is not None:
+            self.state, self.reason = "broken", unknown
+            return PluginError(unknown)
         self.object, error = attempt(factory, **options)
         if error is None:  # a hook may ask for an argument that this losslog does not have
             _, error = attempt(Caller, self.name, self.object)
@@ -114,17 +123,11 @@ class Plugin:
         return f"<Plugin {self.name} ({self.distribution or 'object'}) {self.state}>"
 
 
-def _travels(options: Mapping[str, Any]) -> bool:
-    """Whether options survive the way to another process as JSON."""
-    _, error = attempt(json.dumps, options, allow_nan=True)
-    return error is None
-
-
 def discover(disabled: Iterable[str] | None = None) -> dict[str, Plugin]:
     """Every installed plugin by name, without importing any."""
     from importlib.metadata import entry_points  # 10 ms that worker processes need not pay
 
-    blocked = set(_names(os.environ.get("LOSSLOG_DISABLE", "")) if disabled is None else disabled)
+    blocked = dict.fromkeys(_names(os.environ.get("LOSSLOG_DISABLE", "")) if disabled is None else disabled)
     found: dict[str, Plugin] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
         dist = entry.dist
@@ -138,6 +141,9 @@ def discover(disabled: Iterable[str] | None = None) -> dict[str, Plugin]:
         if entry.name in blocked:
             plugin.state, plugin.reason = "blocked", "LOSSLOG_DISABLE names it"
         found[entry.name] = plugin
+    for name in blocked:
+        if name not in found and name not in OURS:
+            _told("LOSSLOG_DISABLE names %r: no such plugin is installed%s", name, did_you_mean(name, found), key=name)
     return found
 
 
@@ -160,7 +166,7 @@ def select(plugins: str | Sequence[Any] | None, options: Mapping[str, Mapping[st
         PluginError: one that was named in a list was not found, did not import, or did not accept its options.
         TypeError: ``options`` or an element of ``plugins`` is of the wrong type.
     """
-    chosen = _check_options(options)
+    chosen = check_options(options)
     installed = discover()
     automatic = plugins == "auto"
     if automatic and os.environ.get("LOSSLOG_PLUGINS") is not None:
@@ -171,7 +177,9 @@ def select(plugins: str | Sequence[Any] | None, options: Mapping[str, Mapping[st
     else:
         wanted = list(plugins or ())
     for name in chosen.keys() - installed.keys() - {name_of(each) for each in wanted if not isinstance(each, str)}:
-        warn("options are given for %r, but no such plugin is installed%s", name, _hint(name, installed))
+        if name not in OURS:
+            raise PluginError(f"options are given for {name!r}: {missing(name, installed)}")
+        warn("options are given for %r: %s", name, missing(name, installed))  # one script for several machines
     if automatic:
         return [_automatic(plugin, chosen.get(plugin.name)) for plugin in installed.values()]
     found: list[Plugin] = []
@@ -189,20 +197,6 @@ def _once(wanted: Sequence[Any]) -> list[Any]:
     return seen
 
 
-def _check_options(options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
-    if options is not None and not isinstance(options, Mapping):
-        raise TypeError(
-            f'options must be a dict by plugin name, e.g. {{"tensorboard": {{}}}}, got {type(options).__name__}'
-        )
-    for name, value in (options or {}).items():
-        if not isinstance(value, Mapping):
-            raise TypeError(f"options[{name!r}] must be a dict of that plugin's options, got {type(value).__name__}")
-        every = value.get("batch_every", 1)
-        if type(every) is not int or every < 1:
-            raise TypeError(f"options[{name!r}]['batch_every'] must be a whole number of steps >= 1, got {every!r}")
-    return {name: dict(value) for name, value in (options or {}).items()}
-
-
 def _automatic(plugin: Plugin, options: dict[str, Any] | None) -> Plugin:
     if plugin.state == "blocked":
         return plugin
@@ -214,7 +208,9 @@ def _automatic(plugin: Plugin, options: dict[str, Any] | None) -> Plugin:
         plugin.state, plugin.reason = "off", f"set {' or '.join(variables)}, or name it in plugins="
         return plugin
     plugin.options = {**live_options(plugin), **(options or {})}
-    plugin.make()
+    error = plugin.make()
+    if options and plugin.state == "broken":
+        raise PluginError(f"plugin {plugin.name!r} ({plugin.distribution}): {plugin.reason}") from error
     return plugin
 
 
@@ -228,7 +224,7 @@ def _requested(
         return plugin
     name = thing
     if name not in installed:
-        raise PluginError(f"no plugin named {name!r} is installed{_hint(name, installed)}")
+        raise PluginError(missing(name, installed))
     plugin = installed[name]
     if plugin.state == "blocked":
         return plugin
@@ -248,7 +244,7 @@ def named(names: Iterable[str]) -> list[Plugin]:
     installed, names = discover(disabled=()), list(names)
     for name in names:
         if name not in installed:
-            raise PluginError(f"no plugin named {name!r} is installed{_hint(name, installed)}")
+            raise PluginError(missing(name, installed))
     return [installed[name] for name in names]
 
 
@@ -263,18 +259,11 @@ def live_options(plugin: Plugin) -> dict[str, Any]:
     return dict(found or {})
 
 
-def _hint(name: str, installed: Iterable[str]) -> str:
-    names = ", ".join(sorted(installed)) or "none"
-    return f" (installed: {names}). Install it, e.g. pip install losslog-{name}"
-
-
-def options_of(factory: Any) -> dict[str, Any]:
-    """A plugin's options and their defaults, from its constructor's signature."""
-    signature, error = attempt(inspect.signature, factory)
-    if signature is None or error is not None:
-        return {}
-    return {
-        name: None if parameter.default is parameter.empty else parameter.default
-        for name, parameter in signature.parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+def missing(name: str, installed: Iterable[str]) -> str:
+    """That a plugin is not there, with the nearest fix."""
+    names = sorted(installed)
+    told = f"no plugin named {name!r} is installed"
+    if name in OURS:
+        return f"{told}: pip install losslog-{name}"
+    near = did_you_mean(name, {*names, *OURS})
+    return f"{told}{near} (installed: {', '.join(names) or 'none'})"

@@ -132,8 +132,9 @@ class Lane:
         self._caller, error = self.patience.guard(self._make, begun=False)
         if error is not None:
             return self._refuses(error, "__init__", "could not be made")
-        if unknown := ", ".join(self._caller.unknown):
-            warn("plugin %s: unknown hooks %s (another losslog version?)", self.name, unknown)
+        for told in self._caller.unknown.values():
+            if "did you mean" in told:  # else it is a hook of the script's own, or of another version
+                warn("plugin %s: %s", self.name, told)
         return self._introduce() and self._ask_backend()
 
     def _refuses(self, error: BaseException, where: str, what: str) -> bool:

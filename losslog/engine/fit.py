@@ -155,7 +155,7 @@ def fit(
         restore_checkpoint(content, **states)
         result.epoch, result.step = content["epoch"], content["step"]
     progress = Progress(result.step)
-    folder = checkpoint_dir if checkpoint_dir is not None else (run.dir if run is not None else None)
+    folder = checkpoint_dir if checkpoint_dir is not None else (run.dir if run is not None and run.id else None)
     if folder is not None and main and checkpoint_every:
         checkpoint_path(folder, 0).parent.mkdir(parents=True, exist_ok=True)  # better refused now than after an epoch
 

@@ -2,8 +2,9 @@
 
 No thread. Contract:
 
-- A run id is the UTC second plus four random hex digits: ids sort by time, and two runs in one second differ.
-- RUN, as commands take it, is a run folder, a run id (or its beginning), or ``latest``.
+- A run id is the UTC second and its fraction as four hex digits: ids sort as runs were made, also within a second.
+- RUN, wherever it is taken, is a run folder (or a file in it), a run id (or its beginning), a name (its newest run),
+  ``latest``, or ``NAME/latest``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from losslog.errors import JournalError
+from losslog.runtime.notices import did_you_mean
 
 JOURNAL: Final = "journal.jsonl"
 LOCK: Final = "journal.lock"
@@ -37,8 +39,8 @@ def create(directory: Path, name: str) -> Path:
     parent = directory / clean_name(name)
     for each in (*reversed(parent.parents), parent):  # parents=True would leave them to the umask
         each.mkdir(mode=0o755, exist_ok=True)
-    for _ in range(16):
-        folder = parent / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(2).hex()}"
+    for extra in range(64):
+        folder = parent / run_id(time.time_ns() + extra * 10**9 // 2**16)
         try:
             folder.mkdir(mode=0o755)
         except FileExistsError:
@@ -47,35 +49,56 @@ def create(directory: Path, name: str) -> Path:
     raise FileExistsError(f"no free run id under {parent}")
 
 
-def find(run: str | Path, directory: str | Path = "runs") -> Path:
+def run_id(at: int) -> str:
+    """The id of a run made at this time, in nanoseconds."""
+    seconds, rest = divmod(at, 10**9)
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(seconds))}-{rest * 2**16 // 10**9:04x}"
+
+
+def runs(directory: Path, name: str = "*") -> list[Path]:
+    """The run folders of a name, or of all, the newest last."""
+    made = {}
+    for journal in directory.glob(f"{name}/*/{JOURNAL}"):
+        folder = journal.parent
+        made[folder] = folder.name if RUN_ID.fullmatch(folder.name) else run_id(journal.stat().st_mtime_ns)
+    return sorted(made, key=lambda each: (made[each], each.name))
+
+
+def find(run: str | os.PathLike[str], directory: str | os.PathLike[str] = "runs", name: str | None = None) -> Path:
     """The run folder that RUN means.
 
     Args:
-        run: a run folder (or a file in it), a run id or its beginning, or ``latest``.
+        run: a run folder (or a file in it), a run id or its beginning, a name, ``latest``, or ``NAME/latest``.
         directory: where runs lie.
+        name: look for an id and for ``latest`` only among the runs of this name.
 
     Raises:
         JournalError: there is none, or several.
     """
-    path = Path(run)
+    path, text, root = Path(run), os.fspath(run), Path(directory)
     for folder in (path, path.parent, path.parent.parent):
         if (folder / JOURNAL).is_file() and path.exists():
             return folder.resolve()
-    root = Path(directory)
-    journals = sorted(root.glob(f"*/*/{JOURNAL}"), key=lambda each: each.parent.name)
-    if str(run) == "latest":
-        if not journals:
-            raise JournalError(
-                f"no runs under {root}/ yet (runs lie in <dir>/<name>/<run id>/; say --dir for another place)"
-            )
-        stamped = [each for each in journals if RUN_ID.fullmatch(each.parent.name)]
-        return (stamped or journals)[-1].parent.resolve()
-    matches = [each.parent for each in journals if each.parent.name.startswith(str(run))] if str(run) else []
-    exact = [each for each in matches if each.name == str(run)]
+    own, _, last = text.rpartition("/")
+    if last == "latest":
+        name = own or name
+    known = runs(root, "*" if name is None else clean_name(name))
+    if last == "latest" and (own or text == last):
+        if not known:
+            whose = "" if name is None else f" of {name!r}"
+            raise JournalError(f"no runs{whose} under {root}/ yet (say --dir, or dir=, for another place)"
+                               f"{_others(root, name)}")  # fmt: skip
+        return known[-1].resolve()
+    matches = [each for each in known if each.name.startswith(text)] if text else []
+    exact = [each for each in matches if each.name == text] or [each for each in known if each.parent.name == text][-1:]
     if len(exact or matches) == 1:
         return (exact or matches)[0].resolve()
     if matches:
-        raise JournalError(
-            f"{run} is the beginning of {len(matches)} run ids: {', '.join(each.name for each in matches[:5])}"
-        )
-    raise JournalError(f"no run {str(run)!r}: not a folder with a {JOURNAL}, and no run under {root}/ has that id")
+        raise JournalError(f"{text} is the beginning of {len(matches)} run ids: "
+                           f"{', '.join(each.name for each in matches[:5])}")  # fmt: skip
+    raise JournalError(f"no run {text!r}: not a folder with a {JOURNAL}, and no run under {root}/ has that id or name"
+                       f"{_others(root, text)}")  # fmt: skip
+
+
+def _others(root: Path, name: str | None) -> str:
+    return did_you_mean(name, {each.parent.name for each in runs(root)}) if name else ""

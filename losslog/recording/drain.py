@@ -18,6 +18,7 @@ from typing import Any, Final
 from losslog.journal.file import Tail, Writer
 from losslog.journal.records import Record, encode
 from losslog.ranks.joining import Joiner, Share, join
+from losslog.recording.highlights import Highlights
 from losslog.recording.intake import KEPT, Intake, Queue
 from losslog.recording.items import Batch, Event
 from losslog.runtime.containment import one_line
@@ -60,6 +61,7 @@ class Drain(Intake):
         self.dropped = self.dropped_others = 0
         self.trouble = ""
         self._writer, self._tail, self._joiner = writer, tail, joiner
+        self._highlights = Highlights()
         self._lost_before = 0
         self._epoch_began = time.monotonic()  # the clock on the wall may be set meanwhile
         self._last_lr: Any = None
@@ -104,7 +106,7 @@ class Drain(Intake):
         return lost | {
             "dropped": lost["dropped"] + self.dropped, "dropped_others": lost["dropped_others"] + self.dropped_others,
             "records": self.records, "unwritten": self.unwritten, "journal": self.trouble,
-            "seq": self._writer.seq - 1,
+            "seq": self._writer.seq - 1, **self._highlights.figures(),
         }  # fmt: skip
 
     def _join(self, joiner: Joiner, *, all_of_it: bool = False) -> None:
@@ -191,6 +193,7 @@ class Drain(Intake):
             self._writer.alert_keys.add(event.data["key"])
         elif event.hook in ("on_run_end", "on_checkpoint"):
             self._sync_due = True
+        self._highlights.take(event.hook, event.data)
         self._record(event.time, event.hook, {key: value for key, value in event.data.items() if value is not None})
 
     def _record(self, at: float, hook: str, data: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 Any thread. Contract:
 
-- Everything goes through the standard logger ``losslog``; where nobody configured logging, that writes to stderr.
+- Everything goes through the logger ``losslog``, and obeys its level; while nobody configures logging, that writes
+  to stderr what is INFO and above. A configuration that comes later takes over, its level too.
+- ``dictConfig`` and ``fileConfig`` disable loggers that they do not name: ours stays able to say what failed.
 - Never stdout: that belongs to the user's script (and to the console plugin).
 - It never raises, whatever a handler of the user's does: notices come from lanes, too.
 """
@@ -19,6 +21,7 @@ from losslog.runtime.containment import attempt, printable
 
 logger: Final = logging.getLogger("losslog")
 _lock: Final = threading.Lock()
+_lowered: Final[list[bool]] = []  # not empty: the level INFO is ours, and nobody else's wish
 
 
 class _Stderr(logging.Handler):
@@ -26,6 +29,8 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr
+        if logging.getLogger().handlers:  # configured since: it is said there
+            return
         if stream is None:  # pythonw, some services
             return
         text = f"losslog: {printable(record.getMessage())}\n"
@@ -52,18 +57,28 @@ def prepare() -> None:
         if logger.handlers or logging.getLogger().handlers:
             return
         logger.addHandler(_Stderr())
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
+            _lowered.append(True)
+
+
+def tell(level: int, text: str, *args: Any) -> None:
+    """A line of that level."""
+    logger.disabled = False
+    if _lowered and logging.getLogger().handlers:
+        _lowered.clear()
+        logger.setLevel(logging.NOTSET)
+    attempt(logger.log, level, text, *args, stacklevel=4)
 
 
 def say(text: str, *args: Any) -> None:
     """An ordinary line."""
-    attempt(logger.info, text, *args)
+    tell(logging.INFO, text, *args)
 
 
 def warn(text: str, *args: Any) -> None:
     """Something is not as it should be."""
-    attempt(logger.warning, text, *args)
+    tell(logging.WARNING, text, *args)
 
 
 def now_and_then(count: int) -> bool:

@@ -126,6 +126,34 @@ def test_stall_freezes_the_mask_branch_in_the_second_half(
     assert not torch.equal(second[box], third[box])
 
 
+def test_a_requeued_job_goes_on_with_its_own_run(
+    run: Callable[..., int], shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "losslog")
+    words = ["--data", str(shapes), "--steps-per-epoch", "1", *SMALL]
+    assert run(*words, "--epochs", "1", "--name", "b") == 0
+    assert run(*words, "--epochs", "1", "--name", "a", "--resume", "auto") == 0
+    (folder,) = (tmp_path / "runs" / "a").iterdir()
+    lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:-1]))  # killed
+    assert run(*words, "--epochs", "2", "--name", "b", "--resume", "nowhere") == 2
+    assert run(*words, "--epochs", "2", "--name", "a", "--resume", "auto") == 0
+    assert f"resuming {folder.name} from epoch_001.pth at epoch 2" in caplog.messages
+    assert len([*(tmp_path / "runs" / "a").iterdir()]) == len([*(tmp_path / "runs" / "b").iterdir()]) == 1
+    assert run(*words, "--epochs", "2", "--name", "a", "--resume", "auto") == 0
+    assert len([*(tmp_path / "runs" / "a").iterdir()]) == 2
+
+
+def test_a_checkpoint_of_another_name_is_refused(
+    run: Callable[..., int], shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", str(shapes), "--steps-per-epoch", "1", *SMALL]
+    assert run(*words, "--epochs", "1", "--name", "b") == 0
+    capsys.readouterr()
+    assert run(*words, "--epochs", "2", "--name", "a", "--resume", "latest") == 2
+    assert "losslog train: no runs of 'a' under" in capsys.readouterr().err
+
+
 @pytest.fixture
 def folder(shapes: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(shapes, tmp_path / "data"))

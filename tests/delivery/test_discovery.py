@@ -13,7 +13,8 @@ import pytest
 
 from losslog import NotReady, PluginError, hookimpl, hookspec
 from losslog.delivery.caller import Caller, name_of
-from losslog.delivery.discovery import Plugin, discover, named, options_of, select
+from losslog.delivery.discovery import Plugin, discover, named, select
+from losslog.delivery.options import options_of
 
 GOOD = """
 from losslog import hookimpl
@@ -104,14 +105,31 @@ def test_what_was_asked_for_by_name_must_serve(package: Callable[..., str], sour
 
 def test_a_name_that_is_not_installed_is_answered_with_what_is(package: Callable[..., str]) -> None:
     package(GOOD, "fine")
-    with pytest.raises(PluginError, match=r"no plugin named 'fin' is installed.*fine.*pip install losslog-fin"):
+    with pytest.raises(PluginError) as caught:
         select(["fin"])
+    assert str(caught.value).startswith("no plugin named 'fin' is installed (did you mean 'fine'?) (installed: ")
+    assert "pip install" not in str(caught.value)
+
+
+def test_only_what_there_is_to_install_is_offered_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
+    with pytest.raises(PluginError) as caught:
+        select(["mlflow"])
+    assert str(caught.value) == "no plugin named 'mlflow' is installed: pip install losslog-mlflow"
+    with pytest.raises(PluginError) as caught:
+        select(["mlfow"])
+    assert str(caught.value) == "no plugin named 'mlfow' is installed (did you mean 'mlflow'?) (installed: none)"
 
 
 def test_an_option_it_does_not_take_is_refused(package: Callable[..., str]) -> None:
     package(GOOD, "fine")
-    with pytest.raises(PluginError, match="wrong"):
-        select(["fine"], {"fine": {"wrong": 1}})
+    for plugins in (["fine"], "auto"):
+        with pytest.raises(PluginError) as caught:
+            select(plugins, {"fine": {"anser": 1}})
+        assert str(caught.value) == (
+            "plugin 'fine' (losslog-test-fine 1.0): it has no option 'anser' (did you mean 'answer'?); "
+            "it has answer, batch_every"
+        )
 
 
 def test_options_reach_it(package: Callable[..., str]) -> None:
@@ -126,9 +144,22 @@ def test_options_of_the_wrong_form_are_refused(options: Any) -> None:
         select(None, options)
 
 
-def test_options_for_a_plugin_that_is_not_there_are_said(caplog: pytest.LogCaptureFixture) -> None:
-    select(None, {"nobody": {}})
-    assert "options are given for 'nobody'" in caplog.text
+def test_options_for_a_plugin_that_there_is_not_are_refused(package: Callable[..., str]) -> None:
+    package(GOOD, "fine")
+    with pytest.raises(PluginError) as caught:
+        select("auto", {"fin": {}})
+    text = "options are given for 'fin': no plugin named 'fin' is installed (did you mean 'fine'?) (installed: "
+    assert str(caught.value).startswith(text)
+
+
+def test_options_for_a_plugin_that_is_not_on_this_machine_are_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
+    select("auto", {"mlflow": {}})
+    assert caplog.messages == [
+        "options are given for 'mlflow': no plugin named 'mlflow' is installed: pip install losslog-mlflow"
+    ]
 
 
 def test_consent_by_a_variable(package: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +286,55 @@ def test_an_argument_that_does_not_exist_is_refused() -> None:
         def on_eval(self, metrcs: Any) -> None:
             pass
 
-    with pytest.raises(Exception, match="metrcs"):
+    with pytest.raises(ValueError, match="metrcs") as caught:
         Caller("t", Typo())
+    assert str(caught.value) == (
+        "on_eval has no argument 'metrcs' (did you mean 'metrics'?); "
+        "there are epoch, step, split, metrics, run, seq, time"
+    )
+
+
+def test_an_argument_of_a_hook_under_another_name_is_refused_too() -> None:
+    class Typo:
+        @hookimpl(specname="on_eval")
+        def seen(self, metrcs: Any) -> None:
+            pass
+
+    with pytest.raises(ValueError, match="seen has no argument 'metrcs'"):
+        Caller("t", Typo())
+
+
+NAME_THEM = "name the arguments you want; there are epoch, step, split, metrics, run, seq, time"
+
+
+def generator(self: Any, metrics: Any) -> Any:
+    yield metrics
+
+
+async def coroutine(self: Any, metrics: Any) -> None:
+    pass
+
+
+def keywords(self: Any, **data: Any) -> None:
+    pass
+
+
+def rest(self: Any, *data: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [(generator, "on_eval is a generator or a coroutine: a hook is a plain function"),
+     (coroutine, "on_eval is a generator or a coroutine: a hook is a plain function"),
+     (keywords, f"on_eval takes **data: {NAME_THEM}"), (rest, f"on_eval takes *data: {NAME_THEM}")],
+)  # fmt: skip
+@pytest.mark.parametrize("marks", [{}, {"wrapper": True}, {"hookwrapper": True}], ids=str)
+def test_what_cannot_be_called_as_a_hook_is_refused(function: Any, said: str, marks: dict[str, bool]) -> None:
+    thing = type("Thing", (), {"on_eval": hookimpl(**marks)(function)})()
+    with pytest.raises(ValueError, match="on_eval") as caught:
+        Caller("t", thing)
+    assert str(caught.value) == said
 
 
 def test_a_hook_that_does_not_exist_is_named() -> None:
@@ -265,7 +343,7 @@ def test_a_hook_that_does_not_exist_is_named() -> None:
         def on_evall(self) -> None:
             pass
 
-    assert Caller("t", Typo()).unknown == ["on_evall"]
+    assert Caller("t", Typo()).unknown == {"on_evall": "there is no hook on_evall (did you mean 'on_eval'?)"}
 
 
 def test_hooks_of_ones_own() -> None:
@@ -280,7 +358,7 @@ def test_hooks_of_ones_own() -> None:
             return image
 
     caller = Caller("m", Mine(), (Specs,))
-    assert caller.unknown == []
+    assert caller.unknown == {}
     assert caller.call("on_sample", {"image": "a"}, None, 0, 0.0) == "a"
 
 

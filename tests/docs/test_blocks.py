@@ -52,6 +52,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("LOSSLOG_FOLLOWER", "0")
     monkeypatch.setenv("LOSSLOG_PLUGINS", "console")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "epoch_001.pth").touch()
     yield tmp_path
     close_runs()
 

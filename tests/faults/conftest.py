@@ -237,7 +237,7 @@ class Outcome:
 
     def undelivered(self, name: str) -> int | None:
         """What the report said of a plugin; None where it said nothing."""
-        found = re.findall(rf"^losslog: {name}: .*undelivered: (\d+)$", self.err, re.M)
+        found = re.findall(rf"^losslog: {name}: (?:.*undelivered: )?(\d+)(?: records? to go.*)?$", self.err, re.M)
         return int(found[-1]) if found else None
 
     def wait_for(self, name: str, seconds: float = 60.0) -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from losslog.errors import JournalError
-from losslog.journal.folder import JOURNAL, RUN_ID, clean_name, create, find
+from losslog.journal.folder import JOURNAL, RUN_ID, clean_name, create, find, runs
 
 
 @pytest.mark.parametrize(
@@ -25,8 +27,18 @@ def test_a_run_folder_is_made_below_its_name(tmp_path: Path) -> None:
     assert RUN_ID.fullmatch(folder.name)
 
 
-def test_two_runs_in_one_second_differ(tmp_path: Path) -> None:
-    assert len({create(tmp_path, "a") for _ in range(20)}) == 20
+def test_ids_sort_as_runs_were_made_also_within_a_second(tmp_path: Path) -> None:
+    made = [create(tmp_path, name) for _ in range(20) for name in "cab"]
+    assert len({each.name for each in made}) > 20
+    assert all(first.name <= second.name for first, second in itertools.pairwise(made))
+    for name in "cab":
+        ids = [each.name for each in made if each.parent.name == name]
+        assert ids == sorted(set(ids))
+
+
+def test_an_id_that_is_taken_is_followed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_767_225_600_999_999_999)
+    assert [create(tmp_path, "a").name for _ in range(2)] == ["20260101-000000-ffff", "20260101-000001-0000"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
@@ -61,8 +73,30 @@ def test_a_run_is_found_by_its_id_and_by_its_beginning(tmp_path: Path) -> None:
 def test_latest_is_the_last_to_have_started(tmp_path: Path) -> None:
     make(tmp_path, "z", "20260101-000000-aaaa")
     folder = make(tmp_path, "a", "20260102-000000-aaaa")
-    make(tmp_path, "m", "zebra")
     assert find("latest", tmp_path) == folder
+
+
+def test_latest_of_a_name_and_the_name_itself_are_its_newest_run(tmp_path: Path) -> None:
+    make(tmp_path, "a", "20260101-000000-aaaa")
+    folder = make(tmp_path, "a", "20260102-000000-aaaa")
+    make(tmp_path, "b", "20260103-000000-aaaa")
+    assert {find(said, tmp_path) for said in ("a", "a/latest")} == {folder}
+    assert find("latest", tmp_path, "a") == folder
+
+
+def test_runs_under_other_ids_are_ordered_by_their_journals(tmp_path: Path) -> None:
+    new, old = make(tmp_path, "a", "first"), make(tmp_path, "a", "second")
+    os.utime(old / JOURNAL, (1e9, 1e9))
+    assert runs(tmp_path) == [tmp_path / "a" / "second", tmp_path / "a" / "first"]
+    assert find("latest", tmp_path) == new
+
+
+def test_an_id_wins_over_a_name_and_a_name_over_a_beginning(tmp_path: Path) -> None:
+    by_id = make(tmp_path, "a", "exp")
+    by_name = make(tmp_path, "ex", "20260101-000000-aaaa")
+    make(tmp_path, "exp", "20260101-000000-bbbb")
+    assert find("exp", tmp_path) == by_id
+    assert find("ex", tmp_path) == by_name
 
 
 def test_an_exact_id_wins_over_longer_ones(tmp_path: Path) -> None:

@@ -75,6 +75,46 @@ def test_no_stream_is_no_error(alone: Callable[..., None], kind: str) -> None:
     notices.say("nobody hears this")
 
 
+LEVELS = """
+import logging, logging.config, sys
+import losslog
+from losslog.runtime.notices import say, warn
+{before}
+losslog.Run("x", plugins=None)
+{after}
+say("plain")
+warn("trouble")
+"""
+TO_OUT = '{"version": 1, "handlers": {"h": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}}, %s}'
+ROOT = TO_OUT % '"root": {"level": "WARNING", "handlers": ["h"]}'
+OURS = TO_OUT % '"loggers": {"losslog": {"level": "ERROR", "handlers": ["h"]}}'
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("does", "out", "err"),
+    [
+        ("pass", [], ["losslog: plain", "losslog: trouble"]),
+        ("logging.getLogger('losslog').setLevel('WARNING')", [], ["losslog: trouble"]),
+        ("logging.getLogger('losslog').setLevel('CRITICAL')", [], []),
+        ("logging.disable(logging.INFO)", [], ["losslog: trouble"]),
+        ("logging.basicConfig(stream=sys.stdout, format='%(name)s %(message)s')", ["losslog trouble"], []),
+        ("logging.basicConfig(level='INFO', stream=sys.stdout, format='%(message)s')", ["plain", "trouble"], []),
+        (f"logging.config.dictConfig({ROOT})", ["trouble"], []),
+        (f"logging.config.dictConfig({OURS})", [], []),
+    ],
+)
+def test_logging_is_configured_by_the_program(
+    finished: Callable[..., Any], when: str, does: str, out: list[str], err: list[str]
+) -> None:
+    parts = {"before": "", "after": ""} | {when: does}
+    done = finished(LEVELS.replace("{before}", parts["before"]).replace("{after}", parts["after"]))
+    assert done.returncode == 0, done.stderr
+    said = [[line for line in text.splitlines() if "plain" in line or "trouble" in line]
+            for text in (done.stdout, done.stderr)]  # fmt: skip
+    assert said == [out, err]
+
+
 class Raising(logging.Handler):
     """As one that posts to a chat whose host is away."""
 

@@ -1,0 +1,97 @@
+"""Which run a new process goes on with, and from which checkpoint.
+
+No thread; reads only. Contract:
+
+- A run is gone on with under its own name only.
+- ``auto`` is the newest run of a name, unless that has done what it was meant to: it ended as finished, and not before
+  its planned epochs. Then, and where there is none, a new run begins.
+- Where nobody says from where, ``auto`` goes on from the newest checkpoint that was logged and is still there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from losslog.errors import JournalError
+from losslog.journal.file import read
+from losslog.journal.folder import JOURNAL, clean_name, find, runs
+from losslog.journal.records import count_in
+
+AUTO = "auto"
+
+
+class Resumed(NamedTuple):
+    """What a run is gone on with.
+
+    Attributes:
+        folder: the run folder; None for a new run.
+        name: the run's name, as it was given.
+        checkpoint: the newest one logged whose file is there, or None.
+        epoch: its epoch.
+        step: its global step.
+        finished: whether the run has done what it was meant to.
+    """
+
+    folder: Path | None = None
+    name: str = ""
+    checkpoint: Path | None = None
+    epoch: int | None = None
+    step: int | None = None
+    finished: bool = False
+
+    def told(self, after: int | None, epoch: int) -> str:
+        """What a person is told.
+
+        Args:
+            after: the epoch that the resume was asked for, or None.
+            epoch: the one that comes next.
+        """
+        source = f" from {self.checkpoint.name}" if self.checkpoint is not None and after == self.epoch else ""
+        return f"resuming {self.folder.name if self.folder else ''}{source} at epoch {epoch}"
+
+
+def resumed(run: str | os.PathLike[str], directory: Path, name: str | None, default: str) -> Resumed:
+    """The run that ``resume=`` means.
+
+    Args:
+        run: RUN (`losslog.journal.folder.find`), or ``auto``.
+        directory: where runs lie.
+        name: the name that was given, or None.
+        default: the name of a new run.
+
+    Raises:
+        JournalError: there is no such run, or it has another name.
+    """
+    if os.fspath(run) == AUTO:
+        newest = runs(directory, clean_name(default))[-1:]
+        found = past(newest[0].resolve()) if newest else Resumed()
+        return Resumed() if found.finished else found
+    found = past(find(run, directory, name))
+    if name is not None and clean_name(found.name) != clean_name(name):
+        raise JournalError(f"{found.folder} is a run of {found.name!r}, not of {name!r}: leave the name out, or resume "
+                           f"{clean_name(name)}/latest")  # fmt: skip
+    return found
+
+
+def past(folder: Path) -> Resumed:
+    """What a run folder offers.
+
+    Raises:
+        OSError: its journal cannot be read.
+    """
+    found, planned, done, status = Resumed(folder, folder.parent.name), 0, 0, ""
+    for _, record in read(folder / JOURNAL):
+        if record is None:
+            continue
+        hook, data = record.hook, record.data
+        status = str(data.get("status")) if hook == "on_run_end" else ""
+        if hook == "on_run_start":
+            found, planned = found._replace(name=str(data.get("name") or found.name)), count_in(data, "epochs")
+        elif hook == "on_epoch_end":
+            done = max(done, count_in(data, "epoch"))
+        elif hook == "on_checkpoint" and (folder / str(data.get("path"))).is_file():
+            found = found._replace(checkpoint=folder / str(data["path"]), epoch=count_in(data, "epoch"),
+                                   step=count_in(data, "step"))  # fmt: skip
+    return found._replace(finished=status == "finished" and done >= planned)
