@@ -23,7 +23,7 @@ from losslog.runtime.notices import prepare
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("demo", "train", "run"),
-    "look": ("show", "diagnose", "plugins"),
+    "look": ("ls", "show", "diagnose", "plugins"),
     "deliver": ("replay", "follow"),
     "extend": ("new-plugin",),
 }
