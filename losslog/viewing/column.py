@@ -89,6 +89,20 @@ class Column:
                 self._widen()
             start = end
 
+    def merge(self, later: Column) -> None:
+        """Take what another column has of later steps."""
+        while self.width < later.width:
+            self._widen()
+        while later.width < self.width:
+            later._widen()
+        for place, cell in later.cells.items():
+            old = self.cells.get(place)
+            self.cells[place] = cell if old is None else merged(old, cell)
+        self.narrow(self.limit)
+        self.last = later.last
+        self.bad_count += later.bad_count
+        self.bad += later.bad[: BAD - len(self.bad)]
+
     def narrow(self, limit: int) -> None:
         """Keep fewer cells from now on."""
         self.limit = limit

@@ -23,8 +23,13 @@ HEAD: Final = 96  # bytes of a line in which its hook stands
 _loads: Final = json.JSONDecoder().decode
 
 
-def blocks(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+def blocks(path: Path, offset: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
     """The journal from ``offset`` on, in pieces of complete lines: (offset after it, the piece).
+
+    Args:
+        path: the journal.
+        offset: the beginning of a line.
+        end: the beginning of another, where to stop; None is the end of the file.
 
     Raises:
         OSError: the file cannot be read.
@@ -32,7 +37,7 @@ def blocks(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     with open(path, "rb", buffering=0) as file:
         file.seek(offset)
         rest = b""
-        while data := file.read(BLOCK):
+        while data := file.read(BLOCK if end is None else min(BLOCK, end - offset - len(rest))):
             cut = data.rfind(b"\n") + 1
             if not cut:  # one line longer than a block
                 rest += data
