@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -33,15 +34,19 @@ class Chromium:
         self._home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        # The browser reads commands from descriptor 3 and writes answers to 4.
-        command = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
+        theirs = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (theirs_in, theirs_out)]
+
+        def place() -> None:  # the browser reads commands from descriptor 3 and writes answers to 4
+            os.dup2(theirs[0], 3)
+            os.dup2(theirs[1], 4)
+
         words = [path, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
                  "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-background-networking",
                  "--proxy-server=127.0.0.1:9", f"--user-data-dir={self._home.name}", "about:blank"]  # fmt: skip
-        self._process = subprocess.Popen(["sh", "-c", command, "sh", *words], pass_fds=(theirs_in, theirs_out),
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        os.close(theirs_in)
-        os.close(theirs_out)
+        self._process = subprocess.Popen(words, pass_fds=(3, 4), preexec_fn=place, stdout=subprocess.DEVNULL,
+                                         stderr=subprocess.DEVNULL)  # fmt: skip
+        for each in (theirs_in, theirs_out, *theirs):
+            os.close(each)
         self._buffer = b""
         self._count = 0
         self._session: str | None = None

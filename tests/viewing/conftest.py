@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import random
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +89,26 @@ def make_run(folder: Path, name: str = "made", *, epochs: int = 4, per_epoch: in
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def book() -> type[Book]:
     return Book
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_run() -> Callable[..., Path]:
     return make_run
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium without network; skips where none is installed."""
+    spec = importlib.util.spec_from_file_location("chromium", Path(__file__).with_name("chromium.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if sys.platform == "win32" or module.find() is None:
+        pytest.skip("no Chromium on the PATH (apt-get install chromium)")
+    opened = module.Chromium()
+    yield opened
+    opened.close()

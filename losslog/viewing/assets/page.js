@@ -193,7 +193,7 @@
     const options = {
       width, height: legend ? 190 : 170, legend: { show: legend, live: true }, padding: [8, 8, 0, 0],
       cursor: { sync: { key: "losslog" }, drag: { x: true, y: false, setScale: false }, points: { show: false }, bind: { dblclick: () => () => { zoom(null); return null; } } },
-      scales: { x: { time: false, range: () => view.x || extent() }, y: { range, distr: view.scale === "log" && !bands ? 3 : 1 } },
+      scales: { x: { time: false, range: () => view.x || extent() }, y: { range, distr: view.scale === "log" && !bands && !made.extra.linear ? 3 : 1 } },
       axes: [
         { stroke: colours.soft, grid: { stroke: colours.grid, width: 1 }, ticks: { show: false }, size: 24, font: FONT, values: (u, at) => at.map(nice), space: 60 },
         { stroke: colours.soft, grid: { stroke: colours.grid, width: 1 }, ticks: { show: false }, size: 50, font: FONT, values: (u, at) => at.map((each) => (each === null ? "" : short(each))) },
