@@ -13,16 +13,17 @@ import argparse
 import fnmatch
 import json
 import math
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.cli.arguments import add_dir, add_json, command, names_in, positive_int
 from losslog.cli.show import clean
 from losslog.journal.folder import JOURNAL
 from losslog.runtime.containment import attempt, one_line
+from losslog.runtime.notices import did_you_mean
 from losslog.viewing.summary import row_of
 
 HEADINGS: Final = (
@@ -35,29 +36,38 @@ WIDEST: Final = 28
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser("ls", help="list runs: status, losses, best AP, alerts", description=__doc__)
-    parser.add_argument("--dir", default=os.environ.get("LOSSLOG_DIR") or "runs", help="where runs lie (default: runs)")
+    parser = command(
+        commands,
+        "ls",
+        main,
+        "list runs: status, losses, best AP, alerts",
+        examples=("losslog ls", "losslog ls --name 'mask*' --status crashed,failed", "losslog ls -n 5 --json"),
+    )
+    add_dir(parser)
     parser.add_argument("--name", metavar="NAME", help="only runs of this name; * and ? match anything")
-    parser.add_argument("--status", metavar="A,B", help=f"only these: {', '.join(STATUSES)}")
-    parser.add_argument("-n", "--newest", type=int, metavar="N", help="only the newest N")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-    parser.set_defaults(command=main)
+    parser.add_argument("--status", metavar="A,B", type=_statuses, help=f"only these: {', '.join(STATUSES)}")
+    parser.add_argument("-n", "--newest", type=positive_int, metavar="N", help="only the newest N")
+    add_json(parser)
+
+
+def _statuses(text: str) -> list[str]:
+    wanted = names_in(text)
+    for word in wanted:
+        if word not in STATUSES:
+            near = did_you_mean(word, STATUSES) or f"; there is {', '.join(STATUSES)}"
+            raise argparse.ArgumentTypeError(f"no status {word!r}{near}")
+    return wanted
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the list."""
-    wanted = None if args.status is None else [word.strip() for word in args.status.split(",")]
-    for word in wanted or ():
-        if word not in STATUSES:
-            sys.stderr.write(f"losslog ls: --status {clean(word)}: there is {', '.join(STATUSES)}\n")
-            return 2
     found = []
     for path in Path(args.dir).glob(f"*/*/{JOURNAL}"):
         row, error = attempt(row_of, path.parent)
         row = row or _unreadable(path.parent, error)
         if args.name is not None and not fnmatch.fnmatchcase(str(row["name"]), args.name):
             continue
-        if wanted is None or row["status"] in wanted:
+        if args.status is None or row["status"] in args.status:
             found.append(row)
     found.sort(key=lambda row: (row["started"], row["id"]), reverse=True)
     found = found[: args.newest]

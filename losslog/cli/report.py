@@ -9,41 +9,42 @@ Main thread. Contract:
 from __future__ import annotations
 
 import argparse
-import os
 import webbrowser
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.cli.arguments import add_dir, add_runs, command, folders_of
 from losslog.cli.show import clean
 from losslog.delivery.report import shown
 from losslog.errors import LosslogError
-from losslog.journal.folder import find
 from losslog.runtime.containment import attempt, one_line
 from losslog.viewing.page import FILE, page, write
 from losslog.viewing.parts import story_of
 from losslog.viewing.story import Story
 
 JUDGED: Final = 50_000  # steps up to which the plateau plugin is asked; it takes some seconds there
-MOST: Final = 8
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser("report", help="runs as one HTML file: every loss, alert, AP, what differs")
-    parser.add_argument("runs", metavar="RUN", nargs="*", default=["latest"],
-                        help=f"run folders, run ids, or latest; up to {MOST}")  # fmt: skip
+    parser = command(
+        commands,
+        "report",
+        main,
+        "runs as one HTML file: every loss, alert and AP, and what differs",
+        "Makes one HTML file that needs nothing else: no network, no server.",
+        examples=("losslog report", "losslog report RUN --open", "losslog report RUN RUN2 -o both.html"),
+    )
+    add_runs(parser)
     parser.add_argument("-o", "--output", metavar="FILE", type=Path,
-                        help=f"default: {FILE} in the run's folder; of several runs, here")  # fmt: skip
+                        help=f"unset: {FILE} in the run's folder; of several runs, here")  # fmt: skip
     parser.add_argument("--open", action="store_true", help="open it in the browser")
-    parser.add_argument("--dir", default=os.environ.get("LOSSLOG_DIR") or "runs", help="where runs lie (default: runs)")
-    parser.set_defaults(command=main)
+    add_dir(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Write the page, and say where it is."""
-    folders = list(dict.fromkeys(find(run, args.dir) for run in args.runs))
-    if len(folders) > MOST:
-        raise LosslogError(f"{len(folders)} runs are more than the {MOST} that one page can tell apart")
+    folders = folders_of(args)
     stories = [story_of(folder) for folder in folders]
     text = page(stories, [words_on(story) for story in stories])
     target = args.output or (folders[0] / FILE if len(folders) == 1 else Path(FILE))

@@ -42,6 +42,6 @@ def lags(folder: Path, size: int) -> dict[str, dict[str, Any]]:
     for path in paths or ():
         cursor = Cursor(folder, path.stem)
         cursor.load()
-        behind = max(0, size - cursor.offset)
-        found[path.stem] = {"seq": cursor.seq, "behind": behind, "complete": behind == 0}
+        behind = max(0, size - cursor.at.offset)
+        found[path.stem] = {"seq": cursor.at.seq, "behind": behind, "complete": behind == 0}
     return found
