@@ -18,21 +18,32 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.viewing.compare import compare, parting_of
 from losslog.viewing.figures import figures, fit
+from losslog.viewing.parts import story_of
 from losslog.viewing.story import Story
 
 FILE: Final = "report.html"
 POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 
-def page(stories: Sequence[Story], verdicts: Sequence[Mapping[str, str]] = (), comparison: Any = None) -> str:
+def report(folders: Sequence[Path]) -> str:
+    """The page of these run folders.
+
+    Raises:
+        OSError: a journal cannot be read.
+    """
+    return page([story_of(folder) for folder in folders])
+
+
+def page(stories: Sequence[Story], verdicts: Sequence[Mapping[str, str]] = ()) -> str:
     """The page.
 
     Args:
-        stories: the runs, read; the first is what the others are compared with.
+        stories: the runs, read; the others are compared with the first.
         verdicts: for each run a word on each component; may be left out.
-        comparison: plain data as `losslog.viewing.compare` gives it, or None.
     """
+    comparison = [_compared(stories[0], each) for each in stories[1:]]
     fit(stories)
     words = [*verdicts, *({} for _ in stories)]
     runs = [figures(story, word) for story, word in zip(stories, words, strict=False)]
@@ -44,6 +55,12 @@ def page(stories: Sequence[Story], verdicts: Sequence[Mapping[str, str]] = (), c
         "library": _asset("uplot/uPlot.iife.min.js"), "script": _asset("page.js"),
     }  # fmt: skip
     return re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], _asset("page.html"))
+
+
+def _compared(one: Story, two: Story) -> dict[str, Any]:
+    found = compare(one, two)
+    (first, other), lines = found["runs"], [f"{what}: {text}" for what, text in parting_of(found)]
+    return {"of": f"{first['name']} {first['id']} → {other['name']} {other['id']}", "lines": lines}
 
 
 def script_json(data: Any) -> str:

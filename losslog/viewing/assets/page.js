@@ -484,10 +484,7 @@
   function notes() {
     const main = document.getElementById("main");
     const note = (level, ...children) => main.append(el("div", { class: `card note ${level}` }, ...children));
-    const compared = DATA.comparison;
-    if (compared) for (const each of compared.pairs) {
-      note("", el("b", {}, "First divergence"), el("span", { class: "soft" }, MANY && compared.pairs.length > 1 ? each.of : ""), el("ul", {}, ...each.lines.map((line) => el("li", {}, line))));
-    }
+    for (const each of DATA.comparison) note("info", el("b", {}, "Where they part"), el("span", { class: "soft" }, each.of), el("ul", {}, ...each.lines.map((line) => el("li", {}, line))));
     RUNS.forEach((run, index) => {
       const dot = MANY ? el("span", { class: "dot", own: index }) : "";
       if (run.error) note("error", dot, el("b", {}, `The run ${run.status}`), el("p", {}, run.error));
