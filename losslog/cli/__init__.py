@@ -23,7 +23,7 @@ from losslog.runtime.notices import prepare
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("demo", "train", "run"),
-    "look": ("ls", "show", "compare", "report", "diagnose", "plugins"),
+    "look": ("ls", "show", "watch", "compare", "report", "diagnose", "plugins"),
     "deliver": ("replay", "follow"),
     "extend": ("new-plugin",),
 }

@@ -66,12 +66,22 @@ def resumes(path: Path, offset: int = 0) -> list[Record]:
     Raises:
         OSError: the file cannot be read.
     """
+    return resumes_upto(path, offset)[0]
+
+
+def resumes_upto(path: Path, offset: int) -> tuple[list[Record], int]:
+    """The ``on_resume`` records from ``offset`` on, and where the last complete line ends.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     found = []
-    for _, piece in blocks(path, offset):
+    for end, piece in blocks(path, offset):
+        offset = end
         if RESUME in piece:
             records = [record_of(line) for line in piece.split(b"\n") if RESUME in line]
             found += [each for each in records if each is not None and each.hook == "on_resume"]
-    return found
+    return found, offset
 
 
 def batches(lines: Sequence[bytes]) -> tuple[list[Record], int]:

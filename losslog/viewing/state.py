@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.journal.cursors import Cursor
-from losslog.journal.folder import CURSORS, JOURNAL
+from losslog.journal.folder import CURSORS, JOURNAL, LOCK
 from losslog.journal.locks import is_locked
 from losslog.runtime.containment import attempt
 
@@ -28,7 +28,7 @@ def status_of(folder: Path, ended: str | None) -> str:
     """
     if ended is not None:
         return ended
-    locked, error = attempt(is_locked, folder / "journal.lock")
+    locked, error = attempt(is_locked, folder / LOCK)
     if error is not None:  # the lock cannot be tried here
         stat, _ = attempt((folder / JOURNAL).stat)
         locked = stat is not None and time.time() - stat.st_mtime < FRESH

@@ -22,7 +22,7 @@ from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, count_in
 from losslog.runtime.containment import attempt
 from losslog.tags import eval_series
-from losslog.viewing.scan import BATCH, HEAD, blocks, record_of, resumes
+from losslog.viewing.scan import BATCH, HEAD, blocks, record_of, resumes_upto
 from losslog.viewing.state import lags, status_of
 
 FILE: Final = "summary.json"
@@ -47,12 +47,15 @@ class Summary:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / JOURNAL
-        self.size = 0
-        self.facts = _nothing()
+        self.size = self._looked = 0  # how far it is read, and how far it was searched for resumes
+        self.facts: dict[str, Any] = _nothing()
         self._fences: list[Record] = []
 
-    def read(self) -> bool:
+    def read(self, pieces: int | None = None) -> bool:
         """Take what is new in the journal.
+
+        Args:
+            pieces: read at most so many megabytes now; None reads all.
 
         Returns:
             Whether anything came.
@@ -60,16 +63,22 @@ class Summary:
         Raises:
             OSError: the journal cannot be read.
         """
-        fresh = resumes(self.path, self.size)
+        fresh, self._looked = resumes_upto(self.path, max(self._looked, self.size))
         if fresh and self.size:
-            self.size, self.facts = 0, _nothing()
-            fresh = resumes(self.path)
-        self._fences = fresh
+            self._forget()
+            fresh, self._looked = resumes_upto(self.path, 0)
+        self._fences += fresh
         before = self.size
-        for size, piece in blocks(self.path, self.size):
+        for number, (size, piece) in enumerate(blocks(self.path, self.size)):
+            if number == pieces:
+                break
             self._take(piece)
             self.size = size
         return self.size > before
+
+    def _forget(self) -> None:
+        self.size = self._looked = 0
+        self.facts, self._fences = _nothing(), []
 
     def _take(self, piece: bytes) -> None:
         batches, last = 0, b""
