@@ -33,7 +33,7 @@ FLOORS = """
 ROOMS = {"": 740, "values": 330, "journal": 560, "recording": 480, "delivery": 1250, "ranks": 300, "runtime": 165}
 CORE = 3650  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
-ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat")
+ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {"journal.file", "journal.cursors", "journal.locks", "journal.folder", "delivery.follower"}
 TORCH = {"engine", "detection", "instrument", "compat"}
 LONGEST = 300  # lines of a module; the docstrings of `run` are the reference

@@ -24,7 +24,7 @@ from losslog.runtime.notices import logger, prepare
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("demo", "train", "run"),
-    "look": ("show", "diagnose", "plugins"),
+    "look": ("ls", "show", "watch", "compare", "report", "diagnose", "plugins"),
     "deliver": ("replay", "follow"),
     "extend": ("new-plugin",),
 }

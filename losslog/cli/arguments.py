@@ -24,6 +24,7 @@ from losslog.journal.folder import find
 from losslog.runtime.notices import did_you_mean
 
 RUN: Final = "run folder, run id (or its beginning), name, latest, or NAME/latest"
+TOGETHER: Final = 8  # runs at once
 _CHOICE: Final = re.compile(r"(.*invalid choice: )'([^']*)' \(choose from (.*)\)")
 
 
@@ -122,6 +123,12 @@ def add_run(parser: Any, *, optional: bool = False) -> None:
     parser.add_argument("run", metavar="RUN", help=RUN, **({"nargs": "?", "default": "latest"} if optional else {}))
 
 
+def add_runs(parser: Any, *, least: int = 1) -> None:
+    """RUN [RUN2 ...]; ``latest`` where one is enough and none is said."""
+    alone = {"nargs": "*", "default": ["latest"]} if least < 2 else {"nargs": "+"}
+    parser.add_argument("runs", metavar="RUN", help=f"{RUN}; up to {TOGETHER} of them", **alone)
+
+
 def add_dir(parser: Any) -> None:
     """--dir."""
     default = os.environ.get("LOSSLOG_DIR") or "runs"
@@ -162,6 +169,21 @@ def folder_of(args: argparse.Namespace) -> Path:
         JournalError: there is none.
     """
     return find(args.run, args.dir)
+
+
+def folders_of(args: argparse.Namespace, *, least: int = 1) -> list[Path]:
+    """The folders of the runs named, each once.
+
+    Raises:
+        JournalError: one of them is none.
+        UsageError: there are too few, or too many.
+    """
+    found = list(dict.fromkeys(find(run, args.dir) for run in args.runs))
+    if len(found) < least:
+        raise UsageError(f"name at least {least} different runs, e.g. by their ids (losslog ls)")
+    if len(found) > TOGETHER:
+        raise UsageError(f"{len(found)} runs are more than the {TOGETHER} that can be told apart at once")
+    return found
 
 
 def names_in(text: str) -> list[str]:

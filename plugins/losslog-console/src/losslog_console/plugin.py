@@ -81,6 +81,18 @@ class ConsolePlugin:
         self._due = 0.0
         self._since_line = 0
 
+    @staticmethod
+    def watch(live: Any, interval: float = 0.5) -> None:
+        """Show a run that some process trains, until ``q``: what ``losslog watch`` draws with.
+
+        Args:
+            live: the run as it is read.
+            interval: seconds between two looks.
+        """
+        from losslog_console.watching import watch
+
+        watch(live, interval)
+
     @hookimpl
     def on_run_start(self, epochs: int | None, steps_per_epoch: int | None, resumed: bool) -> None:
         """Learn the plan; make room for progress where it is drawn."""

@@ -1,0 +1,115 @@
+"""The report in a real browser without network: it draws, asks for nothing, and does what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losslog.viewing.page import page, write
+from losslog.viewing.parts import story_of
+
+HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror="document.title=1">'
+Write = Callable[..., Path]
+
+
+def report(path: Path, *folders: Path) -> Path:
+    write(page([story_of(folder) for folder in folders]), path)
+    return path
+
+
+def wait(browser: Any) -> None:
+    browser.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, write_run: Write) -> Path:
+    place = tmp_path_factory.mktemp("two")
+    one = write_run(place / "demo", "demo", config={"stall": False})
+    other = write_run(place / "lesson", "lesson", config={"stall": True}, change=(120, "loss_mask", 2.0))
+    return report(place / "report.html", one, other)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_two_runs_are_drawn_without_a_request(browser: Any, two: Path, width: int, dark: bool) -> None:
+    browser.look(width, 1200, dark=dark)
+    browser.open(two)
+    assert browser.requests == [two.absolute().as_uri()]
+    assert browser.messages == []
+    assert browser.run("document.querySelectorAll('.chart canvas').length") >= 4
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(16, 20, 26)" if dark else "rgb(255, 255, 255)"
+    )
+    painted = """[...document.querySelectorAll('.chart canvas')].every((canvas) => {
+        const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        return data.some((value) => value !== 0); })"""
+    assert browser.run(painted)
+
+
+def test_zoom_hover_and_legend(browser: Any, two: Path) -> None:
+    browser.look(1400, 1200)
+    browser.open(two)
+    box = browser.run(
+        "(({x, y, width, height}) => [x, y, width, height])(document.querySelector('.u-over').getBoundingClientRect())"
+    )
+    x, y, width, height = box
+    browser.tell("Input.dispatchMouseEvent", type="mouseMoved", x=x + width / 2, y=y + height / 2)
+    wait(browser)
+    shown = browser.run(
+        "[...document.querySelectorAll('.values')].slice(0, 3).map((each) => each.querySelectorAll('span').length)"
+    )
+    assert shown == [2, 2, 2]  # both runs, in this chart and in the others
+    browser.drag((x + width * 0.25, y + height / 2), (x + width * 0.75, y + height / 2))
+    wait(browser)
+    assert browser.run(
+        "[...document.querySelectorAll('header button')].some((one) => one.textContent === 'whole run' && !one.hidden)"
+    )
+    assert browser.messages == []
+    browser.run("document.querySelectorAll('.chip')[1].click()")
+    wait(browser)
+    assert browser.run("document.querySelectorAll('.chip')[1].getAttribute('aria-pressed')") == "false"
+    browser.tell("Input.dispatchMouseEvent", type="mouseMoved", x=x + width / 2, y=y + height / 2 + 3)
+    wait(browser)
+    assert browser.run("document.querySelector('.values').querySelectorAll('span').length") == 1
+    for place, words in enumerate((("epoch", "time", "images", "step"), ("full", "log"))):
+        for word in words:
+            choose = f"each = document.querySelectorAll('select')[{place}]; each.value = '{word}';"
+            browser.run(f"(() => {{ const {choose} each.dispatchEvent(new Event('change')); }})()")
+    assert browser.messages == []
+    assert len(browser.pdf()) > 10_000
+
+
+def test_odd_runs_are_shown_as_text(browser: Any, tmp_path: Path, book: Any, write_run: Write) -> None:
+    odd = book(tmp_path / "odd")
+    odd.start(HOSTILE, {HOSTILE: HOSTILE}, epochs=2)
+    for step in range(60):
+        odd.batch(step, {HOSTILE: 1.0, "nan": float("nan"), "inf": float("inf") if step == 3 else -2.0}, 1 + step // 30)
+    odd.add("on_eval", epoch=1, step=29, split="val", metrics={"bbox": {"AP": 0.4, "classes": {HOSTILE: 0.2}}})
+    odd.alert(HOSTILE, 20, HOSTILE, "error")
+    empty = book(tmp_path / "empty")
+    empty.start("empty")
+    only = book(tmp_path / "only")
+    only.start("only")
+    for epoch in range(1, 5):
+        only.epoch(epoch, None, 1.0 / epoch)
+    resumed = book(tmp_path / "resumed")
+    resumed.start("resumed")
+    resumed.batch(0, 1.0)
+    resumed.add("on_resume", epoch=None, step=0)
+    resumed.batch(1, 1.0)
+    wide = write_run(tmp_path / "wide", "wide", names=tuple(f"loss_{place:03}" for place in range(200)), epochs=1)
+    folders = [odd.folder, empty.folder, only.folder, resumed.folder, wide]
+    browser.look(1400, 900)
+    for chosen in ([each] for each in folders):
+        browser.open(report(tmp_path / "report.html", *chosen))
+        assert browser.messages == []
+    browser.open(report(tmp_path / "report.html", *folders))
+    assert browser.messages == []
+    assert len(browser.requests) == 1
+    assert HOSTILE in browser.run("document.title")
+    assert browser.run("document.querySelectorAll('img').length") == 0
+    assert HOSTILE in browser.run("document.querySelector('h1').textContent")
