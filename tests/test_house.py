@@ -30,8 +30,8 @@ FLOORS = """
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 740, "values": 330, "journal": 560, "recording": 480, "delivery": 1250, "ranks": 300, "runtime": 165}
-CORE = 3650  # lines of code in all, the follower's child included
+ROOMS = {"": 850, "values": 330, "journal": 620, "recording": 530, "delivery": 1400, "ranks": 300, "runtime": 205}
+CORE = 4200  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {"journal.file", "journal.cursors", "journal.locks", "journal.folder", "delivery.follower"}

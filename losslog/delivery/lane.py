@@ -64,8 +64,7 @@ class Lane:
         self._caller: Caller
         self._until: int | None = None
         self._bell = threading.Event()
-        self._quit = False
-        self._garbled = 0
+        self._quit, self._garbled = False, 0
 
     # ------------------------------------------------------------------ the owner's side
 
