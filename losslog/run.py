@@ -29,11 +29,13 @@ from losslog.hookspecs import ARGUMENTS, hookimpl
 from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
 from losslog.journal.file import Tail, Writer
-from losslog.journal.records import numbers, plain, redact, whole
+from losslog.journal.metrics import numbers
+from losslog.journal.records import plain, whole
+from losslog.journal.redaction import redact
 from losslog.journal.resuming import AUTO, Resumed, resumed
 from losslog.ranks.joining import Joiner
 from losslog.ranks.leases import Leases
-from losslog.ranks.store import Store, place
+from losslog.ranks.store import Store, alone, place
 from losslog.recording.drain import Drain
 from losslog.recording.intake import Intake, Queue
 from losslog.recording.items import Batch, Event, Item
@@ -41,6 +43,7 @@ from losslog.recording.nowhere import Nowhere
 from losslog.recording.recorder import Recorder
 from losslog.recording.sender import Sender
 from losslog.runtime import endings, settings
+from losslog.runtime.containment import encodable
 from losslog.runtime.notices import Once, did_you_mean, prepare, say, tell, warn
 from losslog.values.losses import Losses, normalise
 from losslog.values.snapshot import Later, begin, learning_rate, resolve, snapshot
@@ -49,6 +52,7 @@ from losslog.values.totals import Totals
 
 SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
 
+_said = Once()  # of the process
 _numbers_of_runs = itertools.count()  # runs made in the same order on every rank share their keys
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -106,12 +110,14 @@ class Run:
         self._check(config, non_finite, epochs=epochs, steps_per_epoch=steps_per_epoch, resume_epoch=resume_epoch,
                     resume_step=resume_step)  # fmt: skip
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
-        self.name = str(name) if name is not None else _script_name()
+        self.name = encodable(str(name) if name is not None else _script_name())
         self.config: dict[str, Any] = redact(config or {})
         self.non_finite = non_finite
         self.rank, self.world_size = place()
         off = settings.off()
         self.logging_rank = self.rank == 0 and not off
+        if not off and (note := alone()):
+            _said(note)
         self._begin()
         self._epochs = epochs
         number = next(_numbers_of_runs)

@@ -23,7 +23,7 @@ from losslog.errors import LosslogError, RunLocked
 from losslog.journal.cursors import BEGINNING, Cursor
 from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
-from losslog.journal.records import REDACTED
+from losslog.journal.redaction import REDACTED
 
 
 def add_arguments(parser: Any) -> None:

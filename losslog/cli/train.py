@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import sys
-import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from losslog.cli.arguments import (
     UsageError,
@@ -33,17 +30,16 @@ from losslog.cli.arguments import (
     positive,
     positive_int,
 )
-from losslog.journal.resuming import AUTO, resumed
+from losslog.cli.data import check_data, open_data
+from losslog.cli.resuming import NAME, Given, GivenFlag, Resumed
 
 if TYPE_CHECKING:
     import torch
 
-    from losslog.detection import CocoDataset
     from losslog.engine import FitResult
 
 BACKBONES: Final = ("resnet50", "resnet18", "tiny")  # losslog.detection.BACKBONES, known here without importing torch
 SCHEDULES: Final = ("step", "cosine", "onecycle", "constant")
-NAME: Final = "maskrcnn"  # of a run that is given none
 _NEEDED: Final = ("torch", "torchvision", "pycocotools")
 
 
@@ -58,10 +54,13 @@ def add_parser(commands: Any) -> None:
         "epoch, every loss logged to every plugin that is ready.",
         (
             "losslog train --data cats --epochs 20",
+            "losslog train --data cats --check",
             "losslog train --data cats --backbone tiny --device cpu --plugins console",
             "losslog train --data cats --epochs 40 --resume latest",
         ),
     )
+    parser.register("action", None, Given)
+    parser.register("action", "store_true", GivenFlag)
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, metavar="DIR", help="folder with the images and annotation files")
     data.add_argument("--images", default="images", metavar="PATH", help="image folder, relative to DIR")
@@ -69,6 +68,8 @@ def add_parser(commands: Any) -> None:
     data.add_argument("--val-annotations", default="annotations_val.json", metavar="PATH", help="relative to DIR")
     data.add_argument("--val-images", metavar="PATH", help="validation images, if in another folder than --images")
     data.add_argument("--workers", type=count, metavar="N", help="loader processes; unset: 4 with CUDA, else 0")
+    data.add_argument("--check", action="store_true", help="only check the data, and draw some of it; no training")
+    data.add_argument("--sheet", default="data-check.png", metavar="PNG", help="what --check draws, ten images")
     data.add_argument("--no-flip", action="store_true", help="do not mirror half of the training images")
     model = parser.add_argument_group("model")
     model.add_argument("--backbone", choices=BACKBONES, default="resnet50", help="tiny and resnet18 suit a CPU")
@@ -108,7 +109,10 @@ def add_parser(commands: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Train as the arguments say."""
     need_torch()
-    train(args)
+    if args.check:
+        check_data(args)
+    else:
+        train(args)
     return 0
 
 
@@ -141,8 +145,10 @@ def train(args: argparse.Namespace) -> FitResult:
 
 
 def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
-    before = _read_resume(args)
+    before = Resumed(args)
     train_set, val_set = open_data(args)
+    classes = list(train_set.categories.names.values())
+    before.check_classes(classes)
 
     import torch
 
@@ -170,12 +176,13 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
     steps = args.steps_per_epoch or -(-len(train_loader) // args.accumulate)
     optimizer = make_optimizer(args, get_parameter_groups(model, args.lr, args.head_lr_multiplier))
     scheduler = engine.make_scheduler(optimizer, args.schedule, args.epochs * steps)
+    before.override(optimizer, lambda step: engine.schedule_factor(args.schedule, step, args.epochs * steps))
     warmup = 0 if args.schedule == "onecycle" else min(1000, steps)
-    config = {key: value for key, value in vars(args).items() if key != "command" and not callable(value)}
+    config = {key: value for key, value in vars(args).items() if key not in ("command", "given")}
     with losslog.Run(
         args.name or (None if before.checkpoint else NAME),
         os.path.abspath(args.dir),
-        config={**config, "classes": list(train_set.categories.names.values()), "images": len(train_set)},
+        config={**config, "classes": classes, "train_images": len(train_set)},
         plugins=plugins_in(args),
         options=parse_options(args.option),
         epochs=args.epochs,
@@ -207,36 +214,6 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
     return result
 
 
-class _Resumed(NamedTuple):
-    run: dict[str, Any]
-    checkpoint: dict[str, Any] | None
-
-
-def _read_resume(args: argparse.Namespace) -> _Resumed:
-    """Reads the checkpoint that ``--resume`` means, before a run is touched."""
-    if args.resume is None:
-        return _Resumed({}, None)
-    from losslog.engine import find_checkpoint, read_checkpoint
-    from losslog.engine.checkpoint import CheckpointError
-    from losslog.engine.distributed import from_main
-
-    folder = from_main(resumed(args.resume, Path(args.dir), args.name, args.name or NAME).folder)  # one for all ranks
-    if folder is None:
-        return _Resumed({}, None)
-    try:
-        content = read_checkpoint(find_checkpoint(folder))
-    except CheckpointError:
-        if args.resume != AUTO:
-            raise
-        return _Resumed({}, None)  # it was killed before its first
-    epoch, step = content["epoch"], content["step"]
-    if epoch >= args.epochs:
-        if args.resume == AUTO:
-            return _Resumed({}, None)
-        raise UsageError(f"--resume {args.resume}: all {epoch} epochs are done; ask for more with --epochs")
-    return _Resumed({"resume": folder, "resume_epoch": epoch, "resume_step": step - 1}, content)
-
-
 def pick_device(name: str | None) -> torch.device:
     """Returns the device asked for, or the best there is.
 
@@ -248,50 +225,6 @@ def pick_device(name: str | None) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def open_data(args: argparse.Namespace) -> tuple[CocoDataset, CocoDataset]:
-    """Opens training and validation data.
-
-    Raises:
-        UsageError: names the option, the file and the fix.
-    """
-    from losslog.detection import CocoDataset, DataError, HorizontalFlip
-
-    root = Path(args.data)
-    if not root.is_dir():
-        raise UsageError(f"--data {root}: no such folder")
-    images, val_images = root / args.images, root / (args.val_images or args.images)
-    for option, path in (("--images", images), ("--val-images", val_images)):
-        if not path.is_dir():
-            raise UsageError(f"no image folder {path}; say where the images are with {option}")
-    paths = {"--train-annotations": root / args.train_annotations, "--val-annotations": root / args.val_annotations}
-    for option, path in paths.items():
-        if not path.is_file():
-            raise UsageError(f"no annotation file {path}; say where it is with {option}")
-    sets: list[CocoDataset] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for (option, path), folder in zip(paths.items(), (images, val_images), strict=True):
-            first = not sets
-            try:
-                sets.append(
-                    CocoDataset(
-                        folder,
-                        path,
-                        categories=None if first else sets[0].categories,
-                        transform=HorizontalFlip() if first and not args.no_flip else None,
-                    )
-                )
-            except DataError as error:
-                raise UsageError(f"{option}: {error}") from error
-    for warning in caught:
-        print(f"losslog train: {warning.message}", file=sys.stderr)
-    if not sets[0].categories.names:
-        raise UsageError(f"--train-annotations: {paths['--train-annotations']} defines no categories")
-    if not sets[0].masks:
-        raise UsageError(f"--train-annotations: {paths['--train-annotations']} has no segmentations to train masks on")
-    return sets[0], sets[1]
 
 
 def make_optimizer(args: argparse.Namespace, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -2,32 +2,28 @@
 
 Contract:
 
-- What cannot be used raises `DataError` with the file, the entry and the fix, when the file is read, not in epoch 7.
-- What can be left out (boxes without area, objects without an outline) is left out of *training*, and said once with
-  counts. Evaluation sees the file's own objects, so that its figures are pycocotools' figures for that file.
+- One set of rules for training, validation and evaluation. What cannot be used raises `DataError` with the file, the
+  entry and the field, when the file is read, not in epoch 7; what can be put right is, and is counted.
+- What can be left out (boxes without area, objects without an outline) is left out of *training*. Evaluation sees the
+  file's own objects, so that its figures are pycocotools' figures for that file.
 - Category ids may have gaps and any order; labels are 1..n in the order of the ids, 0 is the background.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as mask_api
 
-from losslog.errors import LosslogError
-
-
-class DataError(LosslogError, ValueError):
-    """A data set on disk cannot be used as it is; the message names the file and what to do."""
+from losslog.detection.fields import Ids, is_id
+from losslog.detection.findings import DataError, Findings, shown
+from losslog.detection.objects import TAKEN, Objects
+from losslog.runtime.containment import encodable
 
 
 @dataclass
@@ -35,15 +31,16 @@ class Categories:
     """The classes of a data set: ids as in the file, labels as the model counts them.
 
     Attributes:
-        names: name by category id, in the order of the ids.
+        names: name by category id, in the order of the ids (numbers before text).
     """
 
-    names: dict[int, str]
-    to_label: dict[int, int] = field(init=False)
-    to_id: dict[int, int] = field(init=False)
+    names: dict[Any, str]
+    to_label: dict[Any, int] = field(init=False)
+    to_id: dict[int, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.names = dict(sorted(self.names.items()))
+        order = sorted(self.names, key=lambda each: (isinstance(each, str), each is None, each or 0))
+        self.names = {category: self.names[category] for category in order}
         self.to_label = {category: label for label, category in enumerate(self.names, start=1)}
         self.to_id = {label: category for category, label in self.to_label.items()}
 
@@ -56,176 +53,184 @@ class Categories:
         return len(self.names) + 1
 
 
-def read_annotations(path: str | Path) -> dict[str, Any]:
-    """Reads a COCO annotation file and checks what every later step relies on.
+@dataclass
+class Annotations:
+    """An annotation file as read.
 
-    Missing ``iscrowd`` and ``area`` (several exporters leave them out) are filled in: 0, and width x height.
+    Attributes:
+        path: the file.
+        images: its image entries, as they stand there.
+        categories: its classes.
+        objects: its annotations; they refer to images by position and to categories by label.
+        findings: what was put right or left out.
+    """
+
+    path: Path
+    images: list[dict[str, Any]]
+    categories: Categories
+    objects: Objects
+    findings: Findings
+
+
+def read_annotations(path: str | Path) -> Annotations:
+    """Reads a COCO annotation file and checks what every later step relies on.
 
     Args:
         path: the JSON file, with the lists ``images``, ``annotations`` and ``categories``.
 
-    Returns:
-        The file's content.
-
     Raises:
-        DataError: no such file, not JSON, not COCO format, ids twice, an annotation of an unknown image or category.
+        DataError: no such file, not JSON, not COCO format, ids twice, an annotation of an unknown image or category, a
+            field that is not what COCO says and cannot be read as it.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"no annotation file {path}") from error
-    except OSError as error:
-        raise DataError(f"cannot read the annotation file {path}: {error.strerror or error}") from error
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise DataError(f"{path} is not valid JSON: {error}") from error
+    findings = Findings(shown(str(path), 1000))
+    objects = Objects(findings)
+    text = _text(path)
+    content = _parsed(path, text, objects)
     if not isinstance(content, dict):
         raise DataError(f"{path} is not in COCO format: its top level is a {type(content).__name__}, not an object")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise DataError(f"{path} is not in COCO format: the list {key!r} is missing")
-    _check(path, content)
-    return content
+    rows = content["annotations"]
+    if len(rows) != len(objects) or not all(row is TAKEN for row in rows):
+        first = next((row for row in rows if row is not TAKEN), None)
+        if objects.refused is not None and first is objects.refused[0]:
+            raise objects.refused[1]
+        # Something else than an annotation looks like one: one by one then.
+        objects.__init__(findings)  # type: ignore[misc]
+        findings.kinds.clear()
+        content = json.loads(text)
+        for index, entry in enumerate(content["annotations"]):
+            if not isinstance(entry, dict):
+                raise DataError(f"{path}: annotations[{index}] is {shown(entry)}, not an object")
+            objects.add(entry)
+    del text
+    categories = _categories(path, content["categories"], findings)
+    _refer(path, content["images"], categories, objects, findings)
+    return Annotations(path, content["images"], categories, objects, findings)
 
 
-def _check(path: Path, content: dict[str, Any]) -> None:
-    for key, needed in (
-        ("images", ("id", "file_name")),
-        ("categories", ("id", "name")),
-        ("annotations", ("id", "image_id", "category_id", "bbox")),
-    ):
-        for index, entry in enumerate(content[key]):
-            missing = [name for name in needed if not isinstance(entry, dict) or name not in entry]
-            if missing:
-                raise DataError(f"{path}: {key}[{index}] has no {missing[0]!r}")
-        twice = [value for value, count in Counter(entry["id"] for entry in content[key]).items() if count > 1]
-        if twice:
-            raise DataError(f"{path}: the id {twice[0]} occurs more than once in {key!r}; ids must be unique")
-    images = {image["id"] for image in content["images"]}
-    categories = {category["id"] for category in content["categories"]}
-    for annotation in content["annotations"]:
-        name = f"{path}: annotation {annotation['id']}"
-        if annotation["image_id"] not in images:
-            raise DataError(f"{name} belongs to the unknown image {annotation['image_id']}")
-        if annotation["category_id"] not in categories:
-            known = ", ".join(str(category) for category in sorted(categories))
-            raise DataError(f"{name} has the unknown category {annotation['category_id']}; the file defines {known}")
-        box = annotation["bbox"]
-        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)):
-            raise DataError(f"{name} has the box {box!r}; COCO boxes are [x, y, width, height] in pixels")
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", float(box[2] * box[3]))
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        return raw.decode(json.detect_encoding(raw))  # UTF-8 with or without a mark, UTF-16, UTF-32
+    except FileNotFoundError as error:
+        raise DataError(f"no annotation file {path}") from error
+    except OSError as error:
+        raise DataError(f"cannot read the annotation file {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
 
 
-def categories_of(content: Mapping[str, Any]) -> Categories:
-    """Returns the categories a COCO file defines."""
-    return Categories({category["id"]: str(category["name"]) for category in content["categories"]})
+def _parsed(path: Path, text: str, objects: Objects) -> Any:
+    try:
+        return json.loads(text, object_hook=objects.hook)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
 
 
-def check_same_categories(expected: Categories, found: Categories, path: str | Path) -> None:
-    """Checks that a second file (validation) uses the classes of the first one (training).
+def _categories(path: Path, entries: Sequence[Any], findings: Findings) -> Categories:
+    names: dict[Any, str] = {}
+    for index, entry in enumerate(entries):
+        _need(path, "categories", index, entry, ("id", "name"))
+        identity, name = entry["id"], entry["name"]
+        if identity in names:
+            raise DataError(
+                f"{path}: the id {shown(identity)} occurs more than once in 'categories'; ids must be unique"
+            )
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
+            raise DataError(f"{path}: categories[{index}]: name: {shown(name)} is not a text")
+        text = encodable(str(name)).strip() or f"category {identity}"
+        if text in names.values():
+            findings.note("categories with a name that another one has, their id is added", f"{shown(text)}")
+            text = f"{text} ({identity})"
+        names[identity] = text
+    return Categories(names)
+
+
+def _need(path: Path, key: str, index: int, entry: Any, fields: Sequence[str]) -> None:
+    if not isinstance(entry, dict):
+        raise DataError(f"{path}: {key}[{index}] is {shown(entry)}, not an object")
+    missing = [name for name in fields if name not in entry]
+    if missing:
+        raise DataError(f"{path}: {key}[{index}] has no {missing[0]!r}")
+    if not is_id(entry["id"]):
+        raise DataError(f"{path}: {key}[{index}] has the id {shown(entry['id'])}, not a text or number")
+
+
+def _refer(path: Path, images: list[Any], categories: Categories, objects: Objects, findings: Findings) -> None:
+    """Turns the objects' references into positions of images and labels of categories."""
+    seen: set[Any] = set()
+    for index, entry in enumerate(images):
+        _need(path, "images", index, entry, ("id", "file_name"))
+        if entry["id"] in seen:
+            raise DataError(
+                f"{path}: the id {shown(entry['id'])} occurs more than once in 'images'; ids must be unique"
+            )
+        seen.add(entry["id"])
+        name = entry["file_name"]
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise DataError(f"{path}: images[{index}]: file_name: {shown(name)} is not the name of a file")
+    if len(set(objects.ids)) != len(objects.ids):
+        twice = _first_twice(objects.ids)
+        raise DataError(f"{path}: the id {shown(twice)} occurs more than once in 'annotations'; ids must be unique")
+    objects.freeze()
+    known = Ids(entry["id"] for entry in images)
+    objects.image = _resolved(path, objects, "image", known, list(objects.image_ids), findings, "")
+    listed = ", ".join(shown(category) for category in categories.names)
+    known = Ids(categories.names)
+    advice = f"; the file defines {shown(listed, 300)}"
+    objects.category = _resolved(path, objects, "category", known, list(objects.category_ids), findings, advice) + 1
+
+
+def _first_twice(values: Sequence[Any]) -> Any:
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def _resolved(
+    path: Path, objects: Objects, kind: str, known: Ids, meant: list[Any], findings: Findings, advice: str
+) -> npt.NDArray[np.int64]:
+    column = getattr(objects, kind)
+    places = np.zeros(max(len(meant), 1), np.int64)
+    for number, value in enumerate(meant):
+        found = known.find(value)
+        if found is None:
+            row = int(np.flatnonzero(column == number)[0])
+            verb = "belongs to the unknown image" if kind == "image" else "has the unknown category"
+            raise DataError(f"{path}: annotation {shown(objects.ids[row])} {verb} {shown(value)}{advice}")
+        places[number] = found[0]
+        if found[1]:
+            rows = np.flatnonzero(column == number)
+            example = f"annotation {shown(objects.ids[int(rows[0])])}"
+            findings.note(f'{kind}_id spelt otherwise than the entry they mean (7, "7")', example, count=len(rows))
+    return places[column] if len(column) else np.zeros(0, np.int64)
+
+
+def check_same_categories(expected: Categories, found: Annotations) -> None:
+    """Checks that a second file (validation) uses the classes of the first one (training), and takes over its labels.
 
     Raises:
         DataError: an id is unknown to `expected`, or stands for another name.
     """
-    for category, name in found.names.items():
-        if category not in expected.names:
+    known = Ids(expected.names)
+    ids = list(expected.names)
+    labels = np.zeros(len(found.categories) + 1, np.int64)
+    for category, name in found.categories.names.items():
+        place = known.find(category)
+        if place is None:
             raise DataError(
-                f"{path} has the category {category} ({name!r}), which the training annotations do not have"
+                f"{found.path} has the category {shown(category)} ({name!r}), unknown to the training annotations"
             )
-        if expected.names[category] != name:
-            known = expected.names[category]
-            raise DataError(f"{path} calls category {category} {name!r}; the training annotations call it {known!r}")
-
-
-def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, float, float, float] | None:
-    """Turns a COCO box into corners inside the image.
-
-    Args:
-        box: ``[x, y, width, height]`` in pixels.
-        width: image width in pixels.
-        height: image height in pixels.
-
-    Returns:
-        ``(x1, y1, x2, y2)`` in pixels, or None where nothing with a positive area is left.
-    """
-    if not all(math.isfinite(value) for value in box):
-        return None
-    x1, y1 = max(0.0, box[0]), max(0.0, box[1])
-    x2, y2 = min(float(width), box[0] + box[2]), min(float(height), box[1] + box[3])
-    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
-
-
-def has_outline(segmentation: object) -> bool:
-    """Whether a COCO ``segmentation`` (polygons or RLE) can be decoded: a polygon needs three points, an RLE counts."""
-    if isinstance(segmentation, dict):
-        return bool(segmentation.get("counts")) and "size" in segmentation
-    return isinstance(segmentation, list) and any(_is_polygon(part) for part in segmentation)
-
-
-def _is_polygon(part: object) -> bool:
-    # Four numbers would be read by pycocotools as a box, not as two points.
-    return isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0
-
-
-def decode_mask(segmentation: Any, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Decodes polygons, uncompressed RLE or compressed RLE.
-
-    Args:
-        segmentation: as in a COCO annotation; see `has_outline`.
-        height: image height in pixels.
-        width: image width in pixels.
-
-    Returns:
-        The mask, shape ``[height, width]``, 0 or 1.
-
-    Raises:
-        DataError: an RLE of another image size.
-    """
-    if isinstance(segmentation, list):
-        polygons = [part for part in segmentation if _is_polygon(part)]
-        rle = mask_api.merge(mask_api.frPyObjects(polygons, height, width))
-    elif list(segmentation["size"]) != [height, width]:
-        raise DataError(f"an RLE mask has the size {segmentation['size']}, its image {[height, width]} (height, width)")
-    elif isinstance(segmentation["counts"], list):
-        rle = mask_api.frPyObjects(segmentation, height, width)
-    else:
-        rle = segmentation
-    mask: npt.NDArray[np.uint8] = mask_api.decode(rle)
-    return mask
-
-
-def usable_objects(
-    annotations: Iterable[Mapping[str, Any]], sizes: Mapping[int, tuple[int, int]], source: str | Path, *, masks: bool
-) -> dict[int, list[dict[str, Any]]]:
-    """Selects what a model can be trained on: no crowds, no boxes without area, no objects without an outline.
-
-    Args:
-        annotations: COCO annotations.
-        sizes: ``(width, height)`` in pixels by image id.
-        source: named in the warning.
-        masks: whether objects need an outline.
-
-    Returns:
-        By image id the annotations kept, each with ``corners`` (x1, y1, x2, y2) added.
-
-    Warns:
-        UserWarning: once, with the counts of what was left out. Crowds are left out by design and not counted.
-    """
-    kept: dict[int, list[dict[str, Any]]] = {}
-    boxes = outlines = 0
-    for annotation in annotations:
-        if annotation["iscrowd"]:
-            continue
-        corners = clip_box(annotation["bbox"], *sizes[annotation["image_id"]])
-        if corners is None:
-            boxes += 1
-        elif masks and not has_outline(annotation.get("segmentation")):
-            outlines += 1
-        else:
-            kept.setdefault(annotation["image_id"], []).append({**annotation, "corners": corners})
-    if boxes or outlines:
-        reasons = [f"{boxes} with a box without area inside the image"] if boxes else []
-        reasons += [f"{outlines} without a usable outline"] if outlines else []
-        warnings.warn(f"{source}: objects left out of training: {', '.join(reasons)}", UserWarning, stacklevel=3)
-    return kept
+        other = expected.names[ids[place[0]]]
+        if other != name:
+            raise DataError(
+                f"{found.path} calls category {shown(category)} {name!r}; the training annotations call it {other!r}"
+            )
+        labels[found.categories.to_label[category]] = place[0] + 1
+    found.objects.category = labels[found.objects.category]

@@ -9,28 +9,26 @@ Contract:
 
 from __future__ import annotations
 
-import copy
-import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from losslog.detection.annotations import (
     Categories,
-    DataError,
-    categories_of,
     check_same_categories,
-    decode_mask,
     read_annotations,
-    usable_objects,
 )
-from losslog.detection.evaluation import CocoEvaluator
+from losslog.detection.evaluation import CocoEvaluator, GroundTruth
+from losslog.detection.findings import DataError, Findings
+from losslog.detection.images import Progress, check_images, load_pixels
+from losslog.detection.outlines import decode
+from losslog.detection.usable import select_usable
 
 Target = dict[str, Any]
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
@@ -39,19 +37,27 @@ Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
 class CocoDataset(Dataset[tuple[Tensor, Target]]):
     """Images and objects from a folder and a COCO annotation file.
 
+    Every field and every image is checked here, once: what cannot be used is refused, what can be put right is, and
+    said in one warning a kind. Pixels are 8 bits an RGB channel, turned as EXIF says.
+
     Args:
         images: folder that the file names in the annotations are relative to.
         annotations: COCO JSON file.
         categories: the training set's, for a validation set: labels then agree; None: the file's own.
         transform: called with ``(image, target)``, returns the same kinds.
         masks: whether targets have masks; None: if any annotation has a segmentation.
+        progress: called with how many of how many images have been opened.
 
     Raises:
-        DataError: what `read_annotations` refuses, images that are not in the folder, other categories.
+        DataError: what `read_annotations` and `check_images` refuse, other categories.
+
+    Warns:
+        UserWarning: for each kind of thing that was put right or left out, with the count and an example; no objects.
 
     Attributes:
         categories: ids, names and labels.
-        content: the annotation file as read; evaluation uses a copy.
+        content: the annotations as a COCO dict of plain data, checked and repaired; made anew when it is asked for.
+        findings: what was put right or left out.
     """
 
     def __init__(
@@ -62,43 +68,63 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         categories: Categories | None = None,
         transform: Transform | None = None,
         masks: bool | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.images = Path(images)
         self.annotations = Path(annotations)
         self.transform = transform
-        self.content = read_annotations(annotations)
-        found = categories_of(self.content)
+        read = read_annotations(annotations)
         if categories is not None:
-            check_same_categories(categories, found, annotations)
-        self.categories = categories or found
-        self.entries: list[dict[str, Any]] = self.content["images"]
-        self._check_files()
-        objects = self.content["annotations"]
-        self.masks = any(entry.get("segmentation") for entry in objects) if masks is None else masks
-        sizes = {entry["id"]: (int(entry["width"]), int(entry["height"])) for entry in self.entries}
-        self.objects = usable_objects(objects, sizes, self.annotations, masks=self.masks)
-        self._ground_truth: Any = None
+            check_same_categories(categories, read)
+        self.categories = categories or read.categories
+        self.findings: Findings = read.findings
+        self.entries: list[dict[str, Any]] = read.images
+        self.paths, self.sizes = check_images(self.images, self.entries, self.findings, progress)
+        self.table = read.objects
+        had_outlines = bool(self.table.has_outline().any())
+        self.masks = had_outlines if masks is None else masks
+        self.usable = select_usable(read, self.sizes, masks=self.masks)
+        self.rows = self._by_image()
+        if not len(self.usable.rows):
+            about = f"{len(self.table)} annotations ({int(self.table.crowd.sum())} crowds)"
+            self.findings.remarks.append(f"no usable object among {about}: nothing to train on, no AP")
+        for line in self.findings.lines():
+            warnings.warn(line, UserWarning, stacklevel=2)
+        self._ground_truth: GroundTruth | None = None
 
-    def _check_files(self) -> None:
-        if not self.images.is_dir():
-            raise DataError(f"no image folder {self.images}")
-        present = {entry.name for entry in os.scandir(self.images)}
-        missing = [
-            entry["file_name"]
-            for entry in self.entries
-            if entry["file_name"] not in present and not (self.images / entry["file_name"]).is_file()
-        ]
-        if missing:
-            raise DataError(
-                f"{len(missing)} of {len(self.entries)} images of {self.annotations} are not in {self.images}, "
-                f"the first is {missing[0]}"
-            )
-        if not self.entries:
-            raise DataError(f"{self.annotations} lists no images")
-        for entry in self.entries:
-            if "width" not in entry or "height" not in entry:
-                with Image.open(self.images / entry["file_name"]) as image:
-                    entry["width"], entry["height"] = image.size
+    def _by_image(self) -> list[np.ndarray[Any, Any]]:
+        """The rows kept of every image, in the order of the file."""
+        rows = self.usable.rows
+        owner = self.table.image[rows]
+        order = rows[np.argsort(owner, kind="stable")]
+        ends = np.cumsum(np.bincount(owner, minlength=len(self.entries)))
+        return np.split(order, ends[:-1])
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The annotations as a COCO dict."""
+        names = self.categories.names
+        ids = list(names)
+        annotations = []
+        for row in np.flatnonzero(self.table.box_is_finite()).tolist():
+            place = int(self.table.image[row])
+            width, height = (int(side) for side in self.sizes[place])
+            annotation = {
+                "id": self.table.ids[row],
+                "image_id": self.entries[place]["id"],
+                "category_id": ids[int(self.table.category[row]) - 1],
+                "bbox": self.table.box[row].tolist(),
+                "area": float(self.table.area[row]),
+                "iscrowd": int(self.table.crowd[row]),
+            }
+            if (segmentation := self.table.segmentation(row, height, width)) is not None:
+                annotation["segmentation"] = segmentation
+            annotations.append(annotation)
+        return {
+            "images": [dict(entry) for entry in self.entries],
+            "annotations": annotations,
+            "categories": [{"id": category, "name": name} for category, name in names.items()],
+        }
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -109,44 +135,36 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         Returns:
             The image, float32 ``[3, H, W]`` in 0..1, and a dict with ``boxes`` float32 ``[N, 4]`` (x1, y1, x2, y2 in
             pixels), ``labels`` int64 ``[N]``, ``masks`` uint8 ``[N, H, W]``, ``area`` float32 ``[N]`` in square
-            pixels, ``iscrowd`` int64 ``[N]`` (always 0: crowds are only used by evaluation), ``image_id`` int.
+            pixels, ``iscrowd`` int64 ``[N]`` (always 0: crowds are only used by evaluation), ``image_id`` as in the
+            file.
 
         Raises:
-            DataError: the image cannot be read, or has another size than its annotations say.
+            DataError: the image cannot be read any more, or its pixels are damaged.
         """
-        entry = self.entries[index]
-        width, height = int(entry["width"]), int(entry["height"])
-        path = self.images / entry["file_name"]
-        try:
-            with Image.open(path) as file:
-                pixels = np.array(file.convert("RGB"))
-        except OSError as error:
-            raise DataError(f"cannot read the image {path}: {error}") from error
+        width, height = (int(side) for side in self.sizes[index])
+        pixels = load_pixels(self.paths[index])
         if pixels.shape[:2] != (height, width):
-            actual = f"{pixels.shape[1]} x {pixels.shape[0]}"
-            raise DataError(f"{path} is {actual} pixels, its annotations say {width} x {height}")
+            raise DataError(f"{self.paths[index]} is no longer {width} x {height} pixels")
         image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
-        objects = self.objects.get(entry["id"], [])
+        rows = self.rows[index]
         target: Target = {
-            "boxes": torch.tensor([entry["corners"] for entry in objects], dtype=torch.float32).reshape(-1, 4),
-            "labels": torch.tensor(
-                [self.categories.to_label[entry["category_id"]] for entry in objects], dtype=torch.int64
-            ),
-            "area": torch.tensor([entry["area"] for entry in objects], dtype=torch.float32),
-            "iscrowd": torch.zeros(len(objects), dtype=torch.int64),
-            "image_id": entry["id"],
+            "boxes": torch.from_numpy(self.usable.corners[rows]),
+            "labels": torch.from_numpy(self.table.category[rows].astype(np.int64)),
+            "area": torch.from_numpy(self.table.area[rows].astype(np.float32)),
+            "iscrowd": torch.zeros(len(rows), dtype=torch.int64),
+            "image_id": self.entries[index]["id"],
         }
         if self.masks:
-            masks = np.zeros((len(objects), height, width), dtype=np.uint8)
-            for row, annotation in enumerate(objects):
-                masks[row] = decode_mask(annotation["segmentation"], height, width)
+            masks = np.zeros((len(rows), height, width), dtype=np.uint8)
+            for number, row in enumerate(rows):
+                masks[number] = decode(self.table.outline(int(row), height, width))
             target["masks"] = torch.from_numpy(masks)
         return self.transform(image, target) if self.transform else (image, target)
 
     def evaluator(self) -> CocoEvaluator:
         """Returns a fresh evaluator against all objects of the annotation file, crowds included."""
         if self._ground_truth is None:
-            self._ground_truth = CocoEvaluator.index(copy.deepcopy(self.content))
+            self._ground_truth = CocoEvaluator.index(self.content)
         return CocoEvaluator(self._ground_truth, self.categories, masks=self.masks)
 
 

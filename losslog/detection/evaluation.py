@@ -19,7 +19,8 @@ from pycocotools import cocoeval as cocoeval_module
 from pycocotools import mask as mask_api
 from torch import Tensor
 
-from losslog.detection.annotations import Categories, has_outline
+from losslog.detection.annotations import Categories
+from losslog.detection.outlines import of_box
 
 # Name, from precision (AP) or recall (AR), IoU threshold or None for the mean over .50:.05:.95, area range, and the
 # index into maxDets (1, 10, 100): the order of pycocotools' COCOeval.stats for boxes and masks.
@@ -54,6 +55,48 @@ def _quiet() -> Iterator[None]:
             vars(module).pop("print", None)
 
 
+class GroundTruth:
+    """pycocotools' index of a COCO dict, everything in it numbered from 1.
+
+    Args:
+        content: a COCO dict; it is not changed.
+
+    Attributes:
+        index: a `pycocotools.coco.COCO`.
+        images: its image numbers by the ids in `content`.
+        categories: its category numbers likewise.
+        objects: the numbers of the images that have an object to find, crowds not counted.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.images = {image["id"]: number for number, image in enumerate(content["images"], start=1)}
+        self.categories = {each["id"]: number for number, each in enumerate(content["categories"], start=1)}
+        annotations = []
+        for number, each in enumerate(content["annotations"], start=1):
+            image = self.images[each["image_id"]]
+            numbered = {**each, "id": number, "image_id": image, "category_id": self.categories[each["category_id"]]}
+            if not _has_outline(each.get("segmentation")):
+                entry = content["images"][image - 1]
+                numbered["segmentation"] = [of_box(each["bbox"], entry["height"], entry["width"]).tolist()]
+            annotations.append(numbered)
+        self.objects = {each["image_id"] for each in annotations if not each.get("iscrowd")}
+        with _quiet():
+            self.index = coco_module.COCO()
+            self.index.dataset = {
+                "images": [{**image, "id": self.images[image["id"]]} for image in content["images"]],
+                "annotations": annotations,
+                "categories": [{**each, "id": self.categories[each["id"]]} for each in content["categories"]],
+            }
+            self.index.createIndex()
+
+
+def _has_outline(segmentation: Any) -> bool:
+    """Whether pycocotools can draw a ``segmentation``: an RLE has counts, a polygon three points (two are a box)."""
+    if isinstance(segmentation, Mapping):
+        return bool(segmentation.get("counts"))
+    return isinstance(segmentation, list) and any(isinstance(part, list) and len(part) >= 6 for part in segmentation)
+
+
 class CocoEvaluator:
     """Collects detections and scores them.
 
@@ -65,36 +108,26 @@ class CocoEvaluator:
     """
 
     def __init__(
-        self, ground_truth: Any, categories: Categories, *, masks: bool = True, threshold: float = 0.5
+        self, ground_truth: GroundTruth, categories: Categories, *, masks: bool = True, threshold: float = 0.5
     ) -> None:
         self._ground_truth = ground_truth
-        self._categories = categories
+        self._numbers = {
+            label: ground_truth.categories.get(category, -label) for label, category in categories.to_id.items()
+        }
+        self._names = {self._numbers[label]: categories.names[category] for label, category in categories.to_id.items()}
         self._masks = masks
         self._threshold = threshold
         self._image_ids: list[int] = []
         self._results: dict[str, list[dict[str, Any]]] = {"bbox": []}
 
     @staticmethod
-    def index(content: dict[str, Any]) -> Any:
-        """Makes pycocotools' index of a COCO dict, which it keeps and changes: hand in a copy.
+    def index(content: dict[str, Any]) -> GroundTruth:
+        """Makes pycocotools' index of a COCO dict.
 
-        An annotation with the id 0 would count as unmatched in pycocotools (it stores ids and reads 0 as "none"), so
-        all are numbered anew where there is one. Where some objects have no outline, their box stands in for it.
+        Everything is numbered from 1 in it: pycocotools sorts ids, and reads the annotation id 0 as "no match". Where
+        some objects have no outline, their box stands in for it.
         """
-        annotations = content["annotations"]
-        if any(annotation["id"] == 0 for annotation in annotations):
-            for number, annotation in enumerate(annotations, start=1):
-                annotation["id"] = number
-        for annotation in annotations:
-            if not has_outline(annotation.get("segmentation")):
-                x, y, width, height = annotation["bbox"]
-                corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-                annotation["segmentation"] = [[float(value) for value in corners]]
-        with _quiet():
-            index = coco_module.COCO()
-            index.dataset = content
-            index.createIndex()
-        return index
+        return GroundTruth(content)
 
     def update(self, targets: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Tensor]]) -> None:
         """Adds a batch.
@@ -105,12 +138,13 @@ class CocoEvaluator:
                 y2 in pixels of the image), ``labels`` ``[N]``, ``scores`` ``[N]``, ``masks`` ``[N, 1, H, W]`` in 0..1.
         """
         for target, output in zip(targets, outputs, strict=True):
-            image_id = int(target["image_id"])
+            identity = target["image_id"]
+            image_id = self._ground_truth.images[identity.item() if isinstance(identity, Tensor) else identity]
             self._image_ids.append(image_id)
             boxes = output["boxes"].detach().float().cpu().clone()
             boxes[:, 2:] -= boxes[:, :2]
             rows = [
-                {"image_id": image_id, "category_id": self._categories.to_id[label], "score": score}
+                {"image_id": image_id, "category_id": self._numbers[label], "score": score}
                 for label, score in zip(output["labels"].tolist(), output["scores"].tolist(), strict=True)
             ]
             self._results["bbox"] += [{**row, "bbox": box} for row, box in zip(rows, boxes.tolist(), strict=True)]
@@ -124,23 +158,27 @@ class CocoEvaluator:
         """Scores what was collected.
 
         Returns:
-            ``{"bbox": {"AP": ..., ..., "classes": {name: AP}}, "segm": {...}}``; see `SUMMARY` for the names.
+            ``{"bbox": {"AP": ..., ..., "classes": {name: AP}}, "segm": {...}}``; see `SUMMARY` for the names. Empty
+            where none of the images seen has an object to find: crowds alone have no AP.
         """
+        if not self._ground_truth.objects.intersection(self._image_ids):
+            return {}
         with _quiet():
             return {kind: self._score(kind, results) for kind, results in self._results.items()}
 
     def _score(self, kind: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+        truth = self._ground_truth.index
         if results:
-            detections = self._ground_truth.loadRes(results)
+            detections = truth.loadRes(results)
         else:  # loadRes([]) raises IndexError
             detections = coco_module.COCO()
-            detections.dataset = {**self._ground_truth.dataset, "annotations": []}
+            detections.dataset = {**truth.dataset, "annotations": []}
             detections.createIndex()
-        scorer = cocoeval_module.COCOeval(self._ground_truth, detections, iouType=kind)
+        scorer = cocoeval_module.COCOeval(truth, detections, iouType=kind)
         scorer.params.imgIds = sorted(set(self._image_ids))
         scorer.evaluate()
         scorer.accumulate()
-        return summarize(scorer, self._categories.names)
+        return summarize(scorer, self._names)
 
 
 def summarize(scorer: Any, names: Mapping[int, str]) -> dict[str, Any]:

@@ -4,22 +4,23 @@ Contract:
 
 - A batch is ``(inputs, targets)`` (any tuple or list: positional arguments) or a dict (keyword arguments).
 - In train mode a model returns one scalar loss or a dict of scalar losses; a `Forward` of the user's own adapts others.
+- What is optimised is one rule, `losslog.values.totals`, here and in what is logged.
 - Nothing here waits for a CUDA device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from losslog.values.totals import total_name
+
 Losses = dict[str, Tensor] | Tensor
 Means = dict[str, float] | float
 Forward = Callable[[nn.Module, Any], Any]
-
-_TOTALS: Final = ("loss", "total_loss", "total")
 
 
 def to_device(value: Any, device: torch.device) -> Any:
@@ -76,13 +77,19 @@ def as_losses(output: Any) -> Losses:
 
 
 def total_of(losses: Losses) -> Tensor:
-    """Returns what is optimised: the scalar, an entry named loss, total_loss or total, else the sum of the entries."""
+    """Returns what is optimised: the scalar, the entry that is the total by its name, else the sum of the entries."""
     if isinstance(losses, Tensor):
         return losses
-    for name in _TOTALS:
-        if name in losses:
-            return losses[name]
-    return torch.stack(list(losses.values())).sum()
+    name = total_name(losses)
+    return losses[name] if name is not None else torch.stack(list(losses.values())).sum()
+
+
+def apart(losses: Losses) -> tuple[Losses, Tensor | None]:
+    """Returns the components, and what was optimised where that is an entry of its own: what `Run.log_batch` takes."""
+    name = None if isinstance(losses, Tensor) else total_name(losses)
+    if isinstance(losses, Tensor) or name is None:
+        return losses, None
+    return {key: value for key, value in losses.items() if key != name}, losses[name]
 
 
 def count_images(batch: Any) -> int:

@@ -12,12 +12,14 @@ import contextlib
 import os
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import nn
 
+from losslog.control import group_name
 from losslog.engine.rng import rng_state, set_rng_state
 from losslog.errors import LosslogError
 
@@ -149,22 +151,78 @@ def restore_checkpoint(
     scheduler: Any = None,
     scaler: Any = None,
     generator: torch.Generator | None = None,
-) -> None:
+) -> list[str]:
     """Puts the state of `read_checkpoint` into freshly built objects, and sets the random state.
+
+    Returns:
+        What the checkpoint has otherwise than the fresh objects, one line each: it is the checkpoint's that holds now.
 
     Raises:
         CheckpointError: the state is of another model, optimizer or scheduler than these.
     """
+    differences: list[str] = []
+    for name, live in (("scheduler", scheduler), ("scaler", scaler)):
+        if (content[name] is None) != (live is None):
+            has = "has no" if content[name] is None else "has a"
+            raise CheckpointError(f"the checkpoint {has} {name}, the run being resumed is set up differently")
     try:
+        differences += _compare_groups(content["optimizer"], optimizer)
+        if scheduler is not None:
+            differences += _compare("scheduler", _settings(content["scheduler"]), _settings(scheduler.state_dict()))
         unwrapped(model).load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"the checkpoint is of another model or optimizer: {reason}") from error
     for name, live in (("scheduler", scheduler), ("scaler", scaler)):
-        if (content[name] is None) != (live is None):
-            has = "has no" if content[name] is None else "has a"
-            raise CheckpointError(f"the checkpoint {has} {name}, the run being resumed is set up differently")
         if live is not None:
             live.load_state_dict(content[name])
     set_rng_state(content["rng"], generator)
+    return differences
+
+
+def _compare_groups(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> list[str]:
+    """Differences of hyperparameters; groups that schedulers change are compared by the rate they began with."""
+    found: list[str] = []
+    for index, (old, new) in enumerate(zip(saved["param_groups"], optimizer.param_groups, strict=False)):
+        name = f"optimizer group {group_name(index, new)}" if len(optimizer.param_groups) > 1 else "optimizer"
+        rate = "initial_lr" if "initial_lr" in old and "initial_lr" in new else "lr"
+        passed_over = {"params", "name", "lr", "initial_lr"}
+        found += _compare(
+            name,
+            {"lr": old[rate], **{key: value for key, value in old.items() if key not in passed_over}},
+            {"lr": new[rate], **{key: value for key, value in new.items() if key not in passed_over}},
+        )
+    return found
+
+
+def _settings(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a scheduler was made with: plain values that it does not count up, nor takes from the optimizer."""
+    counted = ("last_epoch", "base_lrs", "best", "num_bad_epochs", "cooldown_counter", "mode_worse", "verbose")
+    return {
+        key: value
+        for key, value in state.items()
+        if not key.startswith("_") and key not in counted and isinstance(value, bool | int | float | str | list | tuple)
+    }
+
+
+def _compare(what: str, saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[str]:
+    """Differences of two sets of settings.
+
+    Raises:
+        CheckpointError: each has settings that the other has not, so that they are of different kinds.
+    """
+    lost, unknown = sorted(saved.keys() - fresh.keys()), sorted(fresh.keys() - saved.keys())
+    if lost and unknown:
+        raise CheckpointError(
+            f"the checkpoint is of another {what.split()[0]}: it has {lost[0]!r}, the one given has {unknown[0]!r}"
+        )
+    return [
+        f"{what} {key} {saved[key]!r:.60} from the checkpoint (here it was {fresh[key]!r:.60})"
+        for key in fresh
+        if key in saved and saved[key] != fresh[key] and _listed(saved[key]) != _listed(fresh[key])
+    ]
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

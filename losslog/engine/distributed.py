@@ -2,7 +2,8 @@
 
 Contract:
 
-- Without a launcher everything here is a no-op, so that one script serves one process and many.
+- Without a launcher everything here is a no-op, so that one script serves one process and many. A launcher that numbers
+  processes but names no meeting point (``RANK`` and ``MASTER_ADDR``) starts so many separate trainings.
 - Logging needs nothing from here: `losslog.Run` finds its rank by itself and joins losses without a collective. The
   collectives of this module are those of training: gradients (DDP), and a validation loss that a scheduler steps by.
 """
@@ -20,7 +21,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, DistributedSampler
 
-from losslog.ranks.store import Place, place
+from losslog.ranks.store import Place, launched, place
 
 TIMEOUT: Final = timedelta(hours=3)
 """Of a collective: the other ranks wait in one while the main process evaluates. NCCL's own would be ten minutes."""
@@ -38,17 +39,16 @@ def process_group(device: torch.device | str) -> Iterator[Place]:
     Yields:
         Rank and world size.
     """
-    here = place()
-    launched = "RANK" in os.environ and "MASTER_ADDR" in os.environ
-    if here.world_size < 2 or torch.distributed.is_initialized() or not launched:
-        yield here
+    asked = launched().world_size > 1 and "RANK" in os.environ and "MASTER_ADDR" in os.environ
+    if torch.distributed.is_initialized() or not asked:
+        yield place()
         return
     cuda = torch.device(device).type == "cuda"
     if cuda:
         torch.cuda.set_device(local_rank())
     torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     try:
-        yield here
+        yield place()
     finally:
         torch.distributed.destroy_process_group()
 
@@ -61,7 +61,7 @@ def local_rank() -> int:
 
 def device_of_rank(device: torch.device) -> torch.device:
     """The device of this process: the local rank's where several processes share a machine's GPUs."""
-    if device.type == "cuda" and device.index is None and place().world_size > 1:
+    if device.type == "cuda" and device.index is None and launched().world_size > 1:
         return torch.device("cuda", local_rank())
     return device
 

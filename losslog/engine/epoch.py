@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from losslog.engine.batches import Forward, LossMeans, Means, call_model, count_images, targets_of
+from losslog.engine.batches import Forward, LossMeans, Means, apart, call_model, count_images, targets_of
 from losslog.engine.optimization import LearningRates, MixedPrecision, Stepper, Warmup, learning_rates
 
 if TYPE_CHECKING:
@@ -121,8 +121,10 @@ def train_one_epoch(
             step = position.step if progress is not None else None
             position.step += 1
             if run is not None:
+                components, total = apart(losses)
                 run.log_batch(
-                    losses,
+                    components,
+                    total=total,
                     lr=position.lr,
                     epoch=epoch,
                     step=step,

@@ -42,7 +42,8 @@ from losslog.engine.epoch import Progress, train_one_epoch
 from losslog.engine.optimization import MixedPrecision, Warmup
 from losslog.engine.validation import Evaluator, evaluate, evaluator_of, validation_losses
 from losslog.runtime.containment import one_line
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import say, warn
+from losslog.values.totals import total_of
 
 if TYPE_CHECKING:
     from losslog import Run
@@ -152,7 +153,8 @@ def fit(
     result = FitResult()
     if resume is not None:
         content = dict(resume) if isinstance(resume, Mapping) else read_checkpoint(resume)
-        restore_checkpoint(content, **states)
+        for line in restore_checkpoint(content, **states):
+            say("resumed after epoch %d: %s", content["epoch"], line)
         result.epoch, result.step = content["epoch"], content["step"]
     progress = Progress(result.step)
     folder = checkpoint_dir if checkpoint_dir is not None else (run.dir if run is not None and run.id else None)
@@ -250,7 +252,6 @@ def _tell_sampler(loader: Any, epoch: int) -> None:
 def _step_by_epoch(scheduler: Any, losses: Means) -> None:
     """Steps a scheduler that goes by epochs; ReduceLROnPlateau takes the loss it watches."""
     if "metrics" in inspect.signature(scheduler.step).parameters:
-        watched = sum(losses.values()) if isinstance(losses, dict) else losses
-        scheduler.step(from_main(watched))  # every process must cut at the same epoch
+        scheduler.step(from_main(total_of(losses)))  # every process must cut at the same epoch
     else:
         scheduler.step()

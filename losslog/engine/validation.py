@@ -131,7 +131,7 @@ def evaluate(
                 outputs = model(to_device(inputs, device))
             evaluator.update(targets, outputs)
     metrics = evaluator.compute()
-    if run is not None:
+    if run is not None and metrics:  # none where there was nothing to find, which the data set has said
         run.log_eval(metrics, epoch=epoch, step=step, split=split)
     return metrics
 

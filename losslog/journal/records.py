@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from losslog.runtime.containment import attempt
+from losslog.runtime.containment import encodable
 
 Data = dict[str, Any]
 
@@ -45,6 +44,7 @@ class Record(NamedTuple):
 _encode = json.JSONEncoder(allow_nan=False, separators=(", ", ": ")).encode
 _decode = json.JSONDecoder().raw_decode
 _NUMBERS: Final = {int, float}
+MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one contains itself
 _templates: dict[tuple[tuple[str, ...], ...], str] = {}
 
 
@@ -83,6 +83,25 @@ def encode(record: Record) -> bytes:
         body["data"] = _spell(record.data)
         text = _encode(body)
     return text.encode("ascii") + b"\n"
+
+
+def written(record: Record) -> tuple[Record, bytes]:
+    """The record as it is written, with its line: half a surrogate pair, which no encoder takes, is a question mark."""
+    line = encode(record)
+    if b"\\ud" not in line:
+        return record, line
+    record = record._replace(data=_encodable(record.data))
+    return record, encode(record)
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, dict):
+        return {encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return value
 
 
 def decode(line: bytes) -> Record:
@@ -156,6 +175,8 @@ def plain(value: Any, path: str) -> Any:
     if isinstance(value, bool | int | float):  # subclasses: IntEnum, numpy.float64
         return value + 0
     number = getattr(value, "item", None)
+    if type(value).__module__.startswith("numpy.ma") and getattr(value, "mask", False):
+        raise TypeError(f"{path} is masked: pass a number, or leave it out")
     if number is not None and getattr(value, "size", None) is not None and _count(value) == 1:
         return plain(number(), path)
     raise TypeError(f"{path}: {type(value).__name__} is not a number, string, list or dict of these")
@@ -164,25 +185,6 @@ def plain(value: Any, path: str) -> Any:
 def _count(value: Any) -> int:
     numel = getattr(value, "numel", None)
     return int(numel()) if callable(numel) else int(getattr(value, "size", 0))
-
-
-def numbers(value: Any, path: str) -> dict[str, Any]:
-    """Plain data with nothing but numbers in dicts.
-
-    Raises:
-        TypeError: something in it is not a number; the message names its path.
-    """
-    found = plain(value, path)
-    _check_numbers(found, path)
-    return dict(found)
-
-
-def _check_numbers(value: Any, path: str) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_numbers(item, f"{path}[{key!r}]")
-    elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{path} is {value!r:.60}: pass a number, or leave it out")
 
 
 def whole(value: Any, name: str) -> int:
@@ -200,47 +202,3 @@ def count_in(data: Data, key: str) -> int:
     """The whole number a record has under ``key``; 0 where there is none, or a garbled one."""
     value = data.get(key)
     return value if type(value) is int else 0
-
-
-SECRET_WORDS: Final = ("api_key", "apikey", "token", "password", "passwd", "secret", "credential", "private_key")
-REDACTED: Final = "[redacted]"
-PASSWORD: Final = re.compile(r"(://[^\s/:@]*):[^\s/]*@")
-MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one contains itself
-
-
-def redact(value: Any, key: str = "", depth: int = 0) -> Any:
-    """Config as it may be written: secrets out, what is not JSON as a truncated ``repr``.
-
-    A text (or an object) under a key that contains one of `SECRET_WORDS` is replaced, however deep below it; so is the
-    password in a ``scheme://user:password@host``.
-    """
-    if isinstance(value, Mapping | list | tuple | set | frozenset):
-        if depth > MAX_DEPTH:
-            return "..."
-        if isinstance(value, Mapping):
-            below = {str(name): key if _secret(key) else str(name) for name in value}
-            return {str(name): redact(item, below[str(name)], depth + 1) for name, item in value.items()}
-        items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-        return [redact(item, key, depth + 1) for item in items]
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int | float):
-        return value + 0
-    if _secret(key):
-        return REDACTED
-    if isinstance(value, str):
-        return hide_password(str(value))
-    text, error = attempt(repr, value)
-    if text is None:
-        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
-    return hide_password(text if len(text) <= 200 else text[:197] + "...")
-
-
-def _secret(key: str) -> bool:
-    lowered = key.lower().replace("-", "_")
-    return any(word in lowered for word in SECRET_WORDS)
-
-
-def hide_password(text: str) -> str:
-    """``text`` with the password of every ``scheme://user:password@host`` replaced."""
-    return PASSWORD.sub(rf"\1:{REDACTED}@", text)

@@ -2,7 +2,9 @@
 
 `place` and `world_size` are asked anywhere, `Store` is used on drain threads only. Contract:
 
-- torch.distributed answers where it is initialised, else the launcher's environment variables, else there is one rank.
+- Ranks are processes that can meet: in a process group of torch.distributed, or in torchrun's store, while it answers.
+  A launcher's variables alone make nobody a rank: each such process is a run of its own.
+- A process that a rank started inherits its variables, and is no rank.
 - The store is torch.distributed's own key-value store, through a connection of our own: nothing here is a collective,
   so no rank can hang another, and a group destroyed before us does not matter.
 - torch is reached through ``sys.modules``; this module never imports it.
@@ -10,7 +12,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import socket
 import sys
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
@@ -23,6 +27,7 @@ VARIABLES: Final = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("SLURM_PROCID", "SLURM_NTASKS"),
 )
+OWNER: Final = "LOSSLOG_RANK_PID"  # the process that torchrun numbered: its children inherit the numbers
 STORE_TIMEOUT: Final = timedelta(seconds=5)
 
 
@@ -46,16 +51,50 @@ def distributed() -> Any | None:
     return module
 
 
-def place() -> Place:
-    """Rank and world size of this process."""
-    group = distributed()
-    if group is not None:
-        return Place(group.get_rank(), group.get_world_size())
+def launched() -> Place:
+    """Rank and world size as a launcher's variables say them, whether or not anybody can be met."""
     for rank_name, size_name in VARIABLES:
         rank, size = os.environ.get(rank_name, ""), os.environ.get(size_name, "")
         if rank.isdigit() and size.isdigit() and int(rank) < int(size) and int(size) > 1:
             return Place(int(rank), int(size))
     return Place(0, 1)
+
+
+def place() -> Place:
+    """Rank and world size of this process among those that it can meet."""
+    group = distributed()
+    if group is not None:
+        return Place(group.get_rank(), group.get_world_size())
+    return launched() if _has_torchruns_store() else Place(0, 1)
+
+
+def alone() -> str:
+    """Why a process that a launcher numbered is a run of its own; "" where nobody numbered it, or it is a rank."""
+    said = launched()
+    if said.world_size < 2 or place().world_size > 1 or os.environ.get(OWNER, str(os.getpid())) != str(os.getpid()):
+        return ""
+    return (
+        f"the environment says process {said.rank} of {said.world_size}, but there is no process group and no store of "
+        "torchrun where they could meet: this process is a run of its own (docs: Several ranks)"
+    )
+
+
+def _has_torchruns_store() -> bool:
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or launched().world_size < 2:
+        return False
+    if os.environ.get(OWNER, str(os.getpid())) != str(os.getpid()):
+        return False
+    return _answers(os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", ""))
+
+
+@functools.cache
+def _answers(address: str, port: str) -> bool:
+    if not address or not port.isdigit():
+        return False
+    connection, _ = attempt(socket.create_connection, (address, int(port)), STORE_TIMEOUT.total_seconds())
+    if connection is not None:
+        connection.close()
+    return connection is not None
 
 
 class Store:
@@ -68,6 +107,7 @@ class Store:
     def __init__(self, run: int) -> None:
         self._prefix = f"losslog/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{run}"
         self._store: Any = None
+        os.environ[OWNER] = str(os.getpid())
         self._base: Any = None  # kept: the user may destroy the process group before we close
         self.open()
 

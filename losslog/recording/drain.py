@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from losslog.journal.file import Tail, Writer
-from losslog.journal.records import Record, encode
+from losslog.journal.records import Record, written
 from losslog.ranks.joining import Joiner, Share, join
 from losslog.recording.highlights import Highlights
 from losslog.recording.intake import KEPT, Intake, Queue
@@ -197,8 +197,7 @@ class Drain(Intake):
         self._record(event.time, event.hook, {key: value for key, value in event.data.items() if value is not None})
 
     def _record(self, at: float, hook: str, data: dict[str, Any]) -> None:
-        record = Record(self._writer.seq + len(self._fresh), at, hook, data)
-        self._fresh.append((record, encode(record)))
+        self._fresh.append(written(Record(self._writer.seq + len(self._fresh), at, hook, data)))
         if self.trouble:
             if hook not in KEPT:
                 self._waiting[hook != "on_batch_losses"] += len(self._fresh[-1][1]) + BESIDES

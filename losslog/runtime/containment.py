@@ -64,6 +64,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
 
 
+def encodable(text: str) -> str:
+    """Text that every encoder takes: half a surrogate pair becomes a question mark."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def one_line(error: BaseException) -> str:
     """Type and message of an error on one line of at most 300 characters, without control characters."""
     text = printable(" ".join(str(error).split()))

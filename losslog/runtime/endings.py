@@ -3,12 +3,14 @@
 Main thread. Contract:
 
 - Open runs are closed while threads still run, and before concurrent.futures shuts its pools.
+- In a notebook or at a prompt the last error is some cell's, and ended nothing.
 - No signal handler, and nothing at import but the registration that makes forked children inert.
 """
 
 from __future__ import annotations
 
 import atexit
+import builtins
 import os
 import sys
 import threading
@@ -64,9 +66,15 @@ def _register() -> None:
 
 
 def _close_all() -> None:
-    status, error = status_of(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
+    last = None if _is_interactive() else getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    status, error = status_of(last)
     for run in open_runs():
         attempt(run.end_at_exit, status, error)
+
+
+def _is_interactive() -> bool:
+    """Whether a person at a prompt or in a notebook ended the session: an earlier cell's error did not."""
+    return hasattr(sys, "ps1") or "get_ipython" in vars(builtins)
 
 
 def _after_fork() -> None:

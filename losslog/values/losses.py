@@ -46,6 +46,8 @@ def as_float(value: Any, name: str) -> float:
             raise TypeError(f"{name} is {_describe(value)}: pass a number or a 0-d tensor") from error
     if math.prod(shape) != 1:
         raise TypeError(f"{name} is {_describe(value)}: pass one number per key, e.g. its .mean()")
+    if type(value).__module__.startswith("numpy.ma") and getattr(value, "mask", False):
+        raise TypeError(f"{name} is masked: leave the key out, or pass a number")
     number = item()
     if isinstance(number, bool | complex):
         raise TypeError(f"{name} is {_describe(value)}: pass a real number")

@@ -230,13 +230,90 @@ def test_a_finished_run_is_not_resumed(
     assert "all 1 epochs are done; ask for more with --epochs" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_another_backbone_is_said(
-    run: Callable[..., int], shapes: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--backbone", "resnet18"], "--backbone resnet18: the run has tiny, and the checkpoint has the weights"),
+        (["--optimizer", "adamw"], "--optimizer adamw: the run has sgd, and the checkpoint has the state"),
+        (["--weights", "coco"], "--weights coco: the run has None, and the checkpoint has the weights"),
+        (["--name", "other"], "--name other: the run has maskrcnn, and a run keeps its name"),
+        (["--epochs", "1"], "all 1 epochs are done; ask for more with --epochs"),
+    ],
+)
+def test_what_cannot_change_at_a_resume_is_refused(
+    run: Callable[..., int],
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
 ) -> None:
-    words = ["--data", str(shapes), "--steps-per-epoch", "1", *SMALL]
-    assert run(*words, "--epochs", "1") == 0
-    assert run(*words, "--epochs", "2", "--resume", "latest", "--optimizer", "adamw", "--backbone", "resnet18") == 2
-    assert "the checkpoint is of another model or optimizer" in capsys.readouterr().err
+    data = ["--data", str(shapes)]
+    assert run(*data, "--steps-per-epoch", "1", "--epochs", "1", *SMALL) == 0
+    before = len(journal(tmp_path))
+    capsys.readouterr()
+    assert run(*data, "--epochs", "2", "--resume", "latest", *words) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert message in said
+    assert len(journal(tmp_path)) == before
+
+
+def test_data_with_other_classes_is_not_resumed_on(
+    run: Callable[..., int], shapes: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--data", str(shapes), "--steps-per-epoch", "1", "--epochs", "1", *SMALL) == 0
+    for path in folder.glob("*.json"):
+        path.write_text(path.read_text().replace('"circle"', '"disc"'))
+    assert run("--data", str(folder), "--epochs", "2", "--resume", "latest") == 2
+    assert "its classes are disc, square, triangle, those of the run circle, square, triangle" in (
+        capsys.readouterr().err
+    )
+
+
+def rates(records: list[dict[str, Any]]) -> list[float]:
+    return [each["lr"]["backbone"] for each in hooks(records, "on_batch_losses")]
+
+
+def test_a_resumed_run_keeps_its_settings_and_says_them(
+    run: Callable[..., int], shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--schedule", "constant", "--steps-per-epoch", "2", "--warmup-steps", "0", "--lr", "0.002", "--seed", "5"]
+    assert run("--data", str(shapes), "--epochs", "1", "--batch-size", "3", *own, *SMALL) == 0
+    capsys.readouterr()
+    assert run("--data", str(shapes), "--epochs", "2", "--resume", "latest", "--plugins", "console") == 0
+    said = capsys.readouterr().err
+    assert "goes on after epoch 1 with optimizer sgd, lr 0.002, schedule constant, batch size 3, image size 64" in said
+    assert "seed 5" in said
+    assert "overridden: epochs 1 -> 2" in said
+    records = journal(tmp_path)
+    assert rates(records) == [0.002] * 4
+    config = hooks(records, "on_run_start")[-1]["config"]
+    assert (config["batch_size"], config["steps_per_epoch"], config["backbone"]) == (3, 2, "tiny")
+
+
+def test_what_is_given_again_at_a_resume_is_used(
+    run: Callable[..., int], shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--schedule", "constant", "--steps-per-epoch", "2", "--warmup-steps", "0", "--lr", "0.002"]
+    assert run("--data", str(shapes), "--epochs", "1", *own, *SMALL) == 0
+    capsys.readouterr()
+    again = ["--epochs", "3", "--lr", "0.0001", "--weight-decay", "0", "--seed", "9", "--batch-size", "1"]
+    again += ["--image-size", "48", "--schedule", "step"]
+    assert run("--data", str(shapes), "--resume", "latest", *again, "--plugins", "console") == 0
+    said = capsys.readouterr().err
+    assert "lr 0.002 -> 0.0001" in said
+    for change in (
+        "epochs 1 -> 3",
+        "batch size 2 -> 1",
+        "image size 64 -> 48",
+        "seed 0 -> 9",
+        "schedule constant -> step",
+    ):
+        assert change in said
+    assert rates(journal(tmp_path)) == pytest.approx([0.002, 0.002, 1e-4, 1e-4, 1e-5, 1e-5])
+    last = sorted(tmp_path.glob("runs/*/*/checkpoints/*.pth"))[-1]
+    groups = torch.load(last, weights_only=True)["optimizer"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.0}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -274,8 +351,8 @@ def test_dropped_objects_are_said_in_one_line(
     assert run("--data", str(folder), "--epochs", "1", "--steps-per-epoch", "1", *SMALL) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "left out of training" in line]
     assert said == [
-        f"losslog train: {folder}/annotations_val.json: objects left out of training: "
-        "1 with a box without area inside the image"
+        f"losslog train: {folder}/annotations_val.json: "
+        "objects with a box without area inside the image, left out of training: 1 (annotation 1)"
     ]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,3 +287,35 @@ def test_an_epoch_on_cuda_gives_the_means(two_losses: nn.Module, loader: Any, op
         means = train_one_epoch(two_losses, sgd(two_losses), loader, "cuda", 1, run)
     assert isinstance(means, dict)
     assert set(means) == {"loss_left", "loss_right"}
+
+
+class Weighted(torch.nn.Module):
+    """Two parts and what is optimised, which is not their sum."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.weight = torch.nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        a, b = self.weight * x.mean(), (self.weight * x).square().mean()
+        return {"a": a, "b": b, self.name: a + 0.1 * b}
+
+
+@pytest.mark.parametrize("name", ["loss", "total_loss", "total"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_optimised_is_logged_as_the_total(tmp_path: Path, name: str, accumulate: int) -> None:
+    model = Weighted(name)
+    batches = [[torch.full((2,), value)] for value in (1.0, 2.0, 3.0, 4.0)]
+    with losslog.Run("weighted", tmp_path, plugins=[]) as run:
+        train_one_epoch(model, torch.optim.SGD(model.parameters(), 0.0), batches, "cpu", 1, run, accumulate=accumulate)
+        run.end_epoch()
+    records = [json.loads(line) for line in (run.dir / "journal.jsonl").read_text().splitlines()]
+    steps = [record["data"] for record in records if record["hook"] == "on_batch_losses"]
+    assert len(steps) == 4 // accumulate
+    for each in steps:
+        assert set(each["losses"]) == {"a", "b"}
+        assert each["total"] == pytest.approx(each["losses"]["a"] + 0.1 * each["losses"]["b"])
+    (end,) = (record["data"] for record in records if record["hook"] == "on_epoch_end")
+    assert set(end["losses"]) == {"a", "b"}
+    assert end["total"] == pytest.approx(2.5 + 0.1 * 7.5)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from losslog.journal.records import REDACTED, Record, decode, encode, numbers, plain, redact, whole
+from losslog.journal.metrics import numbers
+from losslog.journal.records import Record, decode, encode, plain, whole, written
+from losslog.journal.redaction import REDACTED, redact
 
 
 def record(**data: Any) -> Record:
@@ -225,3 +227,66 @@ def test_a_component_may_bear_the_name_of_a_text(name: str) -> None:
     assert repr(back.data) == repr(data)
     metrics = {"step": 1, "metrics": {"bbox": {name: math.nan}}, name: "NaN"}
     assert repr(decode(encode(Record(0, 1.0, "on_eval", metrics))).data) == repr(metrics)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "flat"),
+    [
+        ({"a": {"b": {"c": {"d": 1.0}}}}, {"a": {"b": {"c/d": 1.0}}}),
+        ({"a": {"b": {"c": {"d": {"e": 1.0, "f": 2}}, "g": 3.0}}}, {"a": {"b": {"c/d/e": 1.0, "c/d/f": 2, "g": 3.0}}}),
+        ({"a": {"b": {"c": {}}}, "x": 1}, {"a": {"b": {}}, "x": 1}),
+    ],
+)
+def test_metrics_nested_deeper_than_readers_take_are_joined(metrics: Any, flat: Any) -> None:
+    assert numbers(metrics, "metrics") == flat
+
+
+def test_metrics_that_would_get_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"metrics\['a'\]\['b'\]: two entries are called 'c/d'"):
+        numbers({"a": {"b": {"c/d": 1.0, "c": {"d": 2.0}}}}, "metrics")
+
+
+def test_a_masked_number_is_refused() -> None:
+    numpy = pytest.importorskip("numpy")
+    with pytest.raises(TypeError, match=r"metrics\['a'\] is masked"):
+        numbers({"a": numpy.ma.masked}, "metrics")
+
+
+@pytest.mark.parametrize("name", ["a\ud800", "\udcff", "\ud83d\ude00", "Brötchen"])
+def test_a_record_is_written_in_text_that_every_encoder_takes(name: str) -> None:
+    for hook, data in (
+        ("on_batch_losses", {"step": 1, "epoch": 1, "losses": {name: 0.5}, "total": 0.5, "lr": None}),
+        ("on_alert", {"title": name, "text": [name]}),
+    ):
+        record, line = written(Record(0, 1.0, hook, data))
+        assert decode(line) == record
+        json.dumps(record.data, ensure_ascii=False).encode("utf-8")
+
+
+def test_the_results_of_torchmetrics_are_metrics_by_name() -> None:
+    torch = pytest.importorskip("torch")
+    found = {
+        "map": torch.tensor(0.5), "map_50": torch.tensor(0.75), "map_large": torch.tensor(-1.0),
+        "mar_1": torch.tensor(0.5),
+        "map_per_class": torch.tensor([1.0, -1.0]), "mar_100_per_class": torch.tensor(-1.0),
+        "classes": torch.tensor([3, 5], dtype=torch.int32), "precision": torch.zeros(10, 2, 3),
+    }  # fmt: skip
+    flat = {"map": 0.5, "map_50": 0.75, "mar_1": 0.5, "map_per_class/3": 1.0}
+    assert numbers(found, "metrics") == flat
+    assert numbers({"det": found, "acc": 0.9}, "metrics") == {"det": flat, "acc": 0.9}
+    one = found | {"classes": torch.tensor(3), "map_per_class": torch.tensor(0.25)}
+    assert numbers(one, "metrics") == flat | {"map_per_class/3": 0.25}
+    both = {f"segm_{name}" if name != "classes" else name: value for name, value in found.items()}
+    assert numbers(both, "metrics") == {f"segm_{name}": value for name, value in flat.items()}
+
+
+@pytest.mark.parametrize(
+    "name", ["AP", "AP50", "APs", "AR100", "ARl", "AP@0.5", "map_75", "mAP", "bbox/AP75", "mar_10"]
+)
+def test_no_ground_truth_is_no_metric(name: str) -> None:
+    assert numbers({"bbox": {name: -1.0, "x": 1.0}}, "metrics") == {"bbox": {"x": 1.0}}
+
+
+@pytest.mark.parametrize("name", ["loss", "Apple", "map_loss_gain"[4:], "margin", "reward", "ARMA"])
+def test_other_metrics_may_be_negative(name: str) -> None:
+    assert numbers({name: -1.0}, "metrics") == {name: -1.0}

@@ -1,0 +1,177 @@
+"""``losslog train --resume``: which of a run's settings hold now. Runs on the main thread, before a run is touched.
+
+Contract:
+
+- An option given again is used, or refused with the reason; one that is not given is what the run had.
+- What was restored and what was overridden is said before the first step.
+- A checkpoint holds rates, weight decay and random states of its own: where an option overrides them, it is they that
+  are changed, before the engine restores them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from losslog.cli.arguments import UsageError
+from losslog.cli.delivering import start_of
+from losslog.journal.resuming import AUTO, resumed
+from losslog.runtime.containment import printable
+
+NAME: Final = "maskrcnn"  # of a run that is given none
+# Options that are not the run's but this call's.
+_OWN: Final = frozenset(
+    {
+        "resume",
+        "dir",
+        "name",
+        "verbose",
+        "command",
+        "command_name",
+        "check",
+        "sheet",
+        "plugins",
+        "option",
+        "workers",
+        "device",
+    }
+)
+_FIXED: Final = {
+    "backbone": "the checkpoint has the weights of the other one",
+    "optimizer": "the checkpoint has the state of the other one",
+    "weights": "the checkpoint has the weights",
+}
+_TOLD: Final = ("optimizer", "lr", "schedule", "epochs", "batch_size", "image_size", "data", "seed")
+
+
+class Given(argparse.Action):
+    """What argparse does for an option anyhow; besides, the namespace's ``given`` gets its name."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Store the value, and that it was given."""
+        setattr(namespace, self.dest, self.const if self.nargs == 0 else values)
+        namespace.given = {*getattr(namespace, "given", ()), self.dest}
+
+
+class GivenFlag(Given):
+    """The same for a flag."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(nargs=0, const=True, **{"default": False, **kwargs})
+
+
+class Resumed:
+    """A run to go on with, or none.
+
+    Args:
+        args: of ``losslog train``; what is not given there becomes what the run had.
+
+    Attributes:
+        run: further arguments for `losslog.Run`.
+        checkpoint: the content of its newest one.
+
+    Raises:
+        UsageError: an option that cannot be changed any more, or no epoch is left.
+        JournalError: there is no such run.
+        CheckpointError: it has no checkpoint that can be read.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.run: dict[str, Any] = {}
+        self.checkpoint: dict[str, Any] | None = None
+        self._changed: dict[str, tuple[Any, Any]] = {}
+        self._lines: list[str] = []
+        self._config: Mapping[str, Any] = {}
+        if args.resume is None:
+            return
+        from losslog.engine import find_checkpoint, read_checkpoint
+        from losslog.engine.checkpoint import CheckpointError
+        from losslog.engine.distributed import from_main
+
+        meant = resumed(args.resume, Path(args.dir), args.name, args.name or NAME).folder
+        folder = from_main(meant)  # one for all ranks
+        if folder is None:
+            return
+        try:
+            content = read_checkpoint(find_checkpoint(folder))
+        except CheckpointError:
+            if args.resume != AUTO:
+                raise
+            return  # it was killed before its first
+        config = start_of(folder).get("config")
+        self._config = config if isinstance(config, dict) else {}
+        epoch, step = content["epoch"], content["step"]
+        planned = args.epochs if "epochs" in args.given else self._config.get("epochs", args.epochs)
+        if epoch >= planned and args.resume == AUTO:
+            return
+        self.checkpoint = content
+        self._settle(args)
+        if epoch >= args.epochs:
+            raise UsageError(f"--resume {args.resume}: all {epoch} epochs are done; ask for more with --epochs")
+        self.run = {"resume": folder, "resume_epoch": epoch, "resume_step": step - 1}
+        restored = ", ".join(f"{_words(key)} {getattr(args, key)}" for key in _TOLD if key not in self._changed)
+        changes = ", ".join(f"{_words(key)} {was} -> {now}" for key, (was, now) in self._changed.items())
+        self._lines = [f"{folder.name} goes on after epoch {epoch} with {restored}"]
+        self._lines += [f"overridden: {changes}"] if changes else []
+
+    def _settle(self, args: argparse.Namespace) -> None:
+        for key in vars(args):
+            if key in _OWN or key == "given" or key not in self._config:
+                continue
+            was, now = self._config[key], getattr(args, key)
+            if was is not None and now is not None and type(was) is not type(now):
+                continue  # of another version, or not an option of ours
+            if key not in args.given:
+                setattr(args, key, was)
+            elif now != was:
+                if key in _FIXED:
+                    raise UsageError(f"--{_words(key, '-')} {now}: the run has {was}, and {_FIXED[key]}")
+                self._changed[key] = (was, now)
+
+    def check_classes(self, names: list[str]) -> None:
+        """Refuses data with other classes: the model's outputs would change their meaning."""
+        known = self._config.get("classes") if self.checkpoint is not None else None
+        if isinstance(known, list) and known != names:
+            raise UsageError(
+                f"--data: its classes are {', '.join(names)}, those of the run {', '.join(map(str, known))}"
+            )
+
+    def override(self, optimizer: Any, factor: Any) -> None:
+        """Puts what was given again into the checkpoint, and says what holds.
+
+        Args:
+            optimizer: made from the arguments as they hold now.
+            factor: the schedule's factor by step.
+        """
+        if self.checkpoint is None:
+            return
+        saved, schedule = self.checkpoint["optimizer"]["param_groups"], self.checkpoint["scheduler"]
+        if len(saved) == len(optimizer.param_groups) and schedule is not None:
+            self._override_rates(saved, schedule, optimizer, factor)
+        if "seed" in self._changed:
+            from losslog.engine import rng_state
+
+            self.checkpoint["rng"] = rng_state()  # seeded with it a moment ago
+        for line in self._lines:
+            print(f"losslog train: {printable(line)}", file=sys.stderr)
+
+    def _override_rates(self, saved: list[Any], schedule: dict[str, Any], optimizer: Any, factor: Any) -> None:
+        if {"lr", "head_lr_multiplier"} & self._changed.keys():
+            for group, live in zip(saved, optimizer.param_groups, strict=True):
+                group["initial_lr"] = live["initial_lr"]
+            schedule["base_lrs"] = [group["initial_lr"] for group in saved]
+        if "weight_decay" in self._changed:
+            for group, live in zip(saved, optimizer.param_groups, strict=True):
+                group["weight_decay"] = live["weight_decay"]
+        if {"lr", "head_lr_multiplier", "schedule", "epochs", "batch_size", "steps_per_epoch"} & self._changed.keys():
+            now = factor(schedule["last_epoch"])
+            for group, base in zip(saved, schedule["base_lrs"], strict=True):
+                group["lr"] = base * now
+            schedule["_last_lr"] = [group["lr"] for group in saved]
+
+
+def _words(key: str, between: str = " ") -> str:
+    return key.replace("_", between)

@@ -1,0 +1,235 @@
+"""The image files of a data set: opened once before training, and read for training. Pillow and numpy, no torch here.
+
+Contract:
+
+- `check_images` reads headers (and looks whether the end of a file is there); nothing is decoded but what looks cut.
+- An image is turned as its EXIF orientation says, as viewers do; its annotations are of the turned image.
+- Pixels become 8 bits: of 16 or 32 bits or floats, each image's own range is spread over 0..255.
+- Every error is one line that names the file.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from losslog.detection.fields import whole
+from losslog.detection.findings import DataError, Findings, shown
+from losslog.runtime.containment import attempt, one_line
+
+Progress = Callable[[int, int], None]
+_ORIENTATION: Final = 0x0112
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEEP: Final = "images of more than 8 bits or of floats, each one's own range scaled to 8 bits"
+
+
+def check_images(
+    folder: Path, entries: Sequence[dict[str, Any]], findings: Findings, progress: Progress | None = None
+) -> tuple[list[Path], npt.NDArray[np.int64]]:
+    """Opens every image of an annotation file.
+
+    Args:
+        folder: file names are relative to it.
+        entries: the file's image entries; their ``width`` and ``height`` become what the image says where they are
+            missing, or no number.
+        findings: gets what is put right.
+        progress: called now and then with how many of how many are done.
+
+    Returns:
+        The paths, and ``(width, height)`` by image.
+
+    Raises:
+        DataError: an image is not there, cannot be read, or has another size than the annotations say.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no image folder {folder}")
+    if not entries:
+        raise DataError(f"{findings.source} lists no images")
+    paths = [_path(folder, entry["file_name"], findings) for entry in entries]
+    missing = [entry["file_name"] for entry, path in zip(entries, paths, strict=True) if path is None]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(entries)} images of {findings.source} are not in {folder}, "
+            f"the first is {shown(missing[0])}{_hint(folder, missing[0])}"
+        )
+    sizes = np.zeros((len(entries), 2), np.int64)
+    found = [path for path in paths if path is not None]
+    problems: list[str] = []
+    for number, (entry, path) in enumerate(zip(entries, found, strict=True)):
+        if progress is not None:
+            progress(number, len(entries))
+        size, error = attempt(_look, path, findings)
+        if size is None:
+            problems.append(f"cannot read the image {shown(str(path), 300)}: {_reason(error)}")
+            continue
+        sizes[number] = size
+        if problem := _compare(entry, size, findings):
+            problems.append(f"{shown(str(path), 300)} {problem}")
+    if progress is not None:
+        progress(len(entries), len(entries))
+    if problems:
+        more = f" (and {len(problems) - 1} more of {len(entries)} images cannot be used)" if len(problems) > 1 else ""
+        raise DataError(problems[0] + more)
+    return found, sizes
+
+
+def _path(folder: Path, name: str, findings: Findings) -> Path | None:
+    path = folder / name
+    if attempt(path.is_file)[0]:
+        return path
+    if "\\" in name and attempt((turned := folder / name.replace("\\", "/")).is_file)[0]:
+        findings.note("file names with backslashes, read as folders", shown(name))
+        return turned
+    return None
+
+
+def _hint(folder: Path, name: str) -> str:
+    wanted = name.replace("\\", "/").rpartition("/")[2].lower()
+    listed, _ = attempt(os.listdir, (folder / name).parent if "\0" not in name else folder)
+    alike = [each for each in listed or () if each.lower() == wanted]
+    return f"; there is {shown(alike[0])}" if alike else ""
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return f"it has more than {limit:,} pixels, Pillow's limit (PIL.Image.MAX_IMAGE_PIXELS)"
+    if isinstance(error, UnidentifiedImageError):
+        return "Pillow does not know its format, or the file is empty or damaged"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(error) if error is not None else "unknown"
+
+
+def _compare(entry: dict[str, Any], size: tuple[int, int], findings: Findings) -> str | None:
+    given = [whole(entry.get(key)) for key in ("width", "height")]
+    if any(value is None or value <= 0 for value in given):
+        if "width" in entry and "height" in entry:
+            findings.note("images whose width or height is no size, taken from the file", shown(entry["file_name"]))
+        given = list(size)
+    elif any(isinstance(entry[key], str) for key in ("width", "height")):
+        findings.note("numbers written as text", f"the size of {shown(entry['file_name'])}")
+    entry["width"], entry["height"] = given
+    if (given[0], given[1]) == size:
+        return None
+    return f"is {size[0]} x {size[1]} pixels, its annotations say {given[0]} x {given[1]} (width x height)"
+
+
+def _look(path: Path, findings: Findings) -> tuple[int, int]:
+    """Width and height after EXIF, from the header."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # DecompressionBombWarning: large, but within the limit; odd metadata
+        with Image.open(path) as file:
+            with open(path, "rb") as raw:
+                whole_file, orientation = _ends(raw, file.format)
+            turned = file.format == "TIFF" and _orientation(file) in _TURNS  # Pillow turns these itself
+            if not whole_file:
+                file.load()
+            if orientation is None:
+                orientation = _orientation(file)
+            if turned or orientation in _TURNS:
+                findings.note("images turned as their EXIF orientation says", shown(path.name))
+            if _is_deep(file):
+                findings.note(_DEEP, shown(path.name))
+            width, height = file.size
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+
+
+def _orientation(file: Image.Image) -> int:
+    exif, _ = attempt(file.getexif)
+    return int(attempt(exif.get, _ORIENTATION, 1)[0] or 1) if exif is not None else 1
+
+
+def _is_deep(file: Image.Image) -> bool:
+    return file.mode in ("I", "F") or file.mode.startswith("I;")
+
+
+def _ends(raw: BinaryIO, form: str | None) -> tuple[bool, int | None]:
+    """Whether the end of a file is where its format says, and a PNG's orientation, which may stand at its end.
+
+    False means that decoding must tell; for formats whose end cannot be known cheaply it always does.
+    """
+    size = raw.seek(0, os.SEEK_END)
+    if form == "PNG":
+        return _png(raw, size)
+    if form in ("JPEG", "MPO"):
+        raw.seek(max(0, size - 4096))
+        return b"\xff\xd9" in raw.read(), None
+    if form == "WEBP":
+        raw.seek(4)
+        return int.from_bytes(raw.read(4), "little") + 8 <= size, None
+    return False, None
+
+
+def _png(raw: BinaryIO, size: int) -> tuple[bool, int | None]:
+    position, orientation = 8, 1
+    while position + 12 <= size:
+        raw.seek(position)
+        head = raw.read(8)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind == b"IEND":
+            return True, orientation or None
+        if kind == b"eXIf":
+            exif = Image.Exif()
+            attempt(exif.load, b"Exif\0\0" + raw.read(min(length, size)))
+            orientation = int(attempt(exif.get, _ORIENTATION, 1)[0] or 1)
+        elif kind in (b"tEXt", b"zTXt", b"iTXt") and raw.read(18).startswith((b"Raw profile", b"XML:com.adobe.xmp")):
+            orientation = 0  # Pillow must tell
+        position += length + 12
+    return False, None
+
+
+def load_pixels(path: Path) -> npt.NDArray[np.uint8]:
+    """An image as 8-bit RGB, ``[height, width, 3]``, turned as its EXIF says.
+
+    Raises:
+        DataError: it cannot be read (any more).
+    """
+    pixels, error = attempt(_load, path)
+    if pixels is None:
+        raise DataError(f"cannot read the image {shown(str(path), 300)}: {_reason(error)}") from error
+    return pixels
+
+
+def _load(path: Path) -> npt.NDArray[np.uint8]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as file:
+            file.load()
+            image: Image.Image = file
+            orientation = _orientation(file)
+            if _is_deep(file):
+                image = Image.fromarray(_to_8_bits(np.asarray(file)))
+            elif file.mode == "P" and "transparency" in file.info:
+                image = file.convert("RGBA")
+            if orientation in _TURNS:
+                image = image.transpose(_TURNS[orientation])
+            return np.array(image.convert("RGB"))
+
+
+def _to_8_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    values = values.astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(values.shape, np.uint8)
+    low, high = values[finite].min(), values[finite].max()
+    scaled = (np.clip(np.nan_to_num(values, nan=low, posinf=high, neginf=low), low, high) - low) / max(
+        high - low, 1e-300
+    )
+    eight: npt.NDArray[np.uint8] = (scaled * 255).round().astype(np.uint8)
+    return eight

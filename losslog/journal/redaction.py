@@ -1,0 +1,154 @@
+"""What a user passes as config, as it may be written: structured values as dicts, secrets out, text that encodes.
+
+No thread, no I/O. Contract:
+
+- What has fields (dataclass, Namespace, named tuple, attrs, pydantic, OmegaConf) becomes a dict first; all else
+  that is not JSON becomes a truncated ``repr``. Nothing here raises, whatever an object does when it is looked at.
+- A text under a key that says it is secret is replaced, however deep below it. Text is searched, whatever it was
+  before: ``key=value``, ``key: value``, ``--key value`` (also as two items of a list), passwords in URLs, and tokens
+  that are known by their form.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from types import SimpleNamespace
+from typing import Any, Final
+
+from losslog.runtime.containment import attempt, encodable
+
+REDACTED: Final = "[redacted]"
+MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one contains itself
+LONGEST: Final = 200  # characters of a repr
+# Looked for in names without their punctuation and case: privateKey, PRIVATE-KEY and private_key are one.
+_WORDS: Final = ("apikey", "accesskey", "privatekey", "signingkey", "token", "password", "passwd", "passphrase",
+                 "secret", "credential", "authorization", "cookie")  # fmt: skip
+_WHOLE: Final = frozenset({"auth", "bearer", "pass", "pwd"})
+_INNOCENT: Final = re.compile(r"tokeni[sz]|tokens?(count|len|num|type|embed)|(num|max|min|n|per)tokens?")
+_NAMED: Final = re.compile(
+    r"""(?P<name>(?<![\w.-])-{0,2}[\w.-]*?(?:(?:api|access|private|signing)[_-]?key|token|passw|passphrase|secret|credential
+            |authorization|cookie|pwd|auth(?=["']?\s*[=:]))[\w.-]*)(?P<quote>["']?)
+        (?P<sign>\s*[:=]\s*|\s+)
+        (?P<scheme>(?:Bearer|Basic|Token|Digest)\s+)?
+        (?P<value>"[^"]*"|'[^']*'|[^\s,;&)}\]"']+)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_PASSWORDS: Final = (
+    re.compile(r"(://[^\s/:@]{0,200}):[^\s/]{0,2000}@"),
+    re.compile(r"(://[^\s/:@\[]{0,200}):(?!\d{1,5}/|\[redacted\])[^\s@\"']{0,200}@"),  # one with a slash in it
+)
+_FORMS: Final = re.compile(
+    r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|xox[abpr]-|sk-|AKIA|eyJ[\w-]{8,}\.eyJ)[\w.-]{12,}|\b(?:Bearer|Basic)\s+[\w.+/=-]{8,}"
+)
+
+
+def redact(value: Any, key: str = "", depth: int = 0) -> Any:
+    """Config as it may be written."""
+    if value is None or isinstance(value, bool):
+        return value
+    if depth > MAX_DEPTH:
+        return "..."
+    inner = _structured(value)
+    if isinstance(inner, Mapping):
+        pairs, _ = attempt(lambda: list(inner.items()))
+        return {_text(str(name)): redact(each, _below(key, str(name)), depth + 1) for name, each in pairs or ()}
+    if isinstance(inner, list | tuple | set | frozenset):
+        items = sorted(inner, key=repr) if isinstance(inner, set | frozenset) else list(inner)
+        return [
+            redact(each, _below(key, before), depth + 1) for each, before in zip(items, _labels(items), strict=True)
+        ]
+    if isinstance(value, int | float):
+        return value + 0
+    if is_secret(key):
+        return REDACTED
+    if isinstance(value, str):
+        return _text(str(value))
+    return _text(_shown(value))
+
+
+def is_secret(name: str) -> bool:
+    """Whether what stands under this name is nobody's business."""
+    squashed = re.sub(r"[^a-z0-9]", "", name.lower())
+    return squashed in _WHOLE or (any(word in squashed for word in _WORDS) and not _INNOCENT.search(squashed))
+
+
+def hide(text: str) -> str:
+    """``text`` without what looks like a secret in it."""
+    for pattern in _PASSWORDS:
+        text = pattern.sub(rf"\1:{REDACTED}@", text)
+    return _FORMS.sub(REDACTED, _NAMED.sub(_hide_named, text))
+
+
+def _hide_named(match: re.Match[str]) -> str:
+    name, sign, value = match["name"], match["sign"], match["value"]
+    if not is_secret(name) or (not sign.strip() and not name.startswith("-")) or value.startswith("[redacted"):
+        return match[0]
+    bare = value.strip("\"'")
+    if attempt(float, bare)[1] is None or bare in ("None", "True", "False", "null", "true", "false"):
+        return match[0]
+    hidden = REDACTED if value == bare else value[0] + REDACTED + value[0]
+    return f"{name}{match['quote']}{sign}{match['scheme'] or ''}{hidden}"
+
+
+def _below(key: str, name: str) -> str:
+    """The name that decides about what stands under ``name`` below ``key``."""
+    return key if is_secret(key) else name
+
+
+def _labels(items: Sequence[Any]) -> list[str]:
+    """By item of a list the name that it is the value of: ``["--api-key", VALUE]``, ``("Authorization", VALUE)``."""
+    pair = len(items) == 2
+    labels = [""]
+    for each in items[:-1] if items else []:
+        flag = isinstance(each, str) and (each.startswith("-") or pair) and "=" not in each and is_secret(each)
+        labels.append(each if flag else "")
+    return labels[: len(items)]
+
+
+def _text(text: str) -> str:
+    return hide(encodable(text))
+
+
+def _shown(value: Any) -> str:
+    text, error = attempt(repr, value)
+    if not isinstance(text, str):
+        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    for name, item in list((attempt(vars, value)[0] or {}).items()):  # its own repr may show them bare
+        if isinstance(item, str) and item and is_secret(str(name)):
+            text = text.replace(item, REDACTED)
+    text = hide(text)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def _structured(value: Any) -> Any:
+    """A value with fields as a dict of them, an OmegaConf container as a dict or list; everything else as it is."""
+    if isinstance(value, str | bytes | int | float | type):
+        return value
+    found, error = attempt(_fields, value)
+    return value if error is not None or found is None else found
+
+
+def _fields(value: Any) -> Any:
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "omegaconf":
+        convert = sys.modules["omegaconf"].OmegaConf.to_container
+        resolved, error = attempt(convert, value, resolve=True)
+        return convert(value, resolve=False) if error is not None else resolved  # ??? and ${nowhere} stay as they are
+    if isinstance(value, Mapping):
+        return None
+    if isinstance(value, Namespace | SimpleNamespace):
+        return vars(value)
+    if is_dataclass(value):
+        names = [each.name for each in fields(value)]
+    elif isinstance(value, tuple):
+        names = list(getattr(value, "_fields", ()))
+    elif hasattr(kind, "__attrs_attrs__"):
+        names = [each.name for each in kind.__attrs_attrs__]
+    else:
+        names = list(getattr(kind, "model_fields", ()) or getattr(kind, "__fields__", ()))
+        names += list(getattr(value, "model_extra", None) or ())
+    return {name: getattr(value, name, None) for name in names} if names else None

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import json
+import types
+from typing import Any, NamedTuple
+
+import attrs
+import pytest
+
+from losslog.journal.redaction import REDACTED, redact
+
+SECRET = "s3cret-value"
+
+
+@dataclasses.dataclass
+class Config:
+    api_key: str = SECRET
+    lr: float = 0.1
+
+
+@dataclasses.dataclass
+class Outer:
+    inner: Config = dataclasses.field(default_factory=Config)
+
+
+@attrs.define
+class Attrs:
+    password: str = SECRET
+    lr: float = 0.1
+
+
+class Pair(NamedTuple):
+    token: str = SECRET
+    lr: float = 0.1
+
+
+class Loud:
+    """An object whose repr shows what it has."""
+
+    def __init__(self) -> None:
+        self.api_key, self.lr = SECRET, 0.1
+
+    def __repr__(self) -> str:
+        return f"Loud({self.api_key}, lr={self.lr})"
+
+
+class Telling(Loud):
+    def __repr__(self) -> str:
+        return f"Telling(hub_token='{SECRET}', lr={self.lr})"
+
+
+STRUCTURED = [
+    argparse.Namespace(api_key=SECRET, lr=0.1),
+    types.SimpleNamespace(token=SECRET, lr=0.1),
+    Config(),
+    Attrs(),
+    Pair(),
+    collections.OrderedDict(api_key=SECRET, lr=0.1),
+    types.MappingProxyType({"api_key": SECRET, "lr": 0.1}),
+]
+
+
+@pytest.mark.parametrize("value", STRUCTURED, ids=lambda each: type(each).__name__)
+def test_what_has_fields_becomes_a_dict_without_its_secrets(value: Any) -> None:
+    found = redact({"config": value})["config"]
+    assert sorted(map(str, found.values())) == ["0.1", REDACTED]
+
+
+def test_a_pydantic_model_becomes_a_dict() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model("M", privateKey=(str, SECRET), lr=(float, 0.1))
+    assert redact({"m": model()}) == {"m": {"privateKey": REDACTED, "lr": 0.1}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *STRUCTURED,
+        Outer(),
+        Loud(),
+        Telling(),
+        [Loud(), Telling()],
+        {"privateKey": SECRET},
+        {"private-key": SECRET},
+        {"Authorization": f"Bearer {SECRET}"},
+        {"headers": [("Authorization", f"Bearer {SECRET}")]},
+        {"headers": {"Cookie": SECRET}},
+        {"awsSecretAccessKey": SECRET},
+        {"passphrase": SECRET},
+        {"auth": ("me", SECRET)},
+        {"argv": ["train.py", "--api-key", SECRET, "--lr", "0.1"]},
+        {"argv": ["train.py", f"--api-key={SECRET}"]},
+        {"argv": ("--hub_token", SECRET)},
+        {"command": f"train.py --api-key {SECRET} --lr 0.1"},
+        {"command": f"WANDB_API_KEY={SECRET} python train.py"},
+        {"command": f"curl -H 'Authorization: Bearer {SECRET}' http://h"},
+        {"note": f'{{"password": "{SECRET}", "lr": 1}}'},
+        {"note": f"password: {SECRET}"},
+        {"note": f"http://h/?api_key={SECRET}&x=1"},
+        {"note": ValueError(f"token={SECRET}")},
+        {"url": f"postgres://me:{SECRET}@host/db"},
+        {"url": f"postgres://me:{SECRET}/x@host/db"},
+        {"url": f"redis://:{SECRET}@host"},
+        {"raw": f"token={SECRET}".encode()},
+        {"partial": __import__("functools").partial(print, token=SECRET)},
+        {"exception": KeyError(f"https://me:{SECRET}@host")},
+        {"lambda": {1: {"secret": [SECRET]}}},
+        {"set": {f"token={SECRET}"}},
+    ],
+    ids=str,
+)
+def test_no_secret_is_written_whatever_it_stood_in(value: Any) -> None:
+    text = json.dumps(redact({"x": value}))
+    assert SECRET not in text
+    assert REDACTED in text
+
+
+@pytest.mark.parametrize("text", ["ghp_0123456789abcdefghij", "hf_abcdefghijklmnop", "sk-abcdefghijklmnop1234",
+                                  "AKIAABCDEFGHIJKLMNOP", "Bearer abcdefgh12345"])  # fmt: skip
+def test_tokens_are_known_by_their_form(text: str) -> None:
+    assert redact({"note": f"with {text} in it"}) == {"note": f"with {REDACTED} in it"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"tokenizer": "bert", "max_tokens": 512, "token_count": "5", "num_tokens": "many"},
+        {"author": "me", "key": "value", "keys": ["a", "b"], "monkey": "x", "passes": "two"},
+        {"command": "python train.py --lr 0.1 --name run", "note": "the token of the day, a password manager"},
+        {"url": "http://host:8080/a@b", "mail": "me@host", "time": "10:20:30"},
+        {"names": ["disc", "box"], "pair": ("a", "b"), "lr": [0.1, 0.2]},
+        {"note": "max_tokens=512, token_count: 7"},
+    ],
+    ids=str,
+)
+def test_what_is_no_secret_stays_as_it_is(config: dict[str, Any]) -> None:
+    assert redact(config) == json.loads(json.dumps(config))
+
+
+@pytest.mark.parametrize("text", ["a\ud800b", "\udcff", "\udfff\ud800"])
+def test_half_a_surrogate_pair_is_replaced(text: str) -> None:
+    found = json.dumps(redact({text: [text, {"x": text}]}))
+    json.loads(found).popitem()[0].encode("utf-8")
+    assert "ud800" not in found
+    assert "udc" not in found
+
+
+def test_an_object_that_breaks_when_it_is_looked_at_is_said() -> None:
+    class Broken:
+        __slots__ = ()
+
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise RuntimeError("no")
+
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("no")
+
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    assert "whose repr raises RuntimeError" in redact({"x": Broken()})["x"]
