@@ -528,7 +528,9 @@ class Run:
         if found.name in self._taken():
             raise ValueError(f"a plugin named {found.name!r} is registered already: pass name=")
         if inline:
-            self._inline.append(Inline(found.caller(self._specs), self._handle(found.name), self._strict))
+            self._inline.append(
+                Inline(found.caller(self._specs), self._handle(found.name), self._strict, self.world_size == 1)
+            )
             self._inline[-1].call("on_run_start", self._start)
         else:
             self._delivery.add(found, own=True)
