@@ -8,6 +8,7 @@ from losslog.hookspecs import hookimpl, hookspec
 from losslog.instrument.attaching import attach
 from losslog.run import Run, log_training_metrics
 from losslog.tags import batch_series, epoch_series, eval_series, lr_series, scalars
+from losslog.viewing.loading import load
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "eval_series",
     "hookimpl",
     "hookspec",
+    "load",
     "log_training_metrics",
     "lr_series",
     "scalars",

@@ -4,7 +4,7 @@ No thread, no I/O. Contract:
 
 - `LosslogError` is the base of what losslog itself raises at a caller's line.
 - `NotReady` and `BackendUnavailable` are words of the plugin's language: "I cannot serve here" and "not now".
-- `StopTraining` is the one exception that passes from an inline plugin into the training loop.
+- `StopTraining` is the one exception that passes from an inline plugin into the loop; elsewhere it is a request.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ class BackendUnavailable(LosslogError):
 
 
 class StopTraining(LosslogError):
-    """Raised by an inline plugin to end training at once: it passes through `losslog.Run.log_batch` to the loop."""
+    """Raised by a hook to end training.
+
+    By one that is called inline: it passes at once through `losslog.Run.log_batch` to the loop, and
+    `losslog.engine.fit` returns with ``stopped``. By any other, and with several ranks: a request to stop.
+    """
 
 
 class PluginError(LosslogError):

@@ -36,6 +36,7 @@ def on_run_start(
     epochs: int | None,
     steps_per_epoch: int | None,
     options: Mapping[str, Mapping[str, Any]],
+    origin: Mapping[str, Any],
     resumed: bool,
     run: RunHandle,
     seq: int,
@@ -52,6 +53,7 @@ def on_run_start(
         epochs: planned epochs, or None.
         steps_per_epoch: planned optimizer steps per epoch, or None.
         options: options by plugin name, secrets redacted.
+        origin: command line, script, commit, versions, host and plugins, secrets redacted.
         resumed: True when an earlier process already wrote to this run.
 
     May raise:

@@ -30,6 +30,7 @@ from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
 from losslog.journal.file import Tail, Writer
 from losslog.journal.metrics import numbers
+from losslog.journal.origin import origin
 from losslog.journal.records import plain, whole
 from losslog.journal.redaction import redact
 from losslog.journal.resuming import AUTO, Resumed, resumed
@@ -142,9 +143,11 @@ class Run:
             resume_epoch, resume_step = found.epoch, found.step
         self._step = resume_step + 1 if resume_step is not None else writer.last_step + 1
         self._epoch = resume_epoch + 1 if resume_epoch is not None else writer.last_epoch + 1
+        on = [plugin for plugin in chosen if plugin.state == "ready"]
         used = {plugin.name: plugin.options for plugin in chosen if plugin.options}
         self._start = {"name": self.name, "config": self.config, "epochs": epochs, "steps_per_epoch": steps_per_epoch,
-                       "options": redact(used), "resumed": found.folder is not None and writer.seq > 0}  # fmt: skip
+                       "options": redact(used), "origin": origin([each.name for each in on]),
+                       "resumed": found.folder is not None and writer.seq > 0}  # fmt: skip
         first: list[Item] = [Event(time.time(), "on_run_start", self._start)]
         if self._start["resumed"]:
             say("%s", found.told(resume_epoch, self._epoch))
@@ -156,7 +159,7 @@ class Run:
         drain = Drain(self._queue, writer, tail, self._not_finite, joiner)
         drain.take(first)  # before anything can read it
         self._record(drain, tail, began, leases)
-        self._delivery.serve([plugin for plugin in chosen if plugin.state == "ready"], follower)
+        self._delivery.serve(on, follower)
         say("%s", start_line(self.dir, chosen))
 
     @staticmethod
@@ -534,7 +537,9 @@ class Run:
         if found.name in self._taken():
             raise ValueError(f"a plugin named {found.name!r} is registered already: pass name=")
         if inline:
-            self._inline.append(Inline(found.caller(self._specs), self._handle(found.name), self._strict))
+            self._inline.append(
+                Inline(found.caller(self._specs), self._handle(found.name), self._strict, self.world_size == 1)
+            )
             self._inline[-1].call("on_run_start", self._start)
         else:
             self._delivery.add(found, own=True)

@@ -10,8 +10,8 @@ import losslog
 
 NAMES = [
     "BackendUnavailable", "LosslogError", "NotReady", "PluginError", "Run", "RunLocked", "StopTraining",
-    "batch_series", "epoch_series", "eval_series", "hookimpl", "hookspec", "log_training_metrics", "lr_series",
-    "scalars",
+    "batch_series", "epoch_series", "eval_series", "hookimpl", "hookspec", "load", "log_training_metrics",
+    "lr_series", "scalars",
 ]  # fmt: skip
 RUN = {
     "alert", "apply_requests", "close", "emit", "end_epoch", "epoch_means", "flush", "log_batch", "log_checkpoint",

@@ -347,6 +347,24 @@ def test_an_inline_hook_can_stop_training(make_run: Made) -> None:
         run.log_batch(1.0)
 
 
+def test_in_a_hook_that_is_not_inline_it_is_a_request(make_run: Made, records: Any, until: Any) -> None:
+    class Outer:
+        @hookimpl
+        def on_batch_losses(self, step: int) -> None:
+            if step == 1:
+                raise StopTraining("enough")
+
+    run = make_run()
+    run.register(Outer())
+    run.log_batch(1.0)
+    run.log_batch(1.0)
+    until(lambda: run.should_stop)
+    run.close()
+    assert run.stop_reason == "enough"
+    assert run.stats["lanes"]["Outer"]["errors"] == 0
+    assert records(run.dir)[-1].data == {"status": "stopped", "error": "enough"}
+
+
 def test_hooks_of_ones_own_are_journaled_and_delivered(make_run: Made, records: Any) -> None:
     class Specs:
         @hookspec

@@ -26,6 +26,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("demo", "train", "run"),
     "look": ("ls", "show", "watch", "compare", "report", "diagnose", "plugins"),
     "deliver": ("replay", "follow"),
+    "tidy": ("prune",),
     "extend": ("new-plugin",),
 }
 COMMANDS: Final = tuple(name for names in GROUPS.values() for name in names)

@@ -41,24 +41,29 @@ def add_parser(commands: Any) -> None:
         "make a plugin of your own that works as generated",
         "Makes DIR/losslog-NAME: a distribution with a plugin that writes JSON lines, its tests and a README. Put your "
         "backend in its place.",
-        ("losslog new-plugin influx", "losslog new-plugin influx --dir plugins"),
+        ("losslog new-plugin influx", "losslog new-plugin influx --minimal --dir plugins"),
     )
     parser.add_argument("name", metavar="NAME", help="what users will call it: lower-case letters, digits, - and _")
     parser.add_argument("--dir", default=".", metavar="DIR", help="where to make it")
+    parser.add_argument("--minimal", action="store_true", help="the smallest that works: under 40 lines in all")
 
 
 def main(args: argparse.Namespace) -> int:
     """Make it, and say what to type next."""
-    folder = generate(args.name, Path(args.dir))
+    folder = generate(args.name, Path(args.dir), minimal=args.minimal)
     module = module_name(args.name)
     shown = folder if Path(args.dir).is_absolute() else Path(args.dir) / folder.name
+    plugin, test = f"src/{module}/plugin.py", "tests/test_conformance.py"
+    if args.minimal:
+        plugin, test = f"{module}.py", f"test_{module}.py"
+    width = max(len(plugin), len(test))
     print(
         f"""made {shown}/ with
-  src/{module}/plugin.py      the plugin: replace the file by your backend
-  tests/test_conformance.py   losslog's checks; tell them how to read your backend back
+  {plugin:<{width}}   the plugin: replace the file by your backend
+  {test:<{width}}   losslog's checks; tell them how to read your backend back
 
 next:
-  pip install -e '{shown}[test]'
+  pip install -e '{shown}{"" if args.minimal else "[test]"}'
   pytest {shown}
   losslog plugins
   losslog demo --plugins console,{args.name}"""
@@ -93,12 +98,13 @@ def module_name(name: str) -> str:
     return f"losslog_{name.replace('-', '_')}"
 
 
-def generate(name: str, directory: Path) -> Path:
+def generate(name: str, directory: Path, *, minimal: bool = False) -> Path:
     """Make the distribution.
 
     Args:
         name: the plugin's name.
         directory: where its folder goes; made where it does not exist.
+        minimal: the smallest that works.
 
     Returns:
         The folder ``losslog-<name>``.
@@ -123,7 +129,7 @@ def generate(name: str, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".losslog-{name}-", dir=directory) as scratch:
         made = Path(scratch) / folder.name
-        for place, text in _templates(files("losslog.cli") / "templates"):
+        for place, text in _templates(files("losslog.cli") / ("minimal" if minimal else "templates")):
             path = made / _placed(place, module)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(re.sub("@([A-Z]+)@", lambda match: words[match[1]], text), "utf-8")
@@ -142,4 +148,6 @@ def _templates(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str
 def _placed(place: str, module: str) -> str:
     if place == "gitignore":  # with its dot it would be one in our own repository
         return ".gitignore"
+    if place in ("plugin.py", "test.py"):
+        return place.replace("plugin", module).replace("test", f"test_{module}")
     return place.replace("src/", f"src/{module}/", 1) if place.startswith("src/") else place

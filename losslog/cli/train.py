@@ -104,6 +104,8 @@ def add_parser(commands: Any) -> None:
     logs.add_argument("--no-validation", action="store_true", help="no validation losses")
     logs.add_argument("--evaluate-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
     logs.add_argument("--checkpoint-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
+    logs.add_argument("--keep", type=positive_int, metavar="N", help="only the newest N checkpoints; unset: all")
+    logs.add_argument("--best", metavar="METRIC", help="best.pth by this metric, e.g. segm_AP, bbox_AP or val_loss")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -207,6 +209,8 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
             validation=not args.no_validation,
             evaluate_every=args.evaluate_every,
             checkpoint_every=args.checkpoint_every,
+            keep=args.keep,
+            best=args.best,
             resume=before.checkpoint,
             non_finite=args.non_finite,
             before_epoch=stall_from(model, args.epochs // 2 + 1) if args.stall else None,

@@ -101,7 +101,10 @@ def check(thing: Any, hooks: Mapping[str, Sequence[str]]) -> None:
                 if each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
                     stars = "**" if each.kind is each.VAR_KEYWORD else "*"
                     raise ValueError(f"{name} takes {stars}{each.name}: name the arguments you want; {there}")
-                if each.name not in offered and each.name != "self":
+                if each.default is each.empty and each.name not in (
+                    *offered,
+                    "self",
+                ):  # a default is for other versions
                     near = did_you_mean(each.name, offered)
                     raise ValueError(f"{name} has no argument {each.name!r}{near}; {there}")
 

@@ -28,12 +28,13 @@ class Inline:
         caller: calls its hooks.
         handle: the ``run`` argument.
         strict: let every error pass.
+        alone: with other ranks that would wait for this one for ever, `losslog.StopTraining` is a request instead.
     """
 
-    def __init__(self, caller: Caller, handle: RunHandle, strict: bool) -> None:
+    def __init__(self, caller: Caller, handle: RunHandle, strict: bool, alone: bool = True) -> None:
         self.name = caller.name
         self.delivered = self.errors = 0
-        self._caller, self._handle, self._strict = caller, handle, strict
+        self._caller, self._handle, self._strict, self._alone = caller, handle, strict, alone
 
     def call(self, hook: str, data: Mapping[str, Any]) -> None:
         """Call one hook now.
@@ -47,6 +48,9 @@ class Inline:
         _, error = attempt(self._caller.call, hook, data, self._handle, -1, time.time())
         self.delivered += 1
         if error is None:
+            return
+        if isinstance(error, StopTraining) and not self._alone:
+            self._handle.request_stop(str(error) or hook)
             return
         if self._strict or isinstance(error, StopTraining):
             raise error

@@ -24,6 +24,7 @@ from losslog.delivery.patience import PARK_AFTER, Patience
 from losslog.delivery.progress import BATCH, Progress
 from losslog.delivery.thinning import Thinner
 from losslog.delivery.wire import Figures
+from losslog.errors import StopTraining
 from losslog.journal.cursors import Position
 from losslog.journal.file import Tail
 from losslog.journal.records import Record
@@ -235,7 +236,11 @@ class Lane:
     def _call(self, record: Record) -> tuple[Any, BaseException | None]:
         seq, at, hook, data = record
         self._handle.handling = (hook, seq)
-        return self.patience.guard(self._caller.call, hook, data, self._handle, seq, at, begun=hook != "on_run_start")
+        found = self.patience.guard(self._caller.call, hook, data, self._handle, seq, at, begun=hook != "on_run_start")
+        if isinstance(found[1], StopTraining):  # the loop is elsewhere: here it is a request
+            self._handle.request_stop(str(found[1]) or hook)
+            return None, None
+        return found
 
     def _flush(self, *, last: bool = False) -> bool:
         """Ask the plugin to make durable what it got, and commit; False when the lane rewound or parked."""

@@ -43,12 +43,16 @@ def find_checkpoint(folder: str | Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    found = [
-        (int(match[1]), path) for path in (Path(folder) / FOLDER).glob("*.pth") if (match := _NAME.fullmatch(path.name))
-    ]
+    found = epochs_in(Path(folder) / FOLDER)
     if not found:
         raise CheckpointError(f"no checkpoint {FOLDER}/epoch_*.pth in {folder}")
-    return max(found)[1]
+    return found[-1][1]
+
+
+def epochs_in(folder: Path) -> list[tuple[int, Path]]:
+    """Returns the epochs' checkpoints in a folder, the newest last."""
+    matched = ((_NAME.fullmatch(path.name), path) for path in folder.glob("*.pth"))
+    return sorted((int(match[1]), path) for match, path in matched if match)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -39,8 +39,10 @@ from losslog.engine.checkpoint import (
 )
 from losslog.engine.distributed import from_main, is_main, unwrap
 from losslog.engine.epoch import Progress, train_one_epoch
+from losslog.engine.keeping import Keeper
 from losslog.engine.optimization import MixedPrecision, Warmup
 from losslog.engine.validation import Evaluator, evaluate, evaluator_of, validation_losses
+from losslog.errors import StopTraining
 from losslog.runtime.containment import one_line
 from losslog.runtime.notices import say, warn
 from losslog.values.totals import total_of
@@ -93,6 +95,8 @@ def fit(
     evaluator: Callable[[], Evaluator] | None = None,
     checkpoint_every: int = 1,
     checkpoint_dir: str | Path | None = None,
+    keep: int | None = None,
+    best: str | None = None,
     resume: str | Path | Mapping[str, Any] | None = None,
     before_epoch: Callable[[int], None] | None = None,
     forward: Forward = call_model,
@@ -122,6 +126,9 @@ def fit(
         evaluator: makes a fresh evaluator; None: the data set's own; where that has none, nothing is evaluated.
         checkpoint_every: epochs between checkpoints (the last epoch always has one); 0: none.
         checkpoint_dir: the folder that gets ``checkpoints/``; None: the run's folder, nowhere without a run.
+        keep: how many of the newest checkpoints stay; None: all.
+        best: ``checkpoints/best.pth`` is the one with the highest of this metric, e.g. ``segm_AP``, or with the lowest
+            ``val_loss``.
         resume: a checkpoint (a file, or from `read_checkpoint`) to go on from.
         before_epoch: called with the number of each epoch before it starts.
         forward: computes the losses from ``(model, batch)``.
@@ -160,68 +167,77 @@ def fit(
     folder = checkpoint_dir if checkpoint_dir is not None else (run.dir if run is not None and run.id else None)
     if folder is not None and main and checkpoint_every:
         checkpoint_path(folder, 0).parent.mkdir(parents=True, exist_ok=True)  # better refused now than after an epoch
+    keeper = Keeper(checkpoint_path(folder or ".", 0).parent, keep, best)
 
-    for epoch in range(result.epoch + 1, epochs + 1):
-        _tell_sampler(train_loader, epoch)
-        if before_epoch is not None:
-            before_epoch(epoch)
-        losses = train_one_epoch(
-            model,
-            optimizer,
-            train_loader,
-            device,
-            epoch,
-            run,
-            scheduler=scheduler if scheduler_every == "step" else None,
-            request_scheduler=scheduler,
-            precision=precision,
-            accumulate=accumulate,
-            clip_norm=clip_norm,
-            warmup=Warmup(warmup_steps),
-            steps=steps_per_epoch,
-            progress=progress,
-            forward=forward,
-            metrics_every=metrics_every,
-            non_finite=non_finite,
-        )
-        if progress.stopped:
-            result.stopped = True
-            break
-        result.losses, result.epoch, result.step = losses, epoch, progress.step
-        if val_loader is not None and main:
-            if validation:
-                result.val_loss = validation_losses(bare, val_loader, device, precision=precision, forward=forward)
-            if _is_due(epoch, evaluate_every, epochs):
-                scorer = evaluator() if evaluator is not None else evaluator_of(val_loader)
-                if scorer is not None:
-                    result.metrics = evaluate(
-                        bare,
-                        val_loader,
-                        device,
-                        evaluator=scorer,
-                        run=run,
-                        epoch=epoch,
-                        step=progress.step - 1,
-                        precision=precision,
-                    )
-        if scheduler is not None and scheduler_every == "epoch":
-            _step_by_epoch(scheduler, result.val_loss if result.val_loss is not None else losses)
+    try:
+        for epoch in range(result.epoch + 1, epochs + 1):
+            _tell_sampler(train_loader, epoch)
+            if before_epoch is not None:
+                before_epoch(epoch)
+            losses = train_one_epoch(
+                model,
+                optimizer,
+                train_loader,
+                device,
+                epoch,
+                run,
+                scheduler=scheduler if scheduler_every == "step" else None,
+                request_scheduler=scheduler,
+                precision=precision,
+                accumulate=accumulate,
+                clip_norm=clip_norm,
+                warmup=Warmup(warmup_steps),
+                steps=steps_per_epoch,
+                progress=progress,
+                forward=forward,
+                metrics_every=metrics_every,
+                non_finite=non_finite,
+            )
+            if progress.stopped:
+                result.stopped = True
+                break
+            result.losses, result.epoch, result.step = losses, epoch, progress.step
+            fresh: dict[str, Any] = {}
+            if val_loader is not None and main:
+                if validation:
+                    result.val_loss = validation_losses(bare, val_loader, device, precision=precision, forward=forward)
+                if _is_due(epoch, evaluate_every, epochs):
+                    scorer = evaluator() if evaluator is not None else evaluator_of(val_loader)
+                    if scorer is not None:
+                        result.metrics = fresh = evaluate(
+                            bare,
+                            val_loader,
+                            device,
+                            evaluator=scorer,
+                            run=run,
+                            epoch=epoch,
+                            step=progress.step - 1,
+                            precision=precision,
+                        )
+            if scheduler is not None and scheduler_every == "epoch":
+                _step_by_epoch(scheduler, result.val_loss if result.val_loss is not None else losses)
+            if run is not None:
+                run.end_epoch(epoch, val_loss=result.val_loss, lr=progress.lr)
+            if folder is not None and main and _is_due(epoch, checkpoint_every, epochs):
+                path = checkpoint_path(folder, epoch)
+                try:
+                    result.checkpoint = save_checkpoint(path, epoch=epoch, step=progress.step, **states)
+                except OSError as error:
+                    if epoch == epochs:
+                        raise CheckpointError(f"{path} cannot be written: {one_line(error)}") from error
+                    _say_not_saved(run, path, epoch, error)
+                else:
+                    if run is not None:
+                        run.log_checkpoint(_inside(run.dir, path), epoch=epoch, step=progress.step - 1)
+                    keeper.saved(path, epoch, fresh, result.val_loss)
+            if run is not None and run.should_stop and epoch < epochs:
+                result.stopped = True
+                break
+    except StopTraining as reason:  # of a plugin that is called inline
+        result.stopped = True
         if run is not None:
-            run.end_epoch(epoch, val_loss=result.val_loss, lr=progress.lr)
-        if folder is not None and main and _is_due(epoch, checkpoint_every, epochs):
-            path = checkpoint_path(folder, epoch)
-            try:
-                result.checkpoint = save_checkpoint(path, epoch=epoch, step=progress.step, **states)
-            except OSError as error:
-                if epoch == epochs:
-                    raise CheckpointError(f"{path} cannot be written: {one_line(error)}") from error
-                _say_not_saved(run, path, epoch, error)
-            else:
-                if run is not None:
-                    run.log_checkpoint(_inside(run.dir, path), epoch=epoch, step=progress.step - 1)
-        if run is not None and run.should_stop and epoch < epochs:
-            result.stopped = True
-            break
+            run.request_stop(str(reason) or "StopTraining")
+            progress.stopped = run.should_stop
     return result
 
 

@@ -20,8 +20,8 @@ Data = dict[str, Any]
 
 NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # Only text may stand under these keys, so a string that spells "NaN" there stays a string.
-TEXT_KEYS: Final = frozenset({"name", "config", "options", "title", "text", "source", "component", "key", "path",
-                              "level", "split", "status", "error"})  # fmt: skip
+TEXT_KEYS: Final = frozenset({"name", "config", "options", "origin", "title", "text", "source", "component", "key",
+                              "path", "level", "split", "status", "error"})  # fmt: skip
 NUMBER_KEYS: Final = frozenset({"losses", "val_loss", "metrics", "lr", "spread"})  # below them any name has a number
 
 

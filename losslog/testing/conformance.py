@@ -29,6 +29,7 @@ class PluginConformance(ShapeChecks, SeriesChecks, DeliveryChecks, LifeChecks):
         name: the plugin's entry point.
         vendor: top-level packages without which it raises `losslog.NotReady`.
         tolerance: relative difference between what was logged and what comes back; 1e-6 lets 32-bit floats pass.
+        axes: those of the series that the backend takes, e.g. ``("epoch",)``; every check is kept, for those.
         resume: "replaces" where superseded points are gone after a resume, "appends" where the backend cannot delete
             and the last point at an x counts.
         close_within: seconds that the end may take.

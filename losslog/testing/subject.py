@@ -57,6 +57,7 @@ class Subject:
     name: ClassVar[str] = ""
     vendor: ClassVar[Sequence[str]] = ()
     tolerance: ClassVar[float] = 1e-6
+    axes: ClassVar[Sequence[str]] = ("epoch", "step")
     resume: ClassVar[str] = "replaces"
     close_within: ClassVar[float] = 10.0
     patience: ClassVar[float] = 30.0
@@ -141,7 +142,7 @@ class Subject:
         """Read what there is of a story, then end the run."""
         series = self.read(stage)
         failures = list(lane.failures)
-        return Performance(story, series, failures, stage.end(self.close_within))
+        return Performance(story.only(self.axes), series, failures, stage.end(self.close_within))
 
     def play(
         self, story: Story | None = None, live: Story | None = None, cast: list[Any] | None = None, **how: Any

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.history import is_void
-from losslog.journal.records import Record, redact
+from losslog.journal.records import Record
+from losslog.journal.redaction import redact
 from losslog.viewing.column import Column
 from losslog.viewing.divergence import Point, lasting
 from losslog.viewing.figures import flat

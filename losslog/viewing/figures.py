@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from losslog.journal.records import count_in, redact
+from losslog.journal.records import count_in
+from losslog.journal.redaction import redact
 from losslog.viewing.column import Cell, Column
 from losslog.viewing.story import Story
 

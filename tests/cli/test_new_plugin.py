@@ -83,6 +83,28 @@ def test_the_command_says_what_to_type_next(tmp_path, capsys):
         assert line in said
 
 
+def test_the_smallest_one_works_and_passes_every_check_of_what_it_takes(tmp_path, capsys):
+    assert main(["new-plugin", "tiny", "--minimal", "--dir", str(tmp_path)]) == 0
+    assert "losslog_tiny.py        the plugin" in capsys.readouterr().out
+    folder = tmp_path / "losslog-tiny"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(len(path.read_text().splitlines()) for path in files) < 40
+    site = tmp_path / "site"
+    done = run(
+        sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation",
+        "--disable-pip-version-check", "--target", str(site), str(folder), cwd=tmp_path, path=site,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "error"]
+    done = run(*tests, "-k", "not tensor and not graph", str(folder), cwd=folder, path=site)
+    assert done.returncode == 0, done.stdout
+    script = "import losslog\nwith losslog.Run('t', plugins=['tiny']) as run:\n run.log_batch(0.5)\n run.end_epoch()"
+    done = run(sys.executable, "-c", script, cwd=tmp_path, path=site)
+    assert done.returncode == 0, done.stderr
+    (made,) = tmp_path.glob("runs/t/*/tiny.csv")
+    assert made.read_text() == "loss/train,1,0.5\n"
+
+
 def test_a_wrong_name_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert main(["new-plugin", "Wrong Name", "--dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err

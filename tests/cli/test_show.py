@@ -45,6 +45,23 @@ def test_for_machines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )  # fmt: skip
 
 
+def test_a_plugin_that_got_nothing_is_not_left_out(
+    make_run: Callable[..., losslog.Run], package: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    package("""
+        from losslog import hookimpl
+        class Plugin:
+            @hookimpl
+            def on_flush(self):
+                raise ConnectionError("away")
+        """, "away")  # fmt: skip
+    run = make_run(plugins=["away"])
+    run.log_batch(1.0)
+    run.close(1)
+    assert main(["show", str(run.dir)]) == 0
+    assert "away: nothing delivered" in capsys.readouterr().out.splitlines()
+
+
 def test_a_live_run(make_run: Callable[..., losslog.Run], capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run()
     assert main(["show", str(run.dir)]) == 0

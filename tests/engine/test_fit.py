@@ -266,6 +266,29 @@ def test_a_stop_asked_for_leaves_the_epoch_to_be_done_again(
     assert ends == [1, 1]
 
 
+def test_an_inline_hook_that_stops_training_ends_the_fit(
+    two_losses: nn.Module, loader: Any, open_run: OpenRun, records: Records
+) -> None:
+    class Enough:
+        @losslog.hookimpl
+        def on_epoch_end(self, epoch: int) -> None:
+            if epoch == 2:
+                raise losslog.StopTraining("good enough")
+
+    with open_run() as run:
+        run.register(Enough(), inline=True)
+        result = fit(two_losses, sgd(two_losses), loader, epochs=9, run=run, metrics_every=0)
+    assert (result.stopped, result.epoch) == (True, 2)
+    assert records(run)[-1]["data"] == {"status": "stopped", "error": "good enough"}
+
+
+def test_checkpoints_are_kept_as_asked(two_losses: nn.Module, loader: Any, tmp_path: Path) -> None:
+    fit(two_losses, sgd(two_losses), loader, epochs=4, val_loader=loader, checkpoint_dir=tmp_path, keep=2,
+        best="val_loss")  # fmt: skip
+    found = sorted(each.name for each in (tmp_path / "checkpoints").glob("*.pth"))
+    assert found == ["best.pth", "epoch_003.pth", "epoch_004.pth"]
+
+
 def test_the_sampler_is_told_the_epoch(one_loss: nn.Module, loader: Any) -> None:
     told: list[int] = []
 

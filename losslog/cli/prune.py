@@ -1,0 +1,148 @@
+"""``losslog prune``: remove old runs and old checkpoints, after asking.
+
+Main thread. Contract:
+
+- Nothing is removed that was not listed, and nothing without a yes: at the terminal, or by ``--yes``.
+- A live run is never touched, ``best.pth`` never removed, a link never followed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from losslog.cli.arguments import UsageError, add_dir, command, count, positive, positive_int
+from losslog.cli.show import say
+from losslog.journal.folder import JOURNAL, LOCK, clean_name, runs
+from losslog.journal.locks import is_locked
+from losslog.runtime.containment import attempt, one_line
+
+EPOCH: Final = re.compile(r"epoch_(\d+)\.pth")
+DAY: Final = 86_400.0
+
+
+class Thing(NamedTuple):
+    """What may go: a run folder, or a checkpoint.
+
+    Attributes:
+        path: where it is.
+        size: in bytes.
+        why: what was asked for.
+    """
+
+    path: Path
+    size: int
+    why: str
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(
+        commands,
+        "prune",
+        main,
+        "remove old runs and old checkpoints, after asking",
+        "Lists what would go, with its size, and asks. Live runs and best.pth stay.",
+        (
+            "losslog prune --checkpoints 1 --dry-run",
+            "losslog prune --runs 5 --name maskrcnn",
+            "losslog prune --older-than 90 --yes",
+        ),
+    )
+    parser.add_argument("--runs", type=count, metavar="N", help="of each name, only the newest N runs stay")
+    parser.add_argument("--older-than", type=positive, metavar="DAYS", help="runs that ended longer ago go")
+    parser.add_argument("--checkpoints", type=positive_int, metavar="N", help="of each run, only the newest N stay")
+    parser.add_argument("--name", help="only runs of this name")
+    add_dir(parser)
+    parser.add_argument("--dry-run", action="store_true", help="list, and remove nothing")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def main(args: argparse.Namespace) -> int:
+    """List, ask, remove.
+
+    Raises:
+        UsageError: nothing was asked for, or there is nobody to ask.
+    """
+    if args.runs is None and args.older_than is None and args.checkpoints is None:
+        raise UsageError("say what may go: --runs N, --older-than DAYS or --checkpoints N")
+    found = list(things(Path(args.dir), args.name, args.runs, args.older_than, args.checkpoints))
+    if not found:
+        print("nothing to remove")
+        return 0
+    for each in found:
+        say(f"{shown(each.size):>9}  {each.path}  ({each.why})")
+    total = f"{len(found)} of these, {shown(sum(each.size for each in found))}"
+    if args.dry_run:
+        print(f"would remove {total}")
+        return 0
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise UsageError("there is no terminal to ask at: say --yes, or --dry-run to look only")
+        if input(f"remove {total}? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was removed")
+            return 0
+    failed = [error for each in found if (error := attempt(remove, each.path)[1]) is not None]
+    for error in failed:
+        say(f"not removed: {one_line(error)}")
+    print(f"removed {len(found) - len(failed)} of {len(found)}")
+    return 1 if failed else 0
+
+
+def things(
+    directory: Path, name: str | None, keep_runs: int | None, days: float | None, checkpoints: int | None
+) -> Iterator[Thing]:
+    """What may go."""
+    newer: dict[str, int] = {}
+    for folder in reversed(runs(directory, "*" if name is None else clean_name(name))):
+        before = newer.get(folder.parent.name, 0)
+        newer[folder.parent.name] = before + 1
+        if folder.is_symlink() or is_locked(folder / LOCK):
+            continue
+        age = (time.time() - (folder / JOURNAL).stat().st_mtime) / DAY
+        if keep_runs is not None and before >= keep_runs:
+            yield Thing(folder, size_of(folder), f"{before} newer runs of {folder.parent.name}")
+        elif days is not None and age > days:
+            yield Thing(folder, size_of(folder), f"ended {age:.0f} days ago")
+        elif checkpoints is not None:
+            matched = ((EPOCH.fullmatch(path.name), path) for path in (folder / "checkpoints").glob("*.pth"))
+            for _, path in sorted((int(match[1]), path) for match, path in matched if match)[:-checkpoints]:
+                yield Thing(path, path.stat().st_size, "an older checkpoint")
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder; one with several names counts once."""
+    found = {}
+    for path in folder.rglob("*"):
+        stat, _ = attempt(path.lstat)
+        if stat is not None and not path.is_dir():
+            found[(stat.st_dev, stat.st_ino or path)] = stat.st_size
+    return sum(found.values())
+
+
+def remove(path: Path) -> None:
+    """Remove a run folder, and its name's where that was the last; or a file.
+
+    Raises:
+        OSError: it stays, or a part of it does.
+    """
+    if path.is_dir():
+        shutil.rmtree(path)
+        attempt(path.parent.rmdir)
+    else:
+        path.unlink()
+
+
+def shown(size: float) -> str:
+    """``1.2 GB``."""
+    if size < 1000:
+        return f"{size:.0f} B"
+    power = min(int(math.log10(size) / 3), 4)
+    return f"{size / 1000**power:.1f} {'kMGT'[power - 1]}B"

@@ -1,0 +1,105 @@
+"""``losslog prune``: what was listed goes, after a yes; nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import losslog
+from losslog.cli import main
+from losslog.cli.prune import shown
+
+
+@pytest.fixture
+def made(make_run: Callable[..., losslog.Run]) -> Callable[..., Path]:
+    def make(name: str = "a", epochs: int = 0, *, close: bool = True) -> Path:
+        run = make_run(name=name)
+        (run.dir / "checkpoints").mkdir()
+        for epoch in range(1, epochs + 1):
+            (run.dir / "checkpoints" / f"epoch_{epoch:03d}.pth").write_bytes(bytes(1000))
+        if epochs:
+            (run.dir / "checkpoints" / "best.pth").write_bytes(bytes(1000))
+        if close:
+            run.close()
+        return run.dir
+
+    return make
+
+
+@pytest.fixture
+def prune(tmp_path: Path) -> Callable[..., int]:
+    return lambda *words: main(["prune", "--dir", str(tmp_path / "runs"), *words])
+
+
+def test_old_runs_of_each_name_go(made: Any, prune: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new, other = made("a"), made("a"), made("b")
+    assert prune("--runs", "1", "--yes") == 0
+    assert [old.exists(), new.exists(), other.exists()] == [False, True, True]
+    out = capsys.readouterr().out
+    assert f"{old}  (1 newer runs of a)" in out
+    assert out.endswith("removed 1 of 1\n")
+
+
+def test_a_name_without_runs_goes_too(made: Any, prune: Any) -> None:
+    folder = made("a")
+    assert prune("--runs", "0", "--name", "a", "--yes") == 0
+    assert not folder.parent.exists()
+
+
+def test_runs_that_ended_long_ago_go(made: Any, prune: Any) -> None:
+    old, new = made("a"), made("a")
+    os.utime(old / "journal.jsonl", (1e9, 1e9))
+    assert prune("--older-than", "30", "--yes") == 0
+    assert [old.exists(), new.exists()] == [False, True]
+
+
+def test_old_checkpoints_go_and_the_best_stays(made: Any, prune: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made("a", 3)
+    assert prune("--checkpoints", "1", "--yes") == 0
+    assert sorted(each.name for each in (folder / "checkpoints").iterdir()) == ["best.pth", "epoch_003.pth"]
+    assert "1.0 kB" in capsys.readouterr().out
+
+
+def test_a_live_run_stays(made: Any, prune: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made("a", 3, close=False)
+    assert prune("--runs", "0", "--checkpoints", "1", "--yes") == 0
+    assert len([*(folder / "checkpoints").iterdir()]) == 4
+    assert capsys.readouterr().out == "nothing to remove\n"
+
+
+@pytest.mark.parametrize(("words", "end"), [(["--dry-run"], "would remove 1 of these, "), ([], None)], ids=str)
+def test_nothing_goes_without_a_yes(
+    made: Any, prune: Any, words: list[str], end: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = made("a")
+    assert prune("--runs", "0", *words) == (2 if end is None else 0)
+    assert folder.exists()
+    captured = capsys.readouterr()
+    if end is None:
+        assert captured.err == "losslog prune: there is no terminal to ask at: say --yes, or --dry-run to look only\n"
+    else:
+        assert captured.out.splitlines()[-1].startswith(end)
+
+
+@pytest.mark.parametrize(("answer", "gone"), [("y", True), ("", False), ("no", False)])
+def test_at_a_terminal_it_asks(made: Any, prune: Any, monkeypatch: pytest.MonkeyPatch, answer: str, gone: bool) -> None:
+    folder, asked = made("a"), []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or answer)
+    assert prune("--runs", "0") == 0
+    assert folder.exists() is not gone
+    assert asked[0].startswith("remove 1 of these, ")
+
+
+def test_saying_nothing_is_wrong_usage(prune: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prune() == 2
+    assert "say what may go: --runs N, --older-than DAYS or --checkpoints N" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e12, "2.5 TB")])
+def test_sizes(size: float, text: str) -> None:
+    assert shown(size) == text
