@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_json, add_run, command, folder_of
-from losslog.history import is_void, resumes
-from losslog.journal.cursors import Cursor
-from losslog.journal.file import read
-from losslog.journal.folder import CURSORS, JOURNAL, LOCK
-from losslog.journal.locks import is_locked
-from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt, one_line
-from losslog.tags import epoch_series, eval_series
+from losslog.tags import epoch_series
+from losslog.viewing.state import lags
+from losslog.viewing.summary import summary_of
 
 COUNTED: Final = ("on_batch_losses", "on_epoch_end", "on_eval", "on_checkpoint", "on_alert", "on_metrics")
 
@@ -42,57 +37,16 @@ def add_parser(commands: Any) -> None:
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """What the journal says, in one pass."""
-    counts: dict[str, int] = dict.fromkeys(COUNTED, 0)
-    start: dict[str, Any] = {}
-    last_epoch: dict[str, Any] = {}
-    last_step: dict[str, Any] = {}
-    best: dict[str, tuple[float, int]] = {}
-    alerts: list[dict[str, Any]] = []
-    first = last = 0.0
-    garbled, end, status = 0, 0, None
-    fences = resumes(folder)
-    for at, record in read(folder / JOURNAL):
-        end = at
-        if record is None:
-            garbled += 1
-            continue
-        if not is_void(record, fences):  # what a resume superseded is not counted twice
-            counts[record.hook] = counts.get(record.hook, 0) + 1
-        first, last, status = first or record.time, record.time, None
-        data = record.data
-        if record.hook == "on_run_start":
-            start = data
-        elif record.hook == "on_batch_losses":
-            last_step = data
-        elif record.hook == "on_epoch_end":
-            last_epoch = data
-        elif record.hook == "on_eval":
-            series, _ = attempt(eval_series, data.get("metrics") or {}, str(data.get("split", "val")))
-            for tag, value in (series or {}).items():
-                if math.isfinite(value) and (tag not in best or value > best[tag][0]):
-                    best[tag] = (value, count_in(data, "epoch"))
-        elif record.hook == "on_alert":
-            alerts.append(data)
-        elif record.hook == "on_run_end":
-            status = str(data.get("status"))
-    if status is None:
-        status = "running" if is_locked(folder / LOCK) else "crashed"
+    """What the journal says; batches are counted, not decoded, and what a kept summary has is not read again."""
+    summary = summary_of(folder, keep=False)
+    facts = summary.facts
     return {
-        "folder": str(folder), "id": folder.name, "name": start.get("name", ""), "status": status,
-        "seconds": last - first, "started": first, "epochs": start.get("epochs"), "counts": counts, "garbled": garbled,
-        "last_epoch": last_epoch, "last_step": last_step, "best": best, "alerts": alerts, "bytes": end,
-        "plugins": _cursors(folder, end),
+        "folder": str(folder), "id": folder.name, "name": facts["name"], "status": summary.status,
+        "seconds": facts["last"] - facts["started"], "started": facts["started"], "epochs": facts["epochs"],
+        "counts": dict.fromkeys(COUNTED, 0) | facts["counts"], "garbled": facts["garbled"],
+        "last_epoch": facts["last_epoch"], "last_step": facts["last_step"], "best": facts["best"],
+        "alerts": facts["alerts"], "bytes": summary.size, "plugins": lags(folder, summary.size),
     }  # fmt: skip
-
-
-def _cursors(folder: Path, end: int) -> dict[str, dict[str, Any]]:
-    found = {}
-    for path in sorted((folder / CURSORS).glob("*.json")):
-        cursor = Cursor(folder, path.stem)
-        cursor.load()
-        found[path.stem] = {"seq": cursor.at.seq, "complete": cursor.at.offset >= end}
-    return found
 
 
 def main(args: argparse.Namespace) -> int:
