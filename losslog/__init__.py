@@ -31,3 +31,13 @@ __all__ = [
     "lr_series",
     "scalars",
 ]
+
+
+def _shown(run: Run) -> str | None:
+    """The run's report, where a notebook shows the run."""
+    from losslog.viewing.notebook import inline
+
+    return inline(run.dir)
+
+
+Run._repr_html_ = _shown  # type: ignore[attr-defined]  # the core does not know of pages

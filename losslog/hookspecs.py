@@ -244,7 +244,9 @@ def on_resume(epoch: int | None, step: int | None, run: RunHandle, seq: int, tim
 
 
 @hookspec
-def on_run_end(status: str, error: str | None, run: RunHandle, seq: int, time: float) -> None:
+def on_run_end(
+    status: str, error: str | None, cost: Mapping[str, Any] | None, run: RunHandle, seq: int, time: float
+) -> None:
     """The run is over.
 
     Called when:
@@ -253,6 +255,8 @@ def on_run_end(status: str, error: str | None, run: RunHandle, seq: int, time: f
     Arguments:
         status: ``finished``, ``stopped`` (Ctrl-C, a stop request), ``failed`` (an exception) or ``crashed`` (killed).
         error: the exception in one line, or None.
+        cost: what logging has cost until then: ``us_per_step`` of the training thread, ``cpu_seconds`` by plugin and of
+            the ``journal``; None where the run was killed.
     """
 
 

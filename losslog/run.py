@@ -24,7 +24,7 @@ from losslog.delivery.caller import free_name, hooks_of, name_of
 from losslog.delivery.delivery import Delivery
 from losslog.delivery.discovery import Plugin, select
 from losslog.delivery.inline import Inline
-from losslog.delivery.report import end_report, start_line
+from losslog.delivery.report import cost_of, end_report, start_line
 from losslog.hookspecs import ARGUMENTS, hookimpl
 from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
@@ -696,10 +696,11 @@ class Run:
         endings.closed(self)
         if status == "finished" and self._stopped:
             status, error = "stopped", self._requests.stop_reason
+        data = {"status": status, "error": error, "cost": cost_of(self.stats)}
         for each in self._inline:
-            each.call("on_run_end", {"status": status, "error": error})
+            each.call("on_run_end", data)
         try:
-            self._recorder.finish(Event(time.time(), "on_run_end", {"status": status, "error": error}), timeout)
+            self._recorder.finish(Event(time.time(), "on_run_end", data), timeout)
         finally:
             self._recorder.leave()
             for line in self._requests.left():

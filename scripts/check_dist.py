@@ -99,6 +99,9 @@ def main() -> None:
             "loss/train_total" in place.run("python", "-m", "losslog_parcel", str(run)), "the plugin has the series"
         )
         require("tiny" in place.run("losslog", "show", "latest"), "losslog show finds the run")
+        place.run("losslog", "report", "latest", "-o", "page.html")
+        page = (place.folder / "page.html").read_text("utf-8")
+        require("uPlot" in page and "loss_mask" in page, "the report has its library and the run")
 
         place.run("python", "-m", "pip", "uninstall", "-q", "-y", "losslog-parcel")
         require(place.plugins() == {"console": "ready"}, "an uninstalled plugin is gone")

@@ -177,7 +177,12 @@ def test_on_run_end_comes_last_with_the_error(told: Any) -> None:
     run, plugin = told()
     with pytest.raises(ZeroDivisionError), run:
         1 / 0  # noqa: B018
-    assert plugin.of("on_run_end") == [{"status": "failed", "error": "ZeroDivisionError: division by zero"}]
+    (end,) = plugin.of("on_run_end")
+    cost = end.pop("cost")
+    assert end == {"status": "failed", "error": "ZeroDivisionError: division by zero"}
+    assert cost["us_per_step"] >= 0
+    assert len(cost["cpu_seconds"]) == 2  # the plugin's, and
+    assert cost["cpu_seconds"]["journal"] >= 0
     assert [name for name, _ in plugin.calls if name != "on_flush"][-1] == "on_run_end"
 
 

@@ -39,9 +39,9 @@ def add_parser(commands: Any) -> None:
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """What the journal says, and how far the plugins are."""
+    """What the journal says; batches are counted, not decoded, and what a kept summary has is not read again."""
     summary = summary_of(folder, keep=False)
-    facts = dict(summary.facts)
+    facts = summary.facts
     start = next(
         (each.data for _, each in read(folder / JOURNAL) if each is not None and each.hook == "on_run_start"), {}
     )
@@ -49,9 +49,12 @@ def summarise(folder: Path) -> dict[str, Any]:
     nothing = {"seq": -1, "behind": summary.size, "complete": False}
     plugins = {str(name): nothing for name in origin.get("plugins") or ()} | lags(folder, summary.size)
     return {
-        "folder": str(folder), "id": folder.name, "name": facts.pop("name"), "status": summary.status,
-        "seconds": facts.pop("last") - facts["started"], **facts, "counts": dict.fromkeys(COUNTED, 0) | facts["counts"],
-        "config": start.get("config") or {}, "origin": origin, "bytes": summary.size, "plugins": plugins,
+        "folder": str(folder), "id": folder.name, "name": facts["name"], "status": summary.status,
+        "seconds": facts["last"] - facts["started"], "started": facts["started"], "epochs": facts["epochs"],
+        "counts": dict.fromkeys(COUNTED, 0) | facts["counts"], "garbled": facts["garbled"],
+        "last_epoch": facts["last_epoch"], "last_step": facts["last_step"], "best": facts["best"],
+        "alerts": facts["alerts"], "config": start.get("config") or {}, "origin": origin, "bytes": summary.size,
+        "plugins": plugins,
     }  # fmt: skip
 
 

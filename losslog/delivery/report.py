@@ -35,6 +35,13 @@ def shown(path: Path) -> str:
     return f'"{path}"' if " " in str(path) else str(path)
 
 
+def cost_of(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """What logging has cost so far, as ``on_run_end`` tells it."""
+    seconds = {"journal": stats["cpu"]} | {name: lane["cpu"] for name, lane in stats["lanes"].items()}
+    rounded = {name: round(each, 3) for name, each in seconds.items()}
+    return {"us_per_step": round(stats["us_per_step"], 1), "cpu_seconds": rounded}
+
+
 def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tuple[int, str]]:
     """The lines said when a run closes, each with its level.
 

@@ -39,8 +39,9 @@ def story_of(folder: Path) -> Story:
         return story
     edges = [0, *(_line_after(story.path, size * part // count) for part in range(1, count)), size]
     ranges = list(pairwise(edges[1:]))
-    children = [attempt(_start, folder, start, end)[0] for start, end in ranges]
     story.batches.fences = resumes(story.path)
+    resumed = bool(story.batches.fences)
+    children = [attempt(_start, folder, start, end, resumed)[0] for start, end in ranges]
     story.take(0, edges[1])
     for child, (start, end) in zip(children, ranges, strict=True):
         part, error = attempt(_finish, child)
@@ -59,9 +60,9 @@ def _line_after(path: Path, offset: int) -> int:
         return file.tell()
 
 
-def _start(folder: Path, start: int, end: int) -> subprocess.Popen[bytes]:
+def _start(folder: Path, start: int, end: int, resumed: bool) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
-    command = [sys.executable, "-m", "losslog.viewing.parts", str(folder), str(start), str(end)]
+    command = [sys.executable, "-m", "losslog.viewing.parts", str(folder), str(start), str(end), str(resumed)]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                             env=environment)  # fmt: skip
 
@@ -77,9 +78,9 @@ def _finish(child: subprocess.Popen[bytes] | None) -> Story | None:
 
 
 def _main() -> None:
-    folder, start, end = sys.argv[1:]
+    folder, start, end, resumed = sys.argv[1:]
     story = Story(Path(folder))
-    story.batches.fences = resumes(story.path)
+    story.batches.fences = resumes(story.path) if resumed == "True" else []
     story.take(int(start), int(end))
     sys.stdout.buffer.write(pickle.dumps(story))
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from losslog import eval_series, scalars
 from losslog_console.words import clean, columns, listed, pairs
 
 MANY: Final = 12
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
 KINDS: Final = {"bbox": ("📦", "Box"), "segm": ("🎭", "Mask"), "keypoints": ("🤸", "Keypoint")}
 LEVELS: Final = {"info": "💡", "warning": "🔶", "error": "🚨"}
 SYMBOLS: Final = "📊📈📦🎭🤸📏💾💡🔶🚨━"
@@ -36,11 +38,16 @@ class Blocks:
         self.precision = precision
         self.width = width
 
-    def epoch(self, epoch: int, epochs: int | None, losses: Any, total: Any, val_loss: Any) -> list[str]:
-        """The head of an epoch's block, its training losses and its validation loss."""
+    def epoch(
+        self, epoch: int, epochs: int | None, losses: Any, total: Any, val_loss: Any, trends: Mapping[str, str] = NONE
+    ) -> list[str]:
+        """The head of an epoch's block, its training losses and its validation loss.
+
+        ``trends`` has what stands behind the value of a component, of ``total``, or of ``""`` for a scalar.
+        """
         lines = [title(epoch, epochs)]
         if losses is not None:
-            lines += self._training(losses, total)
+            lines += self._training(losses, total, trends)
         if val_loss is not None:
             lines.append(self._mark("📈", f"Validation Loss: {self._number(scalars('val', val_loss)['val'])}"))
         return lines
@@ -87,15 +94,23 @@ class Blocks:
             parts.append(f"lr {float(rate):.3g}")
         return f"{where}  {'  '.join(parts)}"
 
-    def _training(self, losses: Any, total: Any) -> list[str]:
+    def _training(self, losses: Any, total: Any, trends: Mapping[str, str]) -> list[str]:
         values = scalars("train", losses, total)
         if not isinstance(losses, Mapping):
-            return [self._mark("📊", f"Training Loss: {self._number(values['train'])}")]
+            return [self._mark("📊", f"Training Loss: {self._number(values['train'])}{trends.get('', '')}")]
         components = {name: values[f"train_{name}"] for name in losses}
+        entries = pairs(components, self.precision)
+        whole = f"Total: {self._number(values['train_total'])}"
+        if trends and len(entries) <= MANY:
+            wide = max(map(len, [whole, *entries]))
+            entries = [
+                f"{each:<{wide}}{trends.get(name, '')}" for each, name in zip(entries, sorted(losses), strict=True)
+            ]
+            whole = f"{whole:<{wide}}{trends.get('total', '')}"
         return [
             self._mark("📊", "Training Losses:"),
-            f"   Total: {self._number(values['train_total'])}",
-            *self._list(pairs(components, self.precision)),
+            f"   {whole}".rstrip(),
+            *self._list([each.rstrip() for each in entries]),
         ]
 
     def _precision(self, kind: str, values: Mapping[str, float], of: str) -> list[str]:

@@ -21,6 +21,7 @@ from losslog_console import screen
 from losslog_console.blocks import Blocks, title
 from losslog_console.footer import Footer
 from losslog_console.progress import Progress
+from losslog_console.trend import Trend
 from losslog_console.words import clean
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class ConsolePlugin:
         self._progress, self._batches, self._emoji = progress, batches, emoji
         self._precision, self._stream = precision, stream
         self._state = Progress()
+        self._trend = Trend()
         self._footer: Footer | None = None
         self._console: Console | None = None
         self._held: dict[int, list[list[str]]] = {}
@@ -142,7 +144,9 @@ class ConsolePlugin:
         """Print the epoch's block."""
         epochs = self._state.epochs = self._state.epochs if epochs is None else epochs
         lines = self._leftover(epoch)
-        lines += self._blocks().epoch(epoch, epochs, losses, total, val_loss)
+        self._trend.add(epoch, losses, total)
+        blocks = self._blocks()
+        lines += blocks.epoch(epoch, epochs, losses, total, val_loss, self._trend.told(blocks.width, blocks.emoji))
         for held in self._held.pop(epoch, []):
             lines += held
         if dropped:
@@ -178,6 +182,7 @@ class ConsolePlugin:
         """What was kept of later epochs will come again."""
         if epoch is not None:
             self._ended = epoch
+            self._trend.rewind(epoch)
             self._held = {held: lines for held, lines in self._held.items() if held <= epoch}
             self._saved = {}
 

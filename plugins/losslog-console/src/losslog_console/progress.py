@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from losslog import scalars
 from losslog_console.blocks import title
-from losslog_console.words import clean, clock
+from losslog_console.words import clean, clock, shortened, unprefixed
 
 BAR: Final = 24
+FEWEST: Final = 3  # digits after the point in the line of losses
+TURN: Final = 3.0  # seconds for which the losses that do not fit take turns
 
 
 class Progress:
@@ -113,8 +115,30 @@ class Progress:
         else:
             parts = [("loss", values["x"])]
         second = Text(end="")
-        for name, value in parts:
-            second.append(f"{clean(name)} ", "dim").append(f"{value:.{precision}f}  ")
+        names, numbers = [clean(name) for name, _ in parts], [value for _, value in parts]
+        for name, number in self._fitted(names, numbers, precision, width):
+            second.append(f"{name} ", "dim").append(f"{number}  ")
         for text in (first, second):
             text.truncate(width - 1, overflow="ellipsis" if emoji else "crop")
         return [render(first), render(second)]
+
+    def _fitted(self, names: list[str], values: list[float], precision: int, width: int) -> list[tuple[str, str]]:
+        """All components in one line: names and digits are cut as far as it takes; else they take turns."""
+        plain = unprefixed(names)
+        fewest = min(precision, FEWEST)
+        for digits, shown in ((precision, names), (precision, plain), (fewest, plain), (fewest, None)):
+            texts = [f"{value:.{digits}f}" for value in values]
+            room = width - 1 - sum(len(text) + 3 for text in texts)
+            shown = shortened(plain, room) if shown is None else shown
+            if sum(map(len, shown)) <= room:
+                return list(zip(shown, texts, strict=True))
+        return self._turn(list(zip(plain, texts, strict=True)), width)
+
+    def _turn(self, pairs: list[tuple[str, str]], width: int) -> list[tuple[str, str]]:
+        """The total, and those of the others whose turn it is."""
+        pages: list[list[tuple[str, str]]] = []
+        for pair in pairs[1:]:
+            if not pages or sum(len(name) + len(text) + 3 for name, text in [*pages[-1], pair]) > width - 1:
+                pages.append([pairs[0]])
+            pages[-1].append(pair)
+        return pages[int(self._time / TURN) % len(pages)] if pages else pairs

@@ -8,8 +8,12 @@ No thread, no I/O. Contract:
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping
+from typing import Final
+
+SHORTEST: Final = 3  # characters of a name
 
 
 def clean(text: object) -> str:
@@ -61,3 +65,26 @@ def pairs(values: Mapping[str, float], precision: int) -> list[str]:
 def listed(values: Iterable[tuple[str, float]], precision: int) -> str:
     """``AP50: 0.1234, AP75: 0.0123``."""
     return ", ".join(f"{clean(name)}: {value:.{precision}f}" for name, value in values)
+
+
+def unprefixed(names: list[str]) -> list[str]:
+    """Names without what all of them but the total begin with: ``loss_``."""
+    prefix = os.path.commonprefix([name for name in names if name != "total"])  # noqa: RUF071 # names, not paths
+    prefix = prefix[: prefix.rfind("_") + 1]
+    return names if prefix in names or len(names) < 3 else [name.removeprefix(prefix) for name in names]
+
+
+def shortened(names: list[str], room: int) -> list[str]:
+    """Names that take at most ``room`` cells together, still told apart; the shortest there are where none do.
+
+    The longest lose their ends first; the total keeps its own.
+    """
+    while sum(map(len, names)) > room:
+        cuts = sorted(
+            (-len(name), place) for place, name in enumerate(names) if len(name) > SHORTEST and name != "total"
+        )
+        cut = next((place for _, place in cuts if names[place][:-1].rstrip("_") not in names), None)
+        if cut is None:
+            break
+        names = [name[:-1].rstrip("_") if place == cut else name for place, name in enumerate(names)]
+    return names
