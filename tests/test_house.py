@@ -20,7 +20,8 @@ FLOORS = """
     errors
     runtime.pace runtime.containment runtime.notices runtime.settings runtime.endings
     values.losses values.snapshot values.targets values.totals tags
-    journal.folder journal.locks journal.records journal.origin journal.file journal.resuming journal.cursors history
+    journal.folder journal.locks journal.records journal.metrics journal.redaction journal.origin journal.file
+    journal.resuming journal.cursors history
     control hookspecs
     ranks.store ranks.joining ranks.leases
     delivery.wire delivery.thinning delivery.caller delivery.options delivery.discovery delivery.inline delivery.report
@@ -30,8 +31,8 @@ FLOORS = """
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 850, "values": 330, "journal": 620, "recording": 530, "delivery": 1400, "ranks": 300, "runtime": 205}
-CORE = 4200  # lines of code in all, the follower's child included
+ROOMS = {"": 880, "values": 340, "journal": 900, "recording": 560, "delivery": 1450, "ranks": 330, "runtime": 220}
+CORE = 4600  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {"journal.file", "journal.cursors", "journal.locks", "journal.folder", "delivery.follower"}

@@ -29,7 +29,7 @@ from losslog.journal.cursors import Position
 from losslog.journal.file import Tail
 from losslog.journal.records import Record
 from losslog.runtime.containment import means_not_now, one_line
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import Once, warn
 from losslog.runtime.pace import Pace, start_thread
 
 POLL: Final = 0.25  # seconds between looks at the file where nobody wakes the lane
@@ -65,9 +65,7 @@ class Lane:
         self._caller: Caller
         self._until: int | None = None
         self._bell = threading.Event()
-        self._quit, self._garbled = False, 0
-
-    # ------------------------------------------------------------------ the owner's side
+        self._quit, self._once = False, Once()
 
     def start(self) -> None:
         """Start the lane's thread."""
@@ -143,8 +141,7 @@ class Lane:
 
     def _introduce(self) -> bool:
         """Tell a fresh object of the run, whether its cursor is past that or not; False where it refuses."""
-        found = self._tail.read(self.progress.start, 1)
-        end, record = found[0] if found else (0, None)
+        end, record = next(iter(self._tail.read(self.progress.start, 1)), (0, None))
         if record is None or record.hook != "on_run_start":
             return True
         while (error := self._call(record)[1]) is not None:
@@ -207,9 +204,7 @@ class Lane:
         """Hand one record over; False when the lane rewound or parked."""
         before = self.progress.at
         if record is None:
-            self._garbled += 1
-            if self._garbled == 1:
-                warn("plugin %s: the journal has a garbled line before byte %d: skipped", self.name, end)
+            self._once("plugin %s: the journal has a garbled line before byte %d: skipped", self.name, end)
             self.progress.handed(Position(end, before.seq))
             return True
         if record.hook == "on_run_start":

@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from losslog.detection import outlines
+import losslog.detection.outlines as outlines
 from losslog.detection.fields import NUMBERS, flag, is_id, number, numbers
 from losslog.detection.findings import DataError, Findings, shown
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from losslog.detection import outlines
+import losslog.detection.outlines as outlines
 from losslog.detection.annotations import Annotations
 from losslog.detection.findings import DataError, shown
 
