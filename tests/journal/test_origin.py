@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from losslog.journal.origin import command_line, commit_of, origin
-from losslog.journal.records import REDACTED
+from losslog.journal.redaction import REDACTED
 
 
 @pytest.mark.parametrize(
