@@ -34,8 +34,7 @@ AWAY: Final = frozenset({
     ("httpcore", "TimeoutException"), ("aiohttp.client_exceptions", "ClientConnectionError"),
     ("urllib.error", "URLError"), ("socket", "gaierror"), ("http.client", "IncompleteRead"),
 })  # fmt: skip
-ANSWERED: Final = frozenset({("urllib.error", "HTTPError"), ("requests.exceptions", "HTTPError"),
-                             ("httpx", "HTTPStatusError")})  # fmt: skip
+ANSWERED: Final = {("urllib.error", "HTTPError"), ("requests.exceptions", "HTTPError"), ("httpx", "HTTPStatusError")}
 
 
 def attempt(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> tuple[T | None, BaseException | None]:
