@@ -82,3 +82,22 @@ def test_a_loop_that_never_ends_an_epoch_is_told(
     run.log_batch({"a": 1.0})
     run.close()
     assert caplog.messages[-1] == "no epoch was ended: series by epoch (loss/train_*) come with run.end_epoch()"
+
+
+def test_the_traceback_of_an_error_that_comes_again_is_shown_once(
+    make_run: Callable[..., losslog.Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        @losslog.hookimpl
+        def on_batch_losses(self, step: int) -> None:
+            raise ValueError(f"no step {step}")
+
+    run = make_run(plugins=[Broken()])
+    for _ in range(5):
+        run.log_batch(1.0)
+    run.close()
+    told = [each for each in caplog.messages if "failed in" in each]
+    assert [each.count("Traceback") for each in told] == [1, 0, 0]
+    assert told[1] == (
+        "plugin Broken failed in on_batch_losses (2 so far), record skipped:\nValueError: no step 1 (as before)"
+    )

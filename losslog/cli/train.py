@@ -177,8 +177,9 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
     val_loader = torch.utils.data.DataLoader(val_set, args.batch_size, **loading)
     steps = args.steps_per_epoch or -(-len(train_loader) // args.accumulate)
     optimizer = make_optimizer(args, get_parameter_groups(model, args.lr, args.head_lr_multiplier))
-    scheduler = engine.make_scheduler(optimizer, args.schedule, args.epochs * steps)
-    before.override(optimizer, lambda step: engine.schedule_factor(args.schedule, step, args.epochs * steps))
+    planned = (args.epochs * steps, args.epochs)
+    scheduler = engine.make_scheduler(optimizer, args.schedule, *planned)
+    before.override(optimizer, lambda step: engine.schedule_factor(args.schedule, step, *planned))
     warmup = 0 if args.schedule == "onecycle" else min(1000, steps)
     config = {key: value for key, value in vars(args).items() if key not in ("command", "given")}
     with losslog.Run(

@@ -104,7 +104,7 @@ def check(thing: Any, hooks: Mapping[str, Sequence[str]]) -> None:
                 if each.default is each.empty and each.name not in (
                     *offered,
                     "self",
-                ):  # a default is for other versions
+                ):  # else of another version
                     near = did_you_mean(each.name, offered)
                     raise ValueError(f"{name} has no argument {each.name!r}{near}; {there}")
 
@@ -120,6 +120,7 @@ class Caller:
     Attributes:
         flush_every: seconds between flushes.
         unknown: hooks that there are not, with what to say of each.
+        misspelt: what to say of those that are like one there is.
 
     Raises:
         ValueError: the object asks for what there is not.
@@ -150,6 +151,8 @@ class Caller:
             hook: f"there is no hook {hook}{did_you_mean(hook, offered)}"
             for hook in sorted(set(self._hooks) - set(offered) - optional)
         }
+        # what is like nothing may be a hook of the script's own, or of another version
+        self.misspelt = [told for told in self.unknown.values() if "did you mean" in told]
         self._scalar_hooks = SCALAR_HOOKS if "on_scalars" in self._hooks else ()
         self._trace = switch("LOSSLOG_TRACE", False)
         every = getattr(thing, "flush_every", FLUSH_EVERY)

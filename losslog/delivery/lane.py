@@ -94,9 +94,9 @@ class Lane:
     def figures(self) -> Figures:
         """How it is doing."""
         state, reason = self.patience.standing()
-        committed, seq = self.progress.committed
-        return Figures(state, reason or self.progress.trouble, self.delivered, self.patience.errors,
-                       self.patience.skipped, self.progress.at.offset, committed, seq, round(self.cpu, 4))  # fmt: skip
+        counts = (self.delivered, self.patience.errors, self.patience.skipped)
+        places = (self.progress.at.offset, *self.progress.committed)
+        return Figures(state, reason or self.progress.trouble, *counts, *places, round(self.cpu, 4))
 
     # ------------------------------------------------------------------ the lane's thread
 
@@ -130,9 +130,8 @@ class Lane:
         self._caller, error = self.patience.guard(self._make, begun=False)
         if error is not None:
             return self._refuses(error, "__init__", "could not be made")
-        for told in self._caller.unknown.values():
-            if "did you mean" in told:  # else it is a hook of the script's own, or of another version
-                warn("plugin %s: %s", self.name, told)
+        for told in self._caller.misspelt:
+            warn("plugin %s: %s", self.name, told)
         return self._introduce() and self._ask_backend()
 
     def _refuses(self, error: BaseException, where: str, what: str) -> bool:
@@ -193,8 +192,7 @@ class Lane:
         if not self._flush(last=True) or self.progress.waiting:
             self._pause(0.05 if self.patience.state == "live" else 0.0)
             return
-        at = self.patience.unbroken()
-        if at is None:
+        if (at := self.patience.unbroken()) is None:
             self._end("done", self.patience.reason)
         else:
             self.progress.put_back(at)
@@ -232,9 +230,9 @@ class Lane:
         seq, at, hook, data = record
         self._handle.handling = (hook, seq)
         found = self.patience.guard(self._caller.call, hook, data, self._handle, seq, at, begun=hook != "on_run_start")
-        if isinstance(found[1], StopTraining):  # the loop is elsewhere: here it is a request
+        if isinstance(found[1], StopTraining):  # the loop is elsewhere
             self._handle.request_stop(str(found[1]) or hook)
-            return None, None
+            found = None, None
         return found
 
     def _flush(self, *, last: bool = False) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from traceback import extract_tb
 from typing import Any, ClassVar, Final
 
 from losslog.journal.cursors import Position
@@ -47,6 +48,7 @@ class Patience:
         self.first_error: BaseException | None = None
         self.delay = 0.0
         self._name, self._pid = name, os.getpid()
+        self._seen: set[tuple[Any, ...]] = set()  # where errors came from whose tracebacks were shown
         self._busy_since: float | None = None
         self._limit = self.hung_at_start
         # Failures in a row, of flushes and of records; and where the plugin stood before the first of them.
@@ -111,7 +113,10 @@ class Patience:
         self.reason = one_line(error)
         if now_and_then(self.errors):
             text = "plugin %s failed in %s (%d so far), %s:\n%s"
-            warn(text, self._name, hook, self.errors, so, long_form(error))
+            place = (type(error), *((each.filename, each.lineno) for each in extract_tb(error.__traceback__)))
+            told = f"{one_line(error)} (as before)" if place in self._seen else long_form(error)
+            self._seen.add(place)
+            warn(text, self._name, hook, self.errors, so, told)
 
     def works(self, *, flush: bool) -> None:
         """A call went well."""

@@ -25,6 +25,18 @@ NOT_NOW: Final = frozenset({getattr(errno, name, -1) for name in ("ENOSPC", "EDQ
                                                                   "ENFILE")})  # fmt: skip
 
 
+# What clients raise when nobody answers, by module and name, since none of them is imported here.
+AWAY: Final = frozenset({
+    ("requests.exceptions", "ConnectionError"), ("requests.exceptions", "Timeout"),
+    ("requests.exceptions", "ChunkedEncodingError"), ("urllib3.exceptions", "TimeoutError"),
+    ("urllib3.exceptions", "NewConnectionError"), ("urllib3.exceptions", "MaxRetryError"),
+    ("urllib3.exceptions", "ProtocolError"), ("httpx", "TransportError"), ("httpcore", "NetworkError"),
+    ("httpcore", "TimeoutException"), ("aiohttp.client_exceptions", "ClientConnectionError"),
+    ("urllib.error", "URLError"), ("socket", "gaierror"), ("http.client", "IncompleteRead"),
+})  # fmt: skip
+ANSWERED: Final = {("urllib.error", "HTTPError"), ("requests.exceptions", "HTTPError"), ("httpx", "HTTPStatusError")}
+
+
 def attempt(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> tuple[T | None, BaseException | None]:
     """``(result, None)``, or ``(None, error)`` where the call raised."""
     try:
@@ -43,6 +55,12 @@ def must_pass(error: BaseException) -> bool:
 def means_not_now(error: BaseException) -> bool:
     """Whether an error says that a backend is away for the moment, so that trying again later makes sense."""
     if isinstance(error, BackendUnavailable | ConnectionError | TimeoutError):
+        return True
+    kinds = {(kind.__module__, kind.__name__) for kind in type(error).__mro__}
+    if kinds & ANSWERED:  # a server that refuses for good is not away
+        status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", 0)
+        return isinstance(status, int) and (status == 429 or status >= 500)
+    if kinds & AWAY:
         return True
     return isinstance(error, OSError) and of_system(error) == "not now"
 

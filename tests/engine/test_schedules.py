@@ -18,6 +18,12 @@ def test_factors_over_nine_steps(name: str, factors: list[float]) -> None:
     assert [schedule_factor(name, step, 9) for step in range(9)] == pytest.approx(factors, abs=1e-3)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4])
+def test_a_short_run_does_not_spend_its_last_epoch_at_a_hundredth(epochs: int) -> None:
+    factors = [schedule_factor("step", step, 100 * epochs, epochs) for step in range(100 * epochs)]
+    assert (min(factors), factors[0]) == (0.1 if epochs <= 3 else 0.01, 1.0)
+
+
 def test_one_cycle_rises_to_one_and_falls_to_zero() -> None:
     factors = [schedule_factor("onecycle", step, 100) for step in range(101)]
     assert factors[0] == pytest.approx(1 / 25)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,3 +76,35 @@ def test_the_long_form_is_the_traceback() -> None:
     assert error is not None
     assert long_form(error).startswith("Traceback")
     assert long_form(error).endswith("ValueError: here")
+
+
+@pytest.mark.parametrize(
+    ("module", "make", "not_now"),
+    [
+        ("requests", lambda m: m.exceptions.ConnectionError("no"), True),
+        ("requests", lambda m: m.exceptions.ReadTimeout("no"), True),
+        ("requests", lambda m: m.exceptions.InvalidURL("no"), False),
+        ("requests", lambda m: m.exceptions.HTTPError(response=answer(503)), True),
+        ("requests", lambda m: m.exceptions.HTTPError(response=answer(403)), False),
+        ("urllib3", lambda m: m.exceptions.MaxRetryError(None, "/"), True),
+        ("urllib3", lambda m: m.exceptions.LocationParseError("x"), False),
+        ("httpx", lambda m: m.ConnectError("no"), True),
+        ("httpx", lambda m: m.ReadTimeout("no"), True),
+        ("httpx", lambda m: m.HTTPStatusError("no", request=None, response=answer(429)), True),
+        ("httpx", lambda m: m.HTTPStatusError("no", request=None, response=answer(404)), False),
+        ("httpx", lambda m: m.InvalidURL("no"), False),
+        ("aiohttp", lambda m: m.ServerDisconnectedError(), True),
+        ("urllib.error", lambda m: m.URLError("no"), True),
+        ("urllib.error", lambda m: m.HTTPError("http://h", 502, "no", {}, None), True),
+        ("urllib.error", lambda m: m.HTTPError("http://h", 401, "no", {}, None), False),
+        ("socket", lambda m: m.gaierror(-2, "Name or service not known"), True),
+        ("http.client", lambda m: m.IncompleteRead(b""), True),
+    ],
+    ids=range(18),
+)
+def test_nobody_answers_whatever_the_client(module: str, make: Any, not_now: bool) -> None:
+    assert means_not_now(make(pytest.importorskip(module))) is not_now
+
+
+def answer(status: int) -> Any:
+    return SimpleNamespace(status_code=status, request=None)

@@ -48,11 +48,12 @@ class Driver:
         self.plugin.on_eval(epoch, split, metrics)
 
     def epoch(
-        self, epoch: int, losses: Any = None, val_loss: Any = None, epochs: int | None = 20, dropped: int = 0
-    ) -> None:
+        self, epoch: int, losses: Any = None, val_loss: Any = None, epochs: int | None = 20, dropped: int = 0,
+        lr: Any = None, duration: float | None = None,
+    ) -> None:  # fmt: skip
         self.clock += 1
         self.plugin.on_epoch_end(
-            epoch, epochs, LOSSES if losses is None else losses, None, val_loss, dropped, self.clock
+            epoch, epochs, LOSSES if losses is None else losses, None, val_loss, dropped, self.clock, lr, duration
         )
 
     def checkpoint(self, path: str, epoch: int | None = None) -> None:

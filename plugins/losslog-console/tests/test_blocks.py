@@ -259,3 +259,46 @@ def test_making_the_plugin_imports_no_rich():
 
     code = "import sys, losslog_console as l; l.ConsolePlugin(); sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_time_learning_rate_and_the_best_so_far_are_a_line_of_their_own(drive, capsys):
+    run = drive()
+    for epoch, (val, score) in enumerate([(2.0, 0.5), (1.0, 0.25)], start=1):
+        run.eval(epoch, {"bbox": {"AP": score}})
+        run.eval(epoch, {"bbox": {"AP": 0.9}}, split="test")
+        run.epoch(epoch, 0.5, val_loss=val, lr={"body": 0.005, "head": 0.05}, duration=83.4)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("🕒")]
+    assert lines == [
+        "🕒 1:23; lr 0.005 (body), 0.05 (head)",
+        "🕒 1:23; lr 0.005 (body), 0.05 (head); "
+        "best so far: Box mAP 0.5000 (epoch 1), Validation Loss 1.0000 (epoch 2)",
+    ]
+
+
+def test_the_line_in_ascii(drive, monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    drive().epoch(1, 1.0, lr=0.1, duration=0.25)
+    assert raw.getvalue().decode("ascii").endswith("Training Loss: 1.0000\n0.2 s; lr 0.1\n")
+
+
+def test_the_best_of_what_a_resume_goes_back_behind_is_forgotten(drive, capsys):
+    run = drive()
+    for epoch in (1, 2, 3):
+        run.epoch(epoch, 0.5, val_loss=1.0 / epoch)
+    run.plugin.on_resume(1)
+    capsys.readouterr()
+    run.epoch(2, 0.5, val_loss=float("nan"))
+    run.epoch(3, 0.5, val_loss=0.75)
+    assert capsys.readouterr().out.splitlines()[-1] == "🕒 best so far: Validation Loss 0.7500 (epoch 3)"
+
+
+def test_a_crash_is_no_news_where_the_run_goes_on(drive, capsys):
+    run = drive()
+    run.end("crashed")
+    run.plugin.on_run_start(3, None, True)
+    run.plugin.on_flush()
+    assert capsys.readouterr().out == ""
+    run.end("crashed")
+    run.plugin.on_flush()
+    assert capsys.readouterr().out == "Run crashed\n"

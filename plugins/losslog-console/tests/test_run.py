@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import losslog
 
 
@@ -14,7 +16,7 @@ def test_a_run_prints_its_blocks(tmp_path, capsys):
         run.end_epoch(epoch, val_loss=1.0)
         run.log_checkpoint(f"checkpoints/epoch_{epoch:03}.pth", epoch=epoch)
     run.close()
-    assert capsys.readouterr().out == "".join(
+    assert re.sub(r"🕒 \d+\.\d s.*\n", "", capsys.readouterr().out) == "".join(
         f"Epoch {epoch}/2\n📊 Training Losses:\n   Total: 0.7500\n   a: 0.2500\n   b: 0.5000\n"
         "📈 Validation Loss: 1.0000\n📦 Box mAP: 0.5000 (AP50: 0.7500)\n"
         f"💾 Saved checkpoint: checkpoints/epoch_{epoch:03}.pth\n"

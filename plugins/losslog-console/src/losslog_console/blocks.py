@@ -15,13 +15,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from losslog import eval_series, scalars
-from losslog_console.words import clean, columns, listed, pairs
+from losslog_console.words import clean, clock, columns, listed, pairs
 
 MANY: Final = 12
 NONE: Final[Mapping[str, str]] = MappingProxyType({})
 KINDS: Final = {"bbox": ("📦", "Box"), "segm": ("🎭", "Mask"), "keypoints": ("🤸", "Keypoint")}
 LEVELS: Final = {"info": "💡", "warning": "🔶", "error": "🚨"}
-SYMBOLS: Final = "📊📈📦🎭🤸📏💾💡🔶🚨━"
+SYMBOLS: Final = "📊📈📦🎭🤸📏💾🕒💡🔶🚨━"
 
 
 class Blocks:
@@ -51,6 +51,19 @@ class Blocks:
         if val_loss is not None:
             lines.append(self._mark("📈", f"Validation Loss: {self._number(scalars('val', val_loss)['val'])}"))
         return lines
+
+    def time(self, duration: float | None, lr: Any, best: list[str]) -> list[str]:
+        """How long the epoch took, its learning rate and the best so far, in a line; no line where none is known."""
+        parts = []
+        if duration is not None:
+            parts.append(clock(duration) if duration >= 60 else f"{duration:.1f} s")
+        if lr is not None:
+            rates = {f" ({clean(name)})": rate for name, rate in lr.items()} if isinstance(lr, Mapping) else {"": lr}
+            shown = [f"{float(rate):.3g}{name}" for name, rate in rates.items()]
+            parts.append(f"lr {', '.join(shown[:3])}{', ...' if len(shown) > 3 else ''}")
+        if best:
+            parts.append(f"best so far: {', '.join(best)}")
+        return [self._mark("🕒", "; ".join(parts))] if parts else []
 
     def evaluation(self, split: str, metrics: Mapping[str, Any]) -> list[str]:
         """An evaluation: average precisions a line each, other numbers in a list."""

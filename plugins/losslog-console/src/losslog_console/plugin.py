@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from losslog import NotReady, hookimpl
 from losslog_console import screen
-from losslog_console.blocks import Blocks, title
+from losslog_console.blocks import KINDS, Blocks, title
 from losslog_console.footer import Footer
+from losslog_console.memory import Memory
 from losslog_console.progress import Progress
 from losslog_console.trend import Trend
 from losslog_console.words import clean
@@ -73,6 +74,8 @@ class ConsolePlugin:
         self._progress, self._batches, self._emoji = progress, batches, emoji
         self._precision, self._stream = precision, stream
         self._state = Progress()
+        self._memory = Memory()
+        self._crash: list[str] = []
         self._trend = Trend()
         self._footer: Footer | None = None
         self._console: Console | None = None
@@ -99,6 +102,7 @@ class ConsolePlugin:
     def on_run_start(self, epochs: int | None, steps_per_epoch: int | None, resumed: bool) -> None:
         """Learn the plan; make room for progress where it is drawn."""
         self._state.epochs, self._state.steps_per_epoch = epochs, steps_per_epoch
+        self._crash = []  # the run goes on
         target = screen.stream(self._stream)
         if self._footer is None and screen.wants_progress(target, self._progress):
             from rich.console import Console
@@ -125,6 +129,8 @@ class ConsolePlugin:
     def on_eval(self, epoch: int, split: str, metrics: Mapping[str, Any]) -> None:
         """Keep it for its epoch's block; print it if that is out."""
         lines = self._blocks().evaluation(split, metrics)
+        if split == "val":
+            self._memory.add_metrics(epoch, metrics, KINDS)
         if self._ended is None or epoch > self._ended:
             self._held.setdefault(epoch, []).append(lines)
         else:
@@ -140,6 +146,8 @@ class ConsolePlugin:
         val_loss: Any,
         dropped: int | None,
         time: float,
+        lr: Any,
+        duration: float | None,
     ) -> None:
         """Print the epoch's block."""
         epochs = self._state.epochs = self._state.epochs if epochs is None else epochs
@@ -149,6 +157,8 @@ class ConsolePlugin:
         lines += blocks.epoch(epoch, epochs, losses, total, val_loss, self._trend.told(blocks.width, blocks.emoji))
         for held in self._held.pop(epoch, []):
             lines += held
+        self._memory.add_losses(epoch, val_loss)
+        lines += blocks.time(duration, lr, self._memory.best(self._precision))
         if dropped:
             lines.append(f"   ({dropped} batches of this epoch were not logged: the queue was full)")
         lines += self._saved.pop(epoch, [])
@@ -183,6 +193,7 @@ class ConsolePlugin:
         if epoch is not None:
             self._ended = epoch
             self._trend.rewind(epoch)
+            self._memory.back_to(epoch)
             self._held = {held: lines for held, lines in self._held.items() if held <= epoch}
             self._saved = {}
 
@@ -190,7 +201,9 @@ class ConsolePlugin:
     def on_run_end(self, status: str, error: str | None) -> None:
         """Print what still waits, and how it ended unless all is well; give the terminal back."""
         lines = self._leftover(None)
-        if status != "finished":
+        if status == "crashed":  # news only where the run does not go on
+            self._crash = ["Run crashed"]
+        elif status != "finished":
             lines.append(clean(f"Run {status}{f': {error}' if error else ''}"))
         if lines:
             self._print(lines)
@@ -201,6 +214,9 @@ class ConsolePlugin:
     @hookimpl
     def on_flush(self) -> None:
         """Nothing waits for long: show the latest if it has not been shown."""
+        if self._crash:
+            self._print(self._crash)
+            self._crash = []
         if self._footer is not None and self._latest is not None and monotonic() >= self._due:
             self._draw()
 
