@@ -62,8 +62,7 @@ class Lane:
         self.delivered, self.cpu = 0, 0.0
         self._make, self._tail, self._handle = make, tail, handle
         self._only = only
-        self._thinner = Thinner(batch_every)
-        self._pace = Pace(near)
+        self._thinner, self._pace = Thinner(batch_every), Pace(near)
         self._caller: Caller
         self._until: int | None = None
         self._bell = threading.Event()
