@@ -21,7 +21,10 @@ from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, posit
 from losslog.delivery.discovery import Plugin
 from losslog.errors import RunLocked
 from losslog.journal.cursors import Cursor
-from losslog.journal.file import Writer, append_record
+from losslog.journal.file import Writer, append_record, read
+from losslog.journal.folder import JOURNAL, LOCK
+from losslog.journal.locks import is_locked
+from losslog.runtime.containment import is_read_only
 
 
 def add_parser(commands: Any) -> None:
@@ -52,12 +55,28 @@ def finish(folder: Path) -> int:
         writer = Writer(folder)
     except RunLocked as error:
         raise RunLocked(f"{folder.name} is still live: use losslog follow, or wait until it ends") from error
+    except OSError as error:
+        if not is_read_only(error):
+            raise
+        return _read_only(folder)
     try:
         if not writer.ended:
             append_record(writer, "on_run_end", {"status": "crashed"})
         return writer.end
     finally:
         writer.close()
+
+
+def _read_only(folder: Path) -> int:
+    """The journal's length where nothing may be written.
+
+    Raises:
+        RunLocked: the run is live.
+    """
+    if is_locked(folder / LOCK):
+        raise RunLocked(f"{folder.name} is still live: use losslog follow, or wait until it ends")
+    print(f"{folder} is read-only: what is delivered is not remembered there", file=sys.stderr)
+    return max((end for end, _ in read(folder / JOURNAL)), default=0)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from losslog.journal.file import read
 from losslog.journal.folder import CURSORS
 from losslog.journal.locks import Lock
+from losslog.runtime.containment import is_read_only
 
 
 class Position(NamedTuple):
@@ -87,6 +88,7 @@ class Cursor:
         at: after the last durable record.
         start: offset of the last ``on_run_start`` handled.
         skipped: records before `at` that the plugin did not take.
+        remembers: False on a read-only file system, where it stays in memory and nobody else can own it.
     """
 
     def __init__(self, folder: Path | None, name: str) -> None:
@@ -95,14 +97,20 @@ class Cursor:
         self.at = BEGINNING
         self.start = 0
         self.skipped = Seqs()
+        self.remembers = True
 
     def acquire(self) -> bool:
         """Own the cursor and load it; False where another lane (here or in another process) owns it."""
         if self.path is None or self._lock is None:
             return True
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        if not self._lock.acquire():
-            return False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            if not self._lock.acquire():
+                return False
+        except OSError as error:
+            if not is_read_only(error):
+                raise
+            self.remembers = False
         self.load()
         return True
 
@@ -126,7 +134,7 @@ class Cursor:
             OSError: the file cannot be written; the old one stays.
         """
         try:
-            if self.path is not None:
+            if self.path is not None and self.remembers:
                 self._replace(self.path, json.dumps(self._body(at)))
         finally:  # who sees the new position may rely on the file being there, or having failed
             self.at = at
