@@ -5,16 +5,19 @@ Main thread. Contract:
 - A command module offers ``add_parser(commands)``, which adds a `losslog.cli.arguments.command` with its ``main``; what
   is expensive it imports in ``main``.
 - ``main(args)`` returns the exit code, or a function that gives it and whose exceptions are not ours (`run`).
+- What a terminal cannot show is escaped, in every command alike; a script that `run` runs has the streams as they were.
 - Errors a person can mend are one line on stderr and exit code 2; Ctrl-C is exit code 130.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import logging
 import sys
 from argparse import SUPPRESS
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from losslog.cli.arguments import Help, Parser
@@ -63,6 +66,21 @@ def _listed(parsers: Mapping[str, Parser]) -> Iterable[str]:
     yield "\nlosslog COMMAND --help says more of each."
 
 
+@contextlib.contextmanager
+def _degrading() -> Iterator[None]:
+    """Names that a terminal cannot show (cp1252, ASCII) are escaped while a command runs, rather than refused."""
+    streams = [each for each in (sys.stdout, sys.stderr) if isinstance(each, io.TextIOWrapper)]
+    before = [each.errors for each in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            if not stream.closed:
+                stream.reconfigure(errors=errors)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -79,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if getattr(args, "verbose", False):
         logger.setLevel(logging.DEBUG)
     try:
-        outcome = args.command(args)
+        with _degrading():
+            outcome = args.command(args)
     except KeyboardInterrupt:
         sys.stderr.write(f"losslog {args.command_name}: stopped\n")
         return 130

@@ -20,7 +20,7 @@ from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import Plugin, named
 from losslog.delivery.lane import Lane
 from losslog.errors import LosslogError, RunLocked
-from losslog.journal.cursors import BEGINNING, Cursor
+from losslog.journal.cursors import BEGINNING, Cursor, Seqs
 from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
 from losslog.journal.redaction import REDACTED
@@ -45,10 +45,12 @@ def start_of(folder: Path) -> dict[str, Any]:
     return start
 
 
-def lanes_over(folder: Path, plugins: Sequence[Plugin], start: Mapping[str, Any]) -> list[Lane]:
-    """A lane for each plugin, of the run that began so."""
+def lanes_over(
+    folder: Path, plugins: Sequence[Plugin], start: Mapping[str, Any], again: Mapping[str, Cursor] | None = None
+) -> list[Lane]:
+    """A lane for each plugin, of the run that began so; ``again`` as `losslog.delivery.delivery.lanes_for` has it."""
     name, config = str(start.get("name", folder.parent.name)), start.get("config") or {}
-    return lanes_for(folder, plugins, lambda kind, data: None, name=name, config=config)
+    return lanes_for(folder, plugins, lambda kind, data: None, name=name, config=config, again=again)
 
 
 def plugins_for(folder: Path, start: Mapping[str, Any], names: str, words: Sequence[str]) -> list[Plugin]:
@@ -86,7 +88,7 @@ def positions(folder: Path, plugins: Sequence[Plugin], *, from_start: bool = Fal
         if not cursor.acquire():
             raise RunLocked(f"another process (the run's follower?) delivers to {plugin.name}: wait, then try again")
         if from_start:
-            cursor.start = 0
+            cursor.start, cursor.skipped = 0, Seqs()
             cursor.commit(BEGINNING)
         found[plugin.name] = cursor.at.seq
         cursor.release()
@@ -128,6 +130,7 @@ def tell(lanes: Sequence[Lane], before: dict[str, int], end: int) -> int:
         print(f"{lane.name}: {count} record{'' if count == 1 else 's'} delivered{why}", file=sys.stderr)
         if figures.skipped:
             what = "1 record was" if figures.skipped == 1 else f"{figures.skipped} records were"
-            print(f"{lane.name}: {what} skipped, the last: {figures.reason}", file=sys.stderr)
+            why = f", the last: {figures.reason}" if figures.reason else "; try them again with --skipped"
+            print(f"{lane.name}: {what} skipped{why}", file=sys.stderr)
         code = code if complete else 1
     return code

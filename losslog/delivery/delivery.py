@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from losslog.delivery.follower import Follower
 from losslog.delivery.lane import Lane
 from losslog.delivery.progress import Progress
 from losslog.delivery.wire import Figures
-from losslog.journal.cursors import Cursor, Position
+from losslog.journal.cursors import Cursor, Position, Seqs
 from losslog.journal.file import Tail
 from losslog.journal.folder import JOURNAL
 from losslog.runtime.notices import warn
@@ -163,15 +163,30 @@ class Delivery:
 
 
 def lane_of(
-    plugin: Plugin, tail: Tail, progress: Progress, handle: RunHandle, specs: Sequence[Any] = (), *, near: bool = False
+    plugin: Plugin,
+    tail: Tail,
+    progress: Progress,
+    handle: RunHandle,
+    specs: Sequence[Any] = (),
+    *,
+    near: bool = False,
+    only: Seqs | None = None,
 ) -> Lane:
     """A plugin's lane; one that is not made yet is made in the lane's thread."""
-    every = int(plugin.options.get("batch_every", 1))
+    every = int(plugin.options.get("batch_every", 1)) if only is None else 1
     make = functools.partial(plugin.caller, specs)
-    return Lane(plugin.name, make, tail, progress, handle, near=near, batch_every=every)
+    return Lane(plugin.name, make, tail, progress, handle, near=near, batch_every=every, only=only)
 
 
-def lanes_for(folder: Path, plugins: Sequence[Plugin], post: Post, *, name: str, config: dict[str, Any]) -> list[Lane]:
+def lanes_for(
+    folder: Path,
+    plugins: Sequence[Plugin],
+    post: Post,
+    *,
+    name: str,
+    config: dict[str, Any],
+    again: Mapping[str, Cursor] | None = None,
+) -> list[Lane]:
     """A lane for each plugin over the journal in ``folder``, in a process that does not train.
 
     Args:
@@ -180,12 +195,16 @@ def lanes_for(folder: Path, plugins: Sequence[Plugin], post: Post, *, name: str,
         post: takes what lanes ask for.
         name: the run's name.
         config: the run's config, as the newest ``on_run_start`` has it.
+        again: by plugin the cursor whose skipped records are handed over again, and nothing else. Their lanes have
+            cursors in memory: what is skipped once more stands there.
     """
+    again = again or {}
     tail = Tail(folder / JOURNAL)
     return [
         lane_of(
-            plugin, tail, Progress(Cursor(folder, plugin.name)),
+            plugin, tail, Progress(Cursor(None if plugin.name in again else folder, plugin.name)),
             RunHandle(id=folder.name, name=name, dir=folder, config=config, source=plugin.name, post=post),
+            only=again[plugin.name].skipped if plugin.name in again else None,
         )
         for plugin in plugins
     ]  # fmt: skip

@@ -25,7 +25,7 @@ from losslog.delivery.progress import BATCH, Progress
 from losslog.delivery.thinning import Thinner
 from losslog.delivery.wire import Figures
 from losslog.errors import StopTraining
-from losslog.journal.cursors import Position
+from losslog.journal.cursors import Position, Seqs
 from losslog.journal.file import Tail
 from losslog.journal.records import Record
 from losslog.runtime.containment import means_not_now, one_line
@@ -47,6 +47,7 @@ class Lane:
         near: whether it shares the process with training, and so must rest.
         batch_every: deliver the mean over so many steps.
         patience: how much it bears.
+        only: hand over these records alone, whatever the backend says it has.
 
     Attributes:
         delivered: hook calls that went well.
@@ -55,13 +56,13 @@ class Lane:
 
     def __init__(
         self, name: str, make: Callable[[], Caller], tail: Tail, progress: Progress, handle: RunHandle, *,
-        near: bool = False, batch_every: int = 1, patience: Patience | None = None,
+        near: bool = False, batch_every: int = 1, patience: Patience | None = None, only: Seqs | None = None,
     ) -> None:  # fmt: skip
         self.name, self.progress, self.patience = name, progress, patience or Patience(name)
         self.delivered, self.cpu = 0, 0.0
         self._make, self._tail, self._handle = make, tail, handle
-        self._thinner = Thinner(batch_every)
-        self._pace = Pace(near)
+        self._only = only
+        self._thinner, self._pace = Thinner(batch_every), Pace(near)
         self._caller: Caller
         self._until: int | None = None
         self._bell = threading.Event()
@@ -94,11 +95,9 @@ class Lane:
     def figures(self) -> Figures:
         """How it is doing."""
         state, reason = self.patience.standing()
-        counts = (self.delivered, self.patience.errors, self.patience.skipped)
+        counts = (self.delivered, self.patience.errors, len(self.progress.skipped))
         places = (self.progress.at.offset, *self.progress.committed)
         return Figures(state, reason or self.progress.trouble, *counts, *places, round(self.cpu, 4))
-
-    # ------------------------------------------------------------------ the lane's thread
 
     def _work(self) -> None:
         try:
@@ -157,7 +156,7 @@ class Lane:
 
     def _ask_backend(self) -> bool:
         """Stand where the backend says it is, where it can tell."""
-        ask = getattr(self._caller.thing, "delivered_upto", None)
+        ask = getattr(self._caller.thing, "delivered_upto", None) if self._only is None else None
         if ask is None or self._quit:
             return True
         upto, error = self.patience.guard(lambda: None if (seq := ask(self._handle)) is None else int(seq))
@@ -208,7 +207,7 @@ class Lane:
         if record.hook == "on_run_start":
             self.progress.starts()
         for each in (record,) if self._thinner.every == 1 else self._thinner.take(record):
-            if not self._caller.implements(each.hook):
+            if not self._caller.implements(each.hook) or (self._only is not None and each.seq not in self._only):
                 continue
             _, error = self._call(each)
             if error is None:
@@ -220,7 +219,9 @@ class Lane:
                 self._rewind()
                 self._away(error)
                 return False
-            elif (first := self.patience.skips(error, each.hook, before)) is not None:
+            elif (first := self.patience.skips(error, each.hook, before)) is None:
+                self.progress.skip(each.seq)
+            else:
                 self._park(first, flush=True)
                 return False
         self.progress.handed(Position(end, record.seq))
@@ -263,6 +264,7 @@ class Lane:
             self.progress.careful()
             self._thinner.clear()
         elif (first := self.patience.skips(error, "on_flush", self.progress.committed)) is None:
+            self.progress.skip(poison.seq)
             self.progress.commit(poison)
         else:
             self._park(first, flush=False)

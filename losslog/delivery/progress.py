@@ -14,7 +14,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from losslog.journal.cursors import BEGINNING, Cursor, Position, settle
+from losslog.journal.cursors import BEGINNING, Cursor, Position, Seqs, settle
 from losslog.journal.file import Tail
 from losslog.runtime.containment import one_line
 
@@ -74,6 +74,15 @@ class Progress:
         """The next record is an ``on_run_start``."""
         self._cursor.start = self.at.offset
 
+    @property
+    def skipped(self) -> Seqs:
+        """The records that the plugin did not take, of those it is past."""
+        return self._cursor.skipped
+
+    def skip(self, seq: int) -> None:
+        """A record is given up; it is remembered with the next commit."""
+        self._cursor.skipped.add(seq)
+
     def handed(self, at: Position) -> None:
         """A record was handed over; it ends there."""
         self.at = at
@@ -119,6 +128,7 @@ class Progress:
     def rewind(self) -> None:
         """Stand after the last durable record again."""
         self.at = self._cursor.at
+        self._cursor.skipped = self._cursor.skipped.upto(self.at.seq)
         self._uncommitted.clear()
         self.unflushed = False
 
@@ -143,6 +153,7 @@ class Progress:
     def put_back(self, at: Position) -> bool:
         """Forget what was handed over after ``at``; whether something before it still needs a flush."""
         self._uncommitted = deque(each for each in self._uncommitted if each.offset <= at.offset)
+        self._cursor.skipped = self._cursor.skipped.upto(at.seq)
         if self._cursor.at.offset <= at.offset:
             return bool(self._uncommitted)
         self.commit(at)

@@ -60,11 +60,14 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tupl
         lines.append((logging.WARNING, said))
     if stats["steps"] and not stats["epochs"]:
         lines.append((logging.INFO, "no epoch was ended: series by epoch (loss/train_*) come with run.end_epoch()"))
-    late, going = [], []
+    late, going, again = [], [], []
     for name, lane in stats["lanes"].items():
         if lane["errors"]:
             lines.append((logging.WARNING, f"{name}: {_count(lane['errors'], 'error')}, the last: "
                           f"{lane['reason'] or 'see above'}"))  # fmt: skip
+        if lane.get("skipped"):
+            lines.append((logging.WARNING, f"{name}: {_count(lane['skipped'], 'record')} skipped"))
+            again += [] if lane["own"] else [name]
         if lane["committed"] >= stats["journal_bytes"]:
             continue
         why = f" ({lane['reason']})" if lane["reason"] else ""
@@ -81,6 +84,9 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tupl
                       f"losslog show {shown(folder)}"))  # fmt: skip
     if late:
         said = f"deliver what is missing with: losslog replay {shown(folder)} --to {','.join(late)}"
+        lines.append((logging.WARNING, said))
+    if again:
+        said = f"try what was skipped again with: losslog replay {shown(folder)} --to {','.join(again)} --skipped"
         lines.append((logging.WARNING, said))
     return lines
 

@@ -16,9 +16,9 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-import losslog.detection.outlines as outlines
 from losslog.detection.fields import NUMBERS, flag, is_id, number, numbers
 from losslog.detection.findings import DataError, Findings, shown
+from losslog.detection.outlines import Rle, coordinates, draw, is_modest, is_regular, of_box, polygons, read_rle
 
 _FLAGS: Final = (0, 1)
 _LARGEST: Final = 3e38  # what float32 holds
@@ -160,22 +160,22 @@ class Objects:
             value = value[0]  # an RLE in a list
         if isinstance(value, dict):
             try:
-                self.rle_sizes[row], counts = outlines.read_rle(value)
+                self.rle_sizes[row], counts = read_rle(value)
             except ValueError as error:
                 self._refuse(identity, *str(error).split(" ", 1))
             self.rles[row] = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
             return
         if not isinstance(value, list):
             self._refuse(identity, "segmentation", f"a {type(value).__name__} is neither polygons nor an RLE")
-        if all(map(outlines.is_regular, value)):  # nearly always
+        if all(map(is_regular, value)):  # nearly always
             for part in value:
                 self.points.extend(part)
                 self.ends.append(len(self.points))
             return
         if not isinstance(value[0], list):
             self._note(identity, "outlines that are one flat list, read as the polygon they are")
-        for part in outlines.polygons(value):
-            points, remark = outlines.coordinates(part)
+        for part in polygons(value):
+            points, remark = coordinates(part)
             if points is None and not remark:
                 self._refuse(identity, "segmentation", f"{shown(part)} is not a list of numbers")
             if points is None:
@@ -230,21 +230,21 @@ class Objects:
             found[np.fromiter(self.rles, np.int64, len(self.rles))] = True
         return found
 
-    def outline(self, row: int, height: int, width: int) -> outlines.Rle:
+    def outline(self, row: int, height: int, width: int) -> Rle:
         """A row's outline as an RLE; its box, cut to the image, where it has none."""
         if row in self.rles:
             return {"size": [height, width], "counts": self.rles[row]}
         parts = [self.polygon(part) for part in self.part_range(row)]
-        return outlines.draw(parts or [outlines.of_box(self.box[row], height, width)], height, width)
+        return draw(parts or [of_box(self.box[row], height, width)], height, width)
 
     def segmentation(self, row: int, height: int, width: int) -> Any:
         """A row's outline as COCO has it, one that pycocotools can draw in bounded memory; None where there is none."""
         if row in self.rles:
             return {"size": [height, width], "counts": self.rles[row].decode("ascii")}
         parts = [self.polygon(part) for part in self.part_range(row)]
-        if all(outlines.is_modest(part, height, width) for part in parts):
+        if all(is_modest(part, height, width) for part in parts):
             return [part.tolist() for part in parts] or None
-        rle = outlines.draw(parts, height, width)
+        rle = draw(parts, height, width)
         return {**rle, "counts": rle["counts"].decode("ascii")}
 
     def box_is_finite(self) -> npt.NDArray[np.bool_]:

@@ -15,9 +15,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-import losslog.detection.outlines as outlines
 from losslog.detection.annotations import Annotations
 from losslog.detection.findings import DataError, shown
+from losslog.detection.outlines import check_counts
 
 THINNEST: Final = 1e-3
 """Pixels. A thinner box has no area to train on: scaled in float32 its two sides would fall together."""
@@ -93,7 +93,7 @@ def _check_rles(annotations: Annotations, sizes: npt.NDArray[np.int64]) -> None:
                 f"{name(row)}.size: its RLE is {height} x {width}, its image {actual[1]} x {actual[0]} (height x width)"
             )
     rows = list(objects.rles)
-    bad = outlines.check_counts(
+    bad = check_counts(
         [objects.rles[row] for row in rows], [h * w for h, w in (objects.rle_sizes[row] for row in rows)]
     )
     if bad is not None:

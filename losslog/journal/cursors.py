@@ -4,19 +4,23 @@ Lane threads. Contract:
 
 - A cursor is a small file in the run folder, replaced at each commit (temporary file, then ``os.replace``).
 - One reader owns a cursor, by a kernel lock.
+- It tells what was delivered (before it, but for `skipped`), what was skipped, and what is still to come.
 - A cursor beyond the end (power cut) or inside a line is set back.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from losslog.journal.file import read
 from losslog.journal.folder import CURSORS
 from losslog.journal.locks import Lock
+from losslog.runtime.containment import is_read_only
 
 
 class Position(NamedTuple):
@@ -32,6 +36,45 @@ class Position(NamedTuple):
 
 
 BEGINNING: Final = Position(0, -1)
+RANGES: Final = 256  # of skipped records remembered apart; beyond, those next to each other become one
+
+
+class Seqs:
+    """A set of records by seq, as ranges.
+
+    Args:
+        ranges: pairs of first and last seq.
+    """
+
+    def __init__(self, ranges: Iterable[Sequence[int]] = ()) -> None:
+        self.ranges: list[list[int]] = []
+        for first, last in sorted((int(first), int(last)) for first, last in ranges):
+            if last >= first >= 0:
+                self._join(first, last)
+
+    def _join(self, first: int, last: int) -> None:
+        if self.ranges and first <= self.ranges[-1][1] + 1:
+            self.ranges[-1][1] = max(self.ranges[-1][1], last)
+        else:
+            self.ranges.append([first, last])
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for first, last in self.ranges)
+
+    def __contains__(self, seq: int) -> bool:
+        return any(first <= seq <= last for first, last in self.ranges)
+
+    def add(self, seq: int) -> None:
+        """One more."""
+        self.ranges = Seqs([*self.ranges, (seq, seq)]).ranges
+        if len(self.ranges) > RANGES:
+            gaps = [after[0] - before[1] for before, after in itertools.pairwise(self.ranges)]
+            at = gaps.index(min(gaps))
+            self.ranges[at : at + 2] = [[self.ranges[at][0], self.ranges[at + 1][1]]]
+
+    def upto(self, seq: int) -> Seqs:
+        """Those no later than this one."""
+        return Seqs((first, min(last, seq)) for first, last in self.ranges)
 
 
 class Cursor:
@@ -44,6 +87,8 @@ class Cursor:
     Attributes:
         at: after the last durable record.
         start: offset of the last ``on_run_start`` handled.
+        skipped: records before `at` that the plugin did not take.
+        remembers: False on a read-only file system, where it stays in memory and nobody else can own it.
     """
 
     def __init__(self, folder: Path | None, name: str) -> None:
@@ -51,14 +96,21 @@ class Cursor:
         self._lock = None if self.path is None else Lock(self.path.with_suffix(".lock"))
         self.at = BEGINNING
         self.start = 0
+        self.skipped = Seqs()
+        self.remembers = True
 
     def acquire(self) -> bool:
         """Own the cursor and load it; False where another lane (here or in another process) owns it."""
         if self.path is None or self._lock is None:
             return True
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        if not self._lock.acquire():
-            return False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            if not self._lock.acquire():
+                return False
+        except OSError as error:
+            if not is_read_only(error):
+                raise
+            self.remembers = False
         self.load()
         return True
 
@@ -69,10 +121,11 @@ class Cursor:
         try:
             body = json.loads(self.path.read_text("ascii"))
             self.at, self.start = Position(int(body["offset"]), int(body["seq"])), int(body["start"])
+            self.skipped = Seqs(body.get("skipped", ()))
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
             self.start = -1
         if min(self.at.offset, self.start) < 0:
-            self.at, self.start = BEGINNING, 0
+            self.at, self.start, self.skipped = BEGINNING, 0, Seqs()
 
     def commit(self, at: Position) -> None:
         """Remember that everything up to there is durable.
@@ -81,10 +134,14 @@ class Cursor:
             OSError: the file cannot be written; the old one stays.
         """
         try:
-            if self.path is not None:
-                self._replace(self.path, json.dumps({**at._asdict(), "start": self.start}))
+            if self.path is not None and self.remembers:
+                self._replace(self.path, json.dumps(self._body(at)))
         finally:  # who sees the new position may rely on the file being there, or having failed
             self.at = at
+
+    def _body(self, at: Position) -> dict[str, Any]:
+        skipped = self.skipped.upto(at.seq).ranges
+        return {**at._asdict(), "start": self.start} | ({"skipped": skipped} if skipped else {})
 
     def _replace(self, path: Path, text: str) -> None:
         temporary = path.with_suffix(".tmp")
@@ -121,7 +178,7 @@ def settle(cursor: Cursor, path: Path) -> None:
         if record is not None and record.hook == "on_run_start":
             start = at.offset
         at = Position(end, at.seq if record is None else record.seq)
-    cursor.at, cursor.start = at, start
+    cursor.at, cursor.start, cursor.skipped = at, start, cursor.skipped.upto(at.seq)
 
 
 def _at_a_line(path: Path, offset: int) -> bool:

@@ -16,10 +16,10 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from losslog.runtime.containment import of_system
+from losslog.runtime.containment import is_read_only, of_system
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)
-_held: set[str] = set()  # kernel locks do not conflict within a process; this does
+_held: set[object] = set()  # kernel locks do not conflict within a process; this does
 _held_guard: Final = threading.Lock()
 
 
@@ -34,6 +34,7 @@ class Lock:
         self.path = path
         self.owner = path.with_suffix(".owner")  # the lock, where there are no kernel locks
         self._fd: int | None = None
+        self._name: object = None
 
     def acquire(self) -> bool:
         """Take the lock; False where another live process, or this one elsewhere, holds it.
@@ -41,9 +42,8 @@ class Lock:
         Raises:
             OSError: neither kind of lock can be had at the moment.
         """
-        name = os.path.realpath(self.path)
         with _held_guard:
-            if name in _held:
+            if _identity(self.path) in _held:  # before it is opened: closing it would free the lock we have
                 return False
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
             try:
@@ -56,8 +56,8 @@ class Lock:
                 if verdict == "held" or not self._acquire_by_name():
                     return False
                 fd = -1
-            self._fd = fd
-            _held.add(name)
+            self._fd, self._name = fd, _identity(self.path)
+            _held.add(self._name)
             return True
 
     def _acquire_by_name(self) -> bool:
@@ -84,7 +84,16 @@ class Lock:
             else:
                 self.owner.unlink(missing_ok=True)
             self._fd = None
-            _held.discard(os.path.realpath(self.path))
+            _held.discard(self._name)
+
+
+def _identity(path: Path) -> object:
+    """What a file is called by nobody else: a path has many spellings where case is ignored, or with links."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
 
 
 def _lock(fd: int) -> None:
@@ -131,7 +140,28 @@ def is_locked(path: Path) -> bool:
     if not path.exists():
         return False
     probe = Lock(path)
-    if not probe.acquire():
-        return True
+    try:
+        if not probe.acquire():
+            return True
+    except OSError as error:
+        if not is_read_only(error):
+            raise
+        return _is_held_by_another(path)
     probe.release()
+    return False
+
+
+def _is_held_by_another(path: Path) -> bool:
+    """The same where nothing may be written: a lock shared with readers can be had unless a writer has it."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    fd = os.open(path, os.O_RDONLY | _BINARY)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return of_system(error, lock=True) == "held"
+    finally:
+        os.close(fd)
     return False

@@ -21,6 +21,7 @@ from losslog.errors import BackendUnavailable
 T = TypeVar("T")
 
 HELD: Final = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})  # of a lock: another has it
+READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 NOT_NOW: Final = frozenset({getattr(errno, name, -1) for name in ("ENOSPC", "EDQUOT", "EIO", "ESTALE", "EMFILE",
                                                                   "ENFILE")})  # fmt: skip
 
@@ -75,6 +76,11 @@ def of_system(error: OSError, *, lock: bool = False) -> Literal["held", "not now
     if lock and error.errno in HELD:
         return "held"
     return "not now" if error.errno in NOT_NOW else "cannot"
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether an error says that this process may read there, but not write."""
+    return isinstance(error, OSError) and error.errno in READ_ONLY
 
 
 def printable(text: str) -> str:

@@ -43,5 +43,6 @@ def lags(folder: Path, size: int) -> dict[str, dict[str, Any]]:
         cursor = Cursor(folder, path.stem)
         cursor.load()
         behind = max(0, size - cursor.at.offset)
-        found[path.stem] = {"seq": cursor.at.seq, "behind": behind, "complete": behind == 0}
+        found[path.stem] = {"seq": cursor.at.seq, "behind": behind, "complete": behind == 0,
+                            "skipped": len(cursor.skipped)}  # fmt: skip
     return found

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,3 +60,21 @@ def test_a_closed_run_is_forgotten() -> None:
     endings.closed(run)
     endings.closed(run)
     assert run not in endings.open_runs()
+
+
+@pytest.mark.parametrize("last", ["1/0", "raise KeyError('another cell')"])
+def test_an_error_at_a_prompt_did_not_end_the_run(tmp_path: Path, last: str) -> None:
+    typed = f"import losslog\nrun = losslog.Run('typed', {str(tmp_path)!r}, plugins=[])\nrun.log_batch(1.0)\n{last}\n"
+    done = subprocess.run([sys.executable, "-i", "-q"], input=typed, capture_output=True, text=True, timeout=60)
+    assert "Error" in done.stderr
+    (journal,) = tmp_path.glob("typed/*/journal.jsonl")
+    end = json.loads(journal.read_text().splitlines()[-1])["data"]
+    assert (end["status"], end.get("error")) == ("finished", None)
+
+
+def test_an_error_of_a_script_ended_its_run(tmp_path: Path) -> None:
+    code = f"import losslog\nrun = losslog.Run('script', {str(tmp_path)!r}, plugins=[])\nrun.log_batch(1.0)\n1/0\n"
+    subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    (journal,) = tmp_path.glob("script/*/journal.jsonl")
+    end = json.loads(journal.read_text().splitlines()[-1])["data"]
+    assert (end["status"], end["error"]) == ("failed", "ZeroDivisionError: division by zero")
