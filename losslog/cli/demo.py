@@ -91,7 +91,7 @@ def demo(args: argparse.Namespace) -> FitResult:
         LosslogError: plugins that cannot be used.
     """
     device = pick_device(args.device)
-    options = with_local_backends(parse_options(args.option))
+    options = with_local_backends(parse_options(args.option), Path(args.dir))
 
     import torch
 
@@ -152,13 +152,15 @@ def demo(args: argparse.Namespace) -> FitResult:
     return result
 
 
-def with_local_backends(options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def with_local_backends(options: dict[str, dict[str, Any]], directory: Path) -> dict[str, dict[str, Any]]:
     """Options that switch on what is installed and needs neither account nor network: W&B offline, MLflow in a file.
 
-    What the user said, by option or environment, goes first.
+    One MLflow store for all of the folder's runs, so that they can be laid over each other. What the user said, by
+    option or environment, goes first.
     """
     installed = discover()
-    local = {"wandb": ("WANDB_MODE", {"mode": "offline"}), "mlflow": ("MLFLOW_TRACKING_URI", {"experiment": "demo"})}
+    store = {"tracking_uri": f"sqlite:///{(directory.absolute() / 'mlflow.db').as_posix()}", "experiment": "demo"}
+    local = {"wandb": ("WANDB_MODE", {"mode": "offline"}), "mlflow": ("MLFLOW_TRACKING_URI", store)}
     if "plateau" in installed:
         options["plateau"] = {"typical": TYPICAL, **options.get("plateau", {})}
     for name, (variable, settings) in local.items():
@@ -173,13 +175,13 @@ def where_to_look(folder: Path) -> list[str]:
         f"  every record        {shown(folder / JOURNAL)}",
         f"  a summary           losslog show {shown(folder)}",
         f"  what the losses do  losslog diagnose {shown(folder)}",
+        f"  all on one page     losslog report {shown(folder)} --open",
     ]
     if (folder / "tensorboard").is_dir():
         lines.append(f"  TensorBoard         tensorboard --logdir {shown(folder / 'tensorboard')}")
-    if (folder.parent / "mlflow.db").is_file():
-        lines.append(
-            f"  MLflow              mlflow ui --backend-store-uri sqlite:///{shown(folder.parent / 'mlflow.db')}"
-        )
+    store = folder.parent.parent / "mlflow.db"
+    if store.is_file():
+        lines.append(f"  MLflow              mlflow ui --backend-store-uri sqlite:///{shown(store)}")
     if (folder / "wandb").is_dir():
         lines.append(f"  W&B (upload)        wandb sync --yes {shown(folder / 'wandb')}/offline-run-*")
     lines.append(f"  the trained model   {shown(folder / 'checkpoints')}")

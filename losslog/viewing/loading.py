@@ -130,5 +130,11 @@ class LoadedRun:
         found = {tag: each for tag, each in series(self.folder).items() if tag.startswith(STEP) == (by == "step")}
         return pandas.DataFrame(found).sort_index().rename_axis(by)
 
+    def _repr_html_(self) -> str | None:
+        """The run's report, where a notebook shows it."""
+        from losslog.viewing.notebook import inline  # a page takes more to import than all of losslog
+
+        return inline(self.folder)
+
     def __repr__(self) -> str:
         return f"<LoadedRun {self.name} {self.id} {self.status}>"

@@ -69,6 +69,13 @@ def test_zoom_hover_and_legend(browser: Any, two: Path) -> None:
         "[...document.querySelectorAll('header button')].some((one) => one.textContent === 'whole run' && !one.hidden)"
     )
     assert browser.messages == []
+    browser.tell("Input.dispatchMouseEvent", type="mouseMoved", x=x + 2, y=y + height / 2 + 5)
+    wait(browser)
+    shown = browser.run(
+        "[...document.querySelectorAll('.values')].slice(0, 3).map((one) => one.firstChild.textContent)"
+    )
+    steps = [float(text.removeprefix("step ")) for text in shown]
+    assert steps == [pytest.approx(50, abs=5)] * 3  # a quarter of 200 is at the left of each
     browser.run("document.querySelectorAll('.chip')[1].click()")
     wait(browser)
     assert browser.run("document.querySelectorAll('.chip')[1].getAttribute('aria-pressed')") == "false"

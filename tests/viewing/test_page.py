@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 import re
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
+import losslog
 from losslog.cli import main
 from losslog.journal.folder import JOURNAL
+from losslog.viewing import notebook
 from losslog.viewing.page import POLICY, page
 from losslog.viewing.parts import story_of
 
@@ -113,3 +116,23 @@ def test_a_run_without_anything(tmp_path: Path, text: bytes) -> None:
 def test_the_vendored_library_is_as_published() -> None:
     done = subprocess.run([sys.executable, str(ROOT / "scripts" / "check_vendored.py")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_run_is_its_report_where_a_notebook_shows_it(
+    tmp_path: Path, make_run: Callable[..., losslog.Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    run.log_batch({"it's": 1.0, "b&<": 2.0})
+    run.close()
+    shown = run._repr_html_()
+    assert shown == losslog.load(run.dir)._repr_html_() or len(shown) > 90_000
+    assert shown.startswith("<iframe sandbox='allow-scripts'")
+    assert shown.count("'") == 6  # of its attributes alone
+    assert html.unescape(shown).count("</iframe>") == 1
+    assert notebook.inline(tmp_path) is None
+
+
+def test_importing_losslog_imports_no_page() -> None:
+    code = "import sys, losslog; print([name for name in sys.modules if name.startswith('losslog.viewing.page')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -238,8 +238,13 @@
     return [bottom >= 0 ? Math.max(0, bottom - pad) : bottom - pad, top + pad];
   }
 
+  let zooming = false;
   function selected(u) {
-    if (u.select.width > 4) zoom([u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")]);
+    if (u.select.width > 4 && !zooming) {
+      zooming = true; // the other charts are told of the same selection, and would each zoom again
+      setTimeout(() => { zooming = false; });
+      zoom([u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")]);
+    }
     u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
   }
   function zoom(range) {

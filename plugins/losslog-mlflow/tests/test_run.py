@@ -113,7 +113,7 @@ def test_experiment_and_display_name_come_from_the_run(started: Started, run: An
     started().on_flush()
     info = local.run(run).info
     assert local.client.get_experiment(info.experiment_id).name == "maskrcnn"
-    assert info.run_name == run.id
+    assert info.run_name == f"maskrcnn {run.id}"
 
 
 @pytest.mark.parametrize("how", ["experiment", "MLFLOW_EXPERIMENT_NAME"])

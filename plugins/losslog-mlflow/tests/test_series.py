@@ -148,3 +148,17 @@ def test_an_alert_is_a_tag(started: Started, run: Any, local: Any) -> None:
     plugin.on_flush()
     tags = local.run(run).data.tags
     assert tags["losslog.alert.plateau/loss_mask/4"] == "warning: loss_mask has stalled (epoch 4)\nlower lr"
+
+
+def test_alerts_are_the_runs_description(started: Started, run: Any, local: Any) -> None:
+    plugin = started()
+    for title in ("loss_mask has stalled", "loss_mask has stalled", "loss_box_reg is diverging"):  # one comes twice
+        plugin.on_alert(level="warning", title=title, text="look", epoch=4, key=title)
+        plugin.on_flush()
+    again = started(resumed=True)
+    again.on_alert(level="warning", title="resumed", text="", epoch=None, key="resumed")
+    again.on_flush()
+    text = local.run(run).data.tags["mlflow.note.content"]
+    assert text == (
+        "**loss_mask has stalled** (epoch 4)\n\nlook\n\n**loss_box_reg is diverging** (epoch 4)\n\nlook\n\n**resumed**"
+    )

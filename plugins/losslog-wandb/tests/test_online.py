@@ -44,7 +44,7 @@ def test_a_run_arrives_with_its_rows_and_its_end(started: Started, run: Any, onl
     close(plugin, 6)
     bucket = online.buckets[run.id]
     assert seqs(online, run) == [1, 2, 3, 4, 5, 6]
-    assert (bucket.project, bucket.display_name, bucket.exit_code) == ("maskrcnn", run.id, 0)
+    assert (bucket.project, bucket.display_name, bucket.exit_code) == ("maskrcnn", f"maskrcnn {run.id}", 0)
     assert bucket.config["lr"]["value"] == 0.1
 
 

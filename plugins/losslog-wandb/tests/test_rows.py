@@ -142,7 +142,7 @@ def test_config_name_project_and_id_come_from_the_run(started: Started, run: Any
     close(started(mode="offline", config={"lr": 0.1, "model": {"backbone": "r50"}}))
     summary = local.summary()
     assert summary["config"] == {"lr": 0.1, "model": {"backbone": "r50"}}
-    assert (summary["project"], summary["name"], summary["run_id"]) == ("maskrcnn", run.id, run.id)
+    assert (summary["project"], summary["name"], summary["run_id"]) == ("maskrcnn", f"maskrcnn {run.id}", run.id)
 
 
 @pytest.mark.parametrize(

@@ -58,4 +58,5 @@ def _told(values: list[float], braille: bool) -> str:
         percent = 100 * (now - before) / abs(before)
         mark = ("▼ " if percent < 0 else "▲ ") if braille else "-" if percent < 0 else "+"
         change = f"{mark}{abs(percent):.1f} %" if abs(percent) < 1000 else f"x{now / before:.3g}"
-    return f"  {change:>9}  {spark(values, CURVE, braille=braille).rstrip()}"
+    curve = spark(values, CURVE, braille=braille).rstrip() if len(values) > 2 else ""  # two dots say nothing
+    return f"  {change:>9}  {curve}"

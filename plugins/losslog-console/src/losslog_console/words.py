@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-SHORTEST: Final = 3  # characters of a name
+LENGTHS: Final = (8, 7, 6, 5, 4, 3)  # characters that are left of a name
 
 
 def clean(text: object) -> str:
@@ -77,14 +77,14 @@ def unprefixed(names: list[str]) -> list[str]:
 def shortened(names: list[str], room: int) -> list[str]:
     """Names that take at most ``room`` cells together, still told apart; the shortest there are where none do.
 
-    The longest lose their ends first; the total keeps its own.
+    All are cut to one length, as people abbreviate; the total keeps its own.
     """
-    while sum(map(len, names)) > room:
-        cuts = sorted(
-            (-len(name), place) for place, name in enumerate(names) if len(name) > SHORTEST and name != "total"
-        )
-        cut = next((place for _, place in cuts if names[place][:-1].rstrip("_") not in names), None)
-        if cut is None:
+    cut = names
+    for length in LENGTHS:
+        if sum(map(len, cut)) <= room:
             break
-        names = [name[:-1].rstrip("_") if place == cut else name for place, name in enumerate(names)]
-    return names
+        short = [name if name == "total" else name[:length].rstrip("_") or name for name in names]
+        if len(set(short)) < len(names):
+            break
+        cut = short
+    return cut

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 1000  # metrics a server takes in one call
 
 
+DESCRIPTION: Final = "mlflow.note.content"  # what MLflow's page shows of a run
+
+
 class Batch:
     """Points, tags, params and files of one run.
 
@@ -31,6 +34,7 @@ class Batch:
         params: by clean name.
         files: checkpoints.
         renamed: clean name by the one that MLflow refuses.
+        alerts: what the run's description is to say.
         end: status and time in ms of the run's end, where it has ended.
     """
 
@@ -40,6 +44,7 @@ class Batch:
         self.params: dict[str, str] = {}
         self.files: list[Path] = []
         self.renamed: dict[str, str] = {}
+        self.alerts: list[str] = []
         self.end: tuple[str, int] | None = None
 
     def add(self, series: Mapping[str, float], x: int, time: float) -> None:
@@ -58,6 +63,14 @@ class Batch:
     def note(self, tag: str, text: str) -> None:
         """A tag."""
         self.tags[clean(tag)] = text[:LONGEST_TAG]
+
+    def describe(self, known: str) -> str:
+        """Put the alerts into the run's description, behind what is there; the description."""
+        for alert in self.alerts:
+            if alert not in known:
+                known = f"{known}\n\n{alert}".strip()
+        self.note(DESCRIPTION, known)
+        return known
 
     def send(self, client: MlflowClient, run_id: str) -> None:
         """Everything but the files, in as few calls as the server takes."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog import NotReady, hookimpl
-from losslog_mlflow.batch import Batch
+from losslog_mlflow.batch import DESCRIPTION, Batch
 from losslog_mlflow.runs import RUN_ID, experiment_id, find_or_create, new_params, origin_tags
 from losslog_mlflow.store import already_exists, connect, hide_login, reaching
 
@@ -61,7 +61,7 @@ class MlflowPlugin:
         tracking_uri: the store. None: ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` beside the run folder.
         experiment: its name. None: ``MLFLOW_EXPERIMENT_NAME``, else the run's name.
         experiment_id: its id; ``experiment`` goes before it. None: ``MLFLOW_EXPERIMENT_ID``.
-        run_name: display name. None: the run's id.
+        run_name: display name. None: the run's name and id.
         run_id: log into this existing run, which is yours: it is not ended.
         parent_run_id: the run becomes a child of this one.
         tags: more tags.
@@ -108,6 +108,7 @@ class MlflowPlugin:
         self._client: MlflowClient | None = None
         self._said: set[str] = set()
         self._batch = Batch()
+        self._description = ""
 
     @staticmethod
     def live_options() -> dict[str, Any]:
@@ -155,8 +156,9 @@ class MlflowPlugin:
 
     @hookimpl
     def on_alert(self, level: str, title: str, text: str, epoch: int | None, key: str) -> None:
-        """A tag: MLflow has no alerts."""
+        """A tag and a part of the run's description: MLflow has no alerts."""
         place = "" if epoch is None else f" (epoch {epoch})"
+        self._batch.alerts.append(f"**{title}**{place}\n\n{text}".rstrip())
         self._batch.note(f"losslog.alert.{key}", f"{level}: {title}{place}\n{text}".rstrip())
 
     @hookimpl
@@ -182,6 +184,8 @@ class MlflowPlugin:
                 client.update_run(found.id, status="RUNNING")
                 found.running = True
             self._say_renamed(batch)
+            if ours and batch.alerts:
+                self._description = batch.describe(self._description)
             batch.send(client, found.id)
             for file in batch.files:
                 self._upload(client, found.id, file)
@@ -214,7 +218,8 @@ class MlflowPlugin:
             if self._parent:
                 tags["mlflow.parentRunId"] = self._parent
             experiment = self._experiment_of(client, told)
-            stored = find_or_create(client, experiment, tags, self._run_name or told.run.id, told.time)
+            stored = find_or_create(client, experiment, tags, self._run_name or f"{told.name} {told.run.id}", told.time)
+            self._description = stored.data.tags.get(DESCRIPTION, "")
         if told.resumed:
             first.note("losslog.resumed", "true")
         run_id = stored.info.run_id

@@ -51,7 +51,7 @@ class WandbPlugin:
     Args:
         project: W&B project. None: ``WANDB_PROJECT``, else the run's name, without what W&B refuses in one.
         entity: user or team. None: ``WANDB_ENTITY``, else the account's default.
-        name: display name. None: ``WANDB_NAME``, else the run's id.
+        name: display name. None: ``WANDB_NAME``, else the run's name and id.
         group: W&B group. None: ``WANDB_RUN_GROUP``.
         tags: W&B tags.
         mode: ``online``, ``offline`` or ``disabled``. None: ``WANDB_MODE``, else online where a key is stored and the
@@ -226,7 +226,7 @@ class WandbPlugin:
         arguments = {
             **self._given,
             "project": self._project(),
-            "name": self._given["name"] or from_environment("run_name") or run.id,
+            "name": self._given["name"] or from_environment("run_name") or f"{told.name} {run.id}".strip(),
             "config": dict(told.config),
             # a first file is not a resumption: rows that a later sync sends again keep their step in W&B
             "resume": "allow" if files else None,
