@@ -29,5 +29,7 @@ def on_startup(**_: Any) -> None:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     for path, page in PAGES.items():
+        if (written := files.get_file_from_path(path)) is not None:  # what stands there for readers of a checkout
+            files.remove(written)
         files.append(File.generated(config, path, content=page()))
     return files
