@@ -21,6 +21,7 @@ from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, posit
 from losslog.delivery.discovery import Plugin
 from losslog.errors import RunLocked
 from losslog.journal.cursors import Cursor
+from losslog.journal.ends import noted
 from losslog.journal.file import Writer, append_record, read
 from losslog.journal.folder import JOURNAL, LOCK
 from losslog.journal.locks import is_locked
@@ -61,7 +62,7 @@ def finish(folder: Path) -> int:
         return _read_only(folder)
     try:
         if not writer.ended:
-            append_record(writer, "on_run_end", {"status": "crashed"})
+            append_record(writer, "on_run_end", {"status": noted(folder) or "crashed"})
         return writer.end
     finally:
         writer.close()

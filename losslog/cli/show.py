@@ -46,7 +46,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         (each.data for _, each in read(folder / JOURNAL) if each is not None and each.hook == "on_run_start"), {}
     )
     origin = found if isinstance(found := start.get("origin"), dict) else {}
-    nothing = {"seq": -1, "behind": summary.size, "complete": False}
+    nothing = {"seq": -1, "behind": summary.size, "complete": False, "skipped": 0}
     plugins = {str(name): nothing for name in origin.get("plugins") or ()} | lags(folder, summary.size)
     return {
         "folder": str(folder), "id": folder.name, "name": facts["name"], "status": summary.status,

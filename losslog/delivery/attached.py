@@ -26,6 +26,7 @@ from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import named
 from losslog.delivery.wire import FINISH, REPORT, Hello, command_of, line_of
 from losslog.errors import RunLocked
+from losslog.journal.ends import noted
 from losslog.journal.file import CHUNK, Writer, append_record
 from losslog.journal.folder import JOURNAL
 from losslog.runtime.containment import attempt, long_form
@@ -267,7 +268,7 @@ class Child:
                 if data["key"] not in writer.alert_keys:
                     writer.alert_keys.add(data["key"])
                     append_record(writer, "on_alert", data)
-            append_record(writer, "on_run_end", {"status": "crashed"})
+            append_record(writer, "on_run_end", {"status": noted(self.folder) or "crashed"})
         self._end_at(writer.end)
         writer.close()
         return True

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.errors import RunLocked
+from losslog.journal.ends import noted
 from losslog.journal.folder import JOURNAL, LOCK
 from losslog.journal.locks import Lock, is_locked
 from losslog.journal.records import Record, count_in, decode, encode
@@ -91,7 +92,8 @@ class Writer:
         if last is not None:
             self.seq = last.seq + 1
             self.ended = last.hook == "on_run_end"
-        os.ftruncate(self._fd, self.end)
+        if os.fstat(self._fd).st_size > self.end:
+            os.ftruncate(self._fd, self.end)
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Append complete lines, a record each, with one write.
@@ -268,7 +270,7 @@ def state_of(folder: Path) -> dict[str, Any]:
         last = record or last
     if last is not None and last.hook == "on_run_end":
         return {"status": str(last.data.get("status")), "last": last}
-    return {"status": "running" if is_locked(folder / LOCK) else "crashed", "last": last}
+    return {"status": "running" if is_locked(folder / LOCK) else noted(folder) or "crashed", "last": last}
 
 
 def append_record(writer: Writer, hook: str, data: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from losslog.journal.ends import note
 from losslog.journal.file import Tail, Writer
 from losslog.journal.records import Record, written
 from losslog.ranks.joining import Joiner, Share, join
@@ -98,6 +99,8 @@ class Drain(Intake):
             self._join(self._joiner, all_of_it=True)
         self._retry_at = 0.0
         self.write()
+        if self._fresh and self._fresh[-1][0].hook == "on_run_end":
+            note(self._writer.path.parent, str(self._fresh[-1][0].data.get("status")))
         self._writer.close()
 
     def figures(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ Runs in the calling thread. Contract:
 from __future__ import annotations
 
 import errno
+import re
 import threading
 import traceback
 from collections.abc import Callable
@@ -27,15 +28,12 @@ NOT_NOW: Final = frozenset({getattr(errno, name, -1) for name in ("ENOSPC", "EDQ
 
 
 # What clients raise when nobody answers, by module and name, since none of them is imported here.
-AWAY: Final = frozenset({
-    ("requests.exceptions", "ConnectionError"), ("requests.exceptions", "Timeout"),
-    ("requests.exceptions", "ChunkedEncodingError"), ("urllib3.exceptions", "TimeoutError"),
-    ("urllib3.exceptions", "NewConnectionError"), ("urllib3.exceptions", "MaxRetryError"),
-    ("urllib3.exceptions", "ProtocolError"), ("httpx", "TransportError"), ("httpcore", "NetworkError"),
-    ("httpcore", "TimeoutException"), ("aiohttp.client_exceptions", "ClientConnectionError"),
-    ("urllib.error", "URLError"), ("socket", "gaierror"), ("http.client", "IncompleteRead"),
-})  # fmt: skip
-ANSWERED: Final = {("urllib.error", "HTTPError"), ("requests.exceptions", "HTTPError"), ("httpx", "HTTPStatusError")}
+AWAY: Final = re.compile(
+    r"requests\.exceptions\.(ConnectionError|Timeout|ChunkedEncodingError)|httpcore\.(NetworkError|TimeoutException)|"
+    r"urllib3\.exceptions\.(Timeout|NewConnection|MaxRetry|Protocol)Error|httpx\.TransportError|urllib\.error\.URLError|"
+    r"aiohttp\.client_exceptions\.ClientConnectionError|socket\.gaierror|http\.client\.IncompleteRead"
+)
+ANSWERED: Final = {"urllib.error.HTTPError", "requests.exceptions.HTTPError", "httpx.HTTPStatusError"}
 
 
 def attempt(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> tuple[T | None, BaseException | None]:
@@ -57,13 +55,11 @@ def means_not_now(error: BaseException) -> bool:
     """Whether an error says that a backend is away for the moment, so that trying again later makes sense."""
     if isinstance(error, BackendUnavailable | ConnectionError | TimeoutError):
         return True
-    kinds = {(kind.__module__, kind.__name__) for kind in type(error).__mro__}
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     if kinds & ANSWERED:  # a server that refuses for good is not away
         status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", 0)
         return isinstance(status, int) and (status == 429 or status >= 500)
-    if kinds & AWAY:
-        return True
-    return isinstance(error, OSError) and of_system(error) == "not now"
+    return any(map(AWAY.fullmatch, kinds)) or (isinstance(error, OSError) and of_system(error) == "not now")
 
 
 def of_system(error: OSError, *, lock: bool = False) -> Literal["held", "not now", "cannot"]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.journal.cursors import Cursor
+from losslog.journal.ends import noted
 from losslog.journal.folder import CURSORS, JOURNAL, LOCK
 from losslog.journal.locks import is_locked
 from losslog.runtime.containment import attempt
@@ -32,7 +33,7 @@ def status_of(folder: Path, ended: str | None) -> str:
     if error is not None:  # the lock cannot be tried here
         stat, _ = attempt((folder / JOURNAL).stat)
         locked = stat is not None and time.time() - stat.st_mtime < FRESH
-    return "running" if locked else "crashed"
+    return "running" if locked else noted(folder) or "crashed"
 
 
 def lags(folder: Path, size: int) -> dict[str, dict[str, Any]]:
