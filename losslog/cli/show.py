@@ -83,8 +83,9 @@ def main(args: argparse.Namespace) -> int:
         say(f"{alert.get('level')}: {alert.get('title')} (step {alert.get('step')})")
     for name, state in found["plugins"].items():
         upto = f"delivered up to record {state['seq']}" if state["seq"] >= 0 else "nothing delivered"
-        skipped = f", but {state['skipped']} skipped: losslog replay {folder_of(args).name} --to {name} --skipped"
-        say(f"{name}: {'complete' if state['complete'] else upto}{skipped if state.get('skipped') else ''}")
+        count = state.get("skipped", 0)
+        skipped = f", but {count} skipped: losslog replay {folder_of(args).name} --to {name} --skipped" if count else ""
+        say(f"{name}: {'complete' if state['complete'] else upto}{skipped}")
     return 0
 
 

@@ -61,12 +61,10 @@ class Lane:
         self.name, self.progress, self.patience = name, progress, patience or Patience(name)
         self.delivered, self.cpu = 0, 0.0
         self._make, self._tail, self._handle = make, tail, handle
-        self._only = only
-        self._thinner, self._pace = Thinner(batch_every), Pace(near)
+        self._only, self._thinner, self._pace = only, Thinner(batch_every), Pace(near)
         self._caller: Caller
         self._until: int | None = None
-        self._bell = threading.Event()
-        self._quit, self._once = False, Once()
+        self._bell, self._quit, self._once = threading.Event(), False, Once()
 
     def start(self) -> None:
         """Start the lane's thread."""

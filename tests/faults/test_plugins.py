@@ -80,8 +80,9 @@ def test_one_that_fails_now_and_then(bench: Any, expected: str, fault: str, text
     kept = [each[2]["step"] for each in outcome.backend("faulty") if each[1] == "batch"]
     assert kept == [step for step in range(STEPS) if step not in skipped]
     assert f"faulty: {len(skipped)} errors" in outcome.err
+    assert f"faulty: {len(skipped)} records skipped" in outcome.err
     bench.row(f"{text}, {where(near)}", STEPS, 0, f"{len(skipped)} records skipped, as the report says",
-              "`replay --from-start` to a fresh target")  # fmt: skip
+              "`replay --skipped`")  # fmt: skip
 
 
 @pytest.mark.parametrize(("fault", "text", "near"), places(HANGING))
