@@ -68,22 +68,25 @@ class Live:
         self.looks += 1
         if self.looks == 1:
             self._begin()
-            changed = True
-        else:
-            changed = self.story.read() > 0
-            if changed or self._summary.size < self.story.offset:
-                changed = self._summary.read(PIECES) or changed
+        grew = self.looks == 1 or self.story.read() > 0
+        changed = grew
+        if self.looks > 1 and self._summary.size < self.story.offset:
+            changed = self._summary.read(PIECES) or grew
         now = time.monotonic()
-        if changed or now - self._asked >= QUIET:
+        if grew or now - self._asked >= QUIET:
             before, self._asked = (self.status, self._lags), now
-            if self.story.ended is not None or not changed or self.looks == 1:
-                ended = self.story.ended
-                self.status = status_of(self.folder, None if ended is None else str(ended.get("status")))
-            else:
-                self.status = "running"
-            self._lags = lags(self.folder, self.story.offset)
+            self._ask(grew)
             changed = changed or before != (self.status, self._lags)
         return changed
+
+    def _ask(self, grew: bool) -> None:
+        """Whether it lives, and how far its plugins are. A run that is known to be over is not asked again."""
+        ended = self.story.ended
+        if ended is not None or self.looks == 1 or (not grew and self.status == "running"):
+            self.status = status_of(self.folder, None if ended is None else str(ended.get("status")))
+        elif grew:
+            self.status = "running"
+        self._lags = lags(self.folder, self.story.offset)
 
     def _begin(self) -> None:
         attempt(self._summary.load)

@@ -44,7 +44,7 @@ def test_odd_values_are_told_without_a_change() -> None:
 def test_a_resume_takes_back_and_memory_is_bounded() -> None:
     trend = grown(*[1.0] * 5, 9.0)
     trend.rewind(5)
-    assert "▲ 0.0 %" in trend.told(80, True)["a"]
+    assert "▲   0.0 %" in trend.told(80, True)["a"]
     many = grown(*[1.0] * 5000)
     assert len(many.told(80, True)["a"]) < 60
     assert all(len(kept) <= KEPT for kept in vars(many)["_means"].values())
@@ -54,7 +54,7 @@ def test_a_scalar_has_its_own() -> None:
     trend = Trend()
     for epoch, value in enumerate((1.0, 0.5), start=1):
         trend.add(epoch, value, None)
-    assert "▼ 50.0 %" in Blocks(True, 4, 80).epoch(2, 20, 0.5, None, None, trend.told(80, True))[1]
+    assert "▼  50.0 %" in Blocks(True, 4, 80).epoch(2, 20, 0.5, None, None, trend.told(80, True))[1]
 
 
 @pytest.mark.parametrize("width", [72, 80, 92, 120, 160])
