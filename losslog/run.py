@@ -108,8 +108,8 @@ class Run:
     ) -> None:
         prepare()
         settings.check()
-        self._check(config, non_finite, epochs=epochs, steps_per_epoch=steps_per_epoch, resume_epoch=resume_epoch,
-                    resume_step=resume_step)  # fmt: skip
+        self._check(config, non_finite, resume, epochs=epochs, steps_per_epoch=steps_per_epoch,
+                    resume_epoch=resume_epoch, resume_step=resume_step)  # fmt: skip
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
         self.name = encodable(str(name) if name is not None else _script_name())
         self.config: dict[str, Any] = redact(config or {})
@@ -163,14 +163,19 @@ class Run:
         say("%s", start_line(self.dir, chosen))
 
     @staticmethod
-    def _check(config: Any, non_finite: str, **counts: int | None) -> None:
+    def _check(config: Any, non_finite: str, resume: Any, **counts: int | None) -> None:
         if config is not None and not isinstance(config, Mapping):
             raise TypeError(
                 f"config must be a dict, got {type(config).__name__} (vars(args) for an argparse namespace)"
             )
         for what, number in counts.items():
-            if number is not None:
-                whole(number, what)
+            least = {"resume_epoch": 0, "resume_step": -1}.get(what, 1)
+            if number is not None and whole(number, what) < least:
+                raise ValueError(f"{what} must be at least {least}, got {number}")
+        if resume is not None and not isinstance(resume, str | os.PathLike):
+            raise TypeError(f"resume must be a run's folder, id or name, latest or auto, got {resume!r:.60}")
+        if not resume and (counts["resume_epoch"], counts["resume_step"]) != (None, None):
+            raise ValueError("resume_epoch and resume_step say from where resume= goes on: pass resume=, too")
         if non_finite not in ("warn", "stop"):
             raise ValueError(f"non_finite must be 'warn' or 'stop', got {non_finite!r}")
 
@@ -368,15 +373,17 @@ class Run:
         """Tell that a checkpoint was written.
 
         Args:
-            path: the file.
+            path: the file; one in the run folder is logged by its place there, so that the folder may move.
             epoch: from 1; None is the epoch now open.
             step: global optimizer step; None is the last one.
+
+        Raises:
+            TypeError: ``path`` is no path.
         """
-        file = os.fsdecode(path)
-        data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "path": file}
-        if self.logging_rank and not (os.path.exists(file) or (self.dir / file).exists()):
+        file, there = folder.file_in(self.dir, os.fsdecode(path))
+        if self.logging_rank and not there:
             self._once("log_checkpoint: there is no file %s, here or in %s; logged as it is", file, self.dir)
-        self._emit("on_checkpoint", data)
+        self._emit("on_checkpoint", {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "path": file})
 
     def end_epoch(self, epoch: int | None = None, *, losses: Any = None, val_loss: Any = None, lr: Any = None) -> None:
         """End an epoch: its means become a record. Does not wait.
@@ -549,7 +556,17 @@ class Run:
         return self._delivery.names() | {each.name for each in self._inline}
 
     def on(self, hook: str) -> Callable[[Function], Function]:
-        """Register a function for one hook: ``@run.on("on_eval")``."""
+        """Register a function for one hook: ``@run.on("on_eval")``.
+
+        Raises:
+            TypeError: ``hook`` is not a name.
+            ValueError: there is no such hook.
+        """
+        if not isinstance(hook, str):
+            raise TypeError(f'run.on takes the name of a hook: @run.on("on_epoch_end"), got {hook!r:.60}')
+        known = {*ARGUMENTS, *(name for namespace in self._specs for name in hooks_of(namespace))}
+        if hook not in known:
+            raise ValueError(f"there is no hook {hook!r}{did_you_mean(hook, known)}")
 
         def decorate(function: Function) -> Function:
             if not callable(function):
@@ -683,6 +700,8 @@ class Run:
             timeout: seconds it may take at most; what a backend has not got by then the follower delivers, or
                 ``losslog replay``. A second call returns at once.
         """
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"close: timeout must be a number of seconds, got {timeout!r:.60}")
         self._end("finished", None, timeout)
 
     def _end(self, status: str, error: str | None, timeout: float = 30.0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -362,7 +363,8 @@ def test_in_a_hook_that_is_not_inline_it_is_a_request(make_run: Made, records: A
     run.close()
     assert run.stop_reason == "enough"
     assert run.stats["lanes"]["Outer"]["errors"] == 0
-    assert records(run.dir)[-1].data == {"status": "stopped", "error": "enough"}
+    end = records(run.dir)[-1].data
+    assert (end["status"], end["error"]) == ("stopped", "enough")
 
 
 def test_hooks_of_ones_own_are_journaled_and_delivered(make_run: Made, records: Any) -> None:
@@ -500,7 +502,10 @@ def test_memory_is_bounded_when_nothing_drains(make_run: Made, monkeypatch: pyte
 def test_ranks_that_do_not_log_have_no_folder(make_run: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    server = socket.create_server(("127.0.0.1", 0))  # answers; what it says is nothing that a store would
+    monkeypatch.setenv("MASTER_PORT", str(server.getsockname()[1]))
     code = (
         "import losslog; run = losslog.Run('r'); run.log_batch(1.0); run.end_epoch(); print(run.logging_rank); "
         "import os; os._exit(0)"
@@ -508,6 +513,7 @@ def test_ranks_that_do_not_log_have_no_folder(make_run: Made, monkeypatch: pytes
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
+    server.close()
     assert done.stdout.split() == ["False"]
     assert not (tmp_path / "runs").exists()
 
@@ -571,3 +577,66 @@ def test_a_stack_of_calls_costs_no_backend_time(make_run: Made, until: Callable[
     release.set()
     run.close()
     assert run.stats["lanes"]["Slow"]["delivered"] == 500
+
+
+def test_a_moved_run_folder_keeps_its_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with losslog.Run("moved", dir=tmp_path / "a", plugins=None, epochs=5) as run:
+        run.log_batch(1.0)
+        (run.dir / "c.pth").touch()
+        run.log_checkpoint(run.dir / "c.pth")
+        run.end_epoch()
+    (tmp_path / "a").rename(tmp_path / "b")
+    with losslog.Run("moved", dir=tmp_path / "b", plugins=None, epochs=5, resume="auto") as again:
+        assert again.checkpoint == again.dir / "c.pth"
+        assert again.epoch == 2
+        again.checkpoint.unlink()
+    caplog.set_level("INFO", "losslog")
+    with losslog.Run("moved", dir=tmp_path / "b", plugins=None, epochs=5, resume="auto") as without:
+        assert without.checkpoint is None
+    assert "without a checkpoint" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("опыт", "другой"), ("a/c", "a-c"), ("a c", "a:c")])
+def test_auto_goes_on_with_a_run_of_this_very_name(tmp_path: Path, names: tuple[str, str]) -> None:
+    runs = []
+    for name in names:
+        with losslog.Run(name, dir=tmp_path, plugins=None, epochs=5, resume="auto") as run:
+            run.log_batch(1.0)
+            run.end_epoch()
+            runs.append(run.dir)
+    assert runs[0] != runs[1]
+    with losslog.Run(names[0], dir=tmp_path, plugins=None, epochs=5, resume="auto") as again:
+        assert (again.dir, again.epoch) == (runs[0], 2)
+    with pytest.raises(losslog.LosslogError, match="is a run of"):
+        losslog.Run(names[1], dir=tmp_path, plugins=None, resume=runs[0])
+
+
+def test_on_without_a_hooks_name_is_refused(make_run: Made) -> None:
+    run = make_run()
+    with pytest.raises(TypeError, match="takes the name of a hook"):
+
+        @run.on
+        def on_epoch_end(losses: Any) -> None: ...
+
+    with pytest.raises(ValueError, match=r"no hook 'on_evall', did you mean 'on_eval'|on_eval"):
+        run.on("on_evall")
+
+
+@pytest.mark.parametrize("timeout", ["finished", None, True])
+def test_a_timeout_that_is_none_closes_nothing(make_run: Made, timeout: Any, records: Any) -> None:
+    run = make_run()
+    run.log_batch(1.0)
+    with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+        run.close(timeout)
+    run.close()
+    assert records(run.dir)[-1].data["status"] == "finished"
+
+
+@pytest.mark.parametrize("options", [
+    {"epochs": 0}, {"epochs": -3}, {"steps_per_epoch": 0}, {"resume_epoch": 3},
+    {"resume": "latest", "resume_epoch": -1},
+])  # fmt: skip
+def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"must be at least|pass resume="):
+        losslog.Run("odd", dir=tmp_path, plugins=None, **options)
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -251,3 +252,12 @@ def not_negative(text: str) -> float:
 # argparse says "invalid <name> value"
 positive_int.__name__ = count.__name__ = "whole number"
 positive.__name__ = not_negative.__name__ = "number"
+
+
+def finite(value: Any) -> Any:
+    """Plain data as strict JSON: what is not finite is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list) else value

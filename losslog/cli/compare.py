@@ -11,7 +11,7 @@ import argparse
 import json
 from typing import Any
 
-from losslog.cli.arguments import add_dir, add_json, add_runs, command, folders_of
+from losslog.cli.arguments import add_dir, add_json, add_runs, command, finite, folders_of
 from losslog.cli.show import clean
 from losslog.viewing.compare import compare, lines_of
 from losslog.viewing.parts import story_of
@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     first, *others = (story_of(folder) for folder in folders_of(args, least=2))
     found = [compare(first, other) for other in others]
     if args.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(finite(found), indent=2, allow_nan=False))
         return 0
     for place, each in enumerate(found):
         one, two = each["runs"]

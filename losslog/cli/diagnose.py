@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.cli.arguments import add_dir, add_json, add_options, add_run, command, folder_of, parse_options
+from losslog.cli.arguments import add_dir, add_json, add_options, add_run, command, finite, folder_of, parse_options
 from losslog.cli.show import clean
 from losslog.control import RunHandle
 from losslog.delivery.caller import Caller
@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
     rows = [_row(each) for each in found]
     if args.json:
         told = [dict(zip(HEADINGS, row, strict=True)) for row in rows]
-        print(json.dumps([row | {"text": each.text} for row, each in zip(told, found, strict=True)], indent=2))
+        print(json.dumps(finite([row | {"text": each.text} for row, each in zip(told, found, strict=True)]), indent=2))
         return 0
     if not rows:
         print(f"{folder.name} has no losses yet")

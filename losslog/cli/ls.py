@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import math
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.cli.arguments import add_dir, add_json, command, names_in, positive_int
+from losslog.cli.arguments import add_dir, add_json, command, finite, names_in, positive_int
 from losslog.cli.show import clean
 from losslog.journal.folder import JOURNAL
 from losslog.runtime.containment import attempt, one_line
@@ -72,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     found.sort(key=lambda row: (row["started"], row["id"]), reverse=True)
     found = found[: args.newest]
     if args.json:
-        print(json.dumps([_finite(row) for row in found], indent=2))
+        print(json.dumps([finite(row) for row in found], indent=2))
     elif not found:
         print(f"no runs under {clean(args.dir)}/" + (" match" if args.name or args.status else " yet"))
     else:
@@ -87,15 +86,6 @@ def _unreadable(folder: Path, error: BaseException | None) -> dict[str, Any]:
         "epoch": 0, "epochs": None, "steps": 0, "total": None, "best": {}, "alerts": 0, "undelivered": [],
         "worst": {"level": "error", "title": why, "component": None, "step": None}, "folder": str(folder),
     }  # fmt: skip
-
-
-def _finite(value: Any) -> Any:
-    """Plain data as strict JSON: what is not finite is null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def cells(row: dict[str, Any]) -> dict[str, str]:

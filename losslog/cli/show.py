@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.cli.arguments import add_dir, add_json, add_run, command, folder_of
+from losslog.cli.arguments import add_dir, add_json, add_run, command, finite, folder_of
 from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
 from losslog.runtime.containment import attempt, one_line
@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
     """Print the summary."""
     found = summarise(folder_of(args))
     if args.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(finite(found), indent=2, allow_nan=False))
         return 0
     counts = found["counts"]
     say(f"{found['name']} {found['id']}: {found['status']}")
@@ -80,7 +80,8 @@ def main(args: argparse.Namespace) -> int:
         if (not tag.startswith("mAP_class") and tag.endswith(("_AP", "_AP50"))) or tag.startswith("eval"):
             say(f"best {tag} {value:.4f} (epoch {epoch})")
     for alert in found["alerts"][-5:]:
-        say(f"{alert.get('level')}: {alert.get('title')} (step {alert.get('step')})")
+        places = [f"{what} {alert[what]}" for what in ("step", "epoch") if alert.get(what) is not None][:1]
+        say(f"{alert.get('level')}: {alert.get('title')}{f' ({places[0]})' if places else ''}")
     for name, state in found["plugins"].items():
         upto = f"delivered up to record {state['seq']}" if state["seq"] >= 0 else "nothing delivered"
         count = state.get("skipped", 0)

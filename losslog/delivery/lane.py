@@ -50,8 +50,7 @@ class Lane:
         only: hand over these records alone, whatever the backend says it has.
 
     Attributes:
-        delivered: hook calls that went well.
-        cpu: seconds of its thread.
+        delivered, cpu: hook calls that went well, seconds of its thread.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Lane:
         self._only, self._thinner, self._pace = only, Thinner(batch_every), Pace(near)
         self._caller: Caller
         self._until: int | None = None
-        self._bell, self._quit, self._once = threading.Event(), False, Once()
+        self._bell, self._quit, self._parking, self._once = threading.Event(), False, False, Once()
 
     def start(self) -> None:
         """Start the lane's thread."""
@@ -109,7 +108,7 @@ class Lane:
                         self._away(error)
                     self.cpu = time.thread_time()
                 if self._until is not None and self.progress.committed.offset >= self._until and not self.patience.over:
-                    self._end("done", self.patience.reason)  # let go before the look that would have told
+                    self._end("done", self.patience.last)  # let go before the look that would have told
         except OSError as error:
             self._end("parked", f"the run folder cannot be read: {one_line(error)}")
         finally:
@@ -186,14 +185,15 @@ class Lane:
 
     def _finish(self) -> None:
         """Everything is handed over: flush, until all of it is durable."""
-        if not self._flush(last=True) or self.progress.waiting:
+        if not (flushed := self._flush(last=True)) or self.progress.waiting:
+            if flushed:
+                self.patience.reason = f"on_flush says that {self.progress.waiting} records are not durable yet"
             self._pause(0.05 if self.patience.state == "live" else 0.0)
-            return
-        if (at := self.patience.unbroken()) is None:
-            self._end("done", self.patience.reason)
+        elif (at := self.patience.unbroken()) is None:
+            self._end("done", self.patience.last)
         else:
             self.progress.put_back(at)
-            self._end("parked", f"it failed to the end, the last: {self.patience.reason}")
+            self._end("parked", f"it failed to the end, the last: {self.patience.last}")
 
     def _deliver(self, end: int, record: Record | None) -> bool:
         """Hand one record over; False when the lane rewound or parked."""
@@ -241,8 +241,8 @@ class Lane:
         durable, error = None, None
         if self._caller.implements("on_flush"):
             durable, error = self._call(Record(self.progress.at.seq, time.time(), "on_flush", {}))
-            if error is None and durable is not None and type(durable) is not int:
-                error = TypeError(f"on_flush returned {durable!r:.60}: return None, or the seq of a record")
+            if error is None and durable is not None and (type(durable) is not int or durable > self.progress.highest):
+                error = TypeError(f"on_flush returned {durable!r:.60}: return None, or the seq of a record it got")
             if error is not None:
                 self._flush_failed(error)
                 return False
@@ -252,7 +252,7 @@ class Lane:
         return True
 
     def _flush_failed(self, error: BaseException) -> None:
-        if self.patience.over:  # the last try of a lane that is parked
+        if self._parking:  # this was a last try, for what is before the failures
             return
         if means_not_now(error):
             self._rewind()
@@ -273,9 +273,10 @@ class Lane:
 
     def _park(self, first: Position, *, flush: bool) -> None:
         """Too many failures: stand before the first of them, with all before it durable."""
-        self._end("parked", f"{PARK_AFTER} failures in a row, the last: {self.patience.reason}")
+        self._parking, last = True, self.patience.last
         if self.progress.put_back(first) and flush:
             self._flush()
+        self._end("parked", f"{PARK_AFTER} failures in a row, the last: {last}")  # only now: its figures are final
         warn("plugin %s is parked after %d failures in a row; the journal keeps its records", self.name, PARK_AFTER)
 
     def _away(self, error: BaseException) -> None:

@@ -31,6 +31,7 @@ class Patience:
     Attributes:
         state: ``starting``, ``live``, ``waiting`` (away), ``parked``, ``off`` or ``done``.
         reason: why.
+        last: the last failure, in a line.
         errors: calls that failed.
         skipped: records that were given up.
         first_error: the first since somebody took it.
@@ -43,7 +44,7 @@ class Patience:
 
     def __init__(self, name: str) -> None:
         self.state = "starting"
-        self.reason = ""
+        self.reason = self.last = ""
         self.errors = self.skipped = 0
         self.first_error: BaseException | None = None
         self.delay = 0.0
@@ -110,7 +111,7 @@ class Patience:
         """Count a failure, and say what becomes of it."""
         self.errors += 1
         self.first_error = self.first_error or error
-        self.reason = one_line(error)
+        self.reason = self.last = one_line(error)
         if now_and_then(self.errors):
             text = "plugin %s failed in %s (%d so far), %s:\n%s"
             place = (type(error), *((each.filename, each.lineno) for each in extract_tb(error.__traceback__)))

@@ -62,13 +62,14 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tupl
         lines.append((logging.INFO, "no epoch was ended: series by epoch (loss/train_*) come with run.end_epoch()"))
     late, going, again = [], [], []
     for name, lane in stats["lanes"].items():
-        if lane["errors"]:
+        behind = lane["committed"] < stats["journal_bytes"]
+        if lane["errors"] and not behind:
             lines.append((logging.WARNING, f"{name}: {_count(lane['errors'], 'error')}, the last: "
                           f"{lane['reason'] or 'see above'}"))  # fmt: skip
         if lane.get("skipped"):
             lines.append((logging.WARNING, f"{name}: {_count(lane['skipped'], 'record')} skipped"))
             again += [] if lane["own"] else [name]
-        if lane["committed"] >= stats["journal_bytes"]:
+        if not behind:
             continue
         why = f" ({lane['reason']})" if lane["reason"] else ""
         if lane["far"] and lane["state"] in GOING:
@@ -76,9 +77,11 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tupl
             level = logging.INFO if lane["state"] == "live" else logging.WARNING
             lines.append((level, f"{name}: {_count(lane['behind'], 'record')} to go{why}"))
             continue
+        if lane["own"]:  # a hook of the script: no other process can make it, and it may want a few of these only
+            lines.append((logging.WARNING, f"{name}: {lane['state']}{why}"))
+            continue
         lines.append((logging.WARNING, f"{name}: {lane['state']}{why}; undelivered: {lane['behind']}"))
-        if not lane["own"]:
-            late.append(name)
+        late.append(name)
     if going:
         lines.append((logging.INFO, f"the follower goes on with {', '.join(going)} for up to 10 minutes; look with: "
                       f"losslog show {shown(folder)}"))  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,28 @@ RUN_ID: Final = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 def clean_name(name: str) -> str:
     """``name`` as a folder name: no separators, no control characters, not empty, no leading dot."""
     text = re.sub(r"[^\w.+@=-]+", "-", name, flags=re.ASCII).strip("-.")
-    return text[:100] or "run"
+    if len(text) > 100 or any(char.isalnum() and not char.isascii() for char in name):  # names that differ stay apart
+        text = f"{text[:90]}-{zlib.crc32(name.encode('utf-8', 'surrogatepass')):08x}".lstrip("-")
+    return text or "run"
+
+
+def file_in(folder: Path, path: str) -> tuple[str, bool]:
+    """How a journal calls a file: by its place in the run folder where it is there, else by its absolute path.
+
+    Args:
+        folder: the run folder.
+        path: absolute, or relative to the working directory or else to the run folder.
+
+    Returns:
+        The name, and whether there is such a file.
+    """
+    found = next((each for each in (Path(path).absolute(), folder / path) if each.exists()), None)
+    if found is None:
+        return path, False
+    try:
+        return found.resolve().relative_to(folder.resolve()).as_posix(), True
+    except ValueError:
+        return str(found), True
 
 
 def create(directory: Path, name: str) -> Path:
@@ -90,7 +112,8 @@ def find(run: str | os.PathLike[str], directory: str | os.PathLike[str] = "runs"
                                f"{_others(root, name)}")  # fmt: skip
         return known[-1].resolve()
     matches = [each for each in known if each.name.startswith(text)] if text else []
-    exact = [each for each in matches if each.name == text] or [each for each in known if each.parent.name == text][-1:]
+    named = [each for each in known if each.parent.name in (text, clean_name(text))]
+    exact = [each for each in matches if each.name == text] or named[-1:]
     if len(exact or matches) == 1:
         return (exact or matches)[0].resolve()
     if matches:

@@ -48,7 +48,11 @@ class Resumed(NamedTuple):
             after: the epoch that the resume was asked for, or None.
             epoch: the one that comes next.
         """
-        source = f" from {self.checkpoint.name}" if self.checkpoint is not None and after == self.epoch else ""
+        source = ""
+        if self.checkpoint is not None and after == self.epoch:
+            source = f" from {self.checkpoint.name}"
+        elif after is None and epoch > 1:
+            source = " without a checkpoint: none was logged that is still there,"
         return f"resuming {self.folder.name if self.folder else ''}{source} at epoch {epoch}"
 
 
@@ -65,11 +69,11 @@ def resumed(run: str | os.PathLike[str], directory: Path, name: str | None, defa
         JournalError: there is no such run, or it has another name.
     """
     if os.fspath(run) == AUTO:
-        newest = runs(directory, clean_name(default))[-1:]
-        found = past(newest[0].resolve()) if newest else Resumed()
+        several = (past(each.resolve()) for each in reversed(runs(directory, clean_name(default))))
+        found = next((each for each in several if each.name == default), Resumed())
         return Resumed() if found.finished else found
     found = past(find(run, directory, name))
-    if name is not None and clean_name(found.name) != clean_name(name):
+    if name is not None and found.name != name:
         raise JournalError(f"{found.folder} is a run of {found.name!r}, not of {name!r}: leave the name out, or resume "
                            f"{clean_name(name)}/latest")  # fmt: skip
     return found

@@ -662,3 +662,56 @@ def test_a_garbled_seq_does_not_hold_the_cursor(book: Book, probe: Any, until: C
     book.to_the_end(lane)
     until(lambda: lane.patience.over)
     assert (lane.patience.state, lane.figures().committed) == ("done", book.writer.end)
+
+
+def test_what_is_said_of_a_parked_lane_is_final(book: Book, until: Callable[..., None]) -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Watched(Patience):
+        @property
+        def over(self) -> bool:
+            seen.append((self.state, book.lanes[-1].progress.committed.offset if book.lanes else 0))
+            return super().over
+
+    book.batches(100)
+    lane = book.lane(Flushing(set(range(100))), patience=Watched("probe"))
+    until(lambda: lane.patience.over)
+    assert {offset for state, offset in seen if state == "parked"} == {lane.progress.committed.offset}
+
+
+def test_a_seq_that_was_never_given_is_no_answer(book: Book, until: Callable[..., None]) -> None:
+    class Boasting:
+        @hookimpl
+        def on_batch_losses(self) -> None:
+            pass
+
+        @hookimpl
+        def on_flush(self) -> int:
+            return 10**9
+
+    book.batches(3)
+    lane = book.lane(Boasting())
+    book.to_the_end(lane)
+    until(lambda: lane.patience.over)
+    assert lane.figures()[:2] == (
+        "parked",
+        "it failed to the end, the last: TypeError: on_flush returned 1000000000: return None, or the seq of a "
+        "record it got",
+    )
+
+
+def test_a_flush_that_never_says_enough_is_named(book: Book, until: Callable[..., None]) -> None:
+    class Reluctant:
+        @hookimpl
+        def on_batch_losses(self) -> None:
+            pass
+
+        @hookimpl
+        def on_flush(self) -> int:
+            return 0
+
+    book.batches(3)
+    lane = book.lane(Reluctant())
+    book.to_the_end(lane)
+    until(lambda: lane.figures().reason)
+    assert lane.figures().reason == "on_flush says that 3 records are not durable yet"

@@ -109,7 +109,8 @@ def test_every_environment_variable_is_in_the_reference() -> None:
     sources = "".join(path.read_text("utf-8") for path in (ROOT / "losslog").rglob("*.py"))
     read = set(re.findall(r'"(LOSSLOG_[A-Z]+)"', sources))
     page = (ROOT / "docs" / "reference" / "environment.md").read_text("utf-8")
-    assert {name for name in read if f"`{name}" not in page} <= {"LOSSLOG_PARENT_PID", "LOSSLOG_PROGRAM", "LOSSLOG_FAULTS"}
+    inner = {"LOSSLOG_PARENT_PID", "LOSSLOG_PROGRAM", "LOSSLOG_FAULTS"}
+    assert {name for name in read if f"`{name}" not in page} <= inner
 
 
 def test_the_sites_links_and_pictures_are_there(site: Path) -> None:

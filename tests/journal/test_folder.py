@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+import losslog
 from losslog.errors import JournalError
-from losslog.journal.folder import JOURNAL, RUN_ID, clean_name, create, find, runs
+from losslog.journal.folder import JOURNAL, RUN_ID, clean_name, create, file_in, find, runs
 
 
 @pytest.mark.parametrize(
     ("name", "folder"),
     [("maskrcnn", "maskrcnn"), ("a/b", "a-b"), ("../../etc", "etc"), ("\x1b[31m", "31m"), ("", "run"), ("...", "run"),
-     ("naïve run", "na-ve-run"), ("x" * 300, "x" * 100), ("lr=1e-3,b", "lr=1e-3-b")],
+     ("naïve run", "na-ve-run-a1daee0c"), ("x" * 300, "x" * 90 + "-1b432d13"), ("lr=1e-3,b", "lr=1e-3-b")],
 )  # fmt: skip
 def test_names_become_folder_names(name: str, folder: str) -> None:
     assert clean_name(name) == folder
@@ -122,3 +123,31 @@ def test_what_cannot_be_found_is_explained(
 def test_no_runs_at_all_is_explained(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="no runs under"):
         find("latest", tmp_path)
+
+
+@pytest.mark.parametrize(("one", "other"), [("опыт", "другой"), ("実験", "运行"), ("x" * 120 + "a", "x" * 120 + "b")])
+def test_names_that_differ_have_folders_that_differ(one: str, other: str) -> None:
+    assert clean_name(one) != clean_name(other)
+    assert clean_name(one).isascii()
+
+
+def test_a_name_in_another_script_is_found_by_it(tmp_path: Path) -> None:
+    with losslog.Run("实验", dir=tmp_path, plugins=None) as run:
+        run.log_batch(1.0)
+    with losslog.Run("另一个", dir=tmp_path, plugins=None):
+        pass
+    assert find("实验", tmp_path) == run.dir
+    assert find("实验/latest", tmp_path) == run.dir
+
+
+def test_a_file_in_the_run_folder_is_called_by_its_place_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "c.pth"
+    (run / "checkpoints").mkdir(parents=True)
+    inside = run / "checkpoints" / "c.pth"
+    for each in (inside, elsewhere):
+        each.touch()
+    monkeypatch.chdir(tmp_path)
+    assert file_in(run, str(inside)) == file_in(run, "run/checkpoints/c.pth") == ("checkpoints/c.pth", True)
+    assert file_in(run, "checkpoints/c.pth") == ("checkpoints/c.pth", True)
+    assert file_in(run, "c.pth") == (str(elsewhere), True)
+    assert file_in(run, "absent.pth") == ("absent.pth", False)
