@@ -93,6 +93,7 @@ def on_batch_losses(
     ranks: int | None,
     n: int | None,
     spread: Mapping[str, tuple[float, float]] | None,
+    weights: Mapping[str, float] | None,
     run: RunHandle,
     seq: int,
     time: float,
@@ -112,6 +113,8 @@ def on_batch_losses(
         ranks: over how many ranks the values are means; None is 1.
         n: over how many forward passes (gradient accumulation) the values are means; None is 1.
         spread: smallest and largest value by component where several ranks were averaged, else None.
+        weights: of components that do not count once in the total: how often they do. The total is the sum of weight
+            times component, and what comes from elsewhere. None where nothing told it, or all count once.
     """
 
 
@@ -160,6 +163,7 @@ def on_epoch_end(
     lr: LrArg,
     duration: float | None,
     dropped: int | None,
+    weights: Mapping[str, float] | None,
     run: RunHandle,
     seq: int,
     time: float,
@@ -179,6 +183,7 @@ def on_epoch_end(
         lr: the last learning rate logged.
         duration: seconds since the epoch began.
         dropped: batch records dropped in this epoch because the queue was full; None is 0.
+        weights: means of the components' weights over the epoch, of those that were not always 1, or None.
     """
 
 

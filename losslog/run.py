@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -47,9 +47,9 @@ from losslog.runtime import endings, settings
 from losslog.runtime.containment import encodable
 from losslog.runtime.notices import Once, did_you_mean, prepare, say, tell, warn
 from losslog.values.losses import Losses, normalise
-from losslog.values.snapshot import Later, begin, learning_rate, resolve, snapshot
+from losslog.values.snapshot import Later, Staged, begin, learning_rate, resolve, snapshot
 from losslog.values.targets import Targets
-from losslog.values.totals import Totals
+from losslog.values.totals import Totals, told
 
 SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
 
@@ -75,6 +75,8 @@ class Run:
         resume_step: the last global step of that checkpoint; later points are superseded.
         follower: False keeps every plugin in this process (debugging, tests).
         non_finite: what a NaN or infinite loss does besides its alert: nothing, or a request to stop.
+        components: names that are losses though they sound like metrics (``acc``, ``iou``, ``error``, ...): entries of
+            such names beside losses are logged as metrics else.
 
     Attributes:
         watcher: what logs to it from outside the loop.
@@ -105,6 +107,7 @@ class Run:
         resume_step: int | None = None,
         follower: bool = True,
         non_finite: Literal["warn", "stop"] = "warn",
+        components: Sequence[str] = (),
     ) -> None:
         prepare()
         settings.check()
@@ -119,7 +122,7 @@ class Run:
         self.logging_rank = self.rank == 0 and not off
         if not off and (note := alone()):
             _said(note)
-        self._begin()
+        self._begin(frozenset(components))
         self._epochs = epochs
         number = next(_numbers_of_runs)
         store = Store(number) if self.world_size > 1 and not off else None
@@ -179,10 +182,10 @@ class Run:
         if non_finite not in ("warn", "stop"):
             raise ValueError(f"non_finite must be 'warn' or 'stop', got {non_finite!r}")
 
-    def _begin(self) -> None:
+    def _begin(self, components: Collection[str] = ()) -> None:
         """What a run is before anything was logged."""
         begin()
-        self._queue = Queue()
+        self._queue = Queue(components)
         self._targets = Targets()
         self._requests = Requests()
         self._step = 0
@@ -195,7 +198,7 @@ class Run:
         self.watcher: Watcher | None = None
         self._inline: list[Inline] = []
         self._once = Once()
-        self._totals = Totals(self._once)  # for inline hooks; the drain has its own
+        self._totals = Totals(self._once, components)  # for inline hooks; the drain has its own
         self._specs: list[Any] = []
         self._strict = settings.switch("LOSSLOG_STRICT", False)
 
@@ -206,6 +209,15 @@ class Run:
         self._recorder = Recorder(self._queue, intake, self._delivery, None if leases is None else leases.exchange)
         self._recorder.start()
         endings.opened(self)
+
+    def _rest_of_a_handle(self) -> None:
+        """What a run that logs nothing needs to answer."""
+        self._begin()
+        self._epochs, self._leases = None, None
+        tail = Tail(self.dir / folder.JOURNAL, own=True)
+        self._delivery = Delivery(tail, self._handle, self._from_lane, self._specs, BEGINNING)
+        self._recorder = Recorder(self._queue, Nowhere(self._queue, self._requests.put), self._delivery, None)
+        self.forget()
 
     def _handle(self, source: str) -> RunHandle:
         return RunHandle(
@@ -288,7 +300,16 @@ class Run:
             self._cost = (self._cost[0] + time.thread_time() - began, self._cost[1] + 1)
 
     def log_forwards(
-        self, keys: Any, values: Any, lr: Any, n: int, *, has_total: bool, stepped: bool, counted: bool
+        self,
+        keys: Any,
+        values: Any,
+        lr: Any,
+        n: int,
+        *,
+        has_total: bool,
+        stepped: bool,
+        counted: bool,
+        weights: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
         """`log_batch` for `losslog.instrument`, which read the values when the model gave them.
 
@@ -300,11 +321,23 @@ class Run:
             has_total: whether a total comes last in ``values``.
             stepped: False where no optimizer step followed: no record, but checked, and in the epoch's means.
             counted: False where they do not count in the means either.
+            weights: gives those that components have in the total, where they are not 1 and autograd told it.
         """
         if self._closed:
             self._after_close("a forward pass")
             return
-        self._log(Batch(time.time(), self._step, self._epoch, keys, values, has_total, lr, None, n, stepped, counted))
+        at, step, epoch = time.time(), self._step, self._epoch
+        self._log(Batch(at, step, epoch, keys, values, has_total, lr, None, n, stepped, counted, weights))
+
+    def log_later(self, keys: tuple[str, ...], values: list[float] | Staged, *, step: int) -> None:
+        """`log_metrics` for `losslog.instrument`.
+
+        Args:
+            keys: tags.
+            values: as `losslog.values.snapshot` gives them.
+            step: x on the global step axis.
+        """
+        self._emit("on_metrics", {"step": step, "epoch": None, "metrics": Later(keys, values)})
 
     def _log(self, batch: Batch) -> None:
         self._queue.put_batch(batch)
@@ -629,9 +662,13 @@ class Run:
     def _call_inline(self, batch: Batch) -> None:
         numbers = resolve(batch.values)
         losses = numbers[0] if batch.keys is None else dict(zip(batch.keys, numbers, strict=False))
-        losses, total, _ = self._totals.whole(losses, numbers[-1] if batch.has_total else None)
+        total, weights = numbers[-1] if batch.has_total else None, batch.weights
+        if weights is None:
+            losses, total, _ = self._totals.whole(self._totals.apart(losses)[0], total)
+        else:
+            losses, total, _ = told(losses, total)
         data = {"step": batch.step, "epoch": batch.epoch, "losses": losses, "total": total, "lr": batch.lr,
-                "batch_size": batch.batch_size}  # fmt: skip
+                "batch_size": batch.batch_size, "weights": (weights and weights()) or None}  # fmt: skip
         for each in self._inline:
             each.call("on_batch_losses", data)
 
@@ -732,10 +769,24 @@ class Run:
         """Close at interpreter exit, with what the interpreter knows of how it came to its end."""
         self._end(status, error)
 
+    def __reduce__(self) -> Any:
+        """Copies and pickles (a model that keeps its run, workers) are silent handles, like in a forked child."""
+        return _handle_of, (self.name, self.dir, self.id, self.config, self.rank, self.world_size)
+
     def forget(self) -> None:
         """In a forked child: this run is the parent's, and silent here."""
         self._closed = self._told_closed = True
         self._queue.items.clear()
+
+
+def _handle_of(name: str, dir: Path, id: str, config: dict[str, Any], rank: int, world_size: int) -> Run:
+    """A run that says who it is, and logs nothing."""
+    run = Run.__new__(Run)
+    run.name, run.dir, run.id, run.config = name, dir, id, config
+    run.rank, run.world_size, run.logging_rank = rank, world_size, False
+    run.non_finite = "warn"
+    run._rest_of_a_handle()
+    return run
 
 
 class _Function:

@@ -75,11 +75,14 @@ def lr_series(lr: Any, prefix: str = "") -> dict[str, float]:
     return series
 
 
-def epoch_series(losses: Any = None, total: Any = None, val_loss: Any = None, lr: Any = None) -> dict[str, float]:
-    """The series of an ``on_epoch_end`` record, x = epoch."""
+def epoch_series(
+    losses: Any = None, total: Any = None, val_loss: Any = None, lr: Any = None, weights: Any = None
+) -> dict[str, float]:
+    """The series of an ``on_epoch_end`` record, x = epoch; of ``weights`` one ``weight/<component>`` each."""
     series = {} if losses is None else scalars("loss/train", losses, total)
     if val_loss is not None:
         series |= scalars("loss/val", val_loss)
+    series |= {f"weight/{name}": as_float(value, f"weights[{name!r}]") for name, value in (weights or {}).items()}
     return series | lr_series(lr)
 
 
@@ -127,7 +130,7 @@ def points_of(hook: str, data: Mapping[str, Any]) -> Points | None:
     if hook == "on_batch_losses":
         axis, series = "step", batch_series(get("losses"), get("total"), get("lr"))
     elif hook == "on_epoch_end":
-        series = epoch_series(get("losses"), get("total"), get("val_loss"), get("lr"))
+        series = epoch_series(get("losses"), get("total"), get("val_loss"), get("lr"), get("weights"))
     elif hook == "on_eval":
         series = eval_series(get("metrics") or {}, get("split") or "val")
     elif hook == "on_metrics":

@@ -141,3 +141,10 @@ def test_metrics_are_floats_under_their_own_tags() -> None:
 def test_a_metric_that_is_no_number_is_named(value: Any) -> None:
     with pytest.raises(TypeError, match=r"metrics\['a'\]"):
         points_of("on_metrics", {"step": 1, "metrics": {"a": value}})
+
+
+def test_weights_of_an_epoch_have_tags_of_their_own() -> None:
+    data = {"epoch": 2, "losses": {"a": 1.0, "b": 2.0}, "total": 11.0, "weights": {"b": 5.0}}
+    found = points_of("on_epoch_end", data)
+    assert found is not None
+    assert found.series == {"loss/train_a": 1.0, "loss/train_b": 2.0, "loss/train_total": 11.0, "weight/b": 5.0}

@@ -94,7 +94,7 @@ def _print_losses(found: dict[str, Any]) -> None:
     epoch, step = found["last_epoch"], found["last_step"]
     if epoch:
         say(f"last epoch {epoch.get('epoch')}:")
-        values = (epoch.get(key) for key in ("losses", "total", "val_loss", "lr"))
+        values = (epoch.get(key) for key in ("losses", "total", "val_loss", "lr", "weights"))
         series, error = attempt(epoch_series, *values)
         if error is not None:
             say(f"   its losses cannot be read: {one_line(error)}")

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from losslog.instrument import signals
-from losslog.instrument.forwards import Computed, Reading
+from losslog.instrument.listeners import guarded
 from losslog.instrument.logbook import Logbook
+from losslog.instrument.readings import Computed, Reading
 from losslog.instrument.watching import Watching
 from losslog.run import Run
 from losslog.runtime import endings
@@ -70,7 +71,7 @@ class Reporter(Watching):
         """The iteration is over: record what was updated in it."""
         found, self._values = self._values, {}
         if found and not self.closed and not any(each.sees_training for each in signals.listening()):
-            signals.guarded(self._record, found)
+            guarded(self._record, found)
 
     def _record(self, found: dict[str, tuple[list[float] | Staged, int]]) -> None:
         rate = found.pop("lr", None)
@@ -83,7 +84,6 @@ class Reporter(Watching):
             keys,
             Computed(lambda: [resolve(values)[index] for values, index in chosen]),
             bool(names) and "loss" in found,
-            None,
         )
         if not self._training:
             if self.logbook.trained:
@@ -94,7 +94,7 @@ class Reporter(Watching):
             self.logbook.run.end_epoch()
         self._fresh = False
         lr = None if rate is None else resolve(rate[0])[rate[1]]
-        self.logbook.step(reading, lr, 1)
+        self.logbook.step(reading, lr)
 
     @property
     def takes_evaluations(self) -> bool:

@@ -3,9 +3,9 @@
 Training thread. Contract:
 
 - A model has one attachment: attaching it again ends the earlier one (a notebook cell that runs twice).
-- Closing the run takes every hook off.
-- Where optimizer steps come without losses of the model, the model is looked for among all module calls (it may have
-  been wrapped or compiled since), and if it is not there the user is told what to write instead.
+- Closing the run takes everything of ours off.
+- Losses count that a backward pass came to which fed an optimizer of the model's, whoever gave them.
+- A further optimizer over the model's parameters is watched too.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from typing import Any, Final
 
 import torch
 
-from losslog.instrument.families import Discovery, Family, compiled_around
-from losslog.instrument.forwards import read
+from losslog.instrument.family import Family
+from losslog.instrument.listeners import guarded, tell
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.observer import Observer
+from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.passes import EpochFinder
-from losslog.instrument.signals import guarded, tell
+from losslog.instrument.script import described
 from losslog.run import Run
-from losslog.runtime.notices import warn
 
-PATIENCE: Final = 3  # optimizer steps without losses before the user is told
 _attached: weakref.WeakKeyDictionary[Any, Attachment] = weakref.WeakKeyDictionary()
 
 
@@ -42,27 +41,25 @@ class Attachment(Observer):
         super().__init__(Logbook(lambda: run), finder)
         self.run = self.logbook.run
         self.owned = owned
-        self._handles: list[Any] = []
-        self._discovery = Discovery(self._found)
-        self._idle = 0
+        self._named: list[Family] = []
+        self._followed_wrappers: list[tuple[Any, Any]] = []
+        self.silence.how = "run.log_batch(losses)"
         run.watcher = self
 
     def watch(self, model: Any, optimizers: Sequence[Any]) -> None:
-        """Hook a model and its optimizers."""
-        family = Family(self.forward)
-        for each in (model, *compiled_around(model)):
-            family.add(each)
-        family.optimizers = [weakref.ref(each) for each in optimizers]
-        self.families.append(family)
+        """Watch a model and its optimizers."""
+        self._named.append(self.sightings.adopt(model))
         for each in optimizers:
-            self._handles.append(each.register_step_post_hook(self._post_step))
+            self.steppers.add(each)
+        self.discovery.start()
 
     def drop(self, model: Any) -> None:
         """Watch a model no more; the run ends with its last one where it was made for it."""
-        for family in [each for each in self.families if each.has(model)]:
+        for family in [each for each in self._named if each.has(model)]:
             family.remove()
-            self.families.remove(family)
-        if self.families:
+            self._named.remove(family)
+            self.sightings.families.remove(family)
+        if self._named:
             return
         if self.owned:
             self.run.close()
@@ -70,41 +67,49 @@ class Attachment(Observer):
             self.run_ends("finished")
             self.run.watcher = None
 
-    def _post_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        guarded(self._stepped, optimizer)
-
-    def _stepped(self, optimizer: Any) -> None:
-        if self.stepped(optimizer):
-            self._idle = 0
-            self._discovery.stop()
+    def follow(self, wrapper: Any, optimizer: Any) -> None:
+        """Count the steps of a wrapper that changes parameters without the optimizer inside it."""
+        original = getattr(wrapper, "step", None)
+        if not callable(original) or not hasattr(wrapper, "__dict__"):
             return
-        if self.logbook.trained and self._idle >= PATIENCE:
-            return  # a second optimizer of the same model: its steps bring nothing new
-        self._idle += 1
-        if self._idle < PATIENCE:
-            self._discovery.start()
-        elif self._idle == PATIENCE:
-            self._discovery.stop()
-            if not self.logbook.trained:
-                warn(
-                    "the optimizer has stepped %d times, and the model has returned no losses: a dict of scalars or a "
-                    "scalar, from calling it (not its forward method). Log them in the loop: run.log_batch(losses)",
-                    PATIENCE,
-                )
 
-    def _found(self, module: Any, output: Any) -> None:
-        for family in self.families:
-            if read(output) is not None and not family.has(module) and family.includes(module):
-                family.add(module)
-                self.forward(family, module, output)
+        def step(*args: Any, **kwargs: Any) -> Any:
+            stepper = None if self.closed else self.steppers.get(optimizer)
+            before = None if stepper is None else (stepper.ended, stepper.values())
+            result = original(*args, **kwargs)
+            if stepper is not None and before is not None and not self.closed:
+                guarded(self._followed, stepper, *before)
+            return result
+
+        wrapper.step = step
+        self._followed_wrappers.append((wrapper, step))
+
+    def _followed(self, stepper: Stepper, ended: int, values: list[Any]) -> None:
+        if stepper.ended == ended and stepper.values() != values:
+            self.step_ends(stepper.ref())
 
     def detach(self) -> None:
-        """Take everything off."""
+        """Take everything of ours off."""
         super().detach()
-        self._discovery.stop()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        for wrapper, step in self._followed_wrappers:
+            if vars(wrapper).get("step") is step:
+                del wrapper.step
+        self._followed_wrappers = []
+
+    def trains(self, optimizer: Any) -> bool:
+        """One over parameters of a model that was named."""
+        family = next((each for each in self._named if Stepper(optimizer).owns(each.parameters())), None)
+        if family is not None:
+            self.silence.adopted(optimizer, family.name)
+        return family is not None
+
+    def may_feed(self, heard: Heard, stepper: Stepper) -> bool:
+        """A pass that came to losses of a model that was named, or where an optimizer's gradients cannot be seen."""
+        return not stepper.probes or any(output.family in self._named for output, _, _ in heard.root.reached)
+
+    def drives(self, stepper: Stepper, family: Family) -> bool:
+        """An optimizer changes the models that it was named with, and those whose parameters it has."""
+        return family in self._named and (len(self._named) == 1 or super().drives(stepper, family))
 
 
 def begin(model: Any, optimizer: Any, run: Run | Callable[[dict[str, Any]], Run], finder: EpochFinder) -> Run:
@@ -138,14 +143,17 @@ def begin(model: Any, optimizer: Any, run: Run | Callable[[dict[str, Any]], Run]
     else:
         attachment = Attachment(run, finder, owned=False)
     attachment.watch(model, optimizers)
+    for given, inner in zip(optimizer if isinstance(optimizer, list | tuple) else [optimizer], optimizers, strict=True):
+        if given is not inner:
+            attachment.follow(given, inner)
     _attached[model] = attachment
     return attachment.run
 
 
-def described(model: Any, optimizer: Any) -> dict[str, Any]:
-    """A config for a run whose user gave none."""
-    plain = {name: value for name, value in optimizer.defaults.items() if isinstance(value, int | float | str)}
-    return {"model": type(model).__name__, "optimizer": type(optimizer).__name__, **plain}
+ADAPTERS: Final = {
+    "keras": "losslog.compat.keras.LosslogCallback: model.fit(callbacks=[LosslogCallback()])",
+    "fastai": "losslog.compat.fastai.LosslogCallback: Learner(cbs=LosslogCallback())",
+}
 
 
 def _torch_optimizer(optimizer: Any) -> Any:
@@ -159,4 +167,8 @@ def _torch_optimizer(optimizer: Any) -> Any:
         if isinstance(inner, torch.optim.Optimizer) and "_optimizer_step_post_hooks" in vars(inner):
             return inner
         inner = getattr(inner, "optimizer", None)
+    origins = {each.__module__.partition(".")[0] for each in type(optimizer).__mro__}
+    for package, adapter in ADAPTERS.items():
+        if package in origins:
+            raise TypeError(f"attach: a {package} optimizer steps by itself. Use {adapter}")
     raise TypeError(f"attach: optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")

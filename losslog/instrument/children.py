@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from losslog.instrument import signals
+from losslog.instrument.listeners import guarded
 from losslog.instrument.watch import Settings, Watch
 
 KEY = "losslog"
@@ -34,7 +34,7 @@ class Passenger:
         return {"run": self._settings.run, "passes_per_epoch": self._settings.passes_per_epoch}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        signals.guarded(_arrive, state)
+        guarded(_arrive, state)
 
 
 def instrument_spawned(settings: Settings) -> None:

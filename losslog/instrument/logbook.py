@@ -13,8 +13,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from losslog.instrument.forwards import Reading
-from losslog.values.snapshot import resolve
+from losslog.instrument.readings import Reading
 from losslog.values.totals import mean_of
 
 if TYPE_CHECKING:
@@ -49,18 +48,23 @@ class Logbook:
             self.made = self._make()
         return self.made
 
-    def step(self, reading: Reading, lr: Any, n: int) -> None:
+    def step(self, reading: Reading, lr: Any) -> None:
         """An optimizer step was taken."""
         self.steps += 1
         self.trained = self._validation_over = True
-        self.run.log_forwards(
-            reading.keys, reading.values, lr, n, has_total=reading.has_total, stepped=True, counted=True
-        )
+        step = self.run.next_step
+        self._log(reading, lr, stepped=True, counted=True)
+        if reading.beside is not None:
+            self.run.log_later(*reading.beside, step=step)
 
-    def unstepped(self, reading: Reading, n: int, *, counted: bool) -> None:
+    def unstepped(self, reading: Reading, *, counted: bool) -> None:
         """Forward passes were not followed by a step."""
+        self._log(reading, None, stepped=False, counted=counted)
+
+    def _log(self, reading: Reading, lr: Any, *, stepped: bool, counted: bool) -> None:
+        keys, values, has_total, n, weights, _ = reading
         self.run.log_forwards(
-            reading.keys, reading.values, None, n, has_total=reading.has_total, stepped=False, counted=counted
+            keys, values, lr, n, has_total=has_total, weights=weights, stepped=stepped, counted=counted
         )
 
     def validation(self, reading: Reading) -> None:
@@ -84,6 +88,11 @@ class Logbook:
                 return
         self._evaluations.append((truth, {kind: metrics}))
 
+    @property
+    def has_evaluations(self) -> bool:
+        """Whether evaluations wait to be recorded."""
+        return bool(self._evaluations)
+
     def log_evaluations(self) -> None:
         """Record the evaluations since the last training forward."""
         waiting, self._evaluations = self._evaluations, []
@@ -100,11 +109,7 @@ class Logbook:
     def val_loss(self) -> Losses | None:
         """Means of the last validation since the last call, or None."""
         waiting, self._validation = self._validation, []
-        several: list[Losses] = []
-        for each in waiting:
-            numbers = resolve(each.values)
-            several.append(numbers[0] if each.keys is None else dict(zip(each.keys, numbers, strict=False)))
-        return mean_of(several) if several else None
+        return mean_of([each.losses() for each in waiting]) if waiting else None
 
     def ended(self) -> None:
         """The epoch's end was recorded."""

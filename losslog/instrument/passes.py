@@ -5,8 +5,10 @@ Training thread. Contract:
 - A pass is one iteration over one `DataLoader`. It is over when it is exhausted or its iterator is gone (a `break`).
 - A new epoch begins with an optimizer step whose batch comes from a new pass over the loader that this epoch began
   with, or from any other pass when all passes of this epoch are over.
-- Where batches come from no loader, ``model.train()`` after at least one step ends the epoch, or the planned number of
-  steps does.
+- On a loader that gives more batches than it says there are, the planned number of steps ends an epoch, or
+  ``model.train()`` after an evaluation.
+- Where batches come from no loader, an epoch ends when a batch comes again, at ``model.train()`` after an evaluation or
+  after two steps, or after the planned number of steps.
 """
 
 from __future__ import annotations
@@ -15,6 +17,10 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
+from losslog.runtime.containment import attempt
+
+ROUND: Final = 2  # steps after which a batch that is seen again begins a new round
+MOST_SEEN: Final = 100_000  # batches of a list that are recognised
 STALE: Final = 2  # forwards after a pass was over: one may be a prefetched batch, more come from somewhere else
 
 
@@ -28,14 +34,32 @@ class Pass:
     Attributes:
         exhausted: whether it has given all its batches.
         evaluated: whether a model looked at its batches without training on them.
+        unused: batches fetched that nothing was trained on yet.
     """
 
-    __slots__ = ("__weakref__", "_iterator", "_loader", "evaluated", "exhausted")
+    __slots__ = ("__weakref__", "_given", "_iterator", "_length", "_loader", "evaluated", "exhausted", "unused")
 
     def __init__(self, loader: Any, iterator: Any) -> None:
         self._loader = weakref.ref(loader)
         self._iterator = weakref.ref(iterator)
+        self._length = _length(loader)
         self.exhausted = self.evaluated = False
+        self._given = self.unused = 0
+
+    def gives(self) -> None:
+        """It has given a batch."""
+        self._given += 1
+        self.unused += 1
+
+    @property
+    def endless(self) -> bool:
+        """Whether it has given more batches than its loader says there are."""
+        return self._length is not None and self._given > self._length
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether nothing says how many batches there are."""
+        return self._length is None or self.endless
 
     @property
     def over(self) -> bool:
@@ -48,6 +72,19 @@ class Pass:
         return loader is not None and loader is other._loader()
 
 
+def _length(loader: Any) -> int | None:
+    """How many batches a loader says it has; torch must not think that the loop has asked."""
+    asked = vars(loader).get("_IterableDataset_len_called")
+    length: int | None = attempt(len, loader)[0]
+    if "_IterableDataset_len_called" in vars(loader):
+        loader._IterableDataset_len_called = asked
+    return length
+
+
+def _nobody() -> None:
+    """A reference to nothing."""
+
+
 class EpochFinder:
     """Finds where epochs begin.
 
@@ -58,6 +95,7 @@ class EpochFinder:
     Attributes:
         told: whether the loop says itself when an epoch ends; then nothing is found any more.
         current: the training passes of the open epoch, the one it began with first.
+        before: the pass that the last training forward's batch came from.
         steps: optimizer steps in the open epoch.
     """
 
@@ -68,9 +106,12 @@ class EpochFinder:
         self.current: list[Pass] = []
         self.steps = 0
         self._passes = 1
-        self._before: Pass | None = None
+        self.before: Pass | None = None
         self._stale = 0
-        self._new = False
+        self._new = self._turned = self._before_each = self._came_round = False
+        self._taken = 0  # steps since the beginning
+        self._seen: dict[int, tuple[Any, int, int]] = {}  # a weak reference, a version, and the step it was seen at
+        self._steps_then = 0
 
     def driver(self, fresh: Sequence[Pass]) -> Pass | None:
         """The pass that a training forward's batch comes from.
@@ -80,17 +121,36 @@ class EpochFinder:
         """
         live = [each for each in fresh if not each.over] or [each for each in fresh[-1:] if not each.evaluated]
         if not live:
-            if self._before is not None and self._before.over:
+            if self.before is not None and self.before.unused:
+                self.before.unused -= 1  # fetched ahead
+            elif self.before is not None and self.before.over:
                 self._stale += 1
                 if self._stale >= STALE:
-                    self._before = None
-            return self._before
+                    self.before = None
+            return self.before
         self._stale = 0
         known = [each for each in live if each in self.current]
         again = [each for each in live if any(each.same_loader(other) for other in self.current)]
         first = live[:1] if not self.current else live[-1:]
-        self._before = (known or again or first)[0]
-        return self._before
+        self.before = (known or again or first)[0]
+        self.before.unused = max(self.before.unused - 1, 0)
+        return self.before
+
+    @property
+    def needs_batches(self) -> bool:
+        """Whether it has to be told of batches, since no loader gives them now."""
+        return self.before is None or self.before.over
+
+    def batch(self, tensor: Any) -> None:
+        """A model is trained on this; an epoch is over when a batch comes again."""
+        ref, version, step = self._seen.get(id(tensor), (_nobody, 0, 0))
+        known = ref() is tensor and version == tensor._version
+        if known and len(self._seen) > 1 and self._taken - step >= ROUND:  # else several steps look at one batch
+            self._came_round = True
+            self._seen = {}
+        self._seen[id(tensor)] = (weakref.ref(tensor), tensor._version, self._taken)
+        if len(self._seen) > MOST_SEEN:
+            self._seen = {}
 
     def begins(self, drivers: Sequence[Pass | None]) -> bool:
         """Whether an optimizer step is the first of a new epoch.
@@ -102,10 +162,12 @@ class EpochFinder:
             return False
         passes = [each for each in drivers if each is not None]
         if not passes:
-            return self._planned()
+            return self._planned() or (self._came_round and self._steps_per_epoch is None)
         main = next((each for each in passes if not each.over), passes[-1])
         if main in self.current:
-            return main.over and self._stale > 0 and self._planned()
+            if self._steps_per_epoch is not None:
+                return self._planned() and (main.open_ended or main.over)
+            return (self._turned and main.endless) or (self._came_round and main.over)
         again = bool(self.current) and main.same_loader(self.current[0])
         if not again and not (self.current and all(each.over for each in self.current)):
             return False
@@ -121,6 +183,8 @@ class EpochFinder:
     def stepped(self, drivers: Sequence[Pass | None]) -> None:
         """An optimizer step of the open epoch was taken."""
         self.steps += 1
+        self._taken += 1
+        self._turned = self._came_round = False
         if self._new:
             self.current, self._new = [], False
         for each in drivers:
@@ -128,12 +192,22 @@ class EpochFinder:
                 self.current = [other for other in self.current if not other.same_loader(each)]
                 self.current.append(each)
 
-    @property
-    def ends_with_train(self) -> bool:
-        """Whether ``model.train()`` now ends the epoch: there were steps, and no loader that says it better."""
-        return not self.told and self._before is None and self.steps > 0
+    def train_called(self, *, was_training: bool, amid: bool) -> bool:
+        """``model.train()`` was called; whether that ends the epoch: there were steps, and no loader says it better.
+
+        Args:
+            was_training: whether the model was in training mode already.
+            amid: whether gradients wait for a step: then it is called before every batch, and says nothing.
+        """
+        self._before_each = self._before_each or amid
+        few, self._steps_then = self.steps - self._steps_then < 2, self.steps
+        if self.told or amid or not self.steps or (was_training and (few or self._before_each)):
+            return False
+        self._turned = True  # on an endless loader the next step begins an epoch
+        return self.before is None
 
     def ended(self) -> None:
         """The open epoch has ended."""
-        self.steps = 0
+        self.steps = self._steps_then = 0
+        self._seen = {}
         self._passes, self._new = 1, True

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog.instrument import signals
+from losslog.instrument.listeners import Listener, guarded
 from losslog.instrument.passes import EpochFinder
 from losslog.runtime import endings
 
@@ -42,7 +43,7 @@ class Settings:
         return Run(**self.run, config=dict(about))
 
 
-class Watch(signals.Listener):
+class Watch(Listener):
     """Waits for torch to be imported, then watches what trains with it.
 
     Args:
@@ -59,7 +60,7 @@ class Watch(signals.Listener):
     def module_loaded(self, name: str) -> None:
         """Begin when all that an observer needs is there."""
         if self._observer is None and not self._aside and all(each in sys.modules for each in NEEDED):
-            signals.guarded(self._begin)
+            guarded(self._begin)
 
     def _begin(self) -> None:
         from losslog.instrument.script import ScriptObserver

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 from losslog.instrument import coco
+from losslog.instrument.listeners import Listener, guarded
 from losslog.instrument.logbook import Logbook
-from losslog.instrument.signals import Listener, forget, guarded
+from losslog.instrument.signals import forget
 
 
 class Watching(Listener):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from losslog.ranks.store import Store
@@ -37,7 +37,7 @@ class Share(NamedTuple):
         losses: components, or one float.
         total: the batch's total.
         given: whether the loop gave that total itself.
-        about: time, step, lr, batch_size and n.
+        about: time, step, lr, batch_size, n, and weights where autograd told them.
     """
 
     losses: Losses
@@ -46,9 +46,10 @@ class Share(NamedTuple):
     about: dict[str, Any]
 
     @classmethod
-    def of(cls, batch: Any, whole: Whole) -> Share:
+    def of(cls, batch: Any, whole: Whole, weights: Mapping[str, float] | None = None) -> Share:
         """This rank's part of a `losslog.recording.items.Batch`."""
-        return cls(*whole, {key: getattr(batch, key) for key in ("time", "step", "lr", "batch_size", "n")})
+        about = {key: getattr(batch, key) for key in ("time", "step", "lr", "batch_size", "n")}
+        return cls(whole.losses, whole.total, whole.given, about | {"weights": weights})
 
 
 class Ready(NamedTuple):

@@ -12,7 +12,7 @@ Drain thread only. Contract:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from losslog.journal.ends import note
@@ -125,13 +125,13 @@ class Drain(Intake):
 
     # ------------------------------------------------------------------ items to records
 
-    def on_batch(self, batch: Batch, whole: Whole) -> None:
+    def on_batch(self, batch: Batch, whole: Whole, weights: Mapping[str, float] | None) -> None:
         """Record a batch, or hand it to the joiner."""
         if self._joiner is not None:
-            self._joiner.add_batch(batch.epoch, Share.of(batch, whole))
+            self._joiner.add_batch(batch.epoch, Share.of(batch, whole, weights))
             return
-        at, step, epoch, _, _, _, lr, batch_size, n, _, _ = batch
-        self._batch_record(whole.losses, whole.total, at, step, epoch, lr, batch_size, n)
+        at, step, epoch, _, _, _, lr, batch_size, n, _, _, _ = batch
+        self._batch_record(whole.losses, whole.total, at, step, epoch, lr, batch_size, n, weights=weights)
 
     def on_event(self, event: Event) -> None:
         """Record an event, or let it wait its turn in the joiner."""
@@ -146,7 +146,7 @@ class Drain(Intake):
 
     def _batch_record(
         self, losses: Losses, total: float, time: float, step: int, epoch: int, lr: Any, batch_size: int | None, n: int,
-        ranks: int | None = None, spread: Any = None,
+        ranks: int | None = None, spread: Any = None, weights: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
         if self._waiting[0] > MAX_WAITING:
             self.dropped += 1
@@ -162,6 +162,8 @@ class Drain(Intake):
             data["ranks"] = ranks
         if spread is not None:
             data["spread"] = spread
+        if weights:
+            data["weights"] = dict(weights)
         self._record(time, "on_batch_losses", data)
 
     def _in_turn(self, event: Event, means: EpochMeans | None) -> None:
@@ -178,6 +180,7 @@ class Drain(Intake):
                 data["step"] = max(data["step"], self._joiner.step)
         if data["losses"] is None:
             data["losses"], data["total"] = means.result()
+            data["weights"] = means.weights()
         else:
             data["losses"], data["total"], _ = self.totals.whole(data["losses"])
         if data["lr"] is None:

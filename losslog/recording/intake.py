@@ -15,7 +15,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from losslog.recording.items import Batch, Event, Item, Question
@@ -24,7 +24,7 @@ from losslog.runtime.notices import Once
 from losslog.runtime.pace import Pace
 from losslog.values.losses import Losses
 from losslog.values.snapshot import Later, Staged
-from losslog.values.totals import EpochMeans, Totals, Whole
+from losslog.values.totals import EpochMeans, Totals, Whole, told
 
 QUEUE_LIMIT: Final = 200_000  # batches; at 0.5 kB each 100 MB, where a disk hangs
 PATIENCE: Final = 1.0  # seconds after which more batches have come than are being recorded: no time for rests
@@ -40,9 +40,11 @@ class Queue:
         lost: batches that were refused.
         lost_others: anything else that was.
         steps: batches logged; the training thread counts them here.
+        components: names that are losses though they sound like metrics.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, components: Collection[str] = ()) -> None:
+        self.components = components
         self.items: deque[Item] = deque()
         self.bell = threading.Event()
         self.lost = self.lost_others = 0
@@ -97,7 +99,7 @@ class Intake(ABC):
         self.last_means: Losses | None = None
         self.once = Once()
         self.queue, self._culprit = queue, culprit
-        self.totals = Totals(self.once)
+        self.totals = Totals(self.once, queue.components)
         self._questions: list[Question] = []
         self._kinds: dict[type, Callable[[Any], None]] = {
             Batch: self._batch, Event: self._event, Question: self._question}  # fmt: skip
@@ -118,8 +120,8 @@ class Intake(ABC):
     # ------------------------------------------------------------------ what becomes of them
 
     @abstractmethod
-    def on_batch(self, batch: Batch, whole: Whole) -> None:
-        """A batch has come."""
+    def on_batch(self, batch: Batch, whole: Whole, weights: Mapping[str, float] | None) -> None:
+        """A batch has come, with those weights that are not 1 where autograd told them."""
 
     @abstractmethod
     def on_event(self, event: Event) -> None:
@@ -159,13 +161,21 @@ class Intake(ABC):
         values = item.values.resolve() if isinstance(item.values, Staged) else item.values
         total = values[-1] if item.has_total else None
         losses = values[0] if item.keys is None else dict(zip(item.keys, values, strict=False))
-        whole = self.totals.whole(losses, total)
+        weights: Mapping[str, float] | None = None
+        metrics: dict[str, float] = {}
+        if item.weights is None:
+            losses, metrics = self.totals.apart(losses)
+            whole = self.totals.whole(losses, total)
+        else:
+            whole, weights = told(losses, total), item.weights() or None
         if item.counted:
-            self.means.add(whole, item.n)
+            self.means.add(whole, item.n, weights)
         if self.means.mixed:
             self.once("dict and scalar losses mix in one epoch: the epoch's losses are those of the dicts")
         if item.stepped:
-            self.on_batch(item, whole)
+            self.on_batch(item, whole, weights)
+            if metrics:
+                self.on_event(Event(item.time, "on_metrics", {"step": item.step, "epoch": None, "metrics": metrics}))
         if not (math.isfinite(whole.total) and all(map(math.isfinite, values))):
             self._not_finite(item, whole)
 

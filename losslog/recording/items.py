@@ -8,6 +8,7 @@ Plain data. Contract:
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from losslog.values.losses import Losses
@@ -21,6 +22,7 @@ class Batch(NamedTuple):
         values: the components' in the order of ``keys``, and the total behind them where ``has_total``.
         stepped: False: forward passes without an optimizer step, which become no record.
         counted: False: they do not count in the epoch's means either.
+        weights: gives the components' weights once the values are resolved; None where autograd told nothing.
     """
 
     time: float
@@ -34,6 +36,7 @@ class Batch(NamedTuple):
     n: int
     stepped: bool = True
     counted: bool = True
+    weights: Callable[[], Mapping[str, float]] | None = None
 
 
 class Event(NamedTuple):

@@ -7,6 +7,8 @@ Drain thread. Contract:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from losslog.control import Post
 from losslog.recording.intake import Intake, Queue
 from losslog.recording.items import Batch, Event
@@ -25,7 +27,7 @@ class Nowhere(Intake):
         super().__init__(queue, lambda step: "")
         self._post = post
 
-    def on_batch(self, batch: Batch, whole: Whole) -> None:
+    def on_batch(self, batch: Batch, whole: Whole, weights: Mapping[str, float] | None) -> None:
         """It is in the means already."""
 
     def on_event(self, event: Event) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from losslog.ranks.joining import AHEAD, Share
@@ -42,7 +42,7 @@ class Sender(Intake):
         self._epoch, self._index = 0, 0
         self._waiting: list[dict[str, Any]] = []
 
-    def on_batch(self, batch: Batch, whole: Whole) -> None:
+    def on_batch(self, batch: Batch, whole: Whole, weights: Mapping[str, float] | None) -> None:
         """Hand over a batch."""
         if batch.epoch != self._epoch:
             self._epoch, self._index = batch.epoch, 0

@@ -22,6 +22,17 @@ TOTAL_NAMES: Final = ("total", "total_loss", "loss")
 TOLERANCE: Final = 1e-3  # relative; raw step values agree to 5e-6, so 1e-3 leaves room for half precision
 
 
+METRIC_NAMES: Final = frozenset(("acc", "accuracy", "error", "iou", "miou", "f1", "precision", "recall", "top1", "top5",
+                                 "lr", "learning_rate", "grad_norm", "class_error", "cardinality_error"))  # fmt: skip
+METRIC_ENDS: Final = ("_acc", "_accuracy", "_iou", "_f1", "_lr", "_grad_norm")
+
+
+def sounds_like_a_metric(name: str) -> bool:
+    """Whether a name says that its value is no loss: of `METRIC_NAMES`, or with one of `METRIC_ENDS`."""
+    low = name.lower()
+    return "loss" not in low and (low in METRIC_NAMES or low.endswith(METRIC_ENDS))
+
+
 def total_name(names: Collection[str]) -> str | None:
     """Which of these entries is the total of the others, or None."""
     if len(names) < 2:
@@ -60,15 +71,34 @@ class Whole(NamedTuple):
     given: bool
 
 
+def told(losses: Losses, total: float | None) -> Whole:
+    """What autograd told: no name says anything."""
+    parts = sum(losses.values()) if isinstance(losses, dict) else losses
+    return Whole(losses, parts if total is None else total, total is not None)
+
+
 class Totals:
     """Applies the rule, and says once where it may surprise.
 
     Args:
         once: says it.
+        components: names that are losses though they sound like metrics.
     """
 
-    def __init__(self, once: Once) -> None:
-        self._once = once
+    def __init__(self, once: Once, components: Collection[str] = ()) -> None:
+        self._once, self._components = once, components
+
+    def apart(self, losses: Losses) -> tuple[Losses, dict[str, float]]:
+        """Losses, and entries beside them whose names say that they are metrics."""
+        if not isinstance(losses, dict) or len(losses) < 2:
+            return losses, {}
+        metrics = {name: value for name, value in losses.items()
+                   if sounds_like_a_metric(name) and name not in self._components}  # fmt: skip
+        if not metrics or len(metrics) == len(losses):
+            return losses, {}
+        self._once("losses[%r] sounds like a metric: logged as one, not as a loss. "
+                   "losslog.Run(..., components=[%r]) makes it a loss", *(next(iter(metrics)),) * 2)  # fmt: skip
+        return {name: value for name, value in losses.items() if name not in metrics}, metrics
 
     def whole(self, losses: Losses, total: float | None = None) -> Whole:
         """What a loop gave, told apart.
@@ -133,18 +163,22 @@ class EpochMeans:
         self.mixed = False
         self._sums: dict[str, float] = {}  # of scalars under ""
         self._counts: dict[str, int] = {}
+        self._weights: dict[str, float] = {}  # sums of weight - 1
         self._total = 0.0
         self._given = False
 
-    def add(self, whole: Whole, n: int = 1) -> None:
+    def add(self, whole: Whole, n: int = 1, weights: Mapping[str, float] | None = None) -> None:
         """Add one batch.
 
         Args:
             whole: its losses and total.
             n: how many forward passes the values are means of; all of them count.
+            weights: of components in the total, of those that are not 1.
         """
         losses, total, given = whole
         self.batches += n
+        for name, weight in (weights or {}).items():
+            self._weights[name] = self._weights.get(name, 0.0) + (weight - 1.0) * n
         self._total += total * n
         self._given = self._given or given
         sums, counts = self._sums, self._counts
@@ -156,13 +190,15 @@ class EpochMeans:
     def sums(self) -> dict[str, Any]:
         """The running sums as plain data, for `merge` on another rank."""
         return {"batches": self.batches, "sums": self._sums.copy(), "counts": self._counts.copy(),
-                "total": self._total, "given": self._given}  # fmt: skip
+                "weights": self._weights.copy(), "total": self._total, "given": self._given}  # fmt: skip
 
     def merge(self, other: Mapping[str, Any]) -> None:
         """Add what `sums` gave on another rank: means are then over all batches of both."""
         self.batches += other["batches"]
         self._total += other["total"]
         self._given = self._given or other["given"]
+        for name, value in other["weights"].items():
+            self._weights[name] = self._weights.get(name, 0.0) + value
         for name, value in other["sums"].items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + other["counts"][name]
@@ -176,3 +212,7 @@ class EpochMeans:
             means.pop("", None)
         losses = _losses(means)
         return losses, self._total / self.batches if self._given else sum(means.values())
+
+    def weights(self) -> dict[str, float] | None:
+        """Means of the components' weights, of those that were not always 1; None where there is none."""
+        return {name: 1.0 + value / self._counts[name] for name, value in self._weights.items()} or None

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import losslog
-from losslog.instrument import signals
+from losslog.instrument import calls, signals
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -19,6 +19,9 @@ def nothing_left_behind():
     yield
     assert signals.listening() == []
     assert signals._patches == []
+    assert calls._classes == {}
+    assert torch.autograd.backward.__module__ == "torch.autograd"
+    assert "losslog" not in torch.autograd.backward.__code__.co_filename
     assert not any(type(each).__module__.startswith("losslog") for each in sys.meta_path)
 
 

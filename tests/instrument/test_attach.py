@@ -70,6 +70,7 @@ def test_attaching_again_replaces(two, data, watch, read):
     assert not two._forward_hooks
     assert not two._forward_pre_hooks
     assert not optimizer._optimizer_step_post_hooks
+    assert "__call__" not in vars(type(two))
 
 
 def test_two_models_in_one_run_and_a_run_of_ones_own(data, tmp_path, read):
@@ -121,7 +122,8 @@ def test_a_model_that_gives_its_total(data, watch, read):
     class Head(torch.nn.Linear):
         def forward(self, x):
             y = super().forward(x)
-            return {"a": y.mean(), "b": y.std(), "total": y.mean() + 3 * y.std()}
+            a, b = y.mean(), y.std()
+            return {"a": a, "b": b, "total": a + 3 * b}
 
     model = Head(4, 2)
     optimizer = sgd(model)
@@ -133,6 +135,7 @@ def test_a_model_that_gives_its_total(data, watch, read):
     (record,) = read(run, "on_batch_losses")
     assert set(record["losses"]) == {"a", "b"}
     assert record["total"] == output["total"].item()
+    assert record["weights"] == {"b": 3.0}
 
 
 def test_lbfgs_runs_several_forwards_a_step(two, data, watch, read):
@@ -210,31 +213,35 @@ def test_nothing_is_kept_alive(watch, data, two):
 
 
 def test_an_error_of_ours_is_not_the_loops(two, data, watch, read, monkeypatch, capsys):
-    from losslog.instrument import observer
+    from losslog.instrument import sightings
 
-    def broken(output):
+    def broken(*args, **kwargs):
         raise RuntimeError("ours")
 
     optimizer = sgd(two)
     run = watch(two, optimizer)
     with monkeypatch.context() as patch:
-        patch.setattr(observer, "read", broken)
+        patch.setattr(sightings, "read", broken)
         step(two, optimizer, data[0].dataset[:4])
     step(two, optimizer, data[0].dataset[:4])
     run.close()
-    assert len(read(run, "on_batch_losses")) == 1
+    first, second = read(run, "on_batch_losses")
+    assert isinstance(first["losses"], float)  # the total was heard all the same
+    assert set(second["losses"]) == {"loss_a", "loss_b"}
 
 
-def test_a_loop_that_calls_forward_is_told(two, data, watch, caplog):
+def test_a_loop_that_calls_forward_has_its_total(two, data, watch, read):
     optimizer = sgd(two)
     run = watch(two, optimizer)
-    with caplog.at_level("WARNING", logger="losslog"):
-        losslog.runtime.notices.logger.propagate = True
-        for batch in data[0]:
-            sum(two.forward(batch).values()).backward()
-            optimizer.step()
-    assert "run.log_batch(losses)" in caplog.text
+    totals = []
+    for batch in data[0]:
+        loss = sum(two.forward(batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        totals.append(loss.item())
     run.close()
+    assert [each["losses"] for each in read(run, "on_batch_losses")] == totals
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,13 @@ def test_a_batch_before_training_and_weighted_terms(shapes, watch, read):
         optimizer.step()
         optimizer.zero_grad()
     run.close()
-    batches = read(run, "on_batch_losses")
-    assert [each["losses"] for each in batches] == trained
+    batches, metrics = read(run, "on_batch_losses"), read(run, "on_metrics")
+    optimised = {"loss_mask", "loss_objectness"}
+    assert [each["losses"] for each in batches] == [{name: each[name] for name in each if name in optimised}
+                                                    for each in trained]  # fmt: skip
+    assert [each["weights"] for each in batches] == [{"loss_mask": 3.0}] * 2
+    assert [each["metrics"] for each in metrics] == [{name: each[name] for name in each if name not in optimised}
+                                                     for each in trained]  # fmt: skip
     assert batches[0]["lr"] == {"backbone": 0.001, "1": 0.01}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from losslog.runtime.notices import Once
-from losslog.values.totals import EpochMeans, Totals, Whole, agree, mean_of, total_name, total_of
+from losslog.values.totals import EpochMeans, Totals, Whole, agree, mean_of, told, total_name, total_of
 
 
 def test_no_batches_no_means() -> None:
@@ -129,3 +129,34 @@ def test_when_totals_agree(a: float, b: float, same: bool) -> None:
 ])  # fmt: skip
 def test_the_mean_of_losses(several: Any, expected: Any) -> None:
     assert mean_of(several) == expected
+
+
+def test_where_autograd_told_names_say_nothing() -> None:
+    assert told({"loss": 1.0, "aux": 2.0}, 1.8) == ({"loss": 1.0, "aux": 2.0}, 1.8, True)
+    assert told({"loss": 1.0, "aux": 2.0}, None) == ({"loss": 1.0, "aux": 2.0}, 3.0, False)
+
+
+def test_weights_of_an_epoch_are_means_over_the_batches_that_had_the_component() -> None:
+    means = EpochMeans()
+    means.add(Whole({"a": 1.0, "b": 1.0}, 3.0, True), weights={"b": 2.0})
+    means.add(Whole({"a": 1.0, "b": 1.0}, 2.0, True))
+    means.add(Whole({"a": 1.0}, 1.0, True))
+    assert means.weights() == {"b": 1.5}
+    other = EpochMeans()
+    other.merge(means.sums())
+    assert other.weights() == {"b": 1.5}
+    assert EpochMeans().weights() is None
+
+
+@pytest.mark.parametrize("name", ["acc", "accuracy", "error", "iou", "lr", "grad_norm", "top1_acc", "Accuracy"])
+def test_names_that_say_metric_stand_beside_losses(name: str) -> None:
+    totals = Totals(Once())
+    assert totals.apart({"loss_cls": 0.3, name: 98.4}) == ({"loss_cls": 0.3}, {name: 98.4})
+    assert totals.apart({name: 98.4}) == ({name: 98.4}, {})
+    claimed = Totals(Once(), [name])
+    assert claimed.apart({"loss_cls": 0.3, name: 98.4}) == ({"loss_cls": 0.3, name: 98.4}, {})
+
+
+@pytest.mark.parametrize("name", ["iou_loss", "loss_iou", "dice", "error_of_pose", "objectness"])
+def test_names_that_do_not_say_it_are_losses(name: str) -> None:
+    assert Totals(Once()).apart({"loss_cls": 0.3, name: 0.4}) == ({"loss_cls": 0.3, name: 0.4}, {})

@@ -1,0 +1,157 @@
+"""Calls of modules, seen without anything being put on a module: Python looks ``__call__`` up on its class.
+
+Any thread that calls modules. Contract:
+
+- Only classes change, and only while somebody watches: copies, pickles, scripted and exported modules carry nothing of
+  ours. While torch compiles, the call is passed on, so that compiled code is what it is without us.
+- The outermost watched call counts: of a wrapper and the model in it, the wrapper. Dicts that calls inside it gave come
+  with it, since a wrapper may give less than the model.
+- While anybody `look`s, the calls of all modules are watched.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+
+from losslog.instrument.listeners import tell
+
+Module: Final = torch.nn.Module
+_watched: Final[dict[int, list[Any]]] = {}  # by id: a weak reference, and how many watch it
+_classes: Final[dict[type, tuple[Any, Any]]] = {}  # what stood there, or None, and ours
+_looking: Final[list[Any]] = []
+
+
+class _Stack(threading.local):
+    """Watched calls that run now: each the module, and what calls inside it gave."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[Any, list[tuple[Any, Any]]]] = []
+        self.through: Any = None
+
+
+_stack: Final = _Stack()
+
+
+def watch(module: Any) -> None:
+    """See the calls of a module."""
+    entry = _watched.get(id(module))
+    if entry is None or entry[0]() is not module:
+        _watched[id(module)] = entry = [weakref.ref(module, _forget(id(module))), 0]
+    entry[1] += 1
+    if type(module) not in _classes:
+        _replace(type(module))
+
+
+def unwatch(module: Any) -> None:
+    """See them no more."""
+    entry = _watched.get(id(module))
+    if entry is not None:
+        entry[1] -= 1
+        if entry[1] <= 0:
+            del _watched[id(module)]
+    _tidy()
+
+
+def look(who: Any) -> None:
+    """See the calls of all modules."""
+    if who not in _looking:
+        _looking.append(who)
+    if Module not in _classes:
+        _replace(Module)
+
+
+def look_away(who: Any) -> None:
+    """See only those of the watched ones."""
+    if who in _looking:
+        _looking.remove(who)
+    if not _looking and Module in _classes:
+        _restore(Module)
+
+
+def _forget(key: int) -> Callable[[Any], None]:
+    def forget(reference: Any) -> None:
+        entry = _watched.get(key)
+        if entry is not None and entry[0] is reference:
+            del _watched[key]
+
+    return forget
+
+
+def _tidy() -> None:
+    alive = {type(module) for entry in list(_watched.values()) if (module := entry[0]()) is not None}
+    for kind in [each for each in _classes if each is not Module and each not in alive]:
+        _restore(kind)
+
+
+def _call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """``__call__`` of a class that had none of its own. No closure: compiled code guards those of what it inlined."""
+    if torch.compiler.is_compiling():
+        return self._wrapped_call_impl(*args, **kwargs)
+    there = Module.__call__
+    if there is _call or _stack.through is self:
+        return _seen(self, self._wrapped_call_impl, args, kwargs)
+    before, _stack.through = _stack.through, self  # somebody who traces has replaced it, and may come back to us
+    try:
+        return _seen(self, there.__get__(self), args, kwargs)
+    finally:
+        _stack.through = before
+
+
+def _around(own: Any) -> Any:
+    """The same for a class that has one."""
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return own(self, *args, **kwargs)
+        return _seen(self, own.__get__(self), args, kwargs)
+
+    return __call__
+
+
+def _seen(module: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    wanted = id(module) in _watched or (_looking and not getattr(module, "_is_replica", False))
+    frames = _stack.frames
+    if not wanted or (frames and frames[-1][0] is module):  # or a class and its base are both watched
+        return original(*args, **kwargs)
+    inner: list[tuple[Any, Any]] = frames[0][1] if frames else []
+    before = len(inner)
+    frames.append((module, inner))
+    try:
+        output = original(*args, **kwargs)
+    finally:
+        frames.pop()
+    if not frames:
+        tell("called", module, args, output, inner)
+    elif isinstance(output, Mapping) and any(map(_may_be_loss, output.values())):
+        inner[before:] = [(module, output)]  # in the place of those that calls inside this one gave
+    return output
+
+
+def _replace(kind: Any) -> None:
+    own = vars(kind).get("__call__")
+    inherited = next((each for each in kind.__mro__[1:] if "__call__" in vars(each)), None)
+    if kind is Module or (own is None and (inherited is Module or vars(inherited)["__call__"] is _call)):
+        ours: Any = _call
+    else:
+        ours = _around(own or vars(inherited)["__call__"])
+    _classes[kind] = (own, ours)
+    kind.__call__ = ours
+
+
+def _restore(kind: Any) -> None:
+    own, ours = _classes.pop(kind)
+    if vars(kind).get("__call__") is not ours:
+        return  # replaced since (fx traces like that): ours passes on what it does not watch
+    if own is None:
+        del kind.__call__
+    else:
+        kind.__call__ = own
+
+
+def _may_be_loss(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.requires_grad and not value.dim()

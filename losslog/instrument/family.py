@@ -1,0 +1,70 @@
+"""Who gives losses: a model with the wrappers around it, or a criterion.
+
+Training thread. Contract:
+
+- Its modules are held weakly; their calls are watched until `remove`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from losslog.instrument import calls
+
+
+class Family:
+    """One giver of losses.
+
+    Args:
+        owner: the observer it belongs to.
+        name: what its losses are called where they have no names.
+        ready_made: whether it is of torch's own making (a criterion): its losses count only with a backward pass.
+
+    Attributes:
+        keys: the components seen in training; None before, empty for a scalar.
+        totals: which indexes are totals, by the names of an output and of those before it.
+        plain: names of the dict it gives, where all are losses with gradients and none is a total.
+        unreached: steps for which no backward pass came to its outputs, before any did.
+    """
+
+    def __init__(self, owner: Any, name: str, *, ready_made: bool = False) -> None:
+        self.owner, self.name, self.ready_made = owner, name, ready_made
+        self.keys: tuple[str, ...] | None = None
+        self.totals: dict[Any, frozenset[int]] = {}
+        self.unreached = 0
+        self.plain: tuple[str, ...] | None = None
+        self._members: list[weakref.ref[Any]] = []
+
+    @property
+    def modules(self) -> list[Any]:
+        """Its modules that are alive."""
+        return [module for member in self._members if (module := member()) is not None]
+
+    def has(self, module: Any) -> bool:
+        """Whether a module is watched already."""
+        return any(member() is module for member in self._members)
+
+    def includes(self, module: Any) -> bool:
+        """Whether a module is one of ours, contains one, or is contained in one."""
+        mine = self.modules
+        return any(
+            any(part is each for part in module.modules()) or any(part is module for part in each.modules())
+            for each in mine
+        )
+
+    def add(self, module: Any) -> None:
+        """Watch a module's calls."""
+        if not self.has(module):
+            self._members.append(weakref.ref(module))
+            calls.watch(module)
+
+    def remove(self) -> None:
+        """Watch none any more."""
+        for module in self.modules:
+            calls.unwatch(module)
+        self._members = []
+
+    def parameters(self) -> set[int]:
+        """Identities of the parameters that can be trained."""
+        return {id(each) for module in self.modules for each in module.parameters() if each.requires_grad}

@@ -1,0 +1,110 @@
+"""Outputs and backward passes that no optimizer stepped with: skipped batches, validation, metrics.
+
+Training thread. Contract:
+
+- An output that no backward pass came to is a skipped batch where it shares its data with training, else validation. Of
+  a model that no backward pass ever comes to, what it calls losses are metrics.
+- Passes whose gradients were thrown away, or that no step followed, count in the epoch's mean alone. Where the same
+  batch is computed once more (a second look of SAM's) they do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from losslog.instrument.logbook import Logbook
+from losslog.instrument.optimizers import Heard, Stepper
+from losslog.instrument.outputs import Output
+from losslog.instrument.passes import EpochFinder, Pass
+from losslog.instrument.readings import averaged
+from losslog.instrument.skipping import finite
+from losslog.instrument.window import Window, averages
+
+
+class Leftovers:
+    """Sorts them for one observer.
+
+    Args:
+        owner: the observer.
+        logbook: where they go.
+        finder: knows the training passes of the open epoch.
+    """
+
+    def __init__(self, owner: Any, logbook: Logbook, finder: EpochFinder) -> None:
+        self._owner, self._logbook, self._finder = owner, logbook, finder
+        self._again: list[Heard] = []  # thrown away; perhaps only computed once more
+
+    def dropped(self, heard: Sequence[Heard]) -> None:
+        """Gradients of backward passes were thrown away before a step."""
+        self._again += heard
+
+    def computes(self, *, new_batch: bool) -> None:
+        """The loop trains on; on a new batch, or on the one at hand once more."""
+        if self._again:
+            again, self._again = self._again, []
+            if new_batch:
+                self._unstepped_heard(again)
+
+    def unreached(
+        self, outputs: Sequence[Output], drivers: list[Pass | None], stepper: Stepper, others: bool, told: bool
+    ) -> list[Output]:
+        """A step was taken without these outputs.
+
+        Args:
+            outputs: those no backward pass has come to.
+            drivers: the step's passes over data.
+            stepper: whose step.
+            others: whether other optimizers may still make backward passes through them.
+            told: whether backward passes were heard.
+
+        Returns:
+            Those that wait on.
+        """
+        late = outputs
+        if others:
+            late = [each for each in outputs if each in stepper.unreached]
+            stepper.unreached = list(outputs)
+        self.never_backward(late, drivers, told=told)
+        return [each for each in outputs if each not in late]
+
+    def never_backward(self, outputs: Iterable[Output], drivers: list[Pass | None], *, told: bool = False) -> None:
+        """No backward pass will come to these."""
+        trained = [*drivers, *self._finder.current]
+        beside: dict[str, list[tuple[Any, int]]] = {}
+        for each in outputs:
+            family = each.family
+            if each.driver is not None and each.driver not in trained:
+                if self._logbook.trained and family.keys is not None:
+                    self._logbook.validation(averaged([each]))
+            elif family.keys is not None or not told:
+                if not family.ready_made:
+                    self.unstepped([each], counted=False)
+            else:
+                family.unreached += 1
+                if family.unreached > 1 and each.named:  # what it calls a loss is none here
+                    for index, name in enumerate(each.names):
+                        beside.setdefault(f"{family.name}.{name}", []).append((each.values, index))
+        found = averages(beside)
+        if found is not None and self._logbook.made is not None:
+            self._logbook.made.log_later(*found, step=self._logbook.made.next_step)
+
+    def unstepped(self, outputs: list[Output], *, counted: bool) -> None:
+        """Outputs were not followed by a step."""
+        if outputs and (self._logbook.trained or counted or not all(map(finite, outputs))):
+            self._logbook.unstepped(averaged(outputs), counted=counted)
+
+    def _unstepped_heard(self, heard: list[Heard]) -> None:
+        reading = Window(heard, self._owner).reading(dicts=False, rest=lambda *_: None)
+        self._logbook.unstepped(reading._replace(beside=None), counted=finite(reading))
+
+    def sort_out(self, steppers: Iterable[Stepper], pending: list[Output]) -> None:
+        """Nothing more comes of what waits."""
+        waiting = [each for stepper in steppers for each in stepper.waiting]
+        lost = [each for each in dict.fromkeys([*self._again, *waiting]) if not each.taken]
+        self._again = []
+        for each in lost:
+            each.taken = True
+        if lost:
+            self._unstepped_heard(lost)
+        self.never_backward([each for each in pending if not each.reached], [])

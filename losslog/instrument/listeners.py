@@ -1,0 +1,110 @@
+"""Who listens to what a training program does with torch, keras, fastai and pycocotools.
+
+The methods run on the threads that do it. Contract:
+
+- A listener's error never reaches the program, but for `losslog.StopTraining` and the user's own Ctrl-C.
+- A forked child has no listeners.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from losslog.errors import StopTraining
+from losslog.instrument.passes import Pass
+from losslog.runtime.containment import attempt, long_form
+from losslog.runtime.notices import now_and_then, warn
+
+if TYPE_CHECKING:
+    from losslog.instrument.roots import Root
+
+listeners: Final[list[Listener]] = []
+_errors = [0]
+
+
+class Listener:
+    """Hears what it overrides.
+
+    Attributes:
+        sees_training: whether it sees the losses of the loop.
+    """
+
+    sees_training = False
+
+    def script_logs(self) -> None:
+        """The script uses losslog itself."""
+
+    def module_loaded(self, name: str) -> None:
+        """A module was imported whose functions are listened to."""
+
+    def called(self, module: Any, args: tuple[Any, ...], output: Any, inner: list[tuple[Any, Any]]) -> None:
+        """A watched module was called from outside; ``inner`` are calls inside it that gave dicts of losses."""
+
+    def yielded(self, data_pass: Pass) -> None:
+        """A loader gave a batch."""
+
+    def train_called(self, module: Any, *, was_training: bool) -> None:
+        """``module.train(True)`` was called."""
+
+    def compiled(self, module: Any) -> None:
+        """A module was wrapped by ``torch.compile``; this is the wrapper."""
+
+    def backward_begins(self, root: Root) -> None:
+        """``torch.autograd.backward`` was called."""
+
+    def backward_ends(self, root: Root) -> None:
+        """It has returned."""
+
+    def made(self, optimizer: Any) -> None:
+        """An optimizer was made."""
+
+    def zeroed(self, owner: Any) -> None:
+        """Gradients of an optimizer's, or of a module's, parameters were set to zero."""
+
+    def step_begins(self, optimizer: Any) -> None:
+        """An optimizer is asked to step."""
+
+    def step_ends(self, optimizer: Any) -> None:
+        """An optimizer has stepped."""
+
+    def scaler_begins(self, optimizer: Any) -> None:
+        """A GradScaler was asked to step an optimizer."""
+
+    def scaler_ends(self, optimizer: Any) -> None:
+        """It has, or has not because of infinite gradients."""
+
+    def summarized(self, evaluator: Any) -> None:
+        """A ``COCOeval`` has its ``stats``."""
+
+    def saved(self, thing: Any, file: Any) -> None:
+        """``torch.save`` has written something."""
+
+
+def tell(what: str, *args: Any, **kwargs: Any) -> None:
+    """Call one method of every listener."""
+    for listener in listeners[:]:
+        _, error = attempt(getattr(listener, what), *args, **kwargs)
+        if error is not None:
+            failed(error)
+
+
+def guarded(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Call a function of ours from inside the user's program: an error is said on the 1st, 2nd, 4th ... time."""
+    _, error = attempt(function, *args, **kwargs)
+    if error is not None:
+        failed(error)
+
+
+def failed(error: BaseException) -> None:
+    """An error of ours: it is said, or it is one that the loop is to have."""
+    if isinstance(error, StopTraining):
+        raise error
+    _errors[0] += 1
+    if now_and_then(_errors[0]):
+        warn("watching the training loop failed (%d so far), training goes on:\n%s", _errors[0], long_form(error))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=listeners.clear)

@@ -1,0 +1,265 @@
+"""What a call gave: the losses in it, read at once, and ears on their nodes for the gradients that come back.
+
+`read`, `of` and `again` run on the training thread, an ear on autograd's. Contract:
+
+- Losses are floating tensors of one element in a dict, in a dict under ``loss_dict`` or ``losses``, in a tuple or list,
+  or alone; a list of them under one name is their sum, a vector (one value per GPU) its mean.
+- Values are read when the call returns, so that what the loop does to its tensors afterwards does not matter.
+- No tensor and no graph is kept: an ear hangs on the graph's own node, and pickling the tensors works as before.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from losslog.instrument.listeners import guarded
+from losslog.instrument.roots import Mark, mark_of, number, running
+from losslog.values.snapshot import Staged, snapshot
+from losslog.values.totals import TOTAL_NAMES
+
+if TYPE_CHECKING:
+    from losslog.instrument.family import Family
+    from losslog.instrument.passes import Pass
+
+Tensor: Final = torch.Tensor
+NESTED: Final = ("loss_dict", "losses")  # dicts of losses beside a total
+MOST: Final = 64  # entries of a tuple that are looked at
+LIMIT: Final = 10_000  # nodes of a graph that are looked at
+NONE: Final[frozenset[int]] = frozenset()
+_FLOATS: Final = {float}
+
+
+class Loss:
+    """One loss of an output while it is being looked at."""
+
+    __slots__ = ("name", "named", "node", "tensor")
+
+    def __init__(self, name: str, tensor: Any, named: bool) -> None:
+        self.name, self.tensor, self.named = name, tensor, named
+        self.node = tensor.grad_fn
+
+
+class Output:
+    """The losses that one call gave.
+
+    Attributes:
+        family: whose call it was.
+        names: of each loss; a list of losses gives one name several times.
+        named: whether the names are the model's own, from a dict.
+        values: of each.
+        marks: of each, None without gradient.
+        totals: indexes of those that are made of others.
+        plain: whether all have gradients and names of their own, and none is a total.
+        reached: whether a backward pass came to any of them.
+        thread: that called the module.
+        number: outputs come in this order.
+        driver: the pass over data that the batch came from.
+    """
+
+    __slots__ = (
+        "driver", "family", "marks", "named", "names", "number", "plain", "reached", "thread", "totals", "values",
+        "vectors",
+    )  # fmt: skip
+    _numbers = itertools.count()
+
+    def __init__(
+        self, family: Family, names: tuple[str, ...], values: list[float] | Staged, *, named: bool, plain: bool = False
+    ) -> None:
+        self.family, self.names, self.values = family, names, values
+        self.number = next(self._numbers)
+        self.thread = get_ident()
+        self.named, self.plain, self.reached = named, plain, False
+        self.marks: list[Mark | None] = []
+        self.totals: frozenset[int] = NONE
+        self.driver: Pass | None = None
+        self.vectors: dict[int, Any] | None = None
+
+    @property
+    def graded(self) -> bool:
+        """Whether gradients can come back to any of them."""
+        return any(mark is not None for mark in self.marks)
+
+    def hear(self, parts: Sequence[tuple[int, int]], gradients: Any) -> None:
+        """Gradients have come to some of the losses."""
+        root = running(self.thread)
+        if root is None:
+            return
+        self.reached = True
+        reached, many = root.reached, len(gradients)
+        for index, place in parts:
+            gradient = gradients[place] if place < many else None
+            if gradient is None:
+                continue
+            if self.vectors is not None and index in self.vectors:  # as if it had been their mean
+                vector = self.vectors[index]
+                mean = vector.mean()
+                gradient = (gradient * vector).sum() / mean if mean else gradient.sum()
+            plain = gradient.is_cpu and not gradient.dim()
+            reached.append((self, index, gradient.tolist() if plain else number(gradient)))
+
+
+class _Ear:
+    """A prehook of autograd's."""
+
+    __slots__ = ("_output", "_parts")
+
+    def __init__(self, output: Output, parts: Sequence[tuple[int, int]]) -> None:
+        self._output, self._parts = output, parts
+
+    def __call__(self, gradients: Any) -> None:
+        guarded(self._output.hear, self._parts, gradients)
+
+
+def of(family: Family, losses: list[Loss]) -> Output:
+    """An output of losses that were found, with ears on them."""
+    try:
+        values = [each.tensor.tolist() if each.tensor.is_cpu else None for each in losses]
+    except RuntimeError:  # a tensor that has no value
+        values = [None]
+    kept: Any = values
+    if not _FLOATS.issuperset(map(type, values)):
+        kept = snapshot({str(index): _scalar(each.tensor) for index, each in enumerate(losses)}, name="an output")[1]
+    output = Output(family, tuple([each.name for each in losses]), kept, named=losses[0].named)
+    ears: dict[Any, list[tuple[int, int]]] = {}
+    for index, each in enumerate(losses):
+        if each.node is None:
+            output.marks.append(None)
+            continue
+        output.marks.append(mark_of(each.tensor, each.node))
+        ears.setdefault(each.node, []).append((index, each.tensor.output_nr))
+        if each.tensor.dim() and each.tensor.numel() > 1:
+            output.vectors = {**(output.vectors or {}), index: each.tensor.detach().clone()}
+    for node, parts in ears.items():
+        node.register_prehook(_Ear(output, parts))
+    return output
+
+
+def again(family: Family, output: Any) -> Output | None:
+    """The same for a model that gives what it gave before: a plain dict of losses. None where it does not."""
+    names = family.plain
+    if names is None or type(output) is not dict or tuple(output) != names:
+        return None
+    tensors = output.values()
+    nodes = [each.grad_fn for each in tensors if each.is_cpu and not each.dim()]
+    if len(nodes) != len(names) or None in nodes:
+        return None
+    values = [each.tolist() for each in tensors]
+    if not _FLOATS.issuperset(map(type, values)):
+        return None
+    found = Output(family, names, values, named=True, plain=True)
+    first = nodes[0]
+    if nodes.count(first) == len(nodes):  # as of ``unbind``
+        place = first._sequence_nr()
+        parts = [(index, each.output_nr) for index, each in enumerate(tensors)]
+        found.marks = [(place, its) for _, its in parts]
+        first.register_prehook(_Ear(found, parts))
+        return found
+    for index, (node, each) in enumerate(zip(nodes, tensors, strict=True)):
+        its = each.output_nr
+        found.marks.append((node._sequence_nr(), its))
+        node.register_prehook(_Ear(found, ((index, its),)))
+    return found
+
+
+def read(output: Any, label: str, *, spread: bool = False) -> list[Loss]:
+    """The losses in what a module returned, and scalars beside them.
+
+    Args:
+        output: what it returned.
+        label: name of a loss that has none.
+        spread: whether one-dimensional tensors are losses too, a value per GPU.
+    """
+    if isinstance(output, Tensor):
+        return [Loss(label, output, False)] if _is_loss(output, spread) else []
+    if isinstance(output, Mapping):
+        return list(_entries(output, "", spread))
+    if type(output) not in (tuple, list) or len(output) > MOST:
+        return []
+    for each in output:
+        if isinstance(each, Mapping):
+            named = list(_entries(each, "", spread))
+            if any(loss.node is not None for loss in named):
+                return named
+    return [Loss(f"{label}[{place}]", each, False) for place, each in enumerate(output)
+            if isinstance(each, Tensor) and _is_loss(each, spread) and each.requires_grad]  # fmt: skip
+
+
+def _entries(output: Mapping[Any, Any], before: str, spread: bool) -> Iterator[Loss]:
+    for key, value in output.items():
+        if not isinstance(key, str) or not key.strip():
+            continue
+        if isinstance(value, Tensor):
+            if _is_loss(value, spread or "loss" in key):
+                yield Loss(before + key, value, True)
+        elif isinstance(value, Mapping):
+            yield from _entries(value, before if key in NESTED else f"{before}{key}.", spread)
+        elif type(value) in (list, tuple) and "loss" in key and _are_losses(value):
+            for each in value:
+                yield Loss(before + key, each, True)
+
+
+def _are_losses(values: Any) -> bool:
+    return 0 < len(values) <= MOST and all(isinstance(each, Tensor) and _is_loss(each, True) for each in values)
+
+
+def _is_loss(tensor: Any, spread: bool) -> bool:
+    if not tensor.is_floating_point() or tensor.is_meta:
+        return False
+    dimensions = tensor.dim()
+    if dimensions == 0 or (dimensions == 1 and (spread or tensor.numel() == 1) and tensor.numel()):
+        return type(tensor) in (Tensor, torch.nn.Parameter) or hasattr(tensor, "to_local")
+    return False
+
+
+def _scalar(tensor: Any) -> Any:
+    local = getattr(tensor, "to_local", None)
+    tensor = tensor.detach() if local is None else local().detach()
+    return tensor.mean() if tensor.dim() else tensor
+
+
+def totals_among(losses: list[Loss], earlier: set[Mark]) -> frozenset[int]:
+    """Indexes of those losses that are made of others, or are the same tensor as another.
+
+    Args:
+        losses: of one output.
+        earlier: marks of losses that were given before.
+    """
+    found = set()
+    marks = {index: mark_of(each.tensor, each.node) for index, each in enumerate(losses) if each.node is not None}
+    for index, mark in marks.items():
+        twins = [other for other, its in marks.items() if its == mark and other != index]
+        if mark in earlier or any(_gives_way(losses[index].name, losses[other].name, index, other) for other in twins):
+            found.add(index)
+            continue
+        others = {its[0] for other, its in marks.items() if other not in twins and its[0] != mark[0]}
+        others |= {its[0] for its in earlier}
+        if others and _reaches(losses[index].node, others):
+            found.add(index)
+    return frozenset(found)
+
+
+def _gives_way(name: str, other: str, index: int, place: int) -> bool:
+    """Which of two names for one tensor is the total: ``loss``, else the later one."""
+    return (name in TOTAL_NAMES, index) > (other in TOTAL_NAMES, place)
+
+
+def _reaches(node: Any, numbers: set[int]) -> bool:
+    """Whether any of these nodes lies behind a node; only what was made after the first of them is looked at."""
+    first, last = min(numbers), node._sequence_nr()
+    stack, seen = [node], {node}
+    while stack and len(seen) < LIMIT:
+        for each, _ in stack.pop().next_functions:
+            if each is None or each in seen:
+                continue
+            place = each._sequence_nr()
+            if place in numbers:
+                return True
+            if first < place <= last:
+                seen.add(each)
+                stack.append(each)
+    return False

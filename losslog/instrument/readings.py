@@ -1,0 +1,265 @@
+"""What was read off a loop, on its way to a run: values, weights and metrics that may be known only later.
+
+Made on the training thread, resolved on the drain thread. Contract:
+
+- A component's value in one backward pass is the sum over the calls it came through, and over several passes of one
+  step their mean. Its contribution is gradient x value, summed; its weight is contribution / value.
+- The total is the sum of the roots, whatever components explain of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from losslog.values.snapshot import Keys, Staged, resolve, snapshot
+from losslog.values.totals import mean_of
+
+if TYPE_CHECKING:
+    from losslog.instrument.outputs import Output
+    from losslog.instrument.roots import Root
+    from losslog.values.losses import Losses
+
+EXACT: Final = 1e-5  # a weight this near to 1 is 1
+RESOLUTION: Final = 1e-3  # what half precision may leave unexplained
+BY_HAND: Final = 128.0  # a power of two from here on, on all components alike, is a loss scaled by hand
+Weights = Callable[[], "dict[str, float]"]
+Rest = Callable[[float, float, float], None]
+
+
+class Beside(NamedTuple):
+    """Numbers that came beside losses, by name."""
+
+    keys: tuple[str, ...]
+    values: list[float] | Staged
+
+
+class Reading(NamedTuple):
+    """Losses of a step, or of forward passes.
+
+    Attributes:
+        keys: component names, None for a scalar.
+        values: in their order; with ``has_total`` the total comes last.
+        has_total: whether it does.
+        n: of how many passes they are means.
+        weights: gives those that are not 1, after ``values`` were resolved; None where no backward pass was heard.
+        beside: metrics of the same step.
+    """
+
+    keys: Keys
+    values: list[float] | Staged
+    has_total: bool = False
+    n: int = 1
+    weights: Weights | None = None
+    beside: Beside | None = None
+
+    def losses(self) -> Losses:
+        """Plain losses, without the total; waits for the device."""
+        numbers = resolve(self.values)
+        return numbers[0] if self.keys is None else dict(zip(self.keys, numbers, strict=False))
+
+
+class Computed(Staged):
+    """Values that are computed when they are asked for.
+
+    Args:
+        compute: gives them, after waiting for the device.
+    """
+
+    __slots__ = ("_compute",)
+
+    def __init__(self, compute: Callable[[], list[float]]) -> None:
+        super().__init__([], [])
+        self._compute: Callable[[], list[float]] | None = compute
+
+    def resolve(self) -> list[float]:
+        """The values."""
+        if self._compute is not None:
+            self.values, self._compute = self._compute(), None
+        return self.values
+
+
+class Part(NamedTuple):
+    """A component in one backward pass, or one of several calls of it there.
+
+    Attributes:
+        turn: which of the step's backward passes.
+        output: what call gave it.
+        place: which of its losses.
+        gradient: that came to it.
+    """
+
+    turn: int
+    output: Output
+    place: int
+    gradient: Any
+
+
+class Told:
+    """What autograd told of one step.
+
+    Args:
+        roots: the backward passes, in order.
+        parts: components by name, in order; none: the total is all there is.
+        rest: told (total, what is not explained) where components leave a rest, and whether all were scaled by hand.
+    """
+
+    def __init__(self, roots: Sequence[Root], parts: dict[str, list[Part]], rest: Rest) -> None:
+        numbers: list[Any] = []
+        for root in roots:
+            numbers += (root.value, root.scale)
+        for several in parts.values():
+            numbers += [each.gradient for each in several]
+        self._count, self._parts, self._rest = len(roots), parts, rest
+        self._numbers = staged(numbers)
+        self.weights: dict[str, float] = {}
+
+    def values(self) -> list[float]:
+        """Each component, then the total; finds the weights."""
+        numbers = resolve(self._numbers)
+        scales = numbers[1 : 2 * self._count : 2]
+        total = sum(value / scale for value, scale in zip(numbers[0 : 2 * self._count : 2], scales, strict=True))
+        gradients = iter(numbers[2 * self._count :])
+        found, explained, weights = [], 0.0, {}
+        for name, several in self._parts.items():
+            value, weight, contribution = _weigh(several, gradients, scales)
+            found.append(value)
+            weights[name] = weight
+            explained += contribution
+        by_hand = _scaled_by_hand(weights.values())
+        if by_hand != 1.0:
+            total, explained = total / by_hand, explained / by_hand
+            weights = dict.fromkeys(weights, 1.0)
+        self.weights = {name: weight for name, weight in weights.items() if weight != 1.0}
+        if weights:
+            self._rest(total, total - explained, by_hand)
+        self._parts = {}
+        return [*found, total]
+
+
+class Plain(Staged):
+    """What autograd told of a step of one backward pass, which came once to each loss of one plain output."""
+
+    __slots__ = ("_output", "_rest", "_root", "found")
+
+    def __init__(self, root: Root, output: Output, rest: Rest) -> None:
+        self.values: list[float] = []
+        self._root: Root | None = root
+        self._output, self._rest = output, rest
+        self.found: dict[str, float] = {}
+
+    def resolve(self) -> list[float]:
+        """Each component, then the total; finds the weights."""
+        root, self._root = self._root, None
+        if root is None:
+            return self.values
+        output, scale = self._output, root.scale
+        total, explained, values = root.value / scale, 0.0, output.values
+        assert isinstance(values, list)
+        weights = [1.0] * len(values)
+        for _, index, gradient in root.reached:
+            weight = gradient / scale
+            explained += weight * values[index]
+            weights[index] = 1.0 if abs(weight - 1.0) <= EXACT else weight
+        by_hand = _scaled_by_hand(weights)
+        if by_hand != 1.0:
+            total, explained, weights = total / by_hand, explained / by_hand, [1.0] * len(weights)
+        if weights.count(1.0) != len(weights):
+            self.found = {name: each for name, each in zip(output.names, weights, strict=True) if each != 1.0}
+        self._rest(total, total - explained, by_hand)
+        self.values = [*values, total]
+        return self.values
+
+    def weights(self) -> dict[str, float]:
+        """Those that are not 1."""
+        return self.found
+
+
+def plainly(root: Root, owner: Any, rest: Rest) -> Reading | None:
+    """A step of one backward pass, where it is as plain as most are; None where it is not."""
+    reached = root.reached
+    if not reached:
+        return None
+    output: Output = reached[0][0]
+    if not output.plain or len(reached) != len(output.names) or output.family.owner is not owner:
+        return None
+    for each, _, gradient in reached:
+        if each is not output or type(gradient) is not float:
+            return None
+    if type(root.value) is not float or type(root.scale) is not float or (root.marks and root.marks[0] in output.marks):
+        return None
+    found = Plain(root, output, rest)
+    return Reading(output.names, found, True, 1, found.weights)
+
+
+def _weigh(several: list[Part], gradients: Any, scales: list[float]) -> tuple[float, float, float]:
+    """(value, weight, contribution) of one component."""
+    values: dict[int, float] = {}
+    contribution, factors = 0.0, []
+    for turn, output, place, _ in several:
+        value, gradient = resolve(output.values)[place], next(gradients) / scales[turn]
+        values[turn] = values.get(turn, 0.0) + value
+        contribution += gradient * value
+        factors.append(gradient)
+    mean = sum(values.values()) / len(values)
+    if max(factors) - min(factors) <= EXACT * abs(factors[0]) or not mean:
+        weight = len(values) * sum(factors) / len(factors)
+    else:
+        weight = contribution / mean
+    return mean, 1.0 if abs(weight - 1.0) <= EXACT else weight, contribution
+
+
+def _scaled_by_hand(weights: Collection[float]) -> float:
+    """The factor that somebody multiplied the loss with before backward, or 1."""
+    first = next(iter(weights), 1.0)
+    if not math.isfinite(first) or first < BY_HAND or math.frexp(first)[0] != 0.5:
+        return 1.0
+    return first if all(weight == first for weight in weights) else 1.0
+
+
+def staged(numbers: list[Any]) -> list[float] | Staged:
+    """Floats, or floats and tensors of which a copy is on its way."""
+    if all(type(each) is float for each in numbers):
+        return numbers
+    return snapshot({str(index): each for index, each in enumerate(numbers)}, name="a gradient")[1]
+
+
+def told(
+    roots: Sequence[Root], parts: dict[str, list[Part]], keys: Keys, n: int, beside: Beside | None,
+    rest: Rest,
+) -> Reading:  # fmt: skip
+    """A step as autograd told it; with ``keys`` but no parts the total is that one loss."""
+    found = Told(roots, parts, rest)
+    if not parts:
+        return Reading(keys, Computed(found.values), False, n, dict, beside)
+    return Reading(keys, Computed(found.values), True, n, lambda: found.weights, beside)
+
+
+def averaged(outputs: Sequence[Output], beside: Beside | None = None) -> Reading:
+    """Outputs of which no backward pass told anything: each loss, its mean over those that had it."""
+    named = [each for each in outputs if each.named] or outputs
+    lists = [(kept(each), each.values) for each in named]
+    keys: Keys = tuple(dict.fromkeys(name for names, _ in lists for _, name in names))
+    if not named[0].named and len(keys or ()) == 1:
+        keys = None
+    means = Computed(lambda: _means(lists))
+    return Reading(keys, means, False, len(outputs), None, beside)
+
+
+def kept(output: Output) -> list[tuple[int, str]]:
+    """Indexes and names of those entries that count as losses: with gradients, if any has one."""
+    graded = output.graded
+    return [(index, name) for index, name in enumerate(output.names) if not graded or output.marks[index] is not None]
+
+
+def _means(lists: Sequence[tuple[list[tuple[int, str]], Any]]) -> list[float]:
+    found: list[Losses] = []
+    for names, values in lists:
+        numbers = resolve(values)
+        sums: dict[str, float] = {}
+        for index, name in names:
+            sums[name] = sums.get(name, 0.0) + numbers[index]
+        found.append(sums)
+    means = mean_of(found)
+    return list(means.values()) if isinstance(means, dict) else [means]

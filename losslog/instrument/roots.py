@@ -1,0 +1,165 @@
+"""The roots of backward passes: what was optimised, told by autograd itself.
+
+The thread that calls backward; prehooks run on autograd's threads. Contract:
+
+- The original is called with its own arguments; what it gives or raises is the caller's.
+- A root's value is read when backward is called, and stays on its device. No graph and no tensor of the user's is kept.
+- A backward inside another (reentrant checkpointing) is part of it. While torch compiles, transforms or captures a
+  CUDA graph nothing is heard.
+- A tensor is known by its mark: its node's number and its place among the node's outputs.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from losslog.instrument.listeners import failed, guarded, listeners, tell
+from losslog.runtime.containment import attempt
+
+if TYPE_CHECKING:
+    from losslog.instrument.outputs import Output
+
+Mark = tuple[int, int]
+_open: Final[list[Root]] = []  # backward passes that run now, of all threads
+
+
+class Root:
+    """One heard call of ``torch.autograd.backward``.
+
+    Attributes:
+        thread: that called it.
+        value: the sum of what was differentiated: a float, or a tensor on its device.
+        marks: of the tensors it was called with.
+        scale: of the GradScaler that scaled them, a float or a tensor; 1.0 without.
+        reached: (output, index of the loss in it, gradient) of each loss that it came through.
+    """
+
+    __slots__ = ("__weakref__", "marks", "reached", "scale", "thread", "value")
+
+    def __init__(self, thread: int, value: Any, marks: list[Mark]) -> None:
+        self.thread, self.value, self.marks = thread, value, marks
+        self.scale: Any = 1.0
+        self.reached: list[tuple[Output, int, Any]] = []
+
+
+def running(thread: int | None = None) -> Root | None:
+    """The backward pass that a thread has called and that runs now."""
+    if len(_open) == 1 and (thread is None or _open[0].thread == thread):
+        return _open[0]
+    thread = threading.get_ident() if thread is None else thread
+    return next((each for each in reversed(_open) if each.thread == thread), None)
+
+
+def inside_backward() -> bool:
+    """Whether this thread computes for a backward pass: what modules are called with now is recomputation."""
+    found: int = sys.modules["torch"]._C._current_graph_task_id()
+    return found != -1
+
+
+def mark_of(tensor: Any, node: Any = None) -> Mark:
+    """How a tensor is known to a root; ``node`` is its ``grad_fn``."""
+    return (node or tensor.grad_fn)._sequence_nr(), tensor.output_nr
+
+
+def number(tensor: Any) -> Any:
+    """A gradient, scale or loss as it is now: a float, or a copy on its device."""
+    local = getattr(tensor, "to_local", None)
+    tensor = local() if local is not None else tensor
+    tensor = tensor if tensor.dim() == 0 else tensor.detach().sum()
+    return float(tensor.tolist()) if tensor.is_cpu else tensor.detach().clone()
+
+
+def hear_backward(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What replaces ``torch.autograd.backward``."""
+
+    def backward(*args: Any, **kwargs: Any) -> Any:
+        if not listeners or sys.modules["torch"].compiler.is_compiling() or inside_backward():
+            return original(*args, **kwargs)
+        root, error = attempt(_begins, *args, **kwargs)
+        if error is not None and not isinstance(error, RuntimeError):  # which is of tensors that have no value
+            failed(error)
+        if root is None:
+            return original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            _open.remove(root)
+        tell("backward_ends", root)
+        return result
+
+    return backward
+
+
+def _begins(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Root | None:
+    torch = sys.modules["torch"]
+    if transforming():
+        return None
+    if type(tensors) is torch.Tensor and grad_tensors is None and tensors.is_cpu and not tensors.dim():
+        node = tensors.grad_fn
+        marks = [] if node is None else [(node._sequence_nr(), tensors.output_nr)]
+        root = Root(threading.get_ident(), float(tensors.tolist()), marks)
+    else:
+        several = [tensors] if isinstance(tensors, torch.Tensor) else tensors
+        if not isinstance(several, list | tuple):
+            return None
+        value, marks = _sum(several, grad_tensors)
+        root = Root(threading.get_ident(), value, marks)
+    for listener in listeners:
+        listener.backward_begins(root)
+    _open.append(root)
+    return root
+
+
+def _sum(tensors: Sequence[Any], gradients: Any) -> tuple[Any, list[Mark]]:
+    """What several tensors, or a vector with weights, add up to, and their marks."""
+    torch = sys.modules["torch"]
+    weights = gradients if isinstance(gradients, list | tuple) else [gradients] * len(tensors)
+    value: Any = 0.0
+    marks = []
+    for tensor, weight in zip(tensors, weights, strict=True):
+        if not isinstance(tensor, torch.Tensor):  # an edge of a graph has no value
+            raise RuntimeError("no tensor")
+        if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("capturing")
+        found = number(tensor if weight is None or not tensor.dim() else tensor.detach() * weight)
+        value = found if len(tensors) == 1 else value + found
+        if tensor.grad_fn is not None:
+            marks.append(mark_of(tensor))
+    return value, marks
+
+
+def transforming() -> bool:
+    """Whether a function transform (vmap, grad) or a tracer is at work: its tensors are not the loop's."""
+    core = sys.modules["torch"]._C
+    return core._functorch.maybe_current_level() is not None or core._is_tracing()
+
+
+def hear_scale(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What replaces ``GradScaler.scale``."""
+
+    def scale(self: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, outputs, *args, **kwargs)
+        if result is not outputs and listeners:
+            guarded(
+                _scaled, self, result if isinstance(result, Iterable) and not hasattr(result, "grad_fn") else [result]
+            )
+        return result
+
+    return scale
+
+
+def _scaled(scaler: Any, results: Iterable[Any]) -> None:
+    factor = number(scaler._scale)
+    for each in results:
+        if each.grad_fn is not None:
+            each.grad_fn.register_prehook(functools.partial(_scale_reached, threading.get_ident(), factor))
+
+
+def _scale_reached(thread: int, factor: Any, gradients: Any) -> None:
+    root = running(thread)
+    if root is not None:
+        root.scale = factor

@@ -1,0 +1,142 @@
+"""Several optimizers that step in turn on different losses: their series are kept apart.
+
+Training thread. Contract:
+
+- A GAN's two steps become ``g/...`` and ``d/...``, after the modules that each optimizer trains. Names that a model
+  gives itself stay as they are where no other optimizer's losses bear them.
+- Optimizers that step on the same backward pass (one for the head, one for the rest) are one series.
+- The first records wait until that is known: until an optimizer steps for the second time, an epoch ends, or 32 came.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final, NamedTuple
+
+from losslog.instrument.optimizers import Stepper, parameters_of
+from losslog.instrument.readings import Beside, Computed, Reading
+from losslog.values.snapshot import resolve
+
+MOST: Final = 32  # records that wait
+DEEP: Final = 2000  # modules that are looked at for a name
+
+
+class Entry(NamedTuple):
+    """A step that is to be recorded."""
+
+    stepper: Stepper
+    reading: Reading
+    lr: Any
+    own: Collection[str]  # names that are the model's own
+
+
+class Series:
+    """Puts steps in order, and gives their losses names.
+
+    Args:
+        emit: records a step.
+        alive: the optimizers there are.
+        modules: where names are looked for.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[Reading, Any], None],
+        alive: Callable[[], Iterable[Stepper]],
+        modules: Callable[[], Iterable[Any]],
+    ) -> None:
+        self._emit, self._alive, self._modules = emit, alive, modules
+        self._held: list[Entry] = []
+        self._decided = self._apart = False
+        self._last: Stepper | None = None
+        self._names: dict[Stepper, str] = {}
+        self._bearers: dict[str, set[Stepper]] = {}  # which optimizers' steps had a component of that name
+
+    def put(self, entry: Entry) -> None:
+        """A step was taken."""
+        stepper = entry.stepper
+        if self._last is stepper and self._decided and not self._apart:
+            stepper.steps += 1
+            self._emit(entry.reading, entry.lr)
+            return
+        again = self._last is not None and self._last is not stepper and stepper.steps > 0
+        if again and not self._apart and self._last not in stepper.partners:
+            self._apart = self._decided = True
+        self._last = stepper
+        stepper.steps += 1
+        for name in entry.reading.keys or ():
+            self._bearers.setdefault(name, set()).add(stepper)
+        self._held.append(entry)
+        if self._decided or not self._rivals(stepper) or len(self._held) >= MOST:
+            self.flush()
+
+    def _rivals(self, stepper: Stepper) -> bool:
+        """Whether there are optimizers of which it is not known yet how they go together with this one."""
+        return any(each is not stepper and not each.steps and each not in stepper.partners for each in self._alive())
+
+    def flush(self) -> None:
+        """Record what waits."""
+        held, self._held = self._held, []
+        if held:
+            first = held[0].stepper
+            if any(each.stepper is not first and each.stepper not in first.partners for each in held):
+                self._apart = True
+            self._decided = True
+        for each in held:
+            reading = self._named(each) if self._apart else each.reading
+            self._emit(reading, each.lr)
+
+    def _named(self, entry: Entry) -> Reading:
+        stepper, reading = entry.stepper, entry.reading
+        keys = reading.keys
+        if keys is None:
+            return reading._replace(keys=(f"{self.name_of(stepper)}/loss",))
+        if all(name in entry.own and len(self._bearers.get(name, ())) < 2 for name in keys):
+            return reading
+        before = self.name_of(stepper)
+        told, weights = tuple(f"{before}/{name}" for name in keys), reading.weights
+        if weights is not None:
+            plain = weights
+            reading = reading._replace(weights=lambda: {f"{before}/{name}": each for name, each in plain().items()})
+        if reading.has_total:
+            reading = reading._replace(beside=_with_total(reading, f"{before}/total"))
+        return reading._replace(keys=told)
+
+    def name_of(self, stepper: Stepper) -> str:
+        """What an optimizer's series are called: after the module it trains, else after its class."""
+        name = self._names.get(stepper)
+        if name is None:
+            base = _module_name(stepper, self._modules()) or type(stepper.ref()).__name__.lower()
+            name, count = base, 1
+            while name in self._names.values():
+                count += 1
+                name = f"{base}-{count}"
+            self._names[stepper] = name
+        return name
+
+
+def _with_total(reading: Reading, name: str) -> Beside:
+    """The metrics of a reading, and its total."""
+    keys, values = reading.beside or Beside((), [])
+    return Beside((*keys, name), Computed(lambda: [*resolve(values), resolve(reading.values)[-1]]))
+
+
+def _module_name(stepper: Stepper, modules: Iterable[Any]) -> str | None:
+    """The name of the smallest module that has all parameters of an optimizer: the attribute's or the variable's."""
+    wanted = {id(each) for each in parameters_of(stepper.ref())}
+    if not wanted:
+        return None
+    best: tuple[int, str, Any] | None = None
+    for top in modules:
+        for count, (path, module) in enumerate(top.named_modules()):
+            if count > DEEP:
+                break
+            its = {id(each) for each in module.parameters()}
+            if wanted <= its and (best is None or len(its) < best[0]):
+                best = (len(its), path.rpartition(".")[2] if path.rpartition(".")[2].isidentifier() else "", module)
+    if best is None:
+        return None
+    main = vars(sys.modules["__main__"])
+    variable = next((name for name, value in main.items() if value is best[2] and not name.startswith("_")), None)
+    return best[1] or variable or type(best[2]).__name__.lower()

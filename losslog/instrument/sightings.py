@@ -1,0 +1,162 @@
+"""What modules give as an observer sees it: losses of the batch at hand, validation, and which pass over data it is.
+
+Training thread. Contract:
+
+- Forward passes during a backward pass are recomputation, and those under a function transform are not the loop's.
+- Losses without gradients of a model that was trained are validation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+from losslog.instrument.discovery import Discovery
+from losslog.instrument.family import Family
+from losslog.instrument.leftovers import Leftovers
+from losslog.instrument.logbook import Logbook
+from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
+from losslog.instrument.passes import EpochFinder, Pass
+from losslog.instrument.readings import averaged
+from losslog.instrument.roots import inside_backward, transforming
+
+MOST_WAITING: Final = 20_000  # outputs without a step, e.g. somebody who only runs a model in train mode
+
+
+class Sightings:
+    """The eyes of one observer.
+
+    Args:
+        owner: the observer.
+        logbook: where validation goes.
+        finder: told of passes over data.
+        discovery: told of models.
+        leftovers: told when the loop goes on to a new batch.
+
+    Attributes:
+        families: who gives losses.
+        pending: outputs that no step was taken with yet.
+    """
+
+    def __init__(
+        self, owner: Any, logbook: Logbook, finder: EpochFinder, discovery: Discovery, leftovers: Leftovers
+    ) -> None:
+        self._owner, self._logbook, self._finder = owner, logbook, finder
+        self._discovery, self._leftovers = discovery, leftovers
+        self.families: list[Family] = []
+        self.pending: list[Output] = []
+        self._by_id: dict[int, Family] = {}
+        self._fresh: list[Pass] = []
+        self._since: set[Any] = set()  # who has used the batch at hand
+
+    def family_of(self, module: Any) -> Family | None:
+        """Whose losses a module gives."""
+        found = self._by_id.get(id(module))
+        if found is None or not found.has(module):
+            found = next((each for each in self.families if each.has(module)), None)
+        return found
+
+    def adopt(self, module: Any) -> Family:
+        """Watch a module that gives losses, or is trained."""
+        found = self.family_of(module) or next((each for each in self.families if each.includes(module)), None)
+        if found is None:
+            kind = type(module)
+            name, count = kind.__name__, 1
+            while any(each.name == name for each in self.families):
+                count += 1
+                name = f"{kind.__name__}_{count}"
+            found = Family(self._owner, name, ready_made=kind.__module__.startswith("torch.nn.modules.loss"))
+            self.families.append(found)
+        found.add(module)
+        self._by_id[id(module)] = found
+        return found
+
+    def yielded(self, data_pass: Pass) -> None:
+        """A loader gave a batch."""
+        if not self._fresh or (self._fresh[-1] is not data_pass and data_pass not in self._fresh):
+            self._fresh.append(data_pass)
+
+    def called(self, module: Any, args: tuple[Any, ...], output: Any, inner: list[tuple[Any, Any]]) -> None:
+        """A watched module was called from outside."""
+        if self._owner.closed or inside_backward() or transforming():
+            return
+        family, grad = self.family_of(module), torch.is_grad_enabled()
+        if family is not None and grad:
+            found = again(family, output)
+            if found is not None:
+                self._computes(args)
+                self._trained(found)
+                return
+        spread = type(module).__name__ == "DataParallel"
+        losses = read(output, type(module).__name__ if family is None else family.name, spread=spread)
+        givers = [(module, losses)]
+        if inner and not (losses and losses[0].named):
+            givers = [(each, read(its, "", spread=spread)) for each, its in inner] or givers
+        if not grad or not any(each.node is not None for _, given in givers for each in given):
+            if grad and module.training:
+                self._computes(args)
+                self._discovery.trained(module)
+            else:
+                self._evaluated(family, module, losses)
+            return
+        self._computes(args)
+        if givers[0][0] is not module:
+            self._discovery.trained(module)
+        for giver, given in givers:
+            if given:
+                self._found(giver, given)
+
+    def _computes(self, args: tuple[Any, ...]) -> None:
+        """A batch goes through a model in training."""
+        if self._finder.needs_batches and args:
+            batch = args[0][0] if type(args[0]) in (list, tuple) and args[0] else args[0]
+            if isinstance(batch, torch.Tensor) and not batch.requires_grad:
+                self._finder.batch(batch)
+
+    def _found(self, module: Any, losses: list[Loss]) -> None:
+        """A module has given losses with gradients."""
+        family = self.family_of(module)
+        if family is None:
+            family = self.adopt(module)
+            if not losses[0].named and len(losses) == 1:
+                losses[0].name = family.name
+        output = of(family, losses)
+        key = (output.names, *[each.family.name for each in self.pending])
+        totals = family.totals.get(key)
+        if totals is None:
+            earlier = {mark for each in self.pending if each.thread == output.thread for mark in each.marks if mark}
+            totals = family.totals[key] = totals_among(losses, earlier)
+        output.totals = totals
+        flat = output.named and not totals and None not in output.marks and len({*output.names}) == len(output.names)
+        family.plain = output.names if flat and not self.pending else None
+        self._trained(output)
+
+    def _trained(self, output: Output) -> None:
+        if self._logbook.has_evaluations:
+            self._owner.log_evaluations()
+        output.driver = self.drive(output.family)
+        self.pending.append(output)
+        if len(self.pending) > MOST_WAITING:
+            del self.pending[: MOST_WAITING // 2]
+
+    def drive(self, who: Any) -> Pass | None:
+        """The pass that the batch at hand comes from; a new batch where somebody computes with it again."""
+        if self._fresh or who in self._since or not self._since:
+            self._leftovers.computes(new_batch=bool(self._fresh) or self._finder.before is None)
+            driver = self._finder.driver(self._fresh)
+            self._fresh, self._since = [], {who}
+            return driver
+        self._since.add(who)
+        return self._finder.before
+
+    def _evaluated(self, family: Family | None, module: Any, losses: list[Loss]) -> None:
+        if self._fresh:
+            self._fresh[-1].evaluated = True
+        if family is None or family.keys is None or not losses or not self._logbook.trained:
+            return
+        names = family.keys or (family.name,)
+        kept = [each for each in losses if each.name in names]
+        if not kept or (not module.training and len({each.name for each in kept}) < len(names)):
+            return  # in eval mode a model may return other figures
+        self._logbook.validation(averaged([of(family, kept)]))

@@ -1,0 +1,348 @@
+"""Whose step it is: several optimizers, later ones, wrappers, models made later; what is said where less is seen."""
+
+import copy
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import losslog
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def said(caplog, monkeypatch):
+    monkeypatch.setattr(losslog.runtime.notices.logger, "propagate", True)
+    caplog.set_level("INFO", "losslog")
+    return lambda: [each.getMessage() for each in caplog.records]
+
+
+@pytest.fixture
+def script(tmp_path, read):
+    """Runs a script under ``losslog run`` with the journal alone; its run, and what was said."""
+
+    def run(text, *options):
+        (tmp_path / "train.py").write_text(textwrap.dedent(text))
+        command = [sys.executable, "-m", "losslog", "run", "--plugins", ",", *options, "train.py"]
+        environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+                              check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = list(tmp_path.glob("runs/*/*"))
+        return (type("Run", (), {"dir": found[0]}) if found else None), done.stderr
+
+    return run
+
+
+GAN = """
+import torch, torch.nn as nn
+class Generator(nn.Module):
+    def __init__(self): super().__init__(); self.l = nn.Linear(4, 4)
+    def forward(self, x): return self.l(x)
+class Critic(Generator): pass
+torch.manual_seed(0); G, D, bce = Generator(), Critic(), nn.BCEWithLogitsLoss()
+og, od = torch.optim.Adam(G.parameters(), 1e-3), torch.optim.Adam(D.parameters(), 1e-3)
+one = lambda p, real: bce(p, torch.full_like(p, real))
+def g():
+    x = torch.randn(2, 4); loss = one(D(G(x)), 1.0)
+    og.zero_grad(); loss.backward(); og.step(); print("G", loss.item())
+def d():
+    x = torch.randn(2, 4); od.zero_grad(); loss = one(D(x), 1.0) + one(D(G(x).detach()), 0.0)
+    loss.backward(); od.step(); print("D", loss.item())
+"""
+
+
+@pytest.mark.parametrize("order", ["gd", "dg", "dddg"])
+def test_a_gan_has_two_series(script, read, order):
+    run, _ = script(GAN + f"for _ in range(4):\n    for which in {order!r}: {{'g': g, 'd': d}}[which]()\n")
+    batches = read(run, "on_batch_losses")
+    names = [*dict.fromkeys(name for each in batches for name in each["losses"])]
+    assert set(names) == {"G/loss", "D/loss"}
+    assert [next(iter(each["losses"]))[0].lower() for each in batches] == list(order) * 4
+    means = read(run, "on_epoch_end")[0]["losses"]
+    assert set(means) == {"G/loss", "D/loss"}
+
+
+def test_two_optimizers_that_step_on_one_loss_are_one_series(two, data, watch, read):
+    first, second = torch.optim.SGD([two.linear.weight], 0.1), torch.optim.Adam([two.linear.bias], 0.01)
+    run = watch(two, [first, second])
+    for batch in data[0]:
+        loss = sum(two(batch).values())
+        first.zero_grad()
+        second.zero_grad()
+        loss.backward()
+        first.step()
+        second.step()
+    run.close()
+    batches = read(run, "on_batch_losses")
+    assert len(batches) == 5
+    assert {*batches[0]["losses"]} == {"loss_a", "loss_b"}
+
+
+def test_folds_lose_no_step(script, read):
+    run, _ = script("""
+        import torch, torch.nn.functional as F
+        data = torch.utils.data.DataLoader(torch.randn(4, 4), 4)
+        for fold in range(5):
+            model = torch.nn.Linear(4, 1)
+            optimizer = torch.optim.SGD(model.parameters(), 0.1)
+            for epoch in range(3):
+                for batch in data:
+                    loss = model(batch).pow(2).mean()
+                    optimizer.zero_grad(); loss.backward(); optimizer.step()
+        """)
+    batches = read(run, "on_batch_losses")
+    assert len(batches) == 15
+    assert all(isinstance(each["losses"], float) for each in batches)
+    assert len(read(run, "on_epoch_end")) == 15
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_later_optimizer_is_watched_and_said_once(two, data, watch, read, said, named):
+    heads = torch.optim.SGD([two.linear.bias], lr=0.1)
+    made_before = torch.optim.SGD([two.linear.weight], lr=0.1)
+    run = watch(two, heads)
+    second = torch.optim.Adam(two.parameters(), lr=0.01) if named else made_before
+    for optimizer in (heads, second):
+        for batch in data[0]:
+            loss = sum(two(batch).values())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    run.close()
+    assert len(read(run, "on_batch_losses")) == 10
+    assert sum("over parameters of Two is watched too" in each for each in said()) == 1
+
+
+class Sharp(torch.optim.Optimizer):
+    """SAM as people write it: two looks, and the step of an optimizer inside."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+        self.base = torch.optim.SGD(self.param_groups, lr=lr)
+
+    @torch.no_grad()
+    def first_step(self):
+        self.moved = {}
+        for parameter in self.param_groups[0]["params"]:
+            self.moved[parameter] = parameter.clone()
+            parameter.add_(parameter.grad, alpha=0.05)
+        self.zero_grad()
+
+    @torch.no_grad()
+    def second_step(self):
+        for parameter, value in self.moved.items():
+            parameter.copy_(value)
+        self.base.step()
+        self.zero_grad()
+
+
+def test_sam_counts_once_a_batch(two, data, watch, read):
+    optimizer = Sharp(two.parameters(), 0.1)
+    run = watch(two, optimizer)
+    second = []
+    for batch in data[0]:
+        sum(two(batch).values()).backward()
+        optimizer.first_step()
+        loss = sum(two(batch).values())
+        loss.backward()
+        optimizer.second_step()
+        second.append(loss.item())
+    run.close()
+    assert [each["total"] for each in read(run, "on_batch_losses")] == pytest.approx(second)
+    assert read(run, "on_epoch_end")[0]["total"] == pytest.approx(sum(second) / 5)
+
+
+@pytest.mark.parametrize("calls_inner", [True, False])
+def test_a_wrapper_that_never_calls_the_inner_step(two, data, watch, read, calls_inner):
+    class Wrapper:
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+        def step(self):
+            if calls_inner:
+                self.optimizer.step()
+                return
+            for parameter in two.parameters():
+                parameter.data -= 0.1 * parameter.grad
+
+    wrapper = Wrapper(torch.optim.SGD(two.parameters(), 0.1))
+    run = watch(two, wrapper)
+    for batch in data[0]:
+        wrapper.optimizer.zero_grad()
+        sum(two(batch).values()).backward()
+        wrapper.step()
+    run.close()
+    assert "step" not in vars(wrapper)
+    assert len(read(run, "on_batch_losses")) == 5
+
+
+def test_attaching_in_the_middle_of_a_step_says_what_it_missed(two, data, watch, read, said):
+    optimizer = torch.optim.SGD(two.parameters(), 0.1)
+    batches = list(data[0])
+    sum(two(batches[0]).values()).backward()
+    run = watch(two, optimizer)
+    optimizer.step()
+    for batch in batches[1:]:
+        optimizer.zero_grad()
+        sum(two(batch).values()).backward()
+        optimizer.step()
+    run.close()
+    assert len(read(run, "on_batch_losses")) == 4
+    assert any("the step under way when losslog.attach was called is not recorded" in each for each in said())
+
+
+def test_attaching_before_backward_misses_nothing_of_the_total(two, data, watch, read):
+    optimizer = torch.optim.SGD(two.parameters(), 0.1)
+    loss = sum(two(next(iter(data[0]))).values())
+    run = watch(two, optimizer)
+    loss.backward()
+    optimizer.step()
+    run.close()
+    assert [each["total"] for each in read(run, "on_batch_losses")] == [loss.item()]
+
+
+def test_an_endless_loader_and_a_plan(two, watch, read):
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            while True:
+                yield torch.randn(4)
+
+    optimizer = torch.optim.SGD(two.parameters(), 0.01)
+    run = watch(two, optimizer, steps_per_epoch=4)
+    loader = iter(torch.utils.data.DataLoader(Endless(), 2))
+    for _ in range(12):
+        optimizer.zero_grad()
+        sum(two(next(loader)).values()).backward()
+        optimizer.step()
+    run.close()
+    assert [each["epoch"] for each in read(run, "on_batch_losses")] == [1] * 4 + [2] * 4 + [3] * 4
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_batches_fetched_ahead_and_train_before_every_forward(two, watch, read, accumulate):
+    optimizer = torch.optim.SGD(two.parameters(), 0.01)
+    run = watch(two, optimizer)
+    data = torch.utils.data.DataLoader(torch.randn(32, 4), 1)
+    for _ in range(2):
+        batches = iter(data)
+        for window in range(32 // accumulate):
+            fetched = [next(batches) for _ in range(accumulate)]
+            if window == 32 // accumulate - 1:
+                next(batches, None)
+            for batch in fetched:
+                two.train()
+                (sum(two(batch).values()) / accumulate).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    run.close()
+    steps = 32 // accumulate
+    assert [each["epoch"] for each in read(run, "on_batch_losses")] == [1] * steps + [2] * steps
+
+
+@pytest.mark.parametrize("steps", [3, 25])
+def test_never_silent_where_no_optimizer_of_torch_steps(script, steps):
+    run, said = script(f"""
+        import torch
+        model = torch.nn.Linear(4, 1)
+        for _ in range({steps}):
+            model(torch.randn(2, 4)).pow(2).mean().backward()
+            with torch.no_grad():
+                for each in model.parameters(): each -= 0.1 * each.grad; each.grad = None
+        """)
+    assert run is None
+    assert said.count("backward passes were heard, and no step") == (1 if steps == 3 else 2)
+    assert f"{steps} backward passes were heard" in said
+    assert "run.log_batch(losses)" in said
+
+
+@pytest.mark.parametrize("steps", [3, 25])
+def test_never_silent_where_no_losses_are_seen(script, steps):
+    run, said = script(f"""
+        import torch
+        model = torch.nn.Linear(4, 1); optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range({steps}):
+            for each in model.parameters(): each.grad = torch.ones_like(each)
+            optimizer.step()
+        """)
+    assert run is None
+    assert said.count("neither a backward pass nor a model gave losses") == (1 if steps == 3 else 2)
+
+
+def test_optimizers_of_others_name_their_adapter(two):
+    kinds = {
+        package: type("Adam", (type("Optimizer", (), {"__module__": f"{package}.optimizer"}),), {"__module__": "mine"})
+        for package in ("keras", "fastai")
+    }
+    for package, kind in kinds.items():
+        with pytest.raises(TypeError, match=f"losslog.compat.{package}.LosslogCallback"):
+            losslog.attach(two, kind(), plugins=None)
+
+
+def test_a_model_that_no_backward_pass_comes_to_gives_metrics(watch, read):
+    """As trl's DPO, whose model computes a loss of its own that nobody optimises."""
+
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x):
+            logits = self.layer(x)
+            return {"loss": logits.pow(2).mean(), "logits": logits}
+
+    model = Language()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    run = watch(model, optimizer)
+    found = []
+    for batch in torch.utils.data.DataLoader(torch.randn(20, 4), 4):
+        output = model(batch)
+        loss = -F.logsigmoid(output["logits"]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append((loss.item(), output["loss"].item()))
+    run.close()
+    assert [each["losses"] for each in read(run, "on_batch_losses")] == pytest.approx([each for each, _ in found])
+    assert [each["metrics"] for each in read(run, "on_metrics")] == [{"Language.loss": each} for _, each in found[1:]]
+
+
+def test_a_frozen_criterion_is_the_trained_models(watch, read):
+    class Perceptual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Linear(4, 4).requires_grad_(False)
+
+        def forward(self, a, b):
+            return {"loss_pix": (a - b).abs().mean(), "loss_feat": (self.features(a) - self.features(b)).pow(2).mean()}
+
+    model, criterion = nn.Linear(4, 4), Perceptual()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    run = watch(model, optimizer)
+    for _ in range(3):
+        x = torch.randn(2, 4)
+        optimizer.zero_grad()
+        sum(criterion(model(x), x).values()).backward()
+        optimizer.step()
+    run.close()
+    assert [{*each["losses"]} for each in read(run, "on_batch_losses")] == [{"loss_pix", "loss_feat"}] * 3
+
+
+def test_a_teacher_that_is_a_copy_changes_nothing(two, data, watch, read):
+    teacher = copy.deepcopy(two)
+    optimizer = torch.optim.SGD(two.parameters(), 0.1)
+    run = watch(two, optimizer)
+    for batch in data[0]:
+        with torch.no_grad():
+            teacher(batch)
+        optimizer.zero_grad()
+        sum(two(batch).values()).backward()
+        optimizer.step()
+    run.close()
+    assert len(read(run, "on_batch_losses")) == 5
