@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from losslog_plateau.settings import CAP, TYPICAL
+from losslog_plateau.known import TYPICAL
+from losslog_plateau.settings import CAP
 
 HEALTHY = ("h1_sgd", "h3_difflr", "h4_adam_wu", "u_deadmask", "u_masklr0.03_adam")
 PUBLIC = (

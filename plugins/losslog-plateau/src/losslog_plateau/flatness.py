@@ -11,7 +11,7 @@ from math import hypot
 from typing import Final
 
 from .clock import Clock
-from .ring import BlockRing, Line
+from .ring import BlockRing, Line, Power
 from .settings import Settings
 
 LEAST_PART: Final = 0.125
@@ -21,9 +21,11 @@ RECENT: Final = 0.4
 line, since of a dozen one would improve by chance."""
 SURE: Final = 1.6
 """It improves if it falls by this many times its bound: others are asked many times whether they do."""
-CHANGE: Final = 3.5
-"""Standard errors by which a flat line must differ from the improvement before it: a curve that goes on falling as it
-did has no flat part, only a stretch of noise."""
+SLOWED: Final = 0.7
+"""A flat line falls by less than this part of what it fell by before, per unit of ln(time), and certainly so: a curve
+that goes on as it did has no flat part, only a stretch of noise or the slowness of late training."""
+STOPPED: Final = 0.35
+"""If it certainly still falls, then by less than this part: losses of large data sets slow down, and do not stop."""
 ELAPSED_PARTS: Final = 12
 """Where the plan is unknown, an improvement is measured over this part of the time elapsed, and over an epoch at least:
 1.5 % in an epoch is much to ask of the fiftieth."""
@@ -37,20 +39,28 @@ class Outcome:
     """What one check found.
 
     Attributes:
-        flat: Whether an improvement worth having is excluded.
+        flat: Whether an improvement worth having is excluded, and a rise is not certain.
         improving: Whether an improvement is certain, and worth having.
-        span: Updates that the reported line spans: the longest flat one, else the shortest allowed.
-        gain: Fall of ln(loss) per update along it.
+        rising: Whether a rise is certain, and as large as an improvement worth having.
+        span: Steps that the reported line spans: the longest flat one, else the one that shows an improvement.
+        gain: Fall of ln(loss) per step along it.
         error: Half width of the bounds of `gain`.
         mean: Mean of ln(loss) along it.
+        recent: Fall of ln(loss) per step along the line that shows an improvement.
+        recent_error: Half width of the bounds of `recent`.
+        least: Fall of ln(loss) per step that is worth having.
     """
 
     flat: bool
     improving: bool
+    rising: bool
     span: float
     gain: float
     error: float
     mean: float
+    recent: float
+    recent_error: float
+    least: float
 
 
 def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> Outcome | None:
@@ -58,9 +68,9 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
 
     Args:
         ring: Block means of ln(loss).
-        clock: Lengths in updates.
+        clock: Lengths in steps.
         settings: The test's settings.
-        elapsed: Updates since the component's first value.
+        elapsed: Steps since the component's first value.
 
     Returns:
         None if no line is long enough.
@@ -79,41 +89,42 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
     lines = ring.lines(shortest / block, noise, n_diffs, z)
     if not lines:
         return None
-    flat = [line for line in lines if (line.gain + line.bound) * scale < limit]
-    if flat:
-        least = limit / scale
-        flat = [each for each in flat if not _goes_on(each, ring.line_before(each.blocks, noise, n_diffs, z), least)]
-    shown = flat[-1] if flat else lines[0]
+    least = limit / scale
+    flat = [line for line in lines if line.gain + line.bound < least and not _rises(line, least)]
+    flat = [each for each in flat if not _goes_on(ring.bend(each.blocks, elapsed / block, noise, n_diffs), least, z)]
+    recent = [each for at, each in enumerate(lines) if at == 0 or each.blocks <= elapsed * RECENT / block][-1]
+    shown = flat[-1] if flat else recent
     return Outcome(
         flat=bool(flat),
-        improving=_improves(lines, elapsed * RECENT / block, limit / scale),
+        improving=recent.gain > SURE * recent.bound and recent.gain >= least and lines[0].gain > 0,
+        rising=_rises(recent, least),
         span=shown.blocks * block,
         gain=shown.gain / block,
         error=shown.bound / block,
         mean=sum(ring.means[-shown.blocks :]) / shown.blocks,
+        recent=recent.gain / block,
+        recent_error=recent.bound / block,
+        least=least / block,
     )
 
 
-def _improves(lines: list[Line], longest: float, least: float) -> bool:
-    """Whether an improvement is certain, and worth having.
+def _rises(line: Line, least: float) -> bool:
+    return line.gain < -least and line.gain + line.bound < 0
+
+
+def _goes_on(bend: tuple[Power, Power] | None, least: float, z: float) -> bool:
+    """Whether a line may well be the continuation of the fall before it.
 
     Args:
-        lines: All lines, shortest first.
-        longest: Blocks that the line may span.
+        bend: The fall before and within it, against ln(time); None if too little lies before.
         least: Improvement per block that is worth having.
+        z: Normal quantile of the bounds.
     """
-    line = [each for at, each in enumerate(lines) if at == 0 or each.blocks <= longest][-1]
-    return line.gain > SURE * line.bound and line.gain >= least
-
-
-def _goes_on(line: Line, before: Line | None, least: float) -> bool:
-    """Whether a line may well be the continuation of an improvement worth having.
-
-    Args:
-        line: The line that looks flat.
-        before: The line through what lies before it.
-        least: Improvement per block that is worth having.
-    """
-    if before is None or before.gain <= least:
+    if bend is None:
         return False
-    return before.gain - line.gain < CHANGE * hypot(before.deviation, line.deviation)
+    before, within = bend
+    if before.gain <= max(z * before.deviation, least * before.time):  # nor was there any worth having before
+        return False
+    if within.gain > max(z * within.deviation, STOPPED * before.gain):
+        return True
+    return SLOWED * before.gain - within.gain < z * hypot(SLOWED * before.deviation, within.deviation)

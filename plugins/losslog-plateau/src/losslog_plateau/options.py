@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from .advice import HEADS
+from .known import HEADS
 from .settings import SENSITIVITY
 
 OnStall = Literal["stop", "raise_head_lr"] | None
@@ -94,6 +94,21 @@ def z_of(z: float | None, sensitivity: str | None) -> float:
         names = ", ".join(f'"{name}"' for name in SENSITIVITY)
         raise ValueError(f"sensitivity={sensitivity!r}: give one of {names}")
     return SENSITIVITY[sensitivity]
+
+
+def cuts_of(planned_cuts: Any) -> list[int] | None:
+    """Check ``planned_cuts``.
+
+    Raises:
+        ValueError: If it is not a list of whole numbers above 0.
+    """
+    if planned_cuts is None:
+        return None
+    if isinstance(planned_cuts, str) or not isinstance(planned_cuts, Sequence):
+        raise ValueError(f"planned_cuts={planned_cuts!r}: give a list of steps, for example [60000, 80000]")
+    if not all(isinstance(cut, int) and not isinstance(cut, bool) and cut > 0 for cut in planned_cuts):
+        raise ValueError(f"planned_cuts={planned_cuts!r}: give whole numbers of steps above 0, such as [60000, 80000]")
+    return list(planned_cuts)
 
 
 def flag(name: str, value: Any) -> bool:

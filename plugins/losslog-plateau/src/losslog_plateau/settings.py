@@ -3,7 +3,6 @@
 - `Settings` holds what a user may choose; the constants are fixed, each with the measurement behind it in
   ``docs/plateau.md``.
 - `SENSITIVITY` is the one knob most people need: names for three values of ``z``.
-- `TYPICAL` are usual final values of the torchvision detection losses.
 """
 
 from __future__ import annotations
@@ -14,15 +13,6 @@ from typing import Final
 
 SENSITIVITY: Final[Mapping[str, float]] = {"low": 2.5, "normal": 1.64, "high": 1.28}
 """Names for ``z``: fewer false alarms ("low") or more and earlier findings ("high")."""
-
-TYPICAL: Final[Mapping[str, tuple[float, float]]] = {
-    "loss_objectness": (0.02, 0.08),
-    "loss_rpn_box_reg": (0.03, 0.10),
-    "loss_classifier": (0.05, 0.15),
-    "loss_box_reg": (0.04, 0.12),
-    "loss_mask": (0.08, 0.20),
-}
-"""Typical final values of torchvision's Mask R-CNN losses: (low, high)."""
 
 HALVED: Final = 0.5
 """A component that fell by this part from its peak may stand a little higher."""
@@ -80,17 +70,15 @@ class Settings:
             raise ValueError(f"confirm={self.confirm!r}: give the number of checks that must agree, 1 or more")
 
 
-def typical_ranges(table: Mapping[str, object] | None) -> dict[str, tuple[float, float]]:
+def typical_ranges(table: Mapping[str, object]) -> dict[str, tuple[float, float]]:
     """Check a table of typical final values.
 
     Args:
-        table: ``{component: (low, high)}``; None is the built-in table, an empty one knows no component.
+        table: ``{component: (low, high)}``.
 
     Raises:
         ValueError: If an entry is not a pair of numbers with 0 <= low <= high and high > 0.
     """
-    if table is None:
-        return dict(TYPICAL)
     if not isinstance(table, Mapping):
         raise ValueError(f"typical={table!r}: give a table such as {{'loss_mask': [0.08, 0.20]}}")
     ranges = {}

@@ -10,7 +10,7 @@ calls it and is not locked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final, SupportsFloat
 
@@ -20,14 +20,15 @@ from .clock import Clock
 from .component import CELL, NON_FINITE, Component
 from .finding import Finding, Verdict
 from .judge import Judge
+from .learning_rate import Cut
 from .scene import Scene
 from .settings import Settings, typical_ranges
 
 SCALAR: Final = "loss"
 TOTAL: Final = "total"
-STATE_VERSION: Final = 2
+STATE_VERSION: Final = 3
 STRIDE_UPDATES: Final = 8
-"""Updates from which the distance of rows is learnt."""
+"""Updates from which the distance of rows is learnt: the second longest gap between them."""
 
 Losses = Mapping[str, SupportsFloat] | SupportsFloat
 
@@ -38,14 +39,15 @@ class Watcher:
     Args:
         planned_steps: Optimizer steps of the whole run (epochs, with one value per epoch); None if unknown.
         steps_per_epoch: Optimizer steps in an epoch; 1 for one value per epoch; None if unknown.
-        typical: ``{component: (low, high)}`` of usual final values. None is the built-in table of torchvision's
-            detection losses; ``{}`` knows none (then more false alarms: see the docs).
+        typical: ``{component: (low, high)}`` of usual final values; a component without is never called stalled, unless
+            it is proven to train nothing. None is the built-in table of two-stage detectors' losses; ``{}`` knows none.
         z: Normal quantile of the bounds: 1.28 finds more and earlier, 2.5 gives fewer false alarms.
         r: Improvement per unit below which a curve is flat.
         window: Shortest line, in units.
         confirm: Checks in a row that must agree.
         quiet: Warn of a stall only while two other components improve, rather than one.
         oscillating: Look for oscillation too.
+        planned_cuts: Steps at which the schedule cuts the learning rate: a shelf before one is information.
 
     Raises:
         ValueError: If a value is out of its range; the message names the option and what to give.
@@ -63,12 +65,14 @@ class Watcher:
         confirm: int = 2,
         quiet: bool = False,
         oscillating: bool = False,
+        planned_cuts: Sequence[int] = (),
     ) -> None:
         self.settings = Settings(z, r, window, confirm, quiet, oscillating)
         self.scene = Scene(
-            Clock(_positive("planned_steps", planned_steps), _positive("steps_per_epoch", steps_per_epoch))
+            Clock(_positive("planned_steps", planned_steps), _positive("steps_per_epoch", steps_per_epoch)),
+            planned_cuts=tuple(planned_cuts),
         )
-        self._judge = Judge(self.settings, typical_ranges(typical))
+        self._judge = Judge(self.settings, None if typical is None else typical_ranges(typical))
         self._lr: object = None
         self._rising = False
         self._audit = SumAudit()
@@ -104,15 +108,16 @@ class Watcher:
         if not isinstance(losses, Mapping):
             losses = {SCALAR: losses}
         parts = 0.0
+        now = step + 1
         due: list[Component] = []
         components = scene.components
         for name, given in losses.items():
             value = given if type(given) is float else _number(given)
             component = components.get(name)
             if component is None:
-                component = self._add_component(name, news)
+                component = self._add_component(name, list(losses), news)
             parts += value
-            event = component.add(value)
+            event = component.add(value, now)
             if event:
                 if event & NON_FINITE:
                     news.append(self._non_finite(name, value))
@@ -126,6 +131,31 @@ class Watcher:
             self._judge.judge(scene, due, news)
         return news
 
+    def finish(self, over: bool = True) -> None:
+        """The run has ended (or goes on after all): verdicts no longer wait for more steps."""
+        self.scene.over = over
+
+    def set_planned_cuts(self, steps: Sequence[int]) -> None:
+        """Take the steps at which the learning rate is going to be cut."""
+        self.scene.planned_cuts = tuple(steps)
+
+    def hold(self, held: bool) -> None:
+        """Say nothing of flatness, divergence and shares while the length of an epoch is still to be learnt."""
+        self.scene.held = held
+
+    def untrained(self, step: int, components: Mapping[str, bool]) -> None:
+        """Take what was found in the graph: which components train no parameter at all.
+
+        Args:
+            step: Step of the visit.
+            components: Whether each one trains nothing.
+        """
+        for name, nothing in components.items():
+            if nothing:
+                self.scene.untrained.setdefault(name, step)
+            else:
+                self.scene.untrained.pop(name, None)
+
     def set_lengths(self, planned_steps: float | None, steps_per_epoch: float | None) -> None:
         """Go on with another plan or another epoch, learnt in mid-run: lines start anew, peaks and levels stay.
 
@@ -134,7 +164,7 @@ class Watcher:
         """
         planned = _positive("planned_steps", planned_steps)
         epoch = _positive("steps_per_epoch", steps_per_epoch)
-        if (planned, epoch) != (self.scene.clock.planned_steps, self.scene.clock.steps_per_epoch):
+        if (planned, epoch) != (self.scene.clock.plan, self.scene.clock.epoch):
             self._relayout(Clock(planned, epoch, self.scene.clock.stride))
 
     def rewind(self, step: int) -> None:
@@ -180,9 +210,9 @@ class Watcher:
         return self.scene.axis
 
     @property
-    def lr_cut(self) -> str | None:
-        """Words on a cut of the learning rate that still holds, or None."""
-        return self.scene.lr_cut
+    def lr_cut(self) -> Cut | None:
+        """The newest cut of the learning rate that still holds, or None."""
+        return self.scene.rates.cut()
 
     def state_dict(self) -> dict[str, Any]:
         """All that was learnt so far, as plain data that survives JSON.
@@ -197,7 +227,10 @@ class Watcher:
             "lr": dict(self._lr) if isinstance(self._lr, Mapping) else self._lr,
             "rising": self._rising,
             "total_bad": self._total_bad,
-            "clock": [self.scene.clock.planned_steps, self.scene.clock.steps_per_epoch, self.scene.clock.stride],
+            "clock": [self.scene.clock.plan, self.scene.clock.epoch, self.scene.clock.stride],
+            "untrained": dict(self.scene.untrained),
+            "held": self.scene.held,
+            "over": self.scene.over,
             "rates": self.scene.rates.state_dict(),
             "audit": self._audit.state_dict(),
             "components": {name: component.state_dict() for name, component in self.scene.components.items()},
@@ -218,23 +251,26 @@ class Watcher:
         self.scene.clock = Clock(*state["clock"])
         self.scene.rates.load_state_dict(state["rates"])
         self._audit.load_state_dict(state["audit"])
+        self.scene.untrained = dict(state["untrained"])
+        self.scene.held, self.scene.over = state["held"], state["over"]
         self.scene.components = {}
+        names = list(state["components"])
         for name, data in state["components"].items():
-            component = Component(name, self.scene.clock, self.settings, 0, self._judge.ranges.get(name))
+            component = self._make_component(name, names)
             component.load_state_dict(data)
             self.scene.components[name] = component
 
     def _learn_stride(self, step: int) -> None:
-        """Rows of a sparse log (a row every 20 steps) stand for several steps each."""
+        """Rows of a sparse log (a row every 20 steps, or two an epoch) stand for several steps each."""
         gap = step - self.scene.step
-        if self.scene.updates == 1 or gap < 1 or self.scene.clock.steps_per_epoch == 1:
+        if self.scene.updates == 1 or gap < 1:
             return
         self._gaps.append(gap)
         if len(self._gaps) not in (1, STRIDE_UPDATES - 1):
             return
-        stride = sorted(self._gaps)[len(self._gaps) // 2]
+        stride = sorted(self._gaps)[-2:][0]
         if stride != self.scene.clock.stride:
-            self._relayout(Clock(self.scene.clock.planned_steps, self.scene.clock.steps_per_epoch, stride))
+            self._relayout(Clock(self.scene.clock.plan, self.scene.clock.epoch, stride))
 
     def _relayout(self, clock: Clock) -> None:
         self.scene.clock = clock
@@ -243,15 +279,25 @@ class Watcher:
 
     def _take_lr(self, step: int, lr: float | Mapping[str, float]) -> None:
         self._lr = dict(lr) if isinstance(lr, Mapping) else lr
-        jumped = self.scene.rates.take(step, lr)
+        jump = self.scene.rates.take(step, lr)
         settled, self._rising = self._rising and not self.scene.rates.rising, self.scene.rates.rising
-        for component in self.scene.components.values() if jumped or settled else ():
-            component.settle() if settled else component.forget_line()
+        for component in self.scene.components.values() if jump or settled else ():
+            if settled:
+                component.settle()
+            elif jump == "rise":
+                component.forget_line()
+            else:
+                component.empty_cell()
 
-    def _add_component(self, name: str, news: list[Finding]) -> Component:
-        component = Component(name, self.scene.clock, self.settings, self.scene.step, self._judge.ranges.get(name))
+    def _make_component(self, name: str, names: Sequence[str]) -> Component:
+        typical = self._judge.range_of(name, names)
+        return Component(name, self.scene.clock, self.settings, self.scene.step, typical)
+
+    def _add_component(self, name: str, names: Sequence[str], news: list[Finding]) -> Component:
+        component = self._make_component(name, names)
+        first = min((each.begin for each in self.scene.components.values()), default=self.scene.step)
         self.scene.components[name] = component
-        if self.scene.updates > self._judge.long(self.scene.clock):
+        if self.scene.step - first >= self._judge.long(self.scene.clock):
             text = advice.new(name, self.scene.step, self.scene.axis)
             news.append(Finding(name, "new", "info", self.scene.step, self.scene.step, text))
         return component
