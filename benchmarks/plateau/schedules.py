@@ -3,8 +3,8 @@
 Each run has 8 to 36 epochs of 5,000 to 15,000 steps, logged as means of 50 steps, and a learning rate that warms up,
 stays, and is cut by ten once or twice at planned epochs (a third of the runs decay by a cosine instead). Healthy losses
 fall by a power of the time, ever more slowly, and drop when the rate is cut; most end above the ranges of small data
-sets. One loss in each run has soft targets and a floor of its own. A bad run has a loss that stops (it does not answer to
-cuts either) or never moves.
+sets. One loss in each run has soft targets and a floor of its own. A bad run has a loss that stops (and does not answer
+to cuts either) or never moves.
 
 The truth is that of `generator`: per row, from the noise-free curve.
 """

@@ -21,7 +21,7 @@ RECENT: Final = 0.4
 line, since of a dozen one would improve by chance."""
 SURE: Final = 1.6
 """It improves if it falls by this many times its bound: others are asked many times whether they do."""
-SLOWED: Final = 0.7
+SLOWED: Final = 1.0
 """A flat line falls by less than this part of what it fell by before, per unit of ln(time), and certainly so: a curve
 that goes on as it did has no flat part, only a stretch of noise or the slowness of late training."""
 STOPPED: Final = 0.35

@@ -23,6 +23,7 @@ SUFFIXES: Final = (6, 7, 8, 9, 10, 11, 13, 16, 19, 22, 27, 32)
 SMALLEST: Final = SUFFIXES[0]
 SMALLEST_BEFORE: Final = 5
 """Blocks before a line from which their own slope says something."""
+PART_BEFORE: Final = 4
 MEDIAN_ABS_DIFF: Final = 0.954
 """Median of |a - b| for independent normal a, b of unit deviation: 0.6745 * sqrt(2)."""
 RISE_FLOOR: Final = 0.05
@@ -209,7 +210,7 @@ class BlockRing:
             the first few blocks, where a loss falls steeply, all others look flat.
         """
         n = len(self.means)
-        blocks = min(blocks, n - max(SMALLEST_BEFORE, n // 4))
+        blocks = min(blocks, n - max(SMALLEST_BEFORE, n // PART_BEFORE))
         if blocks < SMALLEST_BEFORE:
             return None
         elapsed = max(elapsed, n)

@@ -21,9 +21,9 @@ CAP: Final = 1.25
 CAP_HALVED: Final = 1.5
 """The same for a component that has halved; real mask stalls stood at 1.68 times the range after a 60 % fall."""
 LEARNT: Final = 0.75
-CAP_LEARNT: Final = 2.0
-"""A component that fell by three quarters has learnt, and may stand at twice its range; real stalls had fallen by 0.68
-at most."""
+CAP_LEARNT: Final = 3.0
+"""A component that fell by three quarters has learnt, and may stand at three times its range: where a loss ends is a
+matter of the data. Real stalls had fallen by 0.68 at most."""
 SMALL_SHARE: Final = 0.1
 """Without a range, a component below this share of the total is left alone."""
 
