@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from losslog.journal.records import whole
+from losslog.journal.records import plain, whole
 from losslog.runtime.notices import Once, warn
 
 LEVELS: Final = ("info", "warning", "error")
@@ -70,6 +70,8 @@ class RunHandle:
         component: str | None = None,
         step: int | None = None,
         epoch: int | None = None,
+        cause: str | None = None,
+        evidence: Mapping[str, Any] | None = None,
     ) -> None:
         """Tell a person: the alert becomes a record, and every plugin shows it.
 
@@ -81,15 +83,23 @@ class RunHandle:
             component: the loss it is about.
             step: global optimizer step.
             epoch: from 1.
+            cause: name of the cause that was measured, or None.
+            evidence: what was measured, as plain data; or None.
 
         Raises:
             ValueError: unknown level, or the alert was raised while handling ``on_alert``.
+            TypeError: ``evidence`` is no plain data.
         """
         hook, seq = self.handling
         if hook == "on_alert":
             raise ValueError("an alert cannot be raised while handling on_alert: it would go round for ever")
         key = key or f"{self._source}/{title}/{seq}"
-        self._post("alert", alert_data(title, text, level, self._source, key, component, step, epoch))
+        data = alert_data(title, text, level, self._source, key, component, step, epoch)
+        if cause is not None:
+            data["cause"] = str(cause)
+        if evidence is not None:
+            data["evidence"] = plain(evidence, "evidence")
+        self._post("alert", data)
 
     def request_stop(self, reason: str) -> None:
         """Ask the loop to stop: ``run.should_stop`` becomes true."""
