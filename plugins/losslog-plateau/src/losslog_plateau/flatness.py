@@ -32,6 +32,7 @@ ELAPSED_PARTS: Final = 12
 UNKNOWN_GAIN: Final = 0.15
 """Improvement over the time elapsed below which a curve is flat, where neither plan nor epoch is known."""
 UNKNOWN_Z: Final = 2.0
+"""Without a plan or an epoch the unit is a guess, and so the bounds are wider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,14 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
         noise, n_diffs = ring.noise()
     block = ring.cells_per_block * clock.cell
     shortest = max(clock.min_window, elapsed * LEAST_PART)
+    known = clock.plan is not None and clock.epoch is not None
+    z = settings.z if known else max(settings.z, UNKNOWN_Z)
     if clock.unit is None:
-        scale, limit, z = elapsed / block, UNKNOWN_GAIN, max(settings.z, UNKNOWN_Z)
+        scale, limit = elapsed / block, UNKNOWN_GAIN
     else:
         shortest = max(shortest, settings.window * clock.unit)
         unit = clock.unit if clock.plan is not None else max(clock.unit, elapsed / ELAPSED_PARTS)
-        scale, limit, z = unit / block, settings.r, settings.z
+        scale, limit = unit / block, settings.r
     lines = ring.lines(shortest / block, noise, n_diffs, z)
     if not lines:
         return None

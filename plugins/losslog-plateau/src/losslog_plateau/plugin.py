@@ -70,7 +70,7 @@ class PlateauPlugin:
         z: float | None = None,
         sensitivity: str | None = None,
         r: float = 0.015,
-        window: float = 3.0,
+        window: float = 2.5,
         confirm: int = 2,
         watch: Sequence[str] | None = None,
         ignore: Sequence[str] | None = None,

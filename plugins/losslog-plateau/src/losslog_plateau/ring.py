@@ -24,6 +24,8 @@ SMALLEST: Final = SUFFIXES[0]
 SMALLEST_BEFORE: Final = 5
 """Blocks before a line from which their own slope says something."""
 PART_BEFORE: Final = 4
+FEWEST_BENT: Final = 16
+"""Blocks from which a bend can be told: half of a full ring. Only with one value per epoch there are fewer."""
 MEDIAN_ABS_DIFF: Final = 0.954
 """Median of |a - b| for independent normal a, b of unit deviation: 0.6745 * sqrt(2)."""
 RISE_FLOOR: Final = 0.05
@@ -210,9 +212,9 @@ class BlockRing:
             the first few blocks, where a loss falls steeply, all others look flat.
         """
         n = len(self.means)
-        blocks = min(blocks, n - max(SMALLEST_BEFORE, n // PART_BEFORE))
-        if blocks < SMALLEST_BEFORE:
+        if n < FEWEST_BENT:
             return None
+        blocks = min(blocks, n - max(SMALLEST_BEFORE, n // PART_BEFORE))
         elapsed = max(elapsed, n)
         logs = [log(elapsed - (n - 1 - at) - 0.5) for at in range(n)]
         parts = (logs[: n - blocks], self.means[: n - blocks]), (logs[n - blocks :], self.means[n - blocks :])

@@ -47,8 +47,10 @@ class Scene:
     def finished(self) -> bool:
         """Whether no further step is to come."""
         plan = self.clock.plan
-        last = plan if plan is None or self.clock.per_epoch_feed else plan - 1
-        return self.over or (last is not None and self.step >= last)
+        if plan is None:
+            return self.over
+        next_row = self.step + self.clock.stride
+        return self.over or (next_row > plan if self.clock.per_epoch_feed else next_row >= plan)
 
     @property
     def next_cut(self) -> int | None:

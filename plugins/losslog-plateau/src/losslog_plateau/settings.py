@@ -43,7 +43,7 @@ class Settings:
 
     z: float = 1.64
     r: float = 0.015
-    window: float = 3.0
+    window: float = 2.5
     confirm: int = 2
     quiet: bool = False
     oscillating: bool = False

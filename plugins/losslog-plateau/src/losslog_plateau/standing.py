@@ -25,6 +25,8 @@ SEVERITY: Final[Mapping[str, Severity]] = {
     "non_finite": "error",
 }
 """Severity of a state in a verdict; the others are "info"."""
+PROOFS: Final = ("not_trained", "lr_zero")
+"""Causes that make a standstill a warning even where its range is not known."""
 BENIGN: Final = ("lr_rising", "lr_cut_planned")
 """Causes that make a standstill information: it is to end by itself."""
 
@@ -39,9 +41,10 @@ def state_of(scene: Scene, settings: Settings, component: Component) -> str:
     if component.level.diverging is not None and not scene.held:
         return "diverging"
     if component.flat and not scene.held:
-        if good_enough(scene, component):
+        proven = _is_proven(scene, component)
+        if good_enough(scene, component) and not (proven and component.typical is None):
             return "converged"
-        return "stalled" if _is_stall(scene, settings, component) else "flat"
+        return "stalled" if proven or _is_stall(scene, settings, component) else "flat"
     if component.oscillating is not None:
         return "oscillating"
     if component.improving:
@@ -65,11 +68,15 @@ def good_enough(scene: Scene, component: Component) -> bool:
     return fallen >= HALVED or share_of(scene, component) < SMALL_SHARE
 
 
-def _is_stall(scene: Scene, settings: Settings, component: Component) -> bool:
-    """Whether flat and too high is a warning: that needs a range to be above, or proof that it trains nothing."""
+def _is_proven(scene: Scene, component: Component) -> bool:
+    """Whether it is proven to train nothing: that needs no range."""
     cause = cause_of(scene, component, flat_since(scene, component))
-    if cause is not None and cause.name in ("not_trained", "lr_zero"):
-        return True
+    return cause is not None and cause.name in PROOFS
+
+
+def _is_stall(scene: Scene, settings: Settings, component: Component) -> bool:
+    """Whether flat and too high is a warning: that needs a range to be above, and others that improve."""
+    cause = cause_of(scene, component, flat_since(scene, component))
     if component.typical is None or (cause is not None and cause.name in BENIGN):
         return False
     return len(improving_others(scene, component)) >= (2 if settings.quiet else 1)
