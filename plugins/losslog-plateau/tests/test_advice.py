@@ -5,8 +5,8 @@ import json
 
 import pytest
 from losslog_plateau import advice
-from losslog_plateau.advice import Rate, Situation
 from losslog_plateau.causes import Cause
+from losslog_plateau.situation import Rate, Situation, evidence_of
 
 SITUATION = Situation(
     component="loss_mask",
@@ -89,7 +89,7 @@ def test_outlook_says_what_came_of_it(state: str, words: str) -> None:
 
 
 def test_evidence_is_plain_data() -> None:
-    found = advice.evidence(SITUATION, Cause("lr_cut", "", {"cut_step": 500}))
+    found = evidence_of(SITUATION, Cause("lr_cut", "", {"cut_step": 500}))
     assert json.loads(json.dumps(found)) == found
     assert (found["level"], found["range"], found["cut_step"]) == (0.41, [0.08, 0.20], 500)
 

@@ -21,11 +21,15 @@ RECENT: Final = 0.4
 line, since of a dozen one would improve by chance."""
 SURE: Final = 1.6
 """It improves if it falls by this many times its bound: others are asked many times whether they do."""
-SLOWED: Final = 1.0
-"""A flat line falls by less than this part of what it fell by before, per unit of ln(time), and certainly so: a curve
-that goes on as it did has no flat part, only a stretch of noise or the slowness of late training."""
+BEND_Z: Final = 1.28
+"""A flat line certainly (by so many standard errors) falls by less than what lay before it did, per unit of ln(time): a
+curve that goes on as it did has no flat part, only a stretch of noise or the slowness of late training."""
 STOPPED: Final = 0.35
 """If it certainly still falls, then by less than this part: losses of large data sets slow down, and do not stop."""
+KINK: Final = 0.1
+"""Drop of the fall per unit of ln(time) from which a short line will do. After a slow fall a drift of some epochs looks like
+a stand, and the line must span half of the time elapsed."""
+LONG_PART: Final = 0.5
 ELAPSED_PARTS: Final = 12
 """Where the plan is unknown, an improvement is measured over this part of the time elapsed, and over an epoch at least:
 1.5 % in an epoch is much to ask of the fiftieth."""
@@ -94,7 +98,10 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
         return None
     least = limit / scale
     flat = [line for line in lines if line.gain + line.bound < least and not _rises(line, least)]
-    flat = [each for each in flat if not _goes_on(ring.bend(each.blocks, elapsed / block, noise, n_diffs), least, z)]
+    long = LONG_PART * elapsed / block
+    flat = [
+        each for each in flat if _stopped(each, ring.bend(each.blocks, elapsed / block, noise, n_diffs), least, z, long)
+    ]
     recent = [each for at, each in enumerate(lines) if at == 0 or each.blocks <= elapsed * RECENT / block][-1]
     shown = flat[-1] if flat else recent
     return Outcome(
@@ -115,19 +122,23 @@ def _rises(line: Line, least: float) -> bool:
     return line.gain < -least and line.gain + line.bound < 0
 
 
-def _goes_on(bend: tuple[Power, Power] | None, least: float, z: float) -> bool:
-    """Whether a line may well be the continuation of the fall before it.
+def _stopped(line: Line, bend: tuple[Power, Power] | None, least: float, z: float, long: float) -> bool:
+    """Whether a flat line is the end of a fall, rather than its continuation.
 
     Args:
+        line: The flat line.
         bend: The fall before and within it, against ln(time); None if too little lies before.
         least: Improvement per block that is worth having.
         z: Normal quantile of the bounds.
+        long: Blocks that a line must span after a slow fall.
     """
     if bend is None:
-        return False
-    before, within = bend
-    if before.gain <= max(z * before.deviation, least * before.time):  # nor was there any worth having before
-        return False
-    if within.gain > max(z * within.deviation, STOPPED * before.gain):
         return True
-    return SLOWED * before.gain - within.gain < z * hypot(SLOWED * before.deviation, within.deviation)
+    before, within = bend
+    if before.gain - within.gain < KINK and line.blocks < long:
+        return False
+    if before.gain <= max(z * before.deviation, least * before.time):  # there was no fall worth having
+        return True
+    if within.gain > max(z * within.deviation, STOPPED * before.gain):
+        return False
+    return before.gain - within.gain >= BEND_Z * hypot(before.deviation, within.deviation)

@@ -17,6 +17,7 @@ from .finding import Finding, Severity, Verdict
 from .known import Range, known
 from .scene import Scene
 from .settings import Settings
+from .situation import evidence_of
 from .standing import SEVERITY, flat_since, rate_of, share_of, situation_of, state_of
 
 LONG_STEPS: Final = 100
@@ -155,8 +156,7 @@ class Judge:
         situation = situation_of(scene, component, since)
         text = advice.WORDS[state](situation)
         cause = situation.cause if state in ("stalled", "flat") else None
-        evidence = advice.evidence(situation, cause)
-        name = None if cause is None else cause.name
+        name, evidence = None if cause is None else cause.name, evidence_of(situation, cause)
         news.append(Finding(component.name, state, level, scene.step, since, text, name, evidence))
 
     def verdict(self, scene: Scene, component: Component) -> Verdict:

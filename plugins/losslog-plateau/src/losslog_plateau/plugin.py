@@ -232,7 +232,8 @@ class PlateauPlugin:
             text += self._react(finding, run)
         key = f"non_finite/{component}" if state == "non_finite" else f"plateau/{component}/{state}/{finding.since}"
         title = advice.title(state, component)
-        run.alert(title, text, level=finding.level, key=key, component=component, step=step, epoch=epoch)
+        data = {"cause": finding.cause, "evidence": dict(finding.evidence) or None}
+        run.alert(title, text, level=finding.level, key=key, component=component, step=step, epoch=epoch, **data)
 
     def _react(self, finding: Finding, run: Any) -> str:
         """Ask the run for what ``on_stall`` says.

@@ -10,13 +10,13 @@ from math import expm1, hypot
 from typing import Final
 
 from . import advice
-from .advice import Rate, Situation
 from .causes import cause_of, cut_words, later_cut
 from .component import Component
 from .finding import Severity
 from .known import FLOORED, known
 from .scene import Scene
 from .settings import CAP, CAP_HALVED, CAP_LEARNT, HALVED, LEARNT, SMALL_SHARE, Settings
+from .situation import Rate, Situation
 
 SEVERITY: Final[Mapping[str, Severity]] = {
     "stalled": "warning",

@@ -11,21 +11,20 @@ calls it and is not locked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any, Final, SupportsFloat
 
 from . import advice
-from .audit import SumAudit
 from .clock import Clock
 from .component import CELL, NON_FINITE, Component
 from .finding import Finding, Verdict
 from .judge import Judge
 from .learning_rate import Cut
+from .reading import number, positive
 from .scene import Scene
 from .settings import Settings, typical_ranges
+from .totals import Totals, non_finite
 
 SCALAR: Final = "loss"
-TOTAL: Final = "total"
 STATE_VERSION: Final = 3
 STRIDE_UPDATES: Final = 8
 """Updates from which the distance of rows is learnt: the second longest gap between them."""
@@ -69,15 +68,14 @@ class Watcher:
     ) -> None:
         self.settings = Settings(z, r, window, confirm, quiet, oscillating)
         self.scene = Scene(
-            Clock(_positive("planned_steps", planned_steps), _positive("steps_per_epoch", steps_per_epoch)),
+            Clock(positive("planned_steps", planned_steps), positive("steps_per_epoch", steps_per_epoch)),
             planned_cuts=tuple(planned_cuts),
         )
         self._judge = Judge(self.settings, None if typical is None else typical_ranges(typical))
         self._lr: object = None
         self._rising = False
-        self._audit = SumAudit()
+        self._totals = Totals()
         self._gaps: list[int] = []  # distances of the first rows
-        self._total_bad = False
 
     def update(
         self,
@@ -112,7 +110,7 @@ class Watcher:
         due: list[Component] = []
         components = scene.components
         for name, given in losses.items():
-            value = given if type(given) is float else _number(given)
+            value = given if type(given) is float else number(given)
             component = components.get(name)
             if component is None:
                 component = self._add_component(name, list(losses), news)
@@ -120,11 +118,11 @@ class Watcher:
             event = component.add(value, now)
             if event:
                 if event & NON_FINITE:
-                    news.append(self._non_finite(name, value))
+                    news.append(non_finite(scene, name, value))
                 if event & CELL:
                     due.append(component)
         if total is not None:
-            self._take_total(_number(total), parts, news)
+            self._totals.take(scene, number(total), parts, news)
         if due:
             for component in due:
                 component.close_cell()
@@ -162,8 +160,8 @@ class Watcher:
         Raises:
             ValueError: If a length is not positive.
         """
-        planned = _positive("planned_steps", planned_steps)
-        epoch = _positive("steps_per_epoch", steps_per_epoch)
+        planned = positive("planned_steps", planned_steps)
+        epoch = positive("steps_per_epoch", steps_per_epoch)
         if (planned, epoch) != (self.scene.clock.plan, self.scene.clock.epoch):
             self._relayout(Clock(planned, epoch, self.scene.clock.stride))
 
@@ -226,13 +224,12 @@ class Watcher:
             "gaps": list(self._gaps),
             "lr": dict(self._lr) if isinstance(self._lr, Mapping) else self._lr,
             "rising": self._rising,
-            "total_bad": self._total_bad,
             "clock": [self.scene.clock.plan, self.scene.clock.epoch, self.scene.clock.stride],
             "untrained": dict(self.scene.untrained),
             "held": self.scene.held,
             "over": self.scene.over,
             "rates": self.scene.rates.state_dict(),
-            "audit": self._audit.state_dict(),
+            "totals": self._totals.state_dict(),
             "components": {name: component.state_dict() for name, component in self.scene.components.items()},
         }
 
@@ -247,10 +244,10 @@ class Watcher:
                 f"watcher state of version {state.get('version')!r}: this is version {STATE_VERSION}; start anew"
             )
         self.scene.updates, self.scene.step, self._gaps = state["updates"], state["step"], list(state["gaps"])
-        self._lr, self._rising, self._total_bad = state["lr"], state["rising"], state["total_bad"]
+        self._lr, self._rising = state["lr"], state["rising"]
         self.scene.clock = Clock(*state["clock"])
         self.scene.rates.load_state_dict(state["rates"])
-        self._audit.load_state_dict(state["audit"])
+        self._totals.load_state_dict(state["totals"])
         self.scene.untrained = dict(state["untrained"])
         self.scene.held, self.scene.over = state["held"], state["over"]
         self.scene.components = {}
@@ -301,40 +298,3 @@ class Watcher:
             text = advice.new(name, self.scene.step, self.scene.axis)
             news.append(Finding(name, "new", "info", self.scene.step, self.scene.step, text))
         return component
-
-    def _non_finite(self, name: str, value: float) -> Finding:
-        text = advice.non_finite(name, value, self.scene.step, self.scene.axis, first=self.scene.updates <= 2)
-        return Finding(name, "non_finite", "error", self.scene.step, self.scene.step, text)
-
-    def _take_total(self, total: float, parts: float, news: list[Finding]) -> None:
-        if not isfinite(total):
-            if isfinite(parts) and not self._total_bad:
-                news.append(self._non_finite(TOTAL, total))
-            self._total_bad = True
-            return
-        self._total_bad = False
-        kind = self._audit.take(self.scene.step, total, parts)
-        if kind is None:
-            return
-        since = self.scene.step if self._audit.since is None else self._audit.since
-        smoothed = self.scene.clock.stride > 1 or self._audit.smallest < 1 < self._audit.widest
-        if kind == "factor":
-            text = advice.sum_factor(total, parts, self._audit.ratio)
-        else:
-            text = advice.sum_difference(self._audit.smallest, self._audit.widest, smoothed)
-        level: Final = "info" if smoothed and kind != "factor" else "warning"
-        news.append(Finding(TOTAL, "sum_mismatch", level, self.scene.step, since, text))
-
-
-def _number(value: Any) -> float:
-    """A float from a number, a numpy scalar or a tensor, also one that needs gradients."""
-    detach = getattr(value, "detach", None)
-    return float(value if detach is None else detach())
-
-
-def _positive(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or not isfinite(value):
-        raise ValueError(f"{name}={value!r}: give a positive number of steps, or None if it is unknown")
-    return value
