@@ -27,8 +27,8 @@ curve that goes on as it did has no flat part, only a stretch of noise or the sl
 STOPPED: Final = 0.35
 """If it certainly still falls, then by less than this part: losses of large data sets slow down, and do not stop."""
 KINK: Final = 0.1
-"""Drop of the fall per unit of ln(time) from which a short line will do. After a slow fall a drift of some epochs looks like
-a stand, and the line must span half of the time elapsed."""
+"""Drop of the fall per unit of ln(time) from which a short line will do. After a slow fall a drift of some epochs looks
+like a stand, and the line must span half of the time elapsed."""
 LONG_PART: Final = 0.5
 ELAPSED_PARTS: Final = 12
 """Where the plan is unknown, an improvement is measured over this part of the time elapsed, and over an epoch at least:
@@ -99,9 +99,8 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
     least = limit / scale
     flat = [line for line in lines if line.gain + line.bound < least and not _rises(line, least)]
     long = LONG_PART * elapsed / block
-    flat = [
-        each for each in flat if _stopped(each, ring.bend(each.blocks, elapsed / block, noise, n_diffs), least, z, long)
-    ]
+    bends = [ring.bend(line.blocks, elapsed / block, noise, n_diffs) for line in flat]
+    flat = [line for line, bend in zip(flat, bends, strict=True) if _stopped(line, bend, least, z, long)]
     recent = [each for at, each in enumerate(lines) if at == 0 or each.blocks <= elapsed * RECENT / block][-1]
     shown = flat[-1] if flat else recent
     return Outcome(
