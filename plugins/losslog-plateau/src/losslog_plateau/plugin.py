@@ -102,8 +102,14 @@ class PlateauPlugin:
         self._unread: int | None = None  # journal records before this seq are still to be read up
         self._make_watcher()
 
-    def verdicts(self) -> list[Verdict]:
-        """The present state of every component."""
+    def verdicts(self, over: bool = False) -> list[Verdict]:
+        """The present state of every component.
+
+        Args:
+            over: Whether no further step is to come.
+        """
+        if over:
+            self.watcher.finish()
         return self.watcher.verdicts()
 
     @hookimpl
@@ -152,9 +158,9 @@ class PlateauPlugin:
 
     @hookimpl
     def on_run_end(self) -> None:
-        """Say what became of every component."""
-        self.watcher.finish()
-        told = [f"{each.component} {each.outlook}" for each in self.verdicts() if self._filter.reports(each.component)]
+        """Say what became of every component of which anything can be said."""
+        found = [each for each in self.verdicts(over=True) if self._filter.reports(each.component)]
+        told = [f"{each.component} {each.outlook}" for each in found if each.state != "unclear"]
         if told:
             _said.info("plateau: %s", "; ".join(told))
 
