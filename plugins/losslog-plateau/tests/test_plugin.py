@@ -385,3 +385,32 @@ def test_resumed_run_is_not_over(stall: Any, run: Any) -> None:
     assert plugin.watcher.scene.over
     plugin.on_run_start(epochs=60, steps_per_epoch=PER_EPOCH, resumed=True, seq=500)
     assert not plugin.watcher.scene.over
+
+
+SAID = "loss_mask trains nothing since step 760: mask_head: requires_grad is False; backbone: detached"
+
+
+def test_alert_that_it_trains_nothing_is_quoted_by_the_later_stall(stall: Any, run: Any) -> None:
+    plugin = start(PlateauPlugin())
+    batches(plugin, stall[:761], run, lr=0.01)
+    plugin.on_alert(component="loss_mask", step=760, cause="not_trained", text=SAID, run=run)
+    batches(plugin, stall[761:], run, lr=0.01)
+    (alert,) = run.alerts
+    assert (alert["cause"], alert["evidence"]["untrained_since"]) == ("not_trained", 760)
+    assert SAID in alert["text"]
+    assert "No cause was measured" not in alert["text"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "component", "stops"), [("not_trained", "loss_mask", 1), ("lr_zero", "loss_mask", 0), (None, None, 0)]
+)
+def test_stop_on_a_cause_is_asked_for_at_once(cause: Any, component: Any, stops: int, run: Any) -> None:
+    plugin = start(PlateauPlugin(on_cause={"not_trained": "stop"}))
+    plugin.on_alert(component=component, step=3, cause=cause, text=SAID, run=run)
+    assert len(run.stops) == stops
+
+
+@pytest.mark.parametrize("on_cause", ["stop", {"not_trained": "panic"}, {"bad_luck": "stop"}])
+def test_reaction_to_an_unknown_cause_is_refused(on_cause: Any) -> None:
+    with pytest.raises(ValueError, match=r"on_cause=.*: give a table"):
+        PlateauPlugin(on_cause=on_cause)

@@ -75,10 +75,12 @@ def cut_words(cut: Cut, axis: str) -> str:
 
 
 def _not_trained(scene: Scene, component: Component) -> Cause | None:
-    step = scene.untrained.get(component.name)
-    if step is None:
+    found = scene.untrained.get(component.name)
+    if found is None:
         return None
-    return Cause("not_trained", f"it trains no parameter since {scene.axis} {step}", {"untrained_since": step})
+    step, said = found
+    text = said or f"it trains no parameter since {scene.axis} {step}"
+    return Cause("not_trained", text, {"untrained_since": step} | ({"said": said} if said else {}))
 
 
 def _rate_of_zero(scene: Scene, component: Component) -> Cause | None:

@@ -26,6 +26,7 @@ from .watcher import Watcher
 
 STALLED: Final = "stalled"
 REACH: Final = "reach/"
+NOT_TRAINED: Final = "not_trained"
 _said: Final = logging.getLogger("losslog")
 
 
@@ -39,7 +40,7 @@ class PlateauPlugin:
         steps_per_epoch: Optimizer steps in an epoch. None: what the run says, else learnt from the first whole epoch.
         planned_cuts: Steps at which the learning rate is going to be cut (epochs, where only epoch means come). None:
             ``milestones`` or ``lr_steps`` of the run's config, in epochs where all are at most ``epochs``.
-        z: Normal quantile of the bounds; None is 1.64.
+        z: Normal quantile of the bounds; None is 1.8.
         sensitivity: "low", "normal" or "high", instead of ``z``.
         r: Improvement per unit below which a curve is flat.
         window: Shortest line, in units.
@@ -50,6 +51,8 @@ class PlateauPlugin:
         oscillating: Report oscillation too, at info level.
         on_stall: None, "stop" (ask the run to stop) or "raise_head_lr" (ask, once per component, for a higher learning
             rate of the parameter group that the component trains; not after a cut of the learning rate).
+        on_cause: What to do at once where an alert has a cause, also another plugin's or the engine's:
+            ``{"not_trained": "stop"}``.
         lr_factor: Factor for "raise_head_lr".
         head_group: Parameter group for "raise_head_lr": a name, or a table by component. None: torchvision's components
             by the names of `losslog.detection.get_parameter_groups`.
@@ -77,11 +80,12 @@ class PlateauPlugin:
         quiet: bool = False,
         oscillating: bool = False,
         on_stall: OnStall = None,
+        on_cause: Mapping[str, str] | None = None,
         lr_factor: float = 10.0,
         head_group: str | Mapping[str, str] | None = None,
     ) -> None:
         self._filter = filter_of(watch, ignore)
-        self._reaction = reaction_of(on_stall, lr_factor, head_group)
+        self._reaction = reaction_of(on_stall, lr_factor, head_group, on_cause)
         self._options = (planned_steps, steps_per_epoch, cuts_of(planned_cuts))
         self._arguments: dict[str, Any] = {
             "typical": typical,
@@ -144,6 +148,14 @@ class PlateauPlugin:
         }
         if found:
             self.watcher.untrained(self.watcher.step if step is None else step, found)
+
+    @hookimpl
+    def on_alert(self, component: str | None, step: int | None, cause: str | None, text: str, run: Any) -> None:
+        """Remember who was found to train nothing, to quote it later; stop where ``on_cause`` says so."""
+        if component is not None and cause == NOT_TRAINED:
+            self.watcher.untrained(self.watcher.step if step is None else step, {component: True}, text.rstrip("."))
+        if cause is not None and self._reaction.on_cause.get(cause) == "stop" and self._filter.reports(component or ""):
+            run.request_stop(f"{text.rstrip('.')} (on_cause)")
 
     @hookimpl
     def on_resume(self, epoch: int | None, step: int | None, run: Any, seq: int) -> None:
@@ -217,6 +229,10 @@ class PlateauPlugin:
                 self._take_plan(data.get("epochs"), data.get("steps_per_epoch"))
             elif hook == "on_metrics":
                 self.on_metrics(data.get("step"), data.get("metrics") or {})
+            elif hook == "on_alert":
+                if data.get("cause") == NOT_TRAINED and data.get("component"):
+                    said = str(data.get("text", "")).rstrip(".")
+                    self.watcher.untrained(data.get("step") or 0, {data["component"]: True}, said)
             else:
                 for finding in self._replay(hook, data):
                     if finding.state == STALLED and self._filter.reports(finding.component):

@@ -21,7 +21,7 @@ class Scene:
         components: By name, in the order in which they came.
         rates: The learning rates so far.
         planned_cuts: Steps at which the schedule is known to cut the learning rate.
-        untrained: Components that were found to train no parameter, and the step since which.
+        untrained: Components that were found to train no parameter: the step since which, and what was said of it.
         step: Step of the newest update.
         updates: Updates so far.
         held: Whether the length of an epoch is still to be learnt: nothing can be said of flatness before.
@@ -32,7 +32,7 @@ class Scene:
     components: dict[str, Component] = field(default_factory=dict)
     rates: LearningRate = field(default_factory=LearningRate)
     planned_cuts: tuple[int, ...] = ()
-    untrained: dict[str, int] = field(default_factory=dict)
+    untrained: dict[str, tuple[int, str]] = field(default_factory=dict)
     step: int = -1
     updates: int = 0
     held: bool = False

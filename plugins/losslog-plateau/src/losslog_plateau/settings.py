@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-SENSITIVITY: Final[Mapping[str, float]] = {"low": 2.5, "normal": 1.64, "high": 1.28}
+SENSITIVITY: Final[Mapping[str, float]] = {"low": 2.5, "normal": 1.8, "high": 1.28}
 """Names for ``z``: fewer false alarms ("low") or more and earlier findings ("high")."""
 
 HALVED: Final = 0.5
@@ -41,7 +41,7 @@ class Settings:
         oscillating: Look for oscillation too.
     """
 
-    z: float = 1.64
+    z: float = 1.8
     r: float = 0.015
     window: float = 2.5
     confirm: int = 2
@@ -56,7 +56,7 @@ class Settings:
         """
         if not 0.5 <= self.z <= 5:
             raise ValueError(
-                f"z={self.z!r}: give a normal quantile between 0.5 and 5, for example 1.64 (usual) or 2.5 (cautious)"
+                f"z={self.z!r}: give a normal quantile between 0.5 and 5, for example 1.8 (usual) or 2.5 (cautious)"
             )
         if not 0 < self.r < 1:
             raise ValueError(

@@ -57,7 +57,7 @@ class Watcher:
         planned_steps: float | None = None,
         steps_per_epoch: float | None = None,
         typical: Mapping[str, object] | None = None,
-        z: float = 1.64,
+        z: float = 1.8,
         *,
         r: float = 0.015,
         window: float = 2.5,
@@ -141,16 +141,18 @@ class Watcher:
         """Say nothing of flatness, divergence and shares while the length of an epoch is still to be learnt."""
         self.scene.held = held
 
-    def untrained(self, step: int, components: Mapping[str, bool]) -> None:
+    def untrained(self, step: int, components: Mapping[str, bool], said: str = "") -> None:
         """Take what was found in the graph: which components train no parameter at all.
 
         Args:
             step: Step of the visit.
             components: Whether each one trains nothing.
+            said: What was said of it, to be quoted.
         """
         for name, nothing in components.items():
             if nothing:
-                self.scene.untrained.setdefault(name, step)
+                since, before = self.scene.untrained.get(name, (step, ""))
+                self.scene.untrained[name] = (since, said or before)
             else:
                 self.scene.untrained.pop(name, None)
 
@@ -213,10 +215,7 @@ class Watcher:
         return self.scene.rates.cut()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was learnt so far, as plain data that survives JSON.
-
-        The settings are not in it: restore into a watcher made with the same arguments.
-        """
+        """All that was learnt so far, without the settings, as plain data that survives JSON."""
         return {
             "version": STATE_VERSION,
             "updates": self.scene.updates,
@@ -225,7 +224,7 @@ class Watcher:
             "lr": dict(self._lr) if isinstance(self._lr, Mapping) else self._lr,
             "rising": self._rising,
             "clock": [self.scene.clock.plan, self.scene.clock.epoch, self.scene.clock.stride],
-            "untrained": dict(self.scene.untrained),
+            "untrained": {name: list(found) for name, found in self.scene.untrained.items()},
             "held": self.scene.held,
             "over": self.scene.over,
             "rates": self.scene.rates.state_dict(),
@@ -248,7 +247,7 @@ class Watcher:
         self.scene.clock = Clock(*state["clock"])
         self.scene.rates.load_state_dict(state["rates"])
         self._totals.load_state_dict(state["totals"])
-        self.scene.untrained = dict(state["untrained"])
+        self.scene.untrained = {name: (step, said) for name, (step, said) in state["untrained"].items()}
         self.scene.held, self.scene.over = state["held"], state["over"]
         self.scene.components = {}
         names = list(state["components"])
