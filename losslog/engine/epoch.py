@@ -146,7 +146,7 @@ def train_one_epoch(
                 if reached is not None:
                     reached.tell()
                 if report := meter.count(batches, norm):
-                    run.log_metrics(report, step=step)
+                    run.log_metrics(report | (reached.metrics() if reached is not None else {}), step=step)
                 run.apply_requests(optimizer, scheduler if scheduler is not None else request_scheduler)
                 if run.should_stop:
                     position.stopped = True
@@ -154,6 +154,7 @@ def train_one_epoch(
     finally:
         stepper.close()
     if run is not None and (report := meter.rest()):
+        report |= reached.metrics() if reached is not None else {}
         run.log_metrics(report, step=position.step - 1 if progress is not None else None)
     if run is None:
         return means.means()

@@ -33,7 +33,7 @@ class Reached:
     Args:
         model: The model, also wrapped.
         optimizers: Over its parameters.
-        run: Alerts and the metrics ``reach/<component>`` go there.
+        run: Alerts go there.
     """
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Any], run: Run) -> None:
@@ -48,6 +48,7 @@ class Reached:
         self._visits = 0
         self._broken = False
         self._untold: list[Callable[[], None]] = []
+        self._metrics: dict[str, int] = {}
 
     def due(self, epoch: int) -> bool:
         """Whether the coming step's graph is to be walked."""
@@ -72,10 +73,15 @@ class Reached:
             warn("what the losses train is not looked at in this run: %s", one_line(error))
 
     def tell(self) -> None:
-        """Log and alert what the walk found; once the step's losses are logged, so that it stands at that step."""
+        """Alert what the walk found; once the step's losses are logged, so that it stands at that step."""
         untold, self._untold = self._untold, []
         for each in untold:
             each()
+
+    def metrics(self) -> dict[str, int]:
+        """How many parameters each loss was found to train, once after each walk: ``reach/<component>``."""
+        found, self._metrics = self._metrics, {}
+        return found
 
     def _take(self, losses: Mapping[str, Any], epoch: int, step: int) -> None:
         self._changes += epoch == self._epoch
@@ -83,8 +89,7 @@ class Reached:
         found, parts = reach(losses, self._parts), self._parts.summary(self._optimizers)
         known = {name: each for name, each in found.items() if each.certain and self._is_loss(name, each)}
         if known:
-            metrics = {f"reach/{name}": each.total for name, each in known.items()}
-            self._untold.append(partial(self._run.log_metrics, metrics, step=step))
+            self._metrics = {f"reach/{name}": each.total for name, each in known.items()}
         self._tell_lost(lost(self._before, found, parts), step)
         self._tell_groups(found, parts, step)
         if not self._visits:
