@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -108,6 +109,27 @@ def test_untrained_component_without_a_range_is_a_warning_with_its_proof(rows: A
     stall = first(found)
     assert (stall.state, stall.cause, stall.evidence["untrained_since"]) == ("stalled", "not_trained", 750)
     assert "it trains no parameter since step 750" in stall.text
+
+
+def test_proof_needs_no_flat_line(rows: Any, make: Any) -> None:
+    """A branch that trains nothing may still drift, with what it looks at: it has stopped all the same."""
+    watcher, found = Watcher(STEPS, PER_EPOCH), []
+    drifting = lambda epoch: 0.6 * math.exp(-0.01 * epoch)  # noqa: E731
+    for step, losses in rows(steps=STEPS, per_epoch=PER_EPOCH, noise=0.1)(drifting):
+        if step == 750:
+            watcher.untrained(step, {"loss_mask": True}, "loss_mask trains nothing since step 750: mask_head: detached")
+        found += watcher.update(step, losses, 0.01)
+    stall = first(found)
+    assert (stall.state, stall.cause, stall.since) == ("stalled", "not_trained", 750)
+    assert 750 < stall.step < 1300
+    assert "Cause: loss_mask trains nothing since step 750: mask_head: detached." in stall.text
+
+
+def test_proof_within_the_range_is_no_stall(rows: Any, make: Any) -> None:
+    watcher = Watcher(STEPS, PER_EPOCH)
+    watcher.untrained(750, {"loss_mask": True})
+    found = make.feed(watcher, rows()(lambda epoch: 0.15), lr=0.01)
+    assert [each for each in found if each.component == "loss_mask"] == []
 
 
 def test_trained_again_is_no_cause(rows: Any, make: Any) -> None:

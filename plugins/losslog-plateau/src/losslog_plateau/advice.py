@@ -29,6 +29,8 @@ def _level(s: Situation) -> str:
 def _movement(s: Situation) -> str:
     if s.rate is None:
         return f"since about {s.axis} {s.since}"
+    if s.cause is not None and s.cause.name == "not_trained":  # what it looks at may still move it
+        return f"it changes by {s.rate} over the last {s.window} {s.axis}s"
     return f"it changes by {s.rate} over the last {s.window} {s.axis}s, flat since about {s.axis} {s.since}"
 
 

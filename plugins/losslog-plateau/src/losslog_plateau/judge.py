@@ -18,7 +18,7 @@ from .known import Range, known
 from .scene import Scene
 from .settings import Settings
 from .situation import evidence_of
-from .standing import SEVERITY, flat_since, rate_of, share_of, situation_of, state_of
+from .standing import SEVERITY, flat_since, has_stopped, rate_of, share_of, situation_of, state_of
 
 LONG_STEPS: Final = 100
 LONG_EPOCHS: Final = 3
@@ -78,6 +78,7 @@ class Judge:
                 or component.zero_cells
                 or component.oscillating is not None
                 or component.raised
+                or component.name in scene.untrained
             ):
                 self._judge_one(scene, component, news)
             if component.index % scene.clock.cells_per_level == 0 and not scene.held:
@@ -107,7 +108,7 @@ class Judge:
             if lower and component.now - component.last_flat >= rest:
                 component.raised.pop("stalled", None)
                 component.raised.pop("flat", None)
-        state = state_of(scene, self.settings, component) if component.flat else ""
+        state = state_of(scene, self.settings, component) if has_stopped(scene, self.settings, component) else ""
         if state == "stalled" or (state == "flat" and "stalled" not in component.raised):
             if state not in component.raised:
                 component.told_level = component.stand

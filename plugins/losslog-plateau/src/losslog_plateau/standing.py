@@ -40,7 +40,7 @@ def state_of(scene: Scene, settings: Settings, component: Component) -> str:
             return state
     if component.level.diverging is not None and not scene.held:
         return "diverging"
-    if component.flat and not scene.held:
+    if has_stopped(scene, settings, component) and not scene.held:
         proven = _is_proven(scene, component)
         if good_enough(scene, component) and not (proven and component.typical is None):
             return "converged"
@@ -54,6 +54,16 @@ def state_of(scene: Scene, settings: Settings, component: Component) -> str:
     if scene.finished or (component.checked and component.elapsed >= scene.clock.warmup):
         return "unclear"
     return "warming up"
+
+
+def has_stopped(scene: Scene, settings: Settings, component: Component) -> bool:
+    """Whether it stands still by its curve, or is proven to train nothing for as long as a line must span."""
+    if component.flat:
+        return True
+    found = scene.untrained.get(component.name)
+    if found is None or component.level.level is None:
+        return False
+    return scene.step - found[0] >= settings.window * (scene.clock.unit or scene.clock.warmup)
 
 
 def good_enough(scene: Scene, component: Component) -> bool:
@@ -102,7 +112,9 @@ def share_of(scene: Scene, component: Component) -> float:
 
 
 def flat_since(scene: Scene, component: Component) -> int:
-    """Step from which it is flat."""
+    """Step from which it is flat, or proven to train nothing."""
+    if component.flat_start is None and component.name in scene.untrained:
+        return scene.untrained[component.name][0]
     return scene.step if component.flat_start is None else component.flat_start
 
 
