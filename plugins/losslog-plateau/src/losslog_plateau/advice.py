@@ -48,7 +48,8 @@ def _names(names: Sequence[str]) -> str:
 def _because(s: Situation) -> str:
     """What was measured of the cause; what was ruled out."""
     if s.cause is not None:
-        return f" Cause: {s.cause.text}.{_REMEDIES[s.cause.name]}"
+        remedy = "" if "said" in s.cause.evidence else _REMEDIES[s.cause.name]
+        return f" Cause: {s.cause.text}.{remedy}"
     return "" if s.later is None else f" It began before {s.later}, so that is not the cause."
 
 
