@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from losslog.journal.records import whole
+from losslog.journal.records import plain, whole
 from losslog.runtime.notices import Once, warn
 
 LEVELS: Final = ("info", "warning", "error")
@@ -70,6 +70,8 @@ class RunHandle:
         component: str | None = None,
         step: int | None = None,
         epoch: int | None = None,
+        cause: str | None = None,
+        evidence: Mapping[str, Any] | None = None,
     ) -> None:
         """Tell a person: the alert becomes a record, and every plugin shows it.
 
@@ -81,15 +83,19 @@ class RunHandle:
             component: the loss it is about.
             step: global optimizer step.
             epoch: from 1.
+            cause: name of the cause that was measured, or None.
+            evidence: what was measured, as plain data; or None.
 
         Raises:
             ValueError: unknown level, or the alert was raised while handling ``on_alert``.
+            TypeError: ``evidence`` is no plain data.
         """
         hook, seq = self.handling
         if hook == "on_alert":
             raise ValueError("an alert cannot be raised while handling on_alert: it would go round for ever")
         key = key or f"{self._source}/{title}/{seq}"
-        self._post("alert", alert_data(title, text, level, self._source, key, component, step, epoch))
+        source = self._source
+        self._post("alert", alert_data(title, text, level, source, key, component, step, epoch, cause, evidence))
 
     def request_stop(self, reason: str) -> None:
         """Ask the loop to stop: ``run.should_stop`` becomes true."""
@@ -113,22 +119,24 @@ class RunHandle:
 
 def alert_data(
     title: str, text: str, level: str, source: str, key: str, component: str | None = None, step: int | None = None,
-    epoch: int | None = None,
+    epoch: int | None = None, cause: str | None = None, evidence: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The data of an ``on_alert`` record.
+    """The data of an ``on_alert`` record; ``cause`` and ``evidence`` are in it where there are any.
 
     Raises:
         ValueError: unknown level.
-        TypeError: ``step`` or ``epoch`` is not a whole number.
+        TypeError: ``step`` or ``epoch`` is not a whole number, or ``evidence`` is no plain data.
     """
     if level not in LEVELS:
         raise ValueError(f"alert level {level!r}: use one of {', '.join(LEVELS)}")
+    proof = {"cause": None if cause is None else str(cause),
+             "evidence": None if evidence is None else plain(evidence, "evidence")}  # fmt: skip
     return {
         "level": level, "title": str(title), "text": str(text), "source": source,
         "component": None if component is None else str(component),
         "step": None if step is None else whole(step, "step"),
         "epoch": None if epoch is None else whole(epoch, "epoch"), "key": str(key),
-    }  # fmt: skip
+    } | {name: value for name, value in proof.items() if value is not None}  # fmt: skip
 
 
 def lr_data(factor: float, group: str | None) -> dict[str, Any]:

@@ -211,6 +211,8 @@ def on_alert(
     step: int | None,
     epoch: int | None,
     key: str,
+    cause: str | None,
+    evidence: Mapping[str, Any] | None,
     run: RunHandle,
     seq: int,
     time: float,
@@ -229,6 +231,8 @@ def on_alert(
         step: global optimizer step, or None.
         epoch: from 1, or None.
         key: identity of the alert; one key is raised once in a run.
+        cause: name of the cause that was measured, such as ``not_trained`` or ``lr_cut``; None where none was.
+        evidence: what was measured, by name: numbers, texts, lists and dicts of them; or None.
 
     Thread:
         The plugin's lane. An alert raised in here is refused.

@@ -467,6 +467,8 @@ class Run:
         *,
         key: str | None = None,
         component: str | None = None,
+        cause: str | None = None,
+        evidence: Mapping[str, Any] | None = None,
     ) -> None:
         """Tell a person, in every backend.
 
@@ -476,13 +478,17 @@ class Run:
             level: ``info``, ``warning`` or ``error``.
             key: identity: one key is raised once in a run; None is a new one each time.
             component: the loss it is about.
+            cause: name of the cause that was measured, or None.
+            evidence: what was measured, as plain data; or None.
 
         Raises:
             ValueError: unknown level.
+            TypeError: ``evidence`` is no plain data.
         """
         self._asked += 1
         key = key or f"user/{title}/{self._step}/{self._asked}"
-        data = alert_data(title, text, level, "user", key, component, self._last_step(None), self._open_epoch(None))
+        place = self._last_step(None), self._open_epoch(None)
+        data = alert_data(title, text, level, "user", key, component, *place, cause, evidence)
         if self.logging_rank:
             self._emit("on_alert", data)
         elif not self._closed:

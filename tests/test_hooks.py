@@ -157,8 +157,24 @@ def test_on_alert_gives_it_once_per_key(told: Any) -> None:
     run.close()
     assert plugin.of("on_alert") == [
         {"level": "error", "title": "odd", "text": "three in a row", "source": "user", "component": "loss_mask",
-         "step": 0, "epoch": 1, "key": "odd"}
+         "step": 0, "epoch": 1, "key": "odd", "cause": None, "evidence": None}
     ]  # fmt: skip
+
+
+def test_on_alert_gives_cause_and_evidence_as_data(told: Any) -> None:
+    class Doubter:
+        near = True
+
+        @losslog.hookimpl
+        def on_batch_losses(self, run: Any) -> None:
+            run.alert("odd", cause="lr_cut", evidence={"cut_step": 3, "range": (0.1, 0.2), "lr": None})
+
+    run, plugin = told()
+    run.register(Doubter())
+    run.log_batch(1.0)
+    run.close()
+    (alert,) = plugin.of("on_alert")
+    assert (alert["cause"], alert["evidence"]) == ("lr_cut", {"cut_step": 3, "range": [0.1, 0.2], "lr": None})
 
 
 def test_on_resume_says_what_still_counts(told: Any) -> None:

@@ -101,13 +101,13 @@ def on_epochs(test: Test, gated: bool) -> Callable[[SyntheticRun], Alarms]:
     def detect(run: SyntheticRun) -> Alarms:
         alarms: Alarms = {}
         for curve in run.curves:
-            values = np.where(np.isfinite(curve.losses), curve.losses, 0.0).reshape(run.epochs, run.steps_per_epoch)
+            values = np.where(np.isfinite(curve.losses), curve.losses, 0.0).reshape(run.epochs, -1)
             means = np.maximum(values.mean(axis=1), 1e-12)
             epochs = test(means)
             if gated:
                 peaks = np.maximum.accumulate(means)
-                epochs = [e for e in epochs if means[e - 1] > max(run.tops[curve.name], 0.5 * peaks[e - 1])]
-            alarms[curve.name] = [epoch * run.steps_per_epoch - 1 for epoch in epochs]
+                epochs = [e for e in epochs if means[e - 1] > max(run.tops.get(curve.name, np.inf), 0.5 * peaks[e - 1])]
+            alarms[curve.name] = [epoch * values.shape[1] - 1 for epoch in epochs]
         return alarms
 
     return detect

@@ -57,7 +57,7 @@ class Curve:
 
 @dataclass
 class SyntheticRun:
-    """Five components of one run."""
+    """Five components of one run; a row of their values every `stride` steps."""
 
     seed: int
     epochs: int
@@ -66,6 +66,7 @@ class SyntheticRun:
     lr: Floats
     coupled: bool
     tops: dict[str, float] = field(default_factory=lambda: dict(TOPS))
+    stride: int = 1
 
     @property
     def steps(self) -> int:

@@ -9,7 +9,7 @@ from statistics import median
 from generator import CONVERGED, IMPROVING, WARM, Curve, SyntheticRun
 
 Alarms = dict[str, list[int]]
-"""Steps at which each component's alarm was raised."""
+"""Rows (steps, unless the run is logged more rarely) at which each component's alarm was raised."""
 Detector = Callable[[SyntheticRun], Alarms]
 STALLS = ("stall", "never", "restart")
 
@@ -87,7 +87,7 @@ class Score:
             self.permanent += 1
             self.permanent_found += bool(within)
         if within:
-            self.delays.append((within[0] - curve.onset) / run.steps_per_epoch)
+            self.delays.append((within[0] - curve.onset) * run.stride / run.steps_per_epoch)
 
 
 def score(detector: Detector, runs: Iterable[SyntheticRun]) -> Score:

@@ -50,19 +50,22 @@ def verdicts(folder: Path, options: dict[str, Any]) -> list[Any]:
         plugin = named(["plateau"])[0]
     except PluginError as missing:
         raise PluginError("diagnose needs the plateau plugin: pip install losslog-plateau") from missing
-    journaled = next((each.data.get("options") or {} for each in records(folder) if each.hook == "on_run_start"), {})
-    plugin.options = {**(journaled.get("plateau") or {}), **options}
+    start = next((each.data for each in records(folder) if each.hook == "on_run_start"), {})
+    plugin.options = {**((start.get("options") or {}).get("plateau") or {}), **options}
     error = plugin.make()
     if error is not None:
         raise LosslogError(f"plateau: {one_line(error)}") from error
     caller = Caller("plateau", plugin.object)
     handle = RunHandle(
-        id="", name="", dir=folder / "nowhere", config={}, source="plateau", post=lambda kind, data: None
-    )
+        id="", name="", dir=folder / "nowhere", config=start.get("config") or {}, source="plateau",
+        post=lambda kind, data: None,
+    )  # fmt: skip
+    over = False
     for record in records(folder):
-        if record.hook not in ("on_resume", "on_run_start") or record.seq == 0:
+        over = record.hook == "on_run_end"
+        if not over and (record.hook not in ("on_resume", "on_run_start") or record.seq == 0):
             caller.call(record.hook, record.data, handle, record.seq, record.time)
-    return list(plugin.object.verdicts())
+    return list(plugin.object.verdicts(over))
 
 
 def main(args: argparse.Namespace) -> int:
@@ -72,7 +75,8 @@ def main(args: argparse.Namespace) -> int:
     rows = [_row(each) for each in found]
     if args.json:
         told = [dict(zip(HEADINGS, row, strict=True)) for row in rows]
-        print(json.dumps(finite([row | {"text": each.text} for row, each in zip(told, found, strict=True)]), indent=2))
+        more = [{"text": each.text, "outlook": each.outlook} for each in found]
+        print(json.dumps(finite([row | rest for row, rest in zip(told, more, strict=True)]), indent=2))
         return 0
     if not rows:
         print(f"{folder.name} has no losses yet")
@@ -80,6 +84,9 @@ def main(args: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in [HEADINGS, *rows]) for column in range(len(HEADINGS))]
     for row in [HEADINGS, *rows]:
         print(clean("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip())
+    print()
+    for each in found:
+        print(clean(f"{each.component} {each.outlook}"))
     for each in found:
         if each.severity != "info":
             print(f"\n{clean(each.text)}")

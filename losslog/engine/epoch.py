@@ -12,6 +12,7 @@ Contract:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 import time
@@ -23,7 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from losslog.engine.batches import Forward, LossMeans, Means, apart, call_model, count_images, targets_of
+from losslog.engine.distributed import is_main
 from losslog.engine.optimization import LearningRates, MixedPrecision, Stepper, Warmup, learning_rates
+from losslog.engine.reached import Reached
 
 if TYPE_CHECKING:
     from losslog import Run
@@ -37,11 +40,13 @@ class Progress:
         step: the next global optimizer step, counted from 0.
         stopped: whether a plugin's request to stop ended the epoch early.
         lr: the learning rate, or rates by group, that the last step was taken with.
+        reached: what the losses were found to train.
     """
 
     step: int = 0
     stopped: bool = False
     lr: LearningRates | None = None
+    reached: Reached | None = None
 
 
 def train_one_epoch(
@@ -109,11 +114,18 @@ def train_one_epoch(
     if run is not None and non_finite == "stop":
         run.non_finite = "stop"
     warmup = warmup or Warmup(0)
+    if run is not None and is_main() and position.reached is None:
+        position.reached = Reached(model, [optimizer], run)
+    reached = position.reached
     try:
         for batches in step_batches(loader, accumulate, steps):
             with warmup.applied(optimizer, position.step):
                 position.lr = learning_rates(optimizer)
-                losses, norm = stepper.step(batches, want_norm=run is not None and meter.is_due())
+                look = None
+                if reached is not None and run is not None and reached.due(epoch):
+                    at = position.step if progress is not None else run.next_step
+                    look = functools.partial(reached.take, epoch=epoch, step=at)
+                losses, norm = stepper.step(batches, want_norm=run is not None and meter.is_due(), look=look)
             if scheduler is not None and stepper.moved:
                 scheduler.step()
             if run is None:
@@ -131,8 +143,10 @@ def train_one_epoch(
                     targets=[target for batch in batches for target in targets_of(batch)],
                     n=len(batches),
                 )
+                if reached is not None:
+                    reached.tell()
                 if report := meter.count(batches, norm):
-                    run.log_metrics(report, step=step)
+                    run.log_metrics(report | (reached.metrics() if reached is not None else {}), step=step)
                 run.apply_requests(optimizer, scheduler if scheduler is not None else request_scheduler)
                 if run.should_stop:
                     position.stopped = True
@@ -140,6 +154,7 @@ def train_one_epoch(
     finally:
         stepper.close()
     if run is not None and (report := meter.rest()):
+        report |= reached.metrics() if reached is not None else {}
         run.log_metrics(report, step=position.step - 1 if progress is not None else None)
     if run is None:
         return means.means()

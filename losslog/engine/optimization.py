@@ -10,7 +10,7 @@ Contract:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -126,12 +126,15 @@ class Stepper:
         """Takes the hook off the optimizer."""
         self._hook.remove()
 
-    def step(self, batches: list[Any], *, want_norm: bool = False) -> tuple[Losses, Tensor | None]:
+    def step(
+        self, batches: list[Any], *, want_norm: bool = False, look: Callable[[Any], None] | None = None
+    ) -> tuple[Losses, Tensor | None]:
         """Runs the forwards and backwards of one optimizer step, and takes it.
 
         Args:
             batches: one, or several whose gradients are averaged.
             want_norm: whether to compute the gradient norm even where nothing is clipped.
+            look: given the first batch's losses before their backward, while the graph is there.
 
         Returns:
             The mean losses over the batches, and the total gradient norm before clipping (a 0-d tensor), if known.
@@ -144,6 +147,9 @@ class Stepper:
             batch = to_device(batch, self._device)
             with self._precision.autocast():
                 losses = as_losses(self._forward(self._model, batch))
+            if look is not None:
+                look(losses)
+                look = None
             total = total_of(losses) / len(batches) if len(batches) > 1 else total_of(losses)
             (scaler.scale(total) if scaler else total).backward()  # type: ignore[no-untyped-call]
             parts.append(losses)

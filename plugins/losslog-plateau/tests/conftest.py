@@ -121,23 +121,34 @@ class RealCurve:
     def per_epoch(self) -> int | None:
         if self.name.startswith("tv_"):
             return 60
-        return sum(row["epoch"] == "0" for row in self.rows) if self.tiny else None
+        if self.tiny:
+            return sum(row["epoch"] == "0" for row in self.rows)
+        last = self.rows[-1]
+        return round(int(last["step"]) / int(last["epoch"])) if "epoch" in last else None
 
     @property
     def planned(self) -> int:
-        return int(self.rows[-1]["step"]) + 1
+        return int(self.rows[-1]["step"]) + (self.per_epoch != 1)
+
+    def epoch(self, row: dict[str, str]) -> int:
+        """From 1."""
+        if "epoch" not in row:
+            return int(row["step"]) // 100 + 1  # nobody knows: any length will do
+        return int(row["epoch"]) + (self.rows[0]["epoch"] == "0")
 
     def findings(self, **settings: Any) -> list[Finding]:
         """Everything a watcher says that knows plan, epoch and ranges."""
         watcher = Watcher(self.planned, self.per_epoch, **settings)
         return [finding for row in self.updates() for finding in watcher.update(*row)]
 
-    def updates(self) -> Iterator[tuple[int, dict[str, float], float | None, float]]:
-        names = [name for name in self.rows[0] if name.startswith("loss_") and not name.endswith("epochavg")]
+    def updates(self) -> Iterator[tuple[int, dict[str, float], float | None, float | None]]:
+        names = [name for name in self.rows[0] if name.startswith("loss_") or name.endswith("_loss")]
+        names = [name for name in names if not name.endswith("epochavg")]
         for row in self.rows:
             losses = {name: float(row[name]) for name in names if row[name]}
             lr = float(row["lr"]) if row.get("lr") else None
-            yield int(row["step"]), losses, lr, float(row["total" if self.tiny else "loss"])
+            total = row.get("total" if self.tiny else "loss")
+            yield int(row["step"]), losses, lr, None if total is None else float(total)
 
 
 @pytest.fixture

@@ -1,25 +1,30 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from losslog_plateau import advice
-from losslog_plateau.advice import Rate, Situation
+from losslog_plateau.causes import Cause
+from losslog_plateau.situation import Rate, Situation, evidence_of
 
 SITUATION = Situation(
     component="loss_mask",
     level=0.41,
     peak=0.45,
     range=(0.08, 0.20),
+    floored=None,
     share=0.5,
     rate=Rate(-0.2, -0.9, 0.5, "epoch"),
     window=600,
     since=700,
     step=1300,
+    epoch=50.0,
     end=(3000, 0.39, 0.31),
     improving=["loss_classifier", "loss_box_reg"],
     others=4,
-    cut=None,
+    cause=None,
+    later=None,
     axis="step",
 )
 
@@ -44,15 +49,49 @@ def test_stall_says_what_a_person_needs(words: str) -> None:
     assert words in advice.stalled(SITUATION)
 
 
-@pytest.mark.parametrize(("level", "named"), [(0.693, True), (0.41, False)])
-def test_chance_level_is_named(level: float, named: bool) -> None:
-    assert ("ln 2 is chance level" in advice.stalled(dataclasses.replace(SITUATION, level=level))) is named
+def test_measured_cause_is_stated_and_nothing_is_asked() -> None:
+    cause = Cause("chance_level", "it stands at 0.69 = ln 2", {"chance": 0.69})
+    text = advice.stalled(dataclasses.replace(SITUATION, cause=cause))
+    assert "Cause: it stands at 0.69 = ln 2." in text
+    assert "No cause was measured" not in text
+
+
+def test_what_was_not_measured_is_a_question() -> None:
+    text = advice.stalled(SITUATION)
+    assert "No cause was measured. Is mask_head frozen, detached or missing from the optimizer?" in text
 
 
 def test_after_a_cut_a_higher_head_rate_is_not_advised() -> None:
-    text = advice.stalled(dataclasses.replace(SITUATION, cut="the learning rate was cut at step 500"))
+    cause = Cause("lr_cut", "the learning rate was cut at step 500")
+    text = advice.stalled(dataclasses.replace(SITUATION, cause=cause))
     assert "was cut at step 500" in text
     assert "head_lr_multiplier" not in text
+
+
+def test_a_later_cut_is_ruled_out() -> None:
+    text = advice.stalled(dataclasses.replace(SITUATION, later="the learning rate was cut at step 900"))
+    assert "It began before the learning rate was cut at step 900, so that is not the cause." in text
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("converged", "converged at 0.12"),
+        ("improving", "still improving 2 % an epoch: train longer"),
+        ("flat", "flat since epoch 15 at 0.12"),
+        ("stalled", "stalled since epoch 15 at 0.12"),
+        ("unclear", "ended at 0.12, changing by -2 % per epoch"),
+    ],
+)
+def test_outlook_says_what_came_of_it(state: str, words: str) -> None:
+    situation = dataclasses.replace(SITUATION, rate=Rate(-2.0, -2.5, -1.5, "epoch"))
+    assert advice.outlook(state, situation, 0.12).startswith(words)
+
+
+def test_evidence_is_plain_data() -> None:
+    found = evidence_of(SITUATION, Cause("lr_cut", "", {"cut_step": 500}))
+    assert json.loads(json.dumps(found)) == found
+    assert (found["level"], found["range"], found["cut_step"]) == (0.41, [0.08, 0.20], 500)
 
 
 def test_unknown_component_gets_advice_without_a_head() -> None:

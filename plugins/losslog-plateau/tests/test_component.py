@@ -17,7 +17,7 @@ def component(per_epoch: int = 40, planned: int | None = 2000, **settings: bool)
 def feed(target: Component, values: list[float]) -> list[int]:
     events = []
     for value in values:
-        events.append(target.add(value))
+        events.append(target.add(value, target.now + 1))
         if events[-1] & CELL:
             target.close_cell()
     return events
@@ -53,7 +53,7 @@ def test_zeros_count_as_steps_and_not_as_values() -> None:
     target = component()
     feed(target, [0.0, 4.0] * 40)
     assert target.level.level == 4.0
-    assert target.updates == 80
+    assert target.elapsed == 80
 
 
 def test_negative_values_are_left_out() -> None:

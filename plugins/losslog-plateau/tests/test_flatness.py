@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from math import log
 
 import pytest
 from losslog_plateau.clock import Clock
@@ -93,11 +94,40 @@ def test_stand_after_a_fall_is_flat() -> None:
 
 
 def test_quiet_stretch_of_an_even_fall_is_not_flat(monkeypatch: pytest.MonkeyPatch) -> None:
-    rings = [ring_of(0.03, noise=0.03, seed=seed) for seed in range(400)]
+    rings = [ring_of(0.02, noise=0.02, seed=seed) for seed in range(400)]
     guarded = sum(outcome(ring).flat for ring in rings)
-    monkeypatch.setattr("losslog_plateau.flatness.CHANGE", 0.0)
+    monkeypatch.setattr("losslog_plateau.flatness._stopped", lambda *_: True)
     bare = sum(outcome(ring).flat for ring in rings)
     assert guarded < bare / 2
+
+
+def ring_of_values(values: list[float]) -> BlockRing:
+    ring = BlockRing()
+    for index, value in enumerate(values):
+        ring.append(index, value)
+    return ring
+
+
+@pytest.mark.parametrize("power", [0.07, 0.1])
+def test_a_loss_that_falls_ever_more_slowly_is_not_flat(power: float) -> None:
+    """A power of the time: 5 to 7 % whenever the time elapsed doubles, as on large data sets."""
+    draw = random.Random(1)
+    clock = Clock(31 * 25, 100)
+    values = [-power * log(index + 1.0) + draw.gauss(0, 0.002) for index in range(31)]
+    assert not check(ring_of_values(values), clock, Settings(r=0.02), elapsed=31 * clock.cell).flat
+
+
+def test_the_same_loss_that_stops_is_flat() -> None:
+    draw = random.Random(1)
+    values = [-0.1 * log(min(index, 12) + 1.0) + draw.gauss(0, 0.002) for index in range(31)]
+    assert outcome(ring_of_values(values)).flat
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_rise_is_never_flat(seed: int) -> None:
+    found = outcome(ring_of(-0.005, noise=0.002, seed=seed), r=0.002)
+    assert not found.flat
+    assert found.rising
 
 
 @pytest.mark.parametrize(("elapsed", "flat"), [(300.0, True), (6000.0, False)])

@@ -3,16 +3,16 @@ from __future__ import annotations
 import json
 
 import pytest
-from losslog_plateau.learning_rate import LearningRate
+from losslog_plateau.learning_rate import Cut, LearningRate
 
 
-def taken(*rates: float | dict[str, float]) -> tuple[LearningRate, list[bool]]:
+def taken(*rates: float | dict[str, float]) -> tuple[LearningRate, list[str | None]]:
     lr = LearningRate()
     return lr, [lr.take(step, rate) for step, rate in enumerate(rates)]
 
 
-def test_halving_is_a_jump() -> None:
-    assert taken(0.1, 0.05)[1] == [False, True]
+def test_halving_is_a_cut_and_doubling_a_rise() -> None:
+    assert taken(0.1, 0.05, 0.1)[1] == [None, "cut", "rise"]
 
 
 def test_slow_decay_is_none() -> None:
@@ -20,28 +20,33 @@ def test_slow_decay_is_none() -> None:
 
 
 def test_one_group_is_enough() -> None:
-    assert taken({"a": 0.1, "b": 0.1}, {"a": 0.1, "b": 1.0})[1] == [False, True]
+    assert taken({"a": 0.1, "b": 0.1}, {"a": 0.1, "b": 1.0})[1] == [None, "rise"]
 
 
-def test_change_of_the_groups_is_a_jump() -> None:
-    assert taken({"a": 0.1}, {"a": 0.1, "b": 0.1})[1] == [False, True]
+def test_a_rise_of_one_group_outweighs_a_cut_of_another() -> None:
+    assert taken({"a": 0.1, "b": 0.1}, {"a": 0.01, "b": 1.0})[1] == [None, "rise"]
+
+
+def test_change_of_the_groups_counts_as_a_rise() -> None:
+    assert taken({"a": 0.1}, {"a": 0.1, "b": 0.1})[1] == [None, "rise"]
 
 
 def test_cut_names_its_step_and_rates() -> None:
-    words = taken(0.1, 0.1, 0.01)[0].cut("step")
-    assert words == "the learning rate was cut at step 2 (highest 0.1, now 0.01)"
+    assert taken(0.1, 0.1, 0.01)[0].cut() == Cut(2, "", 0.1, 0.01, True)
 
 
 def test_cut_names_its_group() -> None:
-    assert "of mask_head was cut" in str(taken({"mask_head": 0.1}, {"mask_head": 0.01})[0].cut("step"))
+    assert taken({"mask_head": 0.1}, {"mask_head": 0.01})[0].cut() == Cut(1, "mask_head", 0.1, 0.01, True)
 
 
 def test_slow_decay_is_told_as_such() -> None:
-    assert "has come down from 0.1" in str(taken(*[0.1 * 0.9**i for i in range(12)])[0].cut("step"))
+    cut = taken(*[0.1 * 0.9**i for i in range(12)])[0].cut()
+    assert cut is not None
+    assert (cut.step, cut.at_once) == (7, False)
 
 
 def test_rate_that_came_back_is_no_cut() -> None:
-    assert taken(0.1, 0.01, 0.1)[0].cut("step") is None
+    assert taken(0.1, 0.01, 0.1)[0].cut() is None
 
 
 @pytest.mark.parametrize(("rates", "rising"), [((0.1, 0.2), True), ((0.1, 0.2, 0.2), False), ((0.2, 0.1, 0.15), False)])
@@ -50,10 +55,10 @@ def test_rising_means_a_new_highest(rates: tuple[float, ...], rising: bool) -> N
 
 
 def test_rate_of_zero_is_no_jump() -> None:
-    assert taken(0.0, 0.1)[1] == [False, False]
+    assert taken(0.0, 0.1)[1] == [None, None]
 
 
 def test_state_survives_json() -> None:
     lr, other = taken(0.1, 0.01)[0], LearningRate()
     other.load_state_dict(json.loads(json.dumps(lr.state_dict())))
-    assert other.cut("step") == lr.cut("step")
+    assert other.cut() == lr.cut() is not None

@@ -283,3 +283,134 @@ def test_torn_lines_of_a_journal_are_skipped(tmp_path: Path, stall: Any, make: A
     plugin.on_run_start(epochs=60, steps_per_epoch=PER_EPOCH, resumed=True, seq=50)
     batches(plugin, stall[10:11], resumed)
     assert plugin.watcher.updates == 11
+
+
+@pytest.mark.parametrize("epochs", [None, 12])
+def test_first_epoch_of_unknown_length_is_silent(epochs: int | None, rows: Any, make: Any, run: Any) -> None:
+    """An epoch may be a hundred steps long or a hundred thousand: a stand in the first one says nothing."""
+    plugin = start(PlateauPlugin(on_stall="stop"), epochs=epochs, steps_per_epoch=None)
+    for step, losses in rows(steps=8000, per_epoch=250)(make.stalled(2.0)):
+        plugin.on_batch_losses(step, 1, losses, None, None, run)
+    assert (run.alerts, run.stops) == ([], [])
+    assert {verdict.state for verdict in plugin.verdicts()} & {"stalled", "flat", "diverging"} == set()
+
+
+def test_non_finite_is_told_in_the_first_epoch_too(run: Any) -> None:
+    plugin = start(PlateauPlugin(), steps_per_epoch=None)
+    plugin.on_batch_losses(0, 1, {"loss_mask": math.nan}, math.nan, None, run)
+    assert [alert["key"] for alert in run.alerts] == ["non_finite/loss_mask"]
+
+
+def test_plan_and_epochs_together_give_the_length_of_an_epoch(stall: Any, run: Any) -> None:
+    plugin = start(PlateauPlugin(planned_steps=3000), steps_per_epoch=None)
+    batches(plugin, stall[:2], run)
+    assert plugin.watcher.clock.steps_per_epoch == PER_EPOCH
+
+
+@pytest.mark.parametrize(
+    ("options", "config", "cuts"),
+    [
+        ({"planned_cuts": [2000, 2750]}, {}, (2000, 2750)),
+        ({}, {"lr_steps": [40, 55]}, (2000, 2750)),
+        ({}, {"scheduler": {"milestones": [40, 55]}}, (2000, 2750)),
+        ({}, {"milestones": [2000, 2750]}, (2000, 2750)),
+        ({"planned_cuts": []}, {"milestones": [40]}, ()),
+        ({}, {"milestones": "soon", "steps": [1, 2]}, ()),
+    ],
+)
+def test_planned_cuts_come_from_the_option_or_the_config(
+    options: Any, config: Any, cuts: tuple[int, ...], stall: Any, make: Any
+) -> None:
+    run = make.run()
+    run.config = config
+    plugin = start(PlateauPlugin(**options))
+    batches(plugin, stall[:2], run)
+    assert plugin.watcher.scene.planned_cuts == cuts
+
+
+def test_planned_cuts_in_epochs_wait_for_the_length_of_an_epoch(stall: Any, make: Any) -> None:
+    run = make.run()
+    run.config = {"milestones": [40]}
+    plugin = start(PlateauPlugin(), steps_per_epoch=None)
+    batches(plugin, stall[:PER_EPOCH], run)
+    assert plugin.watcher.scene.planned_cuts == ()
+    batches(plugin, stall[PER_EPOCH : PER_EPOCH + 1], run)
+    assert plugin.watcher.scene.planned_cuts == (2000,)
+
+
+def test_stall_before_a_planned_cut_is_information_and_asks_for_nothing(stall: Any, make: Any) -> None:
+    run = make.run()
+    run.config = {"milestones": [50]}
+    batches(start(PlateauPlugin(on_stall="stop")), stall[:2400], run)
+    (alert,) = [each for each in run.alerts if each["component"] == "loss_mask"]
+    assert (alert["level"], alert["cause"], alert["evidence"]["planned_cut"]) == ("info", "lr_cut_planned", 2500)
+    assert run.stops == []
+
+
+def test_alert_carries_its_evidence(stall: Any, run: Any) -> None:
+    batches(start(PlateauPlugin()), stall, run, lr=0.01)
+    (alert,) = run.alerts
+    assert alert["cause"] is None
+    assert alert["evidence"]["range"] == [0.08, 0.20]
+    assert "loss_classifier" in alert["evidence"]["improving"]
+
+
+def test_reach_of_zero_is_the_cause_of_the_stall(stall: Any, run: Any) -> None:
+    plugin = start(PlateauPlugin())
+    batches(plugin, stall[:760], run, lr=0.01)
+    plugin.on_metrics(step=760, metrics={"reach/loss_mask": 0, "reach/loss_box_reg": 20, "throughput": 0.0})
+    batches(plugin, stall[760:], run, lr=0.01)
+    (alert,) = run.alerts
+    assert (alert["cause"], alert["evidence"]["untrained_since"]) == ("not_trained", 760)
+
+
+def test_end_of_a_run_says_what_became_of_every_component(
+    stall: Any, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = start(PlateauPlugin(ignore=["loss_rpn_box_reg"]))
+    batches(plugin, stall, run)
+    with caplog.at_level("INFO", logger="losslog"):
+        plugin.on_run_end()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "loss_mask stalled since epoch" in line
+    assert "loss_classifier" in line
+    assert "loss_rpn_box_reg" not in line
+    assert "warming up" not in line
+
+
+def test_resumed_run_is_not_over(stall: Any, run: Any) -> None:
+    plugin = start(PlateauPlugin())
+    batches(plugin, stall[:100], run)
+    plugin.on_run_end()
+    assert plugin.watcher.scene.over
+    plugin.on_run_start(epochs=60, steps_per_epoch=PER_EPOCH, resumed=True, seq=500)
+    assert not plugin.watcher.scene.over
+
+
+SAID = "loss_mask trains nothing since step 760: mask_head: requires_grad is False; backbone: detached"
+
+
+def test_alert_that_it_trains_nothing_is_quoted_by_the_later_stall(stall: Any, run: Any) -> None:
+    plugin = start(PlateauPlugin())
+    batches(plugin, stall[:761], run, lr=0.01)
+    plugin.on_alert(component="loss_mask", step=760, cause="not_trained", text=SAID, run=run)
+    batches(plugin, stall[761:], run, lr=0.01)
+    (alert,) = run.alerts
+    assert (alert["cause"], alert["evidence"]["untrained_since"]) == ("not_trained", 760)
+    assert SAID in alert["text"]
+    assert "No cause was measured" not in alert["text"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "component", "stops"), [("not_trained", "loss_mask", 1), ("lr_zero", "loss_mask", 0), (None, None, 0)]
+)
+def test_stop_on_a_cause_is_asked_for_at_once(cause: Any, component: Any, stops: int, run: Any) -> None:
+    plugin = start(PlateauPlugin(on_cause={"not_trained": "stop"}))
+    plugin.on_alert(component=component, step=3, cause=cause, text=SAID, run=run)
+    assert len(run.stops) == stops
+
+
+@pytest.mark.parametrize("on_cause", ["stop", {"not_trained": "panic"}, {"bad_luck": "stop"}])
+def test_reaction_to_an_unknown_cause_is_refused(on_cause: Any) -> None:
+    with pytest.raises(ValueError, match=r"on_cause=.*: give a table"):
+        PlateauPlugin(on_cause=on_cause)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from losslog_plateau.settings import CAP, TYPICAL
+from losslog_plateau import PlateauPlugin, Watcher
+from losslog_plateau.known import TYPICAL
+from losslog_plateau.settings import CAP
 
 HEALTHY = ("h1_sgd", "h3_difflr", "h4_adam_wu", "u_deadmask", "u_masklr0.03_adam")
 PUBLIC = (
@@ -18,12 +20,65 @@ PUBLIC = (
     "d2_mask_fruit_1000a",
     "d2_mask_teeth_2500a",
     "tv_mask_pennfudan_10ep_a",
+    "mm_mask_coco_r50",
+    "mm_fcos_coco_moco_24ep",
+    "yl_underwater50",
 )
+LENGTHS = {
+    "plan and epoch": lambda curve: (curve.planned, curve.per_epoch),
+    "epoch": lambda curve: (None, curve.per_epoch),
+    "plan": lambda curve: (curve.planned, None),
+    "neither": lambda curve: (None, None),
+}
 
 
 @pytest.mark.parametrize("name", [*HEALTHY, *PUBLIC])
 def test_no_warning_on_a_run_that_is_no_stall(name: str, curve: Any) -> None:
     assert [finding for finding in curve(name).findings() if finding.level != "info"] == []
+
+
+@pytest.mark.parametrize("known", LENGTHS)
+@pytest.mark.parametrize("name", [*HEALTHY, *PUBLIC, "u_frozenhead"])
+def test_no_warning_whatever_is_known_of_the_lengths(name: str, known: str, curve: Any) -> None:
+    recorded = curve(name)
+    watcher = Watcher(*LENGTHS[known](recorded))
+    found = [finding for row in recorded.updates() for finding in watcher.update(*row)]
+    assert [finding for finding in found if finding.level != "info"] == []
+
+
+@pytest.mark.parametrize("known", LENGTHS)
+def test_frozen_mask_is_found_whatever_is_known_of_the_lengths(known: str, curve: Any) -> None:
+    recorded = curve("u_freezeat400")
+    watcher = Watcher(*LENGTHS[known](recorded))
+    found = [finding for row in recorded.updates() for finding in watcher.update(*row)]
+    (stall,) = [finding for finding in found if finding.level != "info"]
+    assert (stall.component, stall.state) == ("loss_mask", "stalled")
+    assert 400 <= stall.step <= 700
+
+
+@pytest.mark.parametrize("epochs", [False, True])
+@pytest.mark.parametrize("name", [*HEALTHY, *PUBLIC, "u_frozenhead"])
+def test_plugin_that_has_to_learn_the_epoch_is_silent(name: str, epochs: bool, curve: Any, run: Any) -> None:
+    recorded = curve(name)
+    plugin = PlateauPlugin(on_stall="stop")
+    planned = recorded.epoch(recorded.rows[-1]) if epochs else None
+    plugin.on_run_start(epochs=planned, steps_per_epoch=None, resumed=False, seq=0)
+    for row, (step, losses, lr, total) in zip(recorded.rows, recorded.updates(), strict=True):
+        if recorded.per_epoch == 1:
+            plugin.on_epoch_end(recorded.epoch(row), planned, step, losses, lr, run)
+        else:
+            plugin.on_batch_losses(step, recorded.epoch(row), losses, total, lr, run)
+    assert [alert for alert in run.alerts if alert["level"] != "info"] == []
+    assert run.stops == []
+
+
+@pytest.mark.parametrize("name", [*HEALTHY, *PUBLIC])
+def test_nothing_is_warming_up_at_the_end_of_a_plan(name: str, curve: Any) -> None:
+    recorded = curve(name)
+    watcher = Watcher(recorded.planned, recorded.per_epoch)
+    for row in recorded.updates():
+        watcher.update(*row)
+    assert "warming up" not in {verdict.state for verdict in watcher.verdicts()}
 
 
 def test_frozen_mask_is_found_within_twelve_epochs(curve: Any) -> None:
@@ -34,8 +89,6 @@ def test_frozen_mask_is_found_within_twelve_epochs(curve: Any) -> None:
 
 
 def test_frozen_mask_is_found_without_a_plan(curve: Any) -> None:
-    from losslog_plateau import Watcher
-
     watcher = Watcher(None, 25)
     found = [f for row in curve("u_freezeat400").updates() for f in watcher.update(*row)]
     (stall,) = [f for f in found if f.component == "loss_mask" and f.state == "stalled"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 
 import numpy as np
@@ -51,14 +52,34 @@ def test_variance_is_pooled_from_residuals_and_differences() -> None:
     assert pooled.bound == pytest.approx(pooled.deviation * student_t(2.0, 12))
 
 
-def test_line_before_is_that_of_what_was_left_out() -> None:
+def test_bend_is_the_fall_against_the_logarithm_of_time_before_and_within() -> None:
     draw = random.Random(3)
-    values = [draw.gauss(0, 0.1) - 0.05 * i for i in range(20)]
-    before = filled(values).line_before(12, noise=0.0, n_diffs=0, z=1.64)
-    alone = filled(values[:8]).lines(8, noise=0.0, n_diffs=0, z=1.64)[-1]
-    assert before is not None
-    assert (before.gain, before.bound) == pytest.approx((alone.gain, alone.bound))
-    assert filled(values).line_before(16, noise=0.0, n_diffs=0, z=1.64) is None
+    values = [draw.gauss(0, 0.1) - 0.3 * math.log(i + 0.5) for i in range(20)]
+    bend = filled(values).bend(12, elapsed=20.0, noise=0.0, n_diffs=0)
+    assert bend is not None
+    times = np.log(np.arange(20) + 0.5)
+    for part, power in ((slice(0, 8), bend[0]), (slice(8, 20), bend[1])):
+        line = stats.linregress(times[part], values[part])
+        assert (power.gain, power.deviation) == pytest.approx((-line.slope, line.stderr))
+
+
+def test_a_quarter_of_the_ring_lies_before_a_bend() -> None:
+    values = [1.0 - i for i in range(24)]
+    whole, most = (filled(values).bend(blocks, elapsed=24.0, noise=0.0, n_diffs=0) for blocks in (24, 18))
+    assert whole == most
+    assert filled(values[:9]).bend(6, elapsed=9.0, noise=0.0, n_diffs=0) is None
+
+
+def test_cells_without_a_value_leave_their_block_out_where_they_are_most_of_it() -> None:
+    ring = BlockRing(4)
+    for index in (0, 1, 2, 4, 8, 9, 10, 11):
+        ring.append(index, float(index))
+    assert ring.means == [1.0, 9.5]
+
+
+def test_a_block_whose_last_cell_is_missing_is_kept() -> None:
+    ring = BlockRing(4)
+    assert [ring.append(index, 1.0) for index in (0, 1, 2, 5)] == [False, False, False, True]
 
 
 def test_full_ring_is_merged_pairwise() -> None:

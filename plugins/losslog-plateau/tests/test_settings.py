@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from losslog_plateau.settings import TYPICAL, Settings, typical_ranges
+from losslog_plateau.settings import Settings, typical_ranges
 
 
 @pytest.mark.parametrize(
@@ -10,10 +10,6 @@ from losslog_plateau.settings import TYPICAL, Settings, typical_ranges
 def test_value_out_of_range_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"^{name}={value!r}: give"):
         Settings(**{name: value})
-
-
-def test_no_table_is_the_built_in_one() -> None:
-    assert typical_ranges(None) == TYPICAL
 
 
 def test_empty_table_knows_none() -> None:

@@ -346,3 +346,152 @@ def test_losses_at_the_ends_of_what_a_float_holds(size: float) -> None:
         watcher.update(step, {"a": size * (0.5 + draw.random() / 2), "b": draw.random()})
     json.dumps(watcher.state_dict(), allow_nan=False)
     assert all(math.isfinite(verdict.level) for verdict in watcher.verdicts())
+
+
+SPARSE = {
+    "every 20th": lambda step, per_epoch: step % 20 == 19,
+    "every 50th": lambda step, per_epoch: step % 50 == 0,
+    "first and last of an epoch": lambda step, per_epoch: step % per_epoch in (0, per_epoch - 1),
+    "last of an epoch": lambda step, per_epoch: step % per_epoch == per_epoch - 1,
+}
+
+
+@pytest.mark.parametrize("which", SPARSE)
+def test_sparse_rows_take_their_place_from_the_step(which: str, rows: Any, make: Any) -> None:
+    kept = [(s, v) for s, v in rows(steps=6000, per_epoch=100, noise=0.05)(make.stalled()) if SPARSE[which](s, 100)]
+    (found,) = told(make.feed(Watcher(6000, 100), kept), "stalled")
+    assert 1500 < found.step < 4500
+
+
+@pytest.mark.parametrize("which", SPARSE)
+def test_sparse_rows_of_a_healthy_run_are_silent(which: str, rows: Any, make: Any) -> None:
+    kept = [(s, v) for s, v in rows(steps=6000, per_epoch=100, noise=0.05)(make.healthy) if SPARSE[which](s, 100)]
+    watcher = Watcher(6000, 100)
+    assert make.feed(watcher, kept) == []
+    assert watcher.scene.finished
+    assert {verdict.state for verdict in watcher.verdicts()} <= {"improving", "unclear"}
+
+
+@pytest.mark.parametrize("epochs", [25, 50, 100])
+def test_one_value_per_epoch_without_a_plan_finds_the_stall(epochs: int, make: Any) -> None:
+    draw = random.Random(epochs)
+    watcher = Watcher(None, 1)
+    found = []
+    for epoch in range(1, epochs + 1):
+        losses = {"loss_mask": make.stalled(10.0)(epoch), "loss_classifier": make.healthy(epoch, 1.5, 0.05, epochs / 3)}
+        found += watcher.update(epoch, {name: value * math.exp(draw.gauss(0, 0.02)) for name, value in losses.items()})
+    assert [each.component for each in told(found, "stalled")] == ["loss_mask"]
+
+
+@pytest.mark.parametrize("epochs", [25, 50, 100])
+@pytest.mark.parametrize("plan", [False, True])
+def test_one_value_per_epoch_of_losses_that_fall_ever_more_slowly_is_silent(epochs: int, plan: bool) -> None:
+    draw = random.Random(epochs)
+    watcher = Watcher(epochs if plan else None, 1, typical=dict.fromkeys(("a", "b", "c"), (0.01, 0.02)))
+    found = []
+    for epoch in range(1, epochs + 1):
+        losses = {"a": 3.0 * epoch**-0.25, "b": 1.5 * epoch**-0.3, "c": 1.2 * epoch**-0.4}
+        found += watcher.update(epoch, {name: value * math.exp(draw.gauss(0, 0.01)) for name, value in losses.items()})
+    assert [each for each in found if each.level != "info"] == []
+
+
+def test_component_without_a_range_is_information_only(rows: Any, make: Any) -> None:
+    mask = lambda epoch: make.stalled(8.0)(epoch)  # noqa: E731
+    renamed = [(s, {"depth" if n == "loss_mask" else n: x for n, x in v.items()}) for s, v in rows()(mask)]
+    found = [each for each in make.feed(Watcher(3000, 50), renamed) if each.component == "depth"]
+    assert [(each.state, each.level) for each in found] == [("flat", "info")]
+    assert "its usual end is not known" in found[0].text
+
+
+def test_loss_with_a_floor_of_its_own_says_so(rows: Any) -> None:
+    renamed = [
+        (s, {"loss_centerness" if n == "loss_mask" else n: x for n, x in v.items()}) for s, v in rows()(lambda e: 0.6)
+    ]
+    found = [each for each in make_feed(Watcher(3000, 50), renamed) if each.component == "loss_centerness"]
+    assert [each.level for each in found] == ["info"]
+    assert "has a floor of its own" in found[0].text
+
+
+def make_feed(watcher: Watcher, data: Any) -> list[Finding]:
+    return [finding for step, losses in data for finding in watcher.update(step, losses)]
+
+
+def test_what_still_improves_is_true_of_those_named(rows: Any, make: Any) -> None:
+    """Two others fall until epoch 20 and then stand within their range; only the one that goes on may be named."""
+    draw = random.Random(4)
+    watcher, found = Watcher(6000, 100), []
+    for step in range(6000):
+        epoch = step / 100
+        early = 0.06 + 0.8 * math.exp(-min(epoch, 18) / 5)
+        losses = {"loss_mask": 0.9 * math.exp(-min(epoch, 22) / 40), "loss_box_reg": early, "loss_classifier": early}
+        losses["loss_objectness"] = 0.9 * math.exp(-epoch / 25)
+        found += watcher.update(step, {name: value * math.exp(draw.gauss(0, 0.1)) for name, value in losses.items()})
+    (stall,) = [each for each in found if each.component == "loss_mask" and each.state == "stalled"]
+    assert stall.evidence["improving"] == ["loss_objectness"]
+
+
+def test_line_is_kept_over_a_cut_of_the_learning_rate(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50)
+    make.feed(watcher, list(rows()(make.stalled()))[:2600], lr=0.01)
+    blocks = len(watcher.components["loss_mask"].ring.means)
+    for step, losses in list(rows()(make.stalled()))[2600:2990]:
+        watcher.update(step, losses, 0.001)
+    assert len(watcher.components["loss_mask"].ring.means) >= blocks / 2
+    assert "warming up" not in {verdict.state for verdict in watcher.verdicts()}
+
+
+def test_open_cell_is_left_out_at_a_cut() -> None:
+    watcher = Watcher(2000, 100)
+    for step in range(110):
+        watcher.update(step, {"loss_mask": 9.0}, 0.1)
+    assert watcher.components["loss_mask"].values > 0
+    watcher.update(110, {"loss_mask": 1.0}, 0.01)
+    assert (watcher.components["loss_mask"].values, watcher.components["loss_mask"].total) == (1, 1.0)
+
+
+def test_stall_that_does_not_answer_to_a_cut_is_told(rows: Any, make: Any) -> None:
+    """Everything else drops when the rate is cut: the best proof that this one stands for another reason."""
+    watcher, found = Watcher(3000, 50), []
+    for step, losses in rows(noise=0.1)(lambda epoch: 0.6):
+        drop = 0.6 if step >= 2000 else 1.0
+        losses = {name: value if name == "loss_mask" else 0.9 * drop * value for name, value in losses.items()}
+        found += watcher.update(step, losses, 0.01 if step < 2000 else 0.001)
+    assert [each.component for each in told(found, "stalled")] == ["loss_mask"]
+
+
+def test_rising_component_is_never_flat() -> None:
+    draw = random.Random(7)
+    watcher, found = Watcher(6000, 100), []
+    for step in range(6000):
+        epoch = step / 100
+        mask = 0.8 * math.exp(-epoch / 20) if epoch < 20 else 0.8 * math.exp(-1 + 0.02 * (epoch - 20))
+        losses = {"loss_mask": mask, "loss_box_reg": 0.9 * math.exp(-epoch / 25)}
+        found += watcher.update(step, {name: value * math.exp(draw.gauss(0, 0.05)) for name, value in losses.items()})
+    assert [each for each in found if each.state in ("stalled", "flat") and each.step > 4000] == []
+
+
+@pytest.mark.parametrize("steps", [100, 400, 1000, 3000])
+@pytest.mark.parametrize("lengths", [{}, {"planned_steps": 9000}, {"planned_steps": 9000, "steps_per_epoch": 50}])
+def test_a_run_that_has_ended_is_not_warming_up(steps: int, lengths: Any, rows: Any, make: Any) -> None:
+    watcher = Watcher(**lengths)
+    make.feed(watcher, rows(steps=steps)(make.stalled()))
+    watcher.finish()
+    verdicts = watcher.verdicts()
+    assert "warming up" not in {verdict.state for verdict in verdicts}
+    assert all(verdict.outlook and "warming" not in verdict.outlook for verdict in verdicts)
+
+
+def test_after_the_last_step_of_the_plan_nothing_is_warming_up(rows: Any, make: Any) -> None:
+    watcher = Watcher(400, 50)
+    make.feed(watcher, rows(steps=399)(make.healthy))
+    assert not watcher.scene.finished
+    watcher.update(399, {"loss_mask": 1.0})
+    assert "warming up" not in {verdict.state for verdict in watcher.verdicts()}
+
+
+def test_held_watcher_says_nothing_of_flatness_divergence_and_shares(rows: Any, make: Any) -> None:
+    watcher = Watcher()
+    watcher.hold(True)
+    data = list(rows(steps=6000, noise=0.05)(lambda epoch: 5.0 if epoch < 60 else 15.0))
+    assert make.feed(watcher, data) == []
+    assert {verdict.state for verdict in watcher.verdicts()} & {"stalled", "flat", "diverging"} == set()

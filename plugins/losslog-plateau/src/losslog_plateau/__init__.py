@@ -5,8 +5,9 @@
 """
 
 from .finding import Finding, Verdict
+from .known import TYPICAL
 from .plugin import PlateauPlugin
-from .settings import SENSITIVITY, TYPICAL
+from .settings import SENSITIVITY
 from .watcher import Watcher
 
 __all__ = ["SENSITIVITY", "TYPICAL", "Finding", "PlateauPlugin", "Verdict", "Watcher"]

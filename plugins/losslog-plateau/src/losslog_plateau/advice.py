@@ -7,80 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import exp, log
+from math import exp
 from typing import Final
 
-CHANCE: Final = log(2)
-"""Cross-entropy of a coin: a binary classifier that has learnt nothing."""
-CHANCE_WIDTH: Final = 0.03
-HEADS: Final = {
-    "loss_mask": "mask_head",
-    "loss_classifier": "box_head",
-    "loss_box_reg": "box_head",
-    "loss_objectness": "rpn",
-    "loss_rpn_box_reg": "rpn",
-    "loss_keypoint": "keypoint_head",
-}
-"""Parameter group that a torchvision loss component trains, as `losslog.detection.get_parameter_groups` names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """Change of a loss with its bounds.
-
-    Attributes:
-        change: In % per `per`; negative is a fall.
-        low: Lower bound.
-        high: Upper bound.
-        per: "epoch" or "1000 steps".
-    """
-
-    change: float
-    low: float
-    high: float
-    per: str
-
-    def __str__(self) -> str:
-        """For example "-0.2 % per epoch (between -0.9 and +0.5)"."""
-        return f"{self.change:+.2g} % per {self.per} (between {self.low:+.2g} and {self.high:+.2g})"
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that the words are made of.
-
-    Attributes:
-        component: Name of the loss.
-        level: Mean loss over the last epoch or unit, or along the line where it is flat.
-        peak: Highest such mean so far.
-        range: Typical final values, or None.
-        share: Share of the total.
-        rate: Its change, or None.
-        window: Steps the rate was measured over.
-        since: Step at which the state began.
-        step: Present step.
-        end: (planned last step, forecast at it, best case), or None.
-        improving: Other components that improve.
-        others: How many other components there are.
-        cut: Words on a cut of the learning rate, or None.
-        axis: What the steps count: "step" or "epoch".
-    """
-
-    component: str
-    level: float
-    peak: float
-    range: tuple[float, float] | None
-    share: float
-    rate: Rate | None
-    window: int
-    since: int
-    step: int
-    end: tuple[int, float, float] | None
-    improving: Sequence[str]
-    others: int
-    cut: str | None
-    axis: str
+from .known import HEADS
+from .situation import Rate, Situation
 
 
 def _level(s: Situation) -> str:
@@ -90,14 +21,16 @@ def _level(s: Situation) -> str:
         times = s.level / high
         where = f"{times:.1f} times its top" if times > 1 else "within it" if s.level >= low else "below it"
         text += f" (typical final range {low:.3g}-{high:.3g}: {where})"
-    if abs(s.level - CHANCE) <= CHANCE_WIDTH:
-        text += "; 0.69 = ln 2 is chance level for a yes/no loss: it has learnt nothing yet"
+    elif s.floored is not None:
+        text += f" (a {s.floored} has a floor of its own, so that it need not go to zero)"
     return text
 
 
 def _movement(s: Situation) -> str:
     if s.rate is None:
         return f"since about {s.axis} {s.since}"
+    if s.cause is not None and s.cause.name == "not_trained":  # what it looks at may still move it
+        return f"it changes by {s.rate} over the last {s.window} {s.axis}s"
     return f"it changes by {s.rate} over the last {s.window} {s.axis}s, flat since about {s.axis} {s.since}"
 
 
@@ -112,37 +45,58 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(names)
 
 
+def _because(s: Situation) -> str:
+    """What was measured of the cause; what was ruled out."""
+    if s.cause is not None:
+        remedy = "" if "said" in s.cause.evidence else _REMEDIES[s.cause.name]
+        return f" Cause: {s.cause.text}.{remedy}"
+    return "" if s.later is None else f" It began before {s.later}, so that is not the cause."
+
+
+_REMEDIES: Final = {
+    "not_trained": " Is that part frozen, detached, or missing from the optimizer?",
+    "lr_zero": " Give the group a learning rate.",
+    "lr_cut": " A cut often flattens a curve: undo or delay it if the level is not good enough; a higher head learning "
+    "rate alone is not the remedy here.",
+    "lr_cut_planned": "",
+    "chance_level": " Are its targets right, and does a gradient reach that part of the model?",
+    "lr_rising": " A standstill in a warm-up says nothing yet.",
+}
+
+
 def stalled(s: Situation) -> str:
     """A component that no longer improves, too high, while others do."""
     verb = "improves" if len(s.improving) == 1 else "improve"
-    text = (
-        f"{s.component} has stalled: {_level(s)}; {_movement(s)}, while {_names(s.improving)} still {verb}."
-        f"{_forecast(s)}"
-    )
-    if s.cut is not None:
-        return (
-            f"{text} Note that {s.cut}: a cut often flattens a curve. Undo or delay the cut if the level is not good "
-            f"enough; a higher head learning rate alone is not the remedy here."
-        )
+    others = f", while {_names(s.improving)} still {verb}" if s.improving else ""
+    text = f"{s.component} has stalled: {_level(s)}; {_movement(s)}{others}.{_forecast(s)}{_because(s)}"
+    if s.cause is not None:
+        return text
     group = HEADS.get(s.component)
     if group is None:
         return (
-            f"{text} Try a higher learning rate for the part of the model that this loss trains (a parameter group of "
-            f"its own, 10 times the rate of the rest), or overall; check that this part is not frozen or detached."
+            f"{text} No cause was measured. Is the part of the model that this loss trains frozen, detached or missing "
+            f"from the optimizer? Are its targets right? If neither, try a higher learning rate for that part (a "
+            f"parameter group of its own, 10 times the rate of the rest), or overall."
         )
     return (
-        f"{text} Try differential learning rates, get_parameter_groups(model, lr, head_lr_multiplier=10), so that "
-        f"{group} learns faster, or a higher learning rate overall; check that {group} is not frozen or detached and "
-        f"that its targets are right."
+        f"{text} No cause was measured. Is {group} frozen, detached or missing from the optimizer? Are its targets "
+        f"right? If neither, try differential learning rates, get_parameter_groups(model, lr, head_lr_multiplier=10), "
+        f"so that {group} learns faster, or a higher learning rate overall."
     )
 
 
 def flat(s: Situation) -> str:
-    """A component that no longer improves, too high, and no other improves either."""
-    others = "no other component improves either" if s.others else "there is no other component to compare with"
-    text = f"{s.component} is flat above where it should end: {_level(s)}; {_movement(s)}; {others}.{_forecast(s)}"
-    if s.cut is not None:
-        return f"{text} Note that {s.cut}: after a cut this is usual, and the run may simply be over."
+    """A component that no longer improves, too high; no other improves either, or it is known to be no stall."""
+    if s.improving:
+        others = f"{_names(s.improving)} still {'improves' if len(s.improving) == 1 else 'improve'}"
+    else:
+        others = "no other component improves either" if s.others else "there is no other component to compare with"
+    where = "where its usual end is not known" if s.range is None else "above where it should end"
+    text = f"{s.component} is flat {where}: {_level(s)}; {_movement(s)}; {others}.{_forecast(s)}{_because(s)}"
+    if s.cause is not None:
+        return text
+    if s.range is None:
+        return f"{text} Is this as low as it can get? If you know its range, give it with the option typical."
     return f"{text} If the results are not good enough, try a higher learning rate overall, or look at the data."
 
 
@@ -256,9 +210,41 @@ def verdict(state: str, s: Situation, known: bool) -> str:
     return f"{s.component}: {state}; {_level(s)}{rate}."
 
 
+def outlook(state: str, s: Situation, level: float | None) -> str:
+    """What came of a component, in a few words."""
+    whole = s.epoch is not None and s.epoch > 1
+    since = f"epoch {int(s.since / s.epoch) + 1}" if whole and s.epoch else f"{s.axis} {s.since}"
+    at = "" if level is None else f" at {level:.3g}"
+    if state == "improving" and s.rate is not None:
+        return f"still improving {-s.rate.change:.2g} % {_per(s.rate)}: train longer"
+    if state in ("stalled", "flat"):
+        return f"{'stalled' if state == 'stalled' else 'flat'} since {since}{at}"
+    if state == "converged":
+        return f"converged{at}"
+    if state == "diverging":
+        return f"diverging since {since}{at}"
+    if state == "unclear":
+        if s.rate is None:
+            return f"too few values to say{'' if level is None else f': it ended{at}'}"
+        return f"ended{at}, changing by {s.rate}: neither flat nor surely improving"
+    return f"{state}{at}"
+
+
+def _per(rate: Rate) -> str:
+    return "an epoch" if rate.per == "epoch" else f"per {rate.per}"
+
+
+WORDS: Final = {
+    "stalled": stalled,
+    "flat": flat,
+    "diverging": diverging,
+    "dominating": dominating,
+    "oscillating": oscillating,
+}
+"""Words by state."""
 TITLES: Final = {
     "stalled": "{} has stalled",
-    "flat": "{} is flat above its range",
+    "flat": "{} is flat",
     "diverging": "{} is diverging",
     "non_finite": "{} is not finite",
     "dominating": "{} dominates the total",

@@ -5,6 +5,7 @@ Runs in whatever thread feeds the watcher; never looks at the other components.
 - `add` is the path of every update: a few additions and a logarithm. All else happens when a cell (a quarter of an
   epoch, as a rule) is complete.
 - Constant memory: the ring, the newest cells and some scalars, below 2 kB.
+- Its time is the step: a cell ends where its steps end, however many values they brought.
 - `state_dict` is plain data, and a restored component goes on exactly as the saved one would have.
 """
 
@@ -34,10 +35,11 @@ EPISODES: Final = ("stalled", "flat", "diverging")
 """States that end when the learning rate changes."""
 
 _PLAIN: Final = (
-    "first_step",
+    "begin",
+    "now",
     "index",
-    "updates",
     "due",
+    "fed",
     "values",
     "total",
     "log_total",
@@ -55,11 +57,14 @@ _PLAIN: Final = (
     "improving",
     "rate",
     "rate_error",
+    "recent",
+    "recent_error",
+    "least",
+    "rising",
     "oscillating",
     "checked",
     "lr_settled",
     "told_level",
-    "seen",
     "stand",
 )
 
@@ -83,38 +88,40 @@ class Component:
         self.name = name
         self.clock = clock
         self.settings = settings
-        self.first_step = first_step
         self.typical = typical
         self.ring = BlockRing()
         self.level = Level()
         self.inner: list[tuple[float, float, int]] = []  # for oscillation: mean, squares within, count
-        self.index = 0  # cells completed
-        self.updates = 0
-        self.due = max(1, round(clock.cell))
-        self.values = 0
+        self.begin = self.now = first_step  # steps before its first value, and up to its newest
+        self.fed = self.values = 0  # in the open cell
         self.total = self.log_total = self.log_squares = 0.0
         self.zeros = self.bad = 0
+        self._begin_cell(int(first_step / clock.cell))
         self.zero_cells = 0
         self.bad_since: int | None = None
         self.sane_cells = 0
         self.flat_checks = 0
         self.last_flat: int | None = None
-        self.flat_first = 0  # updates at the first check of the row
+        self.flat_first = 0  # `now` at the first check of the row
         self.flat_start: int | None = None
-        self.span = 0  # updates the reported line spans
-        self.improving = False
-        self.rate: float | None = None  # fall of ln(loss) per update
+        self.span = 0  # steps the reported line spans
+        self.improving = self.rising = False
+        self.rate: float | None = None  # fall of ln(loss) per step
         self.rate_error = 0.0
+        self.recent = self.recent_error = self.least = 0.0
         self.oscillating: int | None = None
         self.checked = False
-        self.lr_settled = 0  # updates when the learning rate stopped rising
+        self.lr_settled = first_step  # `now` when the learning rate stopped rising
         self.told_level = 0.0  # level when it was last told to be flat
         self.stand = 0.0  # level along the line of the newest check, blind to outliers
-        self.seen = 0  # the watcher's count of updates at the last completed cell
         self.raised: dict[str, int] = {}  # states told in this episode, and the step each began at
 
-    def add(self, loss: float) -> int:
+    def add(self, loss: float, now: int) -> int:
         """Take one value.
+
+        Args:
+            loss: The value.
+            now: Steps up to it: one more than its step.
 
         Returns:
             A sum of `CELL` (a cell is complete: call `close_cell`) and `NON_FINITE` (the first NaN or infinity), or 0.
@@ -132,30 +139,30 @@ class Component:
             self.bad += 1
             self.sane_cells = 0
             if self.bad_since is None:
-                self.bad_since = self.updates
+                self.bad_since = now - 1
                 event = NON_FINITE
-        self.updates += 1
-        if self.updates >= self.due:
+        self.fed += 1
+        self.now = now
+        if now >= self.due:
             return event | CELL
         return event
 
     def close_cell(self) -> None:
         """Close the cell that is due, and check the line anew when that completes a block."""
         count, index = self.values, self.index
-        cell_updates = self.updates - round(index * self.clock.cell)
-        self.zero_cells = self.zero_cells + 1 if self.zeros and self.zeros == cell_updates else 0
+        self.zero_cells = self.zero_cells + 1 if self.zeros and self.zeros == self.fed else 0
+        mean_log = self.log_total / count if count else 0.0
+        mean = min(self.total / count, LARGEST) if count else 0.0
+        squares = max(0.0, self.log_squares - mean_log * self.log_total)
         if self.bad_since is not None and not self.bad:
             self.sane_cells += 1
             if self.sane_cells >= RECOVERY_CELLS:
                 self.bad_since = None
                 self.forget_line()
-        mean_log = self.log_total / count if count else 0.0
-        mean = min(self.total / count, LARGEST) if count else 0.0
-        squares = max(0.0, self.log_squares - mean_log * self.log_total)
-        self._begin_cell(index + 1)
+        self._begin_cell(max(index + 1, int(self.now / self.clock.cell + 1e-9)))
         if not count:
             return
-        self.level.take(mean_log, mean, self.updates, self.clock, self.typical)
+        self.level.take(mean_log, mean, self.elapsed, self.clock, self.typical)
         if self.settings.oscillating:
             self._take_oscillation(mean_log, squares, count)
         if self.ring.append(index, mean_log):
@@ -163,26 +170,32 @@ class Component:
 
     def _begin_cell(self, index: int) -> None:
         self.index = index
-        self.due = max(self.updates + 1, round((index + 1) * self.clock.cell))
+        self.due = max(self.now + 1, round((index + 1) * self.clock.cell))
+        self.empty_cell()
+
+    def empty_cell(self) -> None:
+        """Leave out what the open cell holds: it was another learning rate's."""
         self.total = self.log_total = self.log_squares = 0.0
-        self.values = self.zeros = self.bad = 0
+        self.fed = self.values = self.zeros = self.bad = 0
 
     def _take_oscillation(self, mean_log: float, squares: float, count: int) -> None:
         self.inner.append((mean_log, squares, count))
         if len(self.inner) > OSCILLATION_CELLS:
             del self.inner[0]
-        if self.updates >= self.clock.warmup and is_oscillating(self.inner):
+        if self.elapsed >= self.clock.warmup and is_oscillating(self.inner):
             if self.oscillating is None:
-                self.oscillating = self.updates
+                self.oscillating = self.now
         else:
             self.oscillating = None
 
     def _check(self) -> None:
-        outcome = check(self.ring, self.clock, self.settings, float(self.updates))
+        outcome = check(self.ring, self.clock, self.settings, float(self.elapsed))
         self.checked = outcome is not None
         self.improving = outcome is not None and outcome.improving
+        self.rising = outcome is not None and outcome.rising
         if outcome is not None:
             self.rate, self.rate_error, self.span = outcome.gain, outcome.error, round(outcome.span)
+            self.recent, self.recent_error, self.least = outcome.recent, outcome.recent_error, outcome.least
             self.stand = exp(min(outcome.mean + self.level.excess, log(LARGEST)))
         if outcome is None or not outcome.flat:
             self.flat_checks = 0
@@ -190,16 +203,21 @@ class Component:
             return
         self.flat_checks += 1
         if self.flat_checks == 1:
-            self.flat_first = self.updates
-        self.last_flat = self.updates
-        start = self.updates - self.span
+            self.flat_first = self.now
+        self.last_flat = self.now
+        start = max(self.begin, self.now - self.span)
         self.flat_start = start if self.flat_start is None else min(start, self.flat_start)
+
+    @property
+    def elapsed(self) -> int:
+        """Steps since its first value."""
+        return self.now - self.begin
 
     @property
     def flat(self) -> bool:
         """Whether enough checks in a row found it flat, after the warm-up of the run and of the learning rate."""
-        settled = self.updates >= self.clock.warmup and self.updates - self.lr_settled >= self.clock.rest
-        lasting = self.updates - self.flat_first >= LASTING * (self.clock.unit or 0.0)
+        settled = self.elapsed >= self.clock.warmup and self.now - self.lr_settled >= self.clock.rest
+        lasting = self.now - self.flat_first >= LASTING * (self.clock.unit or 0.0)
         return settled and self.flat_checks >= self.settings.confirm and lasting
 
     @property
@@ -208,11 +226,12 @@ class Component:
         return self.stand if self.flat_checks else self.level.level
 
     def forget_line(self) -> None:
-        """Begin a new line (the learning rate changed); peak and level stay."""
+        """Begin a new line (the learning rate rose); peak and level stay."""
         self.ring.clear()
+        self.empty_cell()
         self.flat_checks = 0
         self.flat_start = self.last_flat = None
-        self.improving = self.checked = False
+        self.improving = self.rising = self.checked = False
         self.rate = None
         self.level.diverging = None
         self.inner.clear()
@@ -223,14 +242,14 @@ class Component:
     def settle(self) -> None:
         """The learning rate's warm-up is over: a plateau in it says nothing."""
         self.forget_line()
-        self.lr_settled = self.updates
+        self.lr_settled = self.now
 
     def relayout(self, clock: Clock) -> None:
         """Go on with other lengths: cells begin anew, peak and level stay."""
         self.clock = clock
         self.forget_line()
         self.level.forget_cells()
-        self._begin_cell(int(self.updates / clock.cell))
+        self._begin_cell(int(self.now / clock.cell + 1e-9))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data from which `load_state_dict` restores the component exactly."""

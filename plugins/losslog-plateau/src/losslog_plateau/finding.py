@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Severity = Literal["info", "warning", "error"]
 
@@ -23,6 +24,8 @@ class Finding:
         step: Step at which it was found.
         since: Step at which it began.
         text: What a person needs to know, in full sentences.
+        cause: Name of the cause that was measured (see `losslog_plateau.causes`), or None.
+        evidence: What was measured, as data: level, range, rate and its bounds, who improves, what proves the cause.
     """
 
     component: str
@@ -31,6 +34,8 @@ class Finding:
     step: int
     since: int
     text: str
+    cause: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ class Verdict:
 
     Attributes:
         component: Name of the loss.
-        state: "warming up", "improving", "converged", "stalled", "flat", "unclear", "diverging", "non_finite", "zero",
-            "missing" or "oscillating".
+        state: "warming up", "improving", "converged", "stalled", "flat", "rising", "unclear", "diverging",
+            "non_finite", "zero", "missing" or "oscillating".
         severity: "info", "warning" or "error".
         level: Mean loss over the last epoch (or unit), or along the line where it is flat; None before there is one.
         range: Typical final values (low, high), or None.
@@ -52,6 +57,7 @@ class Verdict:
         step: Last step seen.
         since: Step at which the state began.
         text: One sentence.
+        outlook: What came of it, in a few words: "converged at 0.12", "still improving 2 % an epoch: train longer".
     """
 
     component: str
@@ -67,3 +73,4 @@ class Verdict:
     step: int
     since: int
     text: str
+    outlook: str = ""

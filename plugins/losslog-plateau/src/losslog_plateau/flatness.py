@@ -11,7 +11,7 @@ from math import hypot
 from typing import Final
 
 from .clock import Clock
-from .ring import BlockRing, Line
+from .ring import BlockRing, Line, Power
 from .settings import Settings
 
 LEAST_PART: Final = 0.125
@@ -21,15 +21,22 @@ RECENT: Final = 0.4
 line, since of a dozen one would improve by chance."""
 SURE: Final = 1.6
 """It improves if it falls by this many times its bound: others are asked many times whether they do."""
-CHANGE: Final = 3.5
-"""Standard errors by which a flat line must differ from the improvement before it: a curve that goes on falling as it
-did has no flat part, only a stretch of noise."""
+BEND_Z: Final = 1.28
+"""A flat line certainly (by so many standard errors) falls by less than what lay before it did, per unit of ln(time): a
+curve that goes on as it did has no flat part, only a stretch of noise or the slowness of late training."""
+STOPPED: Final = 0.35
+"""If it certainly still falls, then by less than this part: losses of large data sets slow down, and do not stop."""
+KINK: Final = 0.1
+"""Drop of the fall per unit of ln(time) from which a short line will do. After a slow fall a drift of some epochs looks
+like a stand, and the line must span half of the time elapsed."""
+LONG_PART: Final = 0.5
 ELAPSED_PARTS: Final = 12
 """Where the plan is unknown, an improvement is measured over this part of the time elapsed, and over an epoch at least:
 1.5 % in an epoch is much to ask of the fiftieth."""
 UNKNOWN_GAIN: Final = 0.15
 """Improvement over the time elapsed below which a curve is flat, where neither plan nor epoch is known."""
 UNKNOWN_Z: Final = 2.0
+"""Without a plan or an epoch the unit is a guess, and so the bounds are wider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +44,28 @@ class Outcome:
     """What one check found.
 
     Attributes:
-        flat: Whether an improvement worth having is excluded.
+        flat: Whether an improvement worth having is excluded, and a rise is not certain.
         improving: Whether an improvement is certain, and worth having.
-        span: Updates that the reported line spans: the longest flat one, else the shortest allowed.
-        gain: Fall of ln(loss) per update along it.
+        rising: Whether a rise is certain, and as large as an improvement worth having.
+        span: Steps that the reported line spans: the longest flat one, else the one that shows an improvement.
+        gain: Fall of ln(loss) per step along it.
         error: Half width of the bounds of `gain`.
         mean: Mean of ln(loss) along it.
+        recent: Fall of ln(loss) per step along the line that shows an improvement.
+        recent_error: Half width of the bounds of `recent`.
+        least: Fall of ln(loss) per step that is worth having.
     """
 
     flat: bool
     improving: bool
+    rising: bool
     span: float
     gain: float
     error: float
     mean: float
+    recent: float
+    recent_error: float
+    least: float
 
 
 def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> Outcome | None:
@@ -58,9 +73,9 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
 
     Args:
         ring: Block means of ln(loss).
-        clock: Lengths in updates.
+        clock: Lengths in steps.
         settings: The test's settings.
-        elapsed: Updates since the component's first value.
+        elapsed: Steps since the component's first value.
 
     Returns:
         None if no line is long enough.
@@ -70,50 +85,59 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
         noise, n_diffs = ring.noise()
     block = ring.cells_per_block * clock.cell
     shortest = max(clock.min_window, elapsed * LEAST_PART)
+    known = clock.plan is not None and clock.epoch is not None
+    z = settings.z if known else max(settings.z, UNKNOWN_Z)
     if clock.unit is None:
-        scale, limit, z = elapsed / block, UNKNOWN_GAIN, max(settings.z, UNKNOWN_Z)
+        scale, limit = elapsed / block, UNKNOWN_GAIN
     else:
         shortest = max(shortest, settings.window * clock.unit)
         unit = clock.unit if clock.plan is not None else max(clock.unit, elapsed / ELAPSED_PARTS)
-        scale, limit, z = unit / block, settings.r, settings.z
+        scale, limit = unit / block, settings.r
     lines = ring.lines(shortest / block, noise, n_diffs, z)
     if not lines:
         return None
-    flat = [line for line in lines if (line.gain + line.bound) * scale < limit]
-    if flat:
-        least = limit / scale
-        flat = [each for each in flat if not _goes_on(each, ring.line_before(each.blocks, noise, n_diffs, z), least)]
-    shown = flat[-1] if flat else lines[0]
+    least = limit / scale
+    flat = [line for line in lines if line.gain + line.bound < least and not _rises(line, least)]
+    long = LONG_PART * elapsed / block
+    bends = [ring.bend(line.blocks, elapsed / block, noise, n_diffs) for line in flat]
+    flat = [line for line, bend in zip(flat, bends, strict=True) if _stopped(line, bend, least, z, long)]
+    recent = [each for at, each in enumerate(lines) if at == 0 or each.blocks <= elapsed * RECENT / block][-1]
+    shown = flat[-1] if flat else recent
     return Outcome(
         flat=bool(flat),
-        improving=_improves(lines, elapsed * RECENT / block, limit / scale),
+        improving=recent.gain > SURE * recent.bound and recent.gain >= least and lines[0].gain > 0,
+        rising=_rises(recent, least),
         span=shown.blocks * block,
         gain=shown.gain / block,
         error=shown.bound / block,
         mean=sum(ring.means[-shown.blocks :]) / shown.blocks,
+        recent=recent.gain / block,
+        recent_error=recent.bound / block,
+        least=least / block,
     )
 
 
-def _improves(lines: list[Line], longest: float, least: float) -> bool:
-    """Whether an improvement is certain, and worth having.
+def _rises(line: Line, least: float) -> bool:
+    return line.gain < -least and line.gain + line.bound < 0
+
+
+def _stopped(line: Line, bend: tuple[Power, Power] | None, least: float, z: float, long: float) -> bool:
+    """Whether a flat line is the end of a fall, rather than its continuation.
 
     Args:
-        lines: All lines, shortest first.
-        longest: Blocks that the line may span.
+        line: The flat line.
+        bend: The fall before and within it, against ln(time); None if too little lies before.
         least: Improvement per block that is worth having.
+        z: Normal quantile of the bounds.
+        long: Blocks that a line must span after a slow fall.
     """
-    line = [each for at, each in enumerate(lines) if at == 0 or each.blocks <= longest][-1]
-    return line.gain > SURE * line.bound and line.gain >= least
-
-
-def _goes_on(line: Line, before: Line | None, least: float) -> bool:
-    """Whether a line may well be the continuation of an improvement worth having.
-
-    Args:
-        line: The line that looks flat.
-        before: The line through what lies before it.
-        least: Improvement per block that is worth having.
-    """
-    if before is None or before.gain <= least:
+    if bend is None:
+        return True
+    before, within = bend
+    if before.gain - within.gain < KINK and line.blocks < long:
         return False
-    return before.gain - line.gain < CHANGE * hypot(before.deviation, line.deviation)
+    if before.gain <= max(z * before.deviation, least * before.time):  # there was no fall worth having
+        return True
+    if within.gain > max(z * within.deviation, STOPPED * before.gain):
+        return False
+    return before.gain - within.gain >= BEND_Z * hypot(before.deviation, within.deviation)

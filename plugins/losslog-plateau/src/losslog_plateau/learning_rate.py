@@ -1,19 +1,40 @@
-"""Was the learning rate changed by a factor of two at once, and is it well below where it was?
+"""What the learning rate did: a cut or a rise by a factor of two at once, a slow way down, a warm-up.
 
 - Takes what the loop gives: a float, or a dict by parameter group.
-- A jump makes the lines start anew; a slow decay (cosine, linear warm-up) does not, but is named in the message.
+- A rise makes the lines start anew. A cut does not: what was seen before it still counts, and what does not move when
+  the rate is cut has stood still for another reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 JUMP: Final = 1.99
 """A factor of two, with room for rounding."""
 NEGLIGIBLE: Final = 0.01
 """Below this part of the highest rate a factor of two changes nothing: a cosine halves at each of its last steps."""
+Jump = Literal["rise", "cut"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A learning rate that came down to half of its highest or less, and is still there.
+
+    Attributes:
+        step: Step at which it passed half.
+        group: Parameter group; "" where there is one rate.
+        highest: Highest rate.
+        now: Present rate.
+        at_once: Whether it was cut at once, rather than by a slow decay.
+    """
+
+    step: int
+    group: str
+    highest: float
+    now: float
+    at_once: bool
 
 
 @dataclass(slots=True)
@@ -25,24 +46,30 @@ class _Group:
 
 
 class LearningRate:
-    """The learning rates of a run so far."""
+    """The learning rates of a run so far.
+
+    Attributes:
+        rising: Whether the last change set a new highest, and no update since came without one.
+    """
 
     __slots__ = ("groups", "rising")
 
     def __init__(self) -> None:
         self.groups: dict[str, _Group] = {}
-        self.rising = False  # whether the last change set a new highest
+        self.rising = False
 
-    def take(self, step: int, lr: float | Mapping[str, float]) -> bool:
+    def take(self, step: int, lr: float | Mapping[str, float]) -> Jump:
         """Take the rates used at a step.
 
         Returns:
-            Whether one changed by a factor of two or more at once, or the groups themselves changed.
+            "rise" if one grew by a factor of two or more at once, or the groups themselves changed; "cut" if one fell
+            by such a factor; else None.
         """
         rates = dict(lr) if isinstance(lr, Mapping) else {"": lr}
         self.rising = False
-        jumped = bool(self.groups) and rates.keys() != self.groups.keys()
-        if jumped:
+        jump: Jump = None
+        if self.groups and rates.keys() != self.groups.keys():
+            jump = "rise"
             self.groups = {name: group for name, group in self.groups.items() if name in rates}
         for name, value in rates.items():
             now = float(value)
@@ -53,7 +80,8 @@ class LearningRate:
             before, group.now = group.now, now
             larger, smaller = max(before, now), min(before, now)
             at_once = smaller > 0 and larger >= JUMP * smaller and larger >= NEGLIGIBLE * group.highest
-            jumped = jumped or at_once
+            if at_once:
+                jump = "rise" if now > before else jump or "cut"
             self.rising = self.rising or now > group.highest
             if now >= group.highest:
                 group.highest, group.cut_step = now, None
@@ -61,27 +89,15 @@ class LearningRate:
                 group.cut_step = None
             elif group.cut_step is None or (at_once and now < before):
                 group.cut_step, group.at_once = step, at_once
-        return jumped
+        return jump
 
-    def cut(self, axis: str) -> str | None:
-        """Words on the newest cut that still holds, or None.
-
-        Args:
-            axis: "step" or "epoch": what the steps given to `take` count.
-        """
+    def cut(self) -> Cut | None:
+        """The newest cut that still holds, or None."""
         held = [(group.cut_step, name, group) for name, group in self.groups.items() if group.cut_step is not None]
         if not held:
             return None
         step, name, group = max(held, key=lambda item: (item[0], item[1]))
-        which = f" of {name}" if name else ""
-        if group.at_once:
-            return (
-                f"the learning rate{which} was cut at {axis} {step} (highest {group.highest:.3g}, now {group.now:.3g})"
-            )
-        return (
-            f"the learning rate{which} has come down from {group.highest:.3g} to {group.now:.3g} "
-            f"and passed half of it at {axis} {step}"
-        )
+        return Cut(step, name, group.highest, group.now, group.at_once)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data from which `load_state_dict` restores exactly."""

@@ -54,7 +54,7 @@ class Level:
     Attributes:
         level: Mean loss over the last epoch (or unit), or None before there is one.
         peak: Highest level so far.
-        diverging: Update at which a rise was seen that still holds, or None.
+        diverging: Steps since its first value at which a rise was seen that still holds, or None.
         excess: By how much ln(level) exceeds the mean of ln(loss), as a rule: makes a level of a mean of ln(loss).
     """
 
@@ -77,15 +77,15 @@ class Level:
         self.levels = 0
 
     def take(
-        self, mean_log: float, mean: float, updates: int, clock: Clock, typical: tuple[float, float] | None
+        self, mean_log: float, mean: float, elapsed: int, clock: Clock, typical: tuple[float, float] | None
     ) -> None:
         """Take one more cell.
 
         Args:
             mean_log: Mean of ln(loss) in it.
             mean: Mean of the loss in it.
-            updates: Updates so far.
-            clock: Lengths in updates.
+            elapsed: Steps since the component's first value.
+            clock: Lengths in steps.
             typical: Typical final values, or None.
         """
         logs, means, wanted = self.logs, self.means, clock.cells_per_level
@@ -107,7 +107,7 @@ class Level:
         self._take_excess(log(self.level) - sum(logs[-wanted:]) / wanted)
         if len(logs) == keep:
             log_level, error = sum(logs) / keep, self.noise / keep**0.5
-            self._watch_rise(log_level, error, updates, clock, typical)
+            self._watch_rise(log_level, error, elapsed, clock, typical)
 
     def _take_excess(self, excess: float) -> None:
         self.levels += 1
@@ -118,13 +118,13 @@ class Level:
         self.excess += difference * max(EXCESS_MEMORY, 1.0 / self.levels)
 
     def _watch_rise(
-        self, log_level: float, error: float, updates: int, clock: Clock, typical: tuple[float, float] | None
+        self, log_level: float, error: float, elapsed: int, clock: Clock, typical: tuple[float, float] | None
     ) -> None:
         """Divergence: has the level risen well above the lowest, in a curve that once fell?"""
         self.highest = max(self.highest, log_level)
         if not self.fell:
             self.fell = self.highest - log_level >= max(FALL, FALL_ERRORS * error)
-        if updates < clock.settled:  # early on a healthy component may dip and rise
+        if elapsed < clock.settled:  # early on a healthy component may dip and rise
             return
         self._remember(clock.cells_per_level)
         if not self.fell or self.lowest == inf:
@@ -136,7 +136,7 @@ class Level:
         if rise <= needed / 2:
             self.diverging = None
         elif rise > needed and self.diverging is None:
-            self.diverging = updates
+            self.diverging = elapsed
 
     def _remember(self, cells_per_level: int) -> None:
         """Keep the lowest level in blocks that grow with time: of many short ones noise alone makes one very low."""

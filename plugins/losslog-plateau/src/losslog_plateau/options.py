@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from .advice import HEADS
+from .known import HEADS
 from .settings import SENSITIVITY
 
 OnStall = Literal["stop", "raise_head_lr"] | None
 ACTIONS: Final = (None, "stop", "raise_head_lr")
+CAUSES: Final = frozenset({"not_trained", "part_not_trained", "not_in_optimizer", "lr_zero"})
+"""Causes that are proven at their step, and may stop a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,14 @@ class Reaction:
         lr_factor: Factor for the learning rate of the head's group.
         groups: Parameter group by component.
         group: Group for every component that `groups` does not name, or None.
+        on_cause: "stop" by cause.
     """
 
     on_stall: OnStall
     lr_factor: float
     groups: Mapping[str, str]
     group: str | None
+    on_cause: Mapping[str, str]
 
     def group_of(self, component: str) -> str | None:
         """The parameter group that a component trains, or None if unknown."""
@@ -60,8 +64,8 @@ def filter_of(watch: Sequence[str] | None, ignore: Sequence[str] | None) -> Filt
     return Filter(None if watch is None else _names("watch", watch), _names("ignore", ignore or ()))
 
 
-def reaction_of(on_stall: Any, lr_factor: Any, head_group: Any) -> Reaction:
-    """Check ``on_stall``, ``lr_factor`` and ``head_group``.
+def reaction_of(on_stall: Any, lr_factor: Any, head_group: Any, on_cause: Any = None) -> Reaction:
+    """Check ``on_stall``, ``lr_factor``, ``head_group`` and ``on_cause``.
 
     Raises:
         ValueError: If one means nothing; the message names it and what to give.
@@ -70,10 +74,14 @@ def reaction_of(on_stall: Any, lr_factor: Any, head_group: Any) -> Reaction:
         raise ValueError(f'on_stall={on_stall!r}: give None, "stop" or "raise_head_lr"')
     if isinstance(lr_factor, bool) or not isinstance(lr_factor, int | float) or not 0 < lr_factor < float("inf"):
         raise ValueError(f"lr_factor={lr_factor!r}: give a positive number, for example 10")
+    causes = {} if on_cause is None else on_cause
+    if not isinstance(causes, Mapping) or not causes.keys() <= CAUSES or set(causes.values()) - {"stop"}:
+        known = ", ".join(sorted(CAUSES))
+        raise ValueError(f'on_cause={on_cause!r}: give a table such as {{"not_trained": "stop"}}; causes are {known}')
     if head_group is None or isinstance(head_group, str):
-        return Reaction(on_stall, float(lr_factor), {}, head_group or None)
+        return Reaction(on_stall, float(lr_factor), {}, head_group or None, dict(causes))
     if isinstance(head_group, Mapping) and all(isinstance(name, str) for pair in head_group.items() for name in pair):
-        return Reaction(on_stall, float(lr_factor), dict(head_group), None)
+        return Reaction(on_stall, float(lr_factor), dict(head_group), None, dict(causes))
     raise ValueError(
         f"head_group={head_group!r}: give the name of a parameter group, "
         f"or a table such as {{'loss_mask': 'mask_head'}}"
@@ -94,6 +102,21 @@ def z_of(z: float | None, sensitivity: str | None) -> float:
         names = ", ".join(f'"{name}"' for name in SENSITIVITY)
         raise ValueError(f"sensitivity={sensitivity!r}: give one of {names}")
     return SENSITIVITY[sensitivity]
+
+
+def cuts_of(planned_cuts: Any) -> list[int] | None:
+    """Check ``planned_cuts``.
+
+    Raises:
+        ValueError: If it is not a list of whole numbers above 0.
+    """
+    if planned_cuts is None:
+        return None
+    if isinstance(planned_cuts, str) or not isinstance(planned_cuts, Sequence):
+        raise ValueError(f"planned_cuts={planned_cuts!r}: give a list of steps, for example [60000, 80000]")
+    if not all(isinstance(cut, int) and not isinstance(cut, bool) and cut > 0 for cut in planned_cuts):
+        raise ValueError(f"planned_cuts={planned_cuts!r}: give whole numbers of steps above 0, such as [60000, 80000]")
+    return list(planned_cuts)
 
 
 def flag(name: str, value: Any) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 JOURNAL: Final = "journal.jsonl"
-LOSSES: Final = ("on_run_start", "on_batch_losses", "on_epoch_end")
+LOSSES: Final = ("on_run_start", "on_batch_losses", "on_epoch_end", "on_metrics", "on_alert")
 LINES_AT_A_TIME: Final = 8
 
 

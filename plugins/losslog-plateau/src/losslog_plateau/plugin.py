@@ -4,11 +4,14 @@ Runs in a near lane, in a thread of the training process; plain data only, no te
 
 - Every finding becomes one alert with a key made of component, state and onset, so a replay never alerts twice.
 - Batch records are watched; epoch means only where there are no batch records.
+- Nothing is said of flatness, divergence and shares while the first epoch is open and its length unknown.
+- Metrics ``reach/<component>`` (how many parameters a component trains) are the proof that one trains nothing.
 - After a resume the watcher is rebuilt from the journal, so that it stands where it stood at the checkpoint.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,24 +19,28 @@ from losslog import hookimpl
 
 from . import advice
 from .finding import Finding, Verdict
-from .options import OnStall, filter_of, flag, reaction_of, z_of
+from .options import OnStall, cuts_of, filter_of, flag, reaction_of, z_of
 from .past import has_past, past_records
+from .plan import Plan
 from .watcher import Watcher
 
 STALLED: Final = "stalled"
-EPOCH_CHANGE: Final = 0.05
-"""A learnt epoch length is learnt again where a whole epoch differs by more than this part."""
+REACH: Final = "reach/"
+NOT_TRAINED: Final = "not_trained"
+_said: Final = logging.getLogger("losslog")
 
 
 class PlateauPlugin:
     """Watches every loss component and tells which has stalled, diverged or gone.
 
     Args:
-        typical: ``{component: (low, high)}``; None is torchvision's table, ``{}`` none.
+        typical: ``{component: (low, high)}``; None is what is known by name, ``{}`` none.
         planned_steps: Length of the run in optimizer steps (epochs, where only epoch means come). None: ``epochs``
             times ``steps_per_epoch`` of the run.
         steps_per_epoch: Optimizer steps in an epoch. None: what the run says, else learnt from the first whole epoch.
-        z: Normal quantile of the bounds; None is 1.64.
+        planned_cuts: Steps at which the learning rate is going to be cut (epochs, where only epoch means come). None:
+            ``milestones`` or ``lr_steps`` of the run's config, in epochs where all are at most ``epochs``.
+        z: Normal quantile of the bounds; None is 1.8.
         sensitivity: "low", "normal" or "high", instead of ``z``.
         r: Improvement per unit below which a curve is flat.
         window: Shortest line, in units.
@@ -44,6 +51,8 @@ class PlateauPlugin:
         oscillating: Report oscillation too, at info level.
         on_stall: None, "stop" (ask the run to stop) or "raise_head_lr" (ask, once per component, for a higher learning
             rate of the parameter group that the component trains; not after a cut of the learning rate).
+        on_cause: What to do at once where an alert has a cause, also another plugin's or the engine's:
+            ``{"not_trained": "stop"}``.
         lr_factor: Factor for "raise_head_lr".
         head_group: Parameter group for "raise_head_lr": a name, or a table by component. None: torchvision's components
             by the names of `losslog.detection.get_parameter_groups`.
@@ -60,23 +69,24 @@ class PlateauPlugin:
         typical: Mapping[str, object] | None = None,
         planned_steps: int | None = None,
         steps_per_epoch: int | None = None,
+        planned_cuts: Sequence[int] | None = None,
         z: float | None = None,
         sensitivity: str | None = None,
         r: float = 0.015,
-        window: float = 3.0,
+        window: float = 2.5,
         confirm: int = 2,
         watch: Sequence[str] | None = None,
         ignore: Sequence[str] | None = None,
         quiet: bool = False,
         oscillating: bool = False,
         on_stall: OnStall = None,
+        on_cause: Mapping[str, str] | None = None,
         lr_factor: float = 10.0,
         head_group: str | Mapping[str, str] | None = None,
     ) -> None:
         self._filter = filter_of(watch, ignore)
-        self._reaction = reaction_of(on_stall, lr_factor, head_group)
-        self._planned = planned_steps
-        self._per_epoch = steps_per_epoch
+        self._reaction = reaction_of(on_stall, lr_factor, head_group, on_cause)
+        self._options = (planned_steps, steps_per_epoch, cuts_of(planned_cuts))
         self._arguments: dict[str, Any] = {
             "typical": typical,
             "z": z_of(z, sensitivity),
@@ -86,22 +96,24 @@ class PlateauPlugin:
             "quiet": flag("quiet", quiet),
             "oscillating": flag("oscillating", oscillating),
         }
-        self.watcher = Watcher(planned_steps, steps_per_epoch, **self._arguments)
+        Watcher(planned_steps, steps_per_epoch, **self._arguments)  # refuses bad lengths by name
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._epochs: int | None = None
-        self._told_per_epoch: int | None = None
-        self._learnt: int | None = None
-        self._epoch_start: tuple[int, int] | None = None  # epoch, its first step
-        self._whole = False  # whether that epoch was seen from its first step
+        self._plan = Plan(*self._options)
         self._feed: str | None = None  # "batch" or "epoch"
         self._raised: set[str] = set()  # components whose learning rate was asked for
         self._unread: int | None = None  # journal records before this seq are still to be read up
         self._make_watcher()
 
-    def verdicts(self) -> list[Verdict]:
-        """The present state of every component."""
+    def verdicts(self, over: bool = False) -> list[Verdict]:
+        """The present state of every component.
+
+        Args:
+            over: Whether no further step is to come.
+        """
+        if over:
+            self.watcher.finish()
         return self.watcher.verdicts()
 
     @hookimpl
@@ -109,23 +121,41 @@ class PlateauPlugin:
         """Take the plan; a run resumed in another process is read up from its journal at the next losses."""
         if resumed and self._feed is None:
             self._unread = seq
-        self._plan(epochs, steps_per_epoch)
+        self.watcher.finish(False)
+        self._take_plan(epochs, steps_per_epoch)
 
     @hookimpl
     def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, run: Any) -> None:
         """Watch the raw losses of one step."""
-        if self._unread is not None:
-            self._read_past(run, self._unread)
+        self._begin(run)
         for finding in self._take_batch(step, epoch, losses, total, lr):
             self._act(finding, run, step, epoch)
 
     @hookimpl
     def on_epoch_end(self, epoch: int, epochs: int | None, step: int | None, losses: Any, lr: Any, run: Any) -> None:
         """Watch epoch means, where there are no batch records."""
-        if self._unread is not None:
-            self._read_past(run, self._unread)
+        self._begin(run)
         for finding in self._take_epoch(epoch, epochs, losses, lr):
             self._act(finding, run, step, epoch)
+
+    @hookimpl
+    def on_metrics(self, step: int | None, metrics: Mapping[str, Any]) -> None:
+        """Take what the graph showed: how many parameters each component trains."""
+        found = {
+            tag.removeprefix(REACH): value == 0
+            for tag, value in metrics.items()
+            if tag.startswith(REACH) and isinstance(value, int | float)
+        }
+        if found:
+            self.watcher.untrained(self.watcher.step if step is None else step, found)
+
+    @hookimpl
+    def on_alert(self, component: str | None, step: int | None, cause: str | None, text: str, run: Any) -> None:
+        """Remember who was found to train nothing, to quote it later; stop where ``on_cause`` says so."""
+        if component is not None and cause == NOT_TRAINED:
+            self.watcher.untrained(self.watcher.step if step is None else step, {component: True}, text.rstrip("."))
+        if cause is not None and self._reaction.on_cause.get(cause) == "stop" and self._filter.reports(component or ""):
+            run.request_stop(f"{text.rstrip('.')} (on_cause)")
 
     @hookimpl
     def on_resume(self, epoch: int | None, step: int | None, run: Any, seq: int) -> None:
@@ -136,28 +166,46 @@ class PlateauPlugin:
         last = epoch if self._feed == "epoch" else step
         if last is not None:
             self.watcher.rewind(last)
-        self._epoch_start = None
+        self._plan.rewind()
 
-    def _plan(self, epochs: int | None, steps_per_epoch: int | None) -> None:
-        self._epochs, self._told_per_epoch = epochs, steps_per_epoch
+    @hookimpl
+    def on_run_end(self) -> None:
+        """Say what became of every component of which anything can be said."""
+        found = [each for each in self.verdicts(over=True) if self._filter.reports(each.component)]
+        told = [f"{each.component} {each.outlook}" for each in found if each.state != "unclear"]
+        if told:
+            _said.info("plateau: %s", "; ".join(told))
+
+    def _begin(self, run: Any) -> None:
+        """Before losses are taken: read up what another process wrote, and what the config tells."""
+        if self._unread is not None:
+            self._read_past(run, self._unread)
+        if self._feed is None:
+            self._plan.config = getattr(run, "config", None) or {}
+            self.watcher.set_planned_cuts(self._plan.cuts())
+
+    def _take_plan(self, epochs: int | None, steps_per_epoch: int | None) -> None:
+        self._plan.take(epochs, steps_per_epoch)
         if self._feed != "epoch":
             self._set_lengths()
 
     def _set_lengths(self) -> None:
-        per_epoch = self._per_epoch or self._told_per_epoch or self._learnt
-        planned = self._planned or (self._epochs * per_epoch if self._epochs and per_epoch else None)
-        self.watcher.set_lengths(planned, per_epoch)
+        plan = self._plan
+        self.watcher.set_lengths(plan.planned_steps, plan.steps_per_epoch)
+        self.watcher.hold(plan.open)
+        self.watcher.set_planned_cuts(plan.cuts())
 
     def _make_watcher(self) -> None:
-        self.watcher = Watcher(self._planned, self._per_epoch, **self._arguments)
+        self.watcher = Watcher(**self._arguments)
+        self._set_lengths()
 
     def _take_batch(self, step: int, epoch: int, losses: Any, total: Any, lr: Any) -> list[Finding]:
         if self._feed != "batch":
             if self._feed == "epoch":  # epoch means were all there was until now
                 self._make_watcher()
             self._feed = "batch"
+        if self._plan.learn(step, epoch):
             self._set_lengths()
-        self._learn_epoch(step, epoch)
         return self.watcher.update(step, losses, lr, total if isinstance(losses, Mapping) else None)
 
     def _take_epoch(self, epoch: int, epochs: int | None, losses: Any, lr: Any) -> list[Finding]:
@@ -165,37 +213,26 @@ class PlateauPlugin:
             return []
         if self._feed is None:
             self._feed = "epoch"
-            self._epochs = epochs or self._epochs
-            planned = self._planned
-            if planned is not None and self._per_epoch:
-                planned = max(1, round(planned / self._per_epoch))
-            self.watcher = Watcher(planned or self._epochs, 1, **self._arguments)
+            self._plan.epochs = epochs or self._plan.epochs
+            self.watcher = Watcher(self._plan.planned_epochs, 1, **self._arguments)
+            self.watcher.set_planned_cuts(self._plan.cuts(per_epoch=True))
         return self.watcher.update(epoch, losses, lr)
-
-    def _learn_epoch(self, step: int, epoch: int) -> None:
-        """Learn the steps in an epoch from the first whole ones, where nobody said."""
-        if self._per_epoch or self._told_per_epoch:
-            return
-        before = self._epoch_start
-        if before is None:
-            self._epoch_start, self._whole = (epoch, step), step == 0
-        elif epoch != before[0]:
-            length = step - before[1]
-            self._epoch_start = (epoch, step)
-            usable = epoch == before[0] + 1 and length > 0
-            if usable and self._whole and abs(length - (self._learnt or 0)) > EPOCH_CHANGE * length:
-                self._learnt = length
-                self._set_lengths()
-            self._whole = True
 
     def _read_past(self, run: Any, seq: int) -> None:
         """Bring the watcher to where it would stand had it seen all that still counts; says nothing."""
-        epochs, told = self._epochs, self._told_per_epoch
+        before = self._plan
         self._start_anew()
-        self._plan(epochs, told)
+        self._plan.config = getattr(run, "config", None) or {}
+        self._take_plan(*before.told)
         for hook, data in past_records(run, seq):
             if hook == "on_run_start":
-                self._plan(data.get("epochs"), data.get("steps_per_epoch"))
+                self._take_plan(data.get("epochs"), data.get("steps_per_epoch"))
+            elif hook == "on_metrics":
+                self.on_metrics(data.get("step"), data.get("metrics") or {})
+            elif hook == "on_alert":
+                if data.get("cause") == NOT_TRAINED and data.get("component"):
+                    said = str(data.get("text", "")).rstrip(".")
+                    self.watcher.untrained(data.get("step") or 0, {data["component"]: True}, said)
             else:
                 for finding in self._replay(hook, data):
                     if finding.state == STALLED and self._filter.reports(finding.component):
@@ -217,7 +254,8 @@ class PlateauPlugin:
             text += self._react(finding, run)
         key = f"non_finite/{component}" if state == "non_finite" else f"plateau/{component}/{state}/{finding.since}"
         title = advice.title(state, component)
-        run.alert(title, text, level=finding.level, key=key, component=component, step=step, epoch=epoch)
+        data = {"cause": finding.cause, "evidence": dict(finding.evidence) or None}
+        run.alert(title, text, level=finding.level, key=key, component=component, step=step, epoch=epoch, **data)
 
     def _react(self, finding: Finding, run: Any) -> str:
         """Ask the run for what ``on_stall`` says.

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from math import exp, log
 from statistics import median
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ SUFFIXES: Final = (6, 7, 8, 9, 10, 11, 13, 16, 19, 22, 27, 32)
 SMALLEST: Final = SUFFIXES[0]
 SMALLEST_BEFORE: Final = 5
 """Blocks before a line from which their own slope says something."""
+PART_BEFORE: Final = 4
+FEWEST_BENT: Final = 16
+"""Blocks from which a bend can be told: half of a full ring. Only with one value per epoch there are fewer."""
 MEDIAN_ABS_DIFF: Final = 0.954
 """Median of |a - b| for independent normal a, b of unit deviation: 0.6745 * sqrt(2)."""
 RISE_FLOOR: Final = 0.05
@@ -63,6 +67,21 @@ class Line:
     bound: float
 
 
+@dataclass(frozen=True, slots=True)
+class Power:
+    """A least squares line through neighbouring blocks against ln(time).
+
+    Attributes:
+        gain: Fall of ln(loss) per unit of ln(time).
+        deviation: Its standard error.
+        time: Mean time elapsed, in blocks.
+    """
+
+    gain: float
+    deviation: float
+    time: float
+
+
 class BlockRing:
     """The newest block means of one component.
 
@@ -70,43 +89,49 @@ class BlockRing:
         cells_per_block: Cells (the smallest blocks) averaged into one block; doubles as time goes on.
     """
 
-    __slots__ = ("cells", "cells_per_block", "means", "partial")
+    __slots__ = ("block", "cells", "cells_per_block", "means", "partial")
 
     def __init__(self, cells_per_block: int = 1) -> None:
         self.cells_per_block = cells_per_block
         self.means: list[float] = []
         self.partial = 0.0
         self.cells = 0
+        self.block = 0  # number of the open block since step 0
 
     def append(self, index: int, mean: float) -> bool:
         """Take the mean of one cell.
 
         Args:
-            index: Number of the cell since the first update, from 0.
+            index: Number of the cell since step 0; increasing, and some may be left out (cells without a value).
             mean: Mean of ln(loss) in it.
 
         Returns:
             Whether a block was completed.
         """
+        closed = index // self.cells_per_block != self.block and self.cells > 0 and self._close()
+        self.block = index // self.cells_per_block
         self.partial += mean
         self.cells += 1
         if (index + 1) % self.cells_per_block:
-            return False
-        whole = self.cells == self.cells_per_block
-        value = self.partial / self.cells
+            return closed
+        return self._close() or closed
+
+    def _close(self) -> bool:
+        """Keep the block that is over, unless most of it is missing."""
+        whole = 2 * self.cells > self.cells_per_block
+        if whole:
+            self.means.append(self.partial / self.cells)
         self.partial, self.cells = 0.0, 0
-        if not whole:  # the ring was emptied, or cells were left out, inside this block
-            return False
-        self.means.append(value)
-        if len(self.means) >= CAPACITY and (index + 1) % (2 * self.cells_per_block) == 0:
+        if len(self.means) >= CAPACITY and self.block % 2:  # the newest block ends on a border of the doubled length
             self._merge()
-        return True
+        return whole
 
     def _merge(self) -> None:
         means = self.means
-        first = len(means) % 2  # the newest block ends on a border of the doubled length: pair from there
+        first = len(means) % 2
         self.means = [(means[i] + means[i + 1]) / 2 for i in range(first, len(means), 2)]
         self.cells_per_block *= 2
+        self.block //= 2
 
     def clear(self) -> None:
         """Forget everything and begin again with the smallest blocks."""
@@ -170,23 +195,31 @@ class BlockRing:
             found.append(_line(m, total, weighted, squares, noise, n_diffs, z))
         return found
 
-    def line_before(self, blocks: int, noise: float, n_diffs: int, z: float) -> Line | None:
-        """The line through all that lies before the newest ``blocks`` blocks; None where that is too little.
+    def bend(self, blocks: int, elapsed: float, noise: float, n_diffs: int) -> tuple[Power, Power] | None:
+        """How the curve fell before its newest `blocks` blocks, and how it falls in them, against ln(time).
+
+        A loss that goes on as it did falls by the same part whenever the time elapsed doubles, or by less and less of
+        it; one that has stopped does not fall at all.
 
         Args:
-            blocks: How many of the newest blocks to leave out.
+            blocks: How many of the newest blocks.
+            elapsed: Blocks since the first value.
             noise: Standard deviation of one block mean, as for `lines`.
             n_diffs: Differences ``noise`` rests on.
-            z: Normal quantile of the bounds.
+
+        Returns:
+            (before, within), or None where there is too little. A quarter of the ring is "before" at least: beside
+            the first few blocks, where a loss falls steeply, all others look flat.
         """
-        earlier = self.means[: len(self.means) - blocks]
-        if len(earlier) < SMALLEST_BEFORE:
+        n = len(self.means)
+        if n < FEWEST_BENT:
             return None
-        newest = earlier[-1]
-        values = [value - newest for value in reversed(earlier)]
-        weighted = sum(back * value for back, value in enumerate(values))
-        squares = sum(value * value for value in values)
-        return _line(len(values), sum(values), weighted, squares, noise, n_diffs, z)
+        blocks = min(blocks, n - max(SMALLEST_BEFORE, n // PART_BEFORE))
+        elapsed = max(elapsed, n)
+        logs = [log(elapsed - (n - 1 - at) - 0.5) for at in range(n)]
+        parts = (logs[: n - blocks], self.means[: n - blocks]), (logs[n - blocks :], self.means[n - blocks :])
+        before, within = (_power(times, means, noise, n_diffs) for times, means in parts)
+        return before, within
 
     def state_dict(self) -> dict[str, object]:
         """Plain data from which `load_state_dict` restores the ring exactly."""
@@ -194,6 +227,7 @@ class BlockRing:
             "means": list(self.means),
             "partial": self.partial,
             "cells": self.cells,
+            "block": self.block,
             "cells_per_block": self.cells_per_block,
         }
 
@@ -202,6 +236,7 @@ class BlockRing:
         self.means = [float(mean) for mean in state["means"]]
         self.partial = float(state["partial"])
         self.cells = int(state["cells"])
+        self.block = int(state["block"])
         self.cells_per_block = int(state["cells_per_block"])
 
 
@@ -217,3 +252,13 @@ def _line(m: int, total: float, weighted: float, squares: float, noise: float, n
     df = m - 2 + n_diffs / 2
     deviation = ((residual + noise * noise * n_diffs / 2) / df / spread) ** 0.5
     return Line(m, gain, deviation, student_t(z, df) * deviation)
+
+
+def _power(times: list[float], means: list[float], noise: float, n_diffs: int) -> Power:
+    m = len(times)
+    x, y = sum(times) / m, sum(means) / m
+    spread = sum((time - x) ** 2 for time in times)
+    gain = -sum((time - x) * (mean - y) for time, mean in zip(times, means, strict=True)) / spread
+    residual = sum((mean - y + gain * (time - x)) ** 2 for time, mean in zip(times, means, strict=True))
+    variance = (residual + noise * noise * n_diffs / 2) / (m - 2 + n_diffs / 2)
+    return Power(gain, (variance / spread) ** 0.5, exp(x))

@@ -3,7 +3,6 @@
 - `Settings` holds what a user may choose; the constants are fixed, each with the measurement behind it in
   ``docs/plateau.md``.
 - `SENSITIVITY` is the one knob most people need: names for three values of ``z``.
-- `TYPICAL` are usual final values of the torchvision detection losses.
 """
 
 from __future__ import annotations
@@ -12,17 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-SENSITIVITY: Final[Mapping[str, float]] = {"low": 2.5, "normal": 1.64, "high": 1.28}
+SENSITIVITY: Final[Mapping[str, float]] = {"low": 2.5, "normal": 1.8, "high": 1.28}
 """Names for ``z``: fewer false alarms ("low") or more and earlier findings ("high")."""
-
-TYPICAL: Final[Mapping[str, tuple[float, float]]] = {
-    "loss_objectness": (0.02, 0.08),
-    "loss_rpn_box_reg": (0.03, 0.10),
-    "loss_classifier": (0.05, 0.15),
-    "loss_box_reg": (0.04, 0.12),
-    "loss_mask": (0.08, 0.20),
-}
-"""Typical final values of torchvision's Mask R-CNN losses: (low, high)."""
 
 HALVED: Final = 0.5
 """A component that fell by this part from its peak may stand a little higher."""
@@ -31,9 +21,9 @@ CAP: Final = 1.25
 CAP_HALVED: Final = 1.5
 """The same for a component that has halved; real mask stalls stood at 1.68 times the range after a 60 % fall."""
 LEARNT: Final = 0.75
-CAP_LEARNT: Final = 2.0
-"""A component that fell by three quarters has learnt, and may stand at twice its range; real stalls had fallen by 0.68
-at most."""
+CAP_LEARNT: Final = 3.0
+"""A component that fell by three quarters has learnt, and may stand at three times its range: where a loss ends is a
+matter of the data. Real stalls had fallen by 0.68 at most."""
 SMALL_SHARE: Final = 0.1
 """Without a range, a component below this share of the total is left alone."""
 
@@ -51,9 +41,9 @@ class Settings:
         oscillating: Look for oscillation too.
     """
 
-    z: float = 1.64
+    z: float = 1.8
     r: float = 0.015
-    window: float = 3.0
+    window: float = 2.5
     confirm: int = 2
     quiet: bool = False
     oscillating: bool = False
@@ -66,7 +56,7 @@ class Settings:
         """
         if not 0.5 <= self.z <= 5:
             raise ValueError(
-                f"z={self.z!r}: give a normal quantile between 0.5 and 5, for example 1.64 (usual) or 2.5 (cautious)"
+                f"z={self.z!r}: give a normal quantile between 0.5 and 5, for example 1.8 (usual) or 2.5 (cautious)"
             )
         if not 0 < self.r < 1:
             raise ValueError(
@@ -80,17 +70,15 @@ class Settings:
             raise ValueError(f"confirm={self.confirm!r}: give the number of checks that must agree, 1 or more")
 
 
-def typical_ranges(table: Mapping[str, object] | None) -> dict[str, tuple[float, float]]:
+def typical_ranges(table: Mapping[str, object]) -> dict[str, tuple[float, float]]:
     """Check a table of typical final values.
 
     Args:
-        table: ``{component: (low, high)}``; None is the built-in table, an empty one knows no component.
+        table: ``{component: (low, high)}``.
 
     Raises:
         ValueError: If an entry is not a pair of numbers with 0 <= low <= high and high > 0.
     """
-    if table is None:
-        return dict(TYPICAL)
     if not isinstance(table, Mapping):
         raise ValueError(f"typical={table!r}: give a table such as {{'loss_mask': [0.08, 0.20]}}")
     ranges = {}

@@ -10,24 +10,24 @@ calls it and is not locked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import isfinite
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, SupportsFloat
 
 from . import advice
-from .audit import SumAudit
 from .clock import Clock
 from .component import CELL, NON_FINITE, Component
 from .finding import Finding, Verdict
 from .judge import Judge
+from .learning_rate import Cut
+from .reading import number, positive
 from .scene import Scene
 from .settings import Settings, typical_ranges
+from .totals import Totals, non_finite
 
 SCALAR: Final = "loss"
-TOTAL: Final = "total"
-STATE_VERSION: Final = 2
+STATE_VERSION: Final = 3
 STRIDE_UPDATES: Final = 8
-"""Updates from which the distance of rows is learnt."""
+"""Updates from which the distance of rows is learnt: the second longest gap between them."""
 
 Losses = Mapping[str, SupportsFloat] | SupportsFloat
 
@@ -38,14 +38,15 @@ class Watcher:
     Args:
         planned_steps: Optimizer steps of the whole run (epochs, with one value per epoch); None if unknown.
         steps_per_epoch: Optimizer steps in an epoch; 1 for one value per epoch; None if unknown.
-        typical: ``{component: (low, high)}`` of usual final values. None is the built-in table of torchvision's
-            detection losses; ``{}`` knows none (then more false alarms: see the docs).
+        typical: ``{component: (low, high)}`` of usual final values; a component without is never called stalled, unless
+            it is proven to train nothing. None is the built-in table of two-stage detectors' losses; ``{}`` knows none.
         z: Normal quantile of the bounds: 1.28 finds more and earlier, 2.5 gives fewer false alarms.
         r: Improvement per unit below which a curve is flat.
         window: Shortest line, in units.
         confirm: Checks in a row that must agree.
         quiet: Warn of a stall only while two other components improve, rather than one.
         oscillating: Look for oscillation too.
+        planned_cuts: Steps at which the schedule cuts the learning rate: a shelf before one is information.
 
     Raises:
         ValueError: If a value is out of its range; the message names the option and what to give.
@@ -56,24 +57,25 @@ class Watcher:
         planned_steps: float | None = None,
         steps_per_epoch: float | None = None,
         typical: Mapping[str, object] | None = None,
-        z: float = 1.64,
+        z: float = 1.8,
         *,
         r: float = 0.015,
-        window: float = 3.0,
+        window: float = 2.5,
         confirm: int = 2,
         quiet: bool = False,
         oscillating: bool = False,
+        planned_cuts: Sequence[int] = (),
     ) -> None:
         self.settings = Settings(z, r, window, confirm, quiet, oscillating)
         self.scene = Scene(
-            Clock(_positive("planned_steps", planned_steps), _positive("steps_per_epoch", steps_per_epoch))
+            Clock(positive("planned_steps", planned_steps), positive("steps_per_epoch", steps_per_epoch)),
+            planned_cuts=tuple(planned_cuts),
         )
-        self._judge = Judge(self.settings, typical_ranges(typical))
+        self._judge = Judge(self.settings, None if typical is None else typical_ranges(typical))
         self._lr: object = None
         self._rising = False
-        self._audit = SumAudit()
+        self._totals = Totals()
         self._gaps: list[int] = []  # distances of the first rows
-        self._total_bad = False
 
     def update(
         self,
@@ -104,27 +106,55 @@ class Watcher:
         if not isinstance(losses, Mapping):
             losses = {SCALAR: losses}
         parts = 0.0
+        now = step + 1
         due: list[Component] = []
         components = scene.components
         for name, given in losses.items():
-            value = given if type(given) is float else _number(given)
+            value = given if type(given) is float else number(given)
             component = components.get(name)
             if component is None:
-                component = self._add_component(name, news)
+                component = self._add_component(name, list(losses), news)
             parts += value
-            event = component.add(value)
+            event = component.add(value, now)
             if event:
                 if event & NON_FINITE:
-                    news.append(self._non_finite(name, value))
+                    news.append(non_finite(scene, name, value))
                 if event & CELL:
                     due.append(component)
         if total is not None:
-            self._take_total(_number(total), parts, news)
+            self._totals.take(scene, number(total), parts, news)
         if due:
             for component in due:
                 component.close_cell()
             self._judge.judge(scene, due, news)
         return news
+
+    def finish(self, over: bool = True) -> None:
+        """The run has ended (or goes on after all): verdicts no longer wait for more steps."""
+        self.scene.over = over
+
+    def set_planned_cuts(self, steps: Sequence[int]) -> None:
+        """Take the steps at which the learning rate is going to be cut."""
+        self.scene.planned_cuts = tuple(steps)
+
+    def hold(self, held: bool) -> None:
+        """Say nothing of flatness, divergence and shares while the length of an epoch is still to be learnt."""
+        self.scene.held = held
+
+    def untrained(self, step: int, components: Mapping[str, bool], said: str = "") -> None:
+        """Take what was found in the graph: which components train no parameter at all.
+
+        Args:
+            step: Step of the visit.
+            components: Whether each one trains nothing.
+            said: What was said of it, to be quoted.
+        """
+        for name, nothing in components.items():
+            if nothing:
+                since, before = self.scene.untrained.get(name, (step, ""))
+                self.scene.untrained[name] = (since, said or before)
+            else:
+                self.scene.untrained.pop(name, None)
 
     def set_lengths(self, planned_steps: float | None, steps_per_epoch: float | None) -> None:
         """Go on with another plan or another epoch, learnt in mid-run: lines start anew, peaks and levels stay.
@@ -132,9 +162,9 @@ class Watcher:
         Raises:
             ValueError: If a length is not positive.
         """
-        planned = _positive("planned_steps", planned_steps)
-        epoch = _positive("steps_per_epoch", steps_per_epoch)
-        if (planned, epoch) != (self.scene.clock.planned_steps, self.scene.clock.steps_per_epoch):
+        planned = positive("planned_steps", planned_steps)
+        epoch = positive("steps_per_epoch", steps_per_epoch)
+        if (planned, epoch) != (self.scene.clock.plan, self.scene.clock.epoch):
             self._relayout(Clock(planned, epoch, self.scene.clock.stride))
 
     def rewind(self, step: int) -> None:
@@ -180,15 +210,12 @@ class Watcher:
         return self.scene.axis
 
     @property
-    def lr_cut(self) -> str | None:
-        """Words on a cut of the learning rate that still holds, or None."""
-        return self.scene.lr_cut
+    def lr_cut(self) -> Cut | None:
+        """The newest cut of the learning rate that still holds, or None."""
+        return self.scene.rates.cut()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was learnt so far, as plain data that survives JSON.
-
-        The settings are not in it: restore into a watcher made with the same arguments.
-        """
+        """All that was learnt so far, without the settings, as plain data that survives JSON."""
         return {
             "version": STATE_VERSION,
             "updates": self.scene.updates,
@@ -196,10 +223,12 @@ class Watcher:
             "gaps": list(self._gaps),
             "lr": dict(self._lr) if isinstance(self._lr, Mapping) else self._lr,
             "rising": self._rising,
-            "total_bad": self._total_bad,
-            "clock": [self.scene.clock.planned_steps, self.scene.clock.steps_per_epoch, self.scene.clock.stride],
+            "clock": [self.scene.clock.plan, self.scene.clock.epoch, self.scene.clock.stride],
+            "untrained": {name: list(found) for name, found in self.scene.untrained.items()},
+            "held": self.scene.held,
+            "over": self.scene.over,
             "rates": self.scene.rates.state_dict(),
-            "audit": self._audit.state_dict(),
+            "totals": self._totals.state_dict(),
             "components": {name: component.state_dict() for name, component in self.scene.components.items()},
         }
 
@@ -214,27 +243,30 @@ class Watcher:
                 f"watcher state of version {state.get('version')!r}: this is version {STATE_VERSION}; start anew"
             )
         self.scene.updates, self.scene.step, self._gaps = state["updates"], state["step"], list(state["gaps"])
-        self._lr, self._rising, self._total_bad = state["lr"], state["rising"], state["total_bad"]
+        self._lr, self._rising = state["lr"], state["rising"]
         self.scene.clock = Clock(*state["clock"])
         self.scene.rates.load_state_dict(state["rates"])
-        self._audit.load_state_dict(state["audit"])
+        self._totals.load_state_dict(state["totals"])
+        self.scene.untrained = {name: (step, said) for name, (step, said) in state["untrained"].items()}
+        self.scene.held, self.scene.over = state["held"], state["over"]
         self.scene.components = {}
+        names = list(state["components"])
         for name, data in state["components"].items():
-            component = Component(name, self.scene.clock, self.settings, 0, self._judge.ranges.get(name))
+            component = self._make_component(name, names)
             component.load_state_dict(data)
             self.scene.components[name] = component
 
     def _learn_stride(self, step: int) -> None:
-        """Rows of a sparse log (a row every 20 steps) stand for several steps each."""
+        """Rows of a sparse log (a row every 20 steps, or two an epoch) stand for several steps each."""
         gap = step - self.scene.step
-        if self.scene.updates == 1 or gap < 1 or self.scene.clock.steps_per_epoch == 1:
+        if self.scene.updates == 1 or gap < 1:
             return
         self._gaps.append(gap)
         if len(self._gaps) not in (1, STRIDE_UPDATES - 1):
             return
-        stride = sorted(self._gaps)[len(self._gaps) // 2]
+        stride = sorted(self._gaps)[-2:][0]
         if stride != self.scene.clock.stride:
-            self._relayout(Clock(self.scene.clock.planned_steps, self.scene.clock.steps_per_epoch, stride))
+            self._relayout(Clock(self.scene.clock.plan, self.scene.clock.epoch, stride))
 
     def _relayout(self, clock: Clock) -> None:
         self.scene.clock = clock
@@ -243,52 +275,25 @@ class Watcher:
 
     def _take_lr(self, step: int, lr: float | Mapping[str, float]) -> None:
         self._lr = dict(lr) if isinstance(lr, Mapping) else lr
-        jumped = self.scene.rates.take(step, lr)
+        jump = self.scene.rates.take(step, lr)
         settled, self._rising = self._rising and not self.scene.rates.rising, self.scene.rates.rising
-        for component in self.scene.components.values() if jumped or settled else ():
-            component.settle() if settled else component.forget_line()
+        for component in self.scene.components.values() if jump or settled else ():
+            if settled:
+                component.settle()
+            elif jump == "rise":
+                component.forget_line()
+            else:
+                component.empty_cell()
 
-    def _add_component(self, name: str, news: list[Finding]) -> Component:
-        component = Component(name, self.scene.clock, self.settings, self.scene.step, self._judge.ranges.get(name))
+    def _make_component(self, name: str, names: Sequence[str]) -> Component:
+        typical = self._judge.range_of(name, names)
+        return Component(name, self.scene.clock, self.settings, self.scene.step, typical)
+
+    def _add_component(self, name: str, names: Sequence[str], news: list[Finding]) -> Component:
+        component = self._make_component(name, names)
+        first = min((each.begin for each in self.scene.components.values()), default=self.scene.step)
         self.scene.components[name] = component
-        if self.scene.updates > self._judge.long(self.scene.clock):
+        if self.scene.step - first >= self._judge.long(self.scene.clock):
             text = advice.new(name, self.scene.step, self.scene.axis)
             news.append(Finding(name, "new", "info", self.scene.step, self.scene.step, text))
         return component
-
-    def _non_finite(self, name: str, value: float) -> Finding:
-        text = advice.non_finite(name, value, self.scene.step, self.scene.axis, first=self.scene.updates <= 2)
-        return Finding(name, "non_finite", "error", self.scene.step, self.scene.step, text)
-
-    def _take_total(self, total: float, parts: float, news: list[Finding]) -> None:
-        if not isfinite(total):
-            if isfinite(parts) and not self._total_bad:
-                news.append(self._non_finite(TOTAL, total))
-            self._total_bad = True
-            return
-        self._total_bad = False
-        kind = self._audit.take(self.scene.step, total, parts)
-        if kind is None:
-            return
-        since = self.scene.step if self._audit.since is None else self._audit.since
-        smoothed = self.scene.clock.stride > 1 or self._audit.smallest < 1 < self._audit.widest
-        if kind == "factor":
-            text = advice.sum_factor(total, parts, self._audit.ratio)
-        else:
-            text = advice.sum_difference(self._audit.smallest, self._audit.widest, smoothed)
-        level: Final = "info" if smoothed and kind != "factor" else "warning"
-        news.append(Finding(TOTAL, "sum_mismatch", level, self.scene.step, since, text))
-
-
-def _number(value: Any) -> float:
-    """A float from a number, a numpy scalar or a tensor, also one that needs gradients."""
-    detach = getattr(value, "detach", None)
-    return float(value if detach is None else detach())
-
-
-def _positive(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or not isfinite(value):
-        raise ValueError(f"{name}={value!r}: give a positive number of steps, or None if it is unknown")
-    return value

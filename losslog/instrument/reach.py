@@ -1,0 +1,263 @@
+"""What each loss trains: a walk from a loss through the graph of its backward to the parameters it reaches.
+
+Plain functions on tensors and modules; for the thread that holds the graph, after the forward pass and before or after
+``backward()``. Contract:
+
+- No numerics, no backward, no device is waited for: the graph that the loop's own backward uses is read, node by node,
+  once for all losses together.
+- What the graph hides is said, not guessed: a reentrant checkpoint keeps its inside to itself, and a leaf that is no
+  parameter of the model (a shard, a copy) may stand for any. `Reach.certain` is then false for that loss.
+- Parameters are compared by identity; nothing of the graph or of the model is kept alive by what is returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+# First match wins; prefixes of torchvision's detectors. Other models: their top-level modules.
+DETECTOR: Final = (
+    ("backbone.fpn.", "fpn"),
+    ("backbone.", "backbone"),
+    ("rpn.", "rpn"),
+    ("roi_heads.box_", "box_head"),
+    ("roi_heads.mask_", "mask_head"),
+    ("roi_heads.keypoint_", "keypoint_head"),
+    ("head.", "head"),
+)
+WRAPPERS: Final = ("module", "_orig_mod", "_fsdp_wrapped_module")
+HIDING: Final = ("CheckpointFunctionBackward",)
+"""Nodes whose parameters the graph does not show: a reentrant checkpoint computes its inside anew, in backward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a model.
+
+    Attributes:
+        name: ``backbone``, ``mask_head``; or the name of a top-level module.
+        tensors: Parameters it has.
+        trainable: Those with ``requires_grad``.
+        size: Numbers in them.
+        outside: Trainable parameters that are in no group of an optimizer.
+        still: Trainable parameters whose group has a learning rate of 0.
+        rates: Learning rates of its groups.
+    """
+
+    name: str
+    tensors: int
+    trainable: int
+    size: int
+    outside: int = 0
+    still: int = 0
+    rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What one loss trains.
+
+    Attributes:
+        tensors: Parameters it reaches, by part; parts it does not reach are left out.
+        certain: Whether the graph hides nothing of it.
+        attached: Whether it has a graph at all.
+    """
+
+    tensors: Mapping[str, int] = field(default_factory=dict)
+    certain: bool = True
+    attached: bool = True
+
+    @property
+    def total(self) -> int:
+        """Parameters it reaches."""
+        return sum(self.tensors.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A part that a loss has stopped to train.
+
+    Attributes:
+        component: Name of the loss.
+        part: Name of the part.
+        why: "requires_grad is False", or "detached".
+        whole: Whether the loss trains nothing at all any more.
+    """
+
+    component: str
+    part: str
+    why: str
+    whole: bool
+
+    def __str__(self) -> str:
+        """For example "mask_head: requires_grad is False"."""
+        return f"{self.part}: {self.why}"
+
+
+class Parts:
+    """Which part of a model each of its parameters belongs to.
+
+    Args:
+        model: A module, also wrapped (DistributedDataParallel, torch.compile, FSDP).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        inner, prefix = _unwrapped(model)
+        children = dict(inner.named_children())
+        detector = "rpn" in children or "roi_heads" in children or hasattr(children.get("backbone"), "fpn")
+        table = DETECTOR if detector else ()
+        self.of: dict[int, str] = {}
+        self._parameters: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in inner.named_parameters():  # a shared parameter is listed once
+            part = next((part for start, part in table if name.startswith(start)), None)
+            part = part or prefix + (name.partition(".")[0] if "." in name else "parameters")
+            self.of[id(parameter)] = part
+            self._parameters.setdefault(part, []).append(parameter)
+
+    def __len__(self) -> int:
+        """How many parts there are."""
+        return len(self._parameters)
+
+    def signature(self) -> int:
+        """A number that changes when the set of trainable parameters does; microseconds."""
+        return hash(tuple(p.requires_grad for parameters in self._parameters.values() for p in parameters))
+
+    def summary(self, optimizers: Iterable[Any] = ()) -> dict[str, Part]:
+        """Every part, and what the optimizers make of it.
+
+        Args:
+            optimizers: Anything with ``param_groups``; with none of them, nothing is known of groups.
+        """
+        rates = {
+            id(p): float(group["lr"]) for each in optimizers for group in each.param_groups for p in group["params"]
+        }
+        found = {}
+        for name, parameters in self._parameters.items():
+            trainable = [p for p in parameters if p.requires_grad]
+            grouped = [rates[id(p)] for p in trainable if id(p) in rates]
+            found[name] = Part(
+                name=name,
+                tensors=len(parameters),
+                trainable=len(trainable),
+                size=sum(p.numel() for p in parameters),
+                outside=len(trainable) - len(grouped) if rates else 0,
+                still=sum(rate == 0 for rate in grouped),
+                rates=tuple(sorted(set(grouped))),
+            )
+        return found
+
+
+def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
+    """Walk from each loss to what it trains.
+
+    Args:
+        losses: Tensors by name, as the model gave them; what is no tensor is left out.
+        parts: The model's parts.
+    """
+    roots = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
+    order = _order([value.grad_fn for value in roots.values() if value.grad_fn is not None])
+    masks = dict.fromkeys(order, 0)
+    for bit, value in enumerate(roots.values()):
+        if value.grad_fn is not None:
+            masks[value.grad_fn] |= 1 << bit
+    counts: list[dict[str, int]] = [{} for _ in roots]
+    uncertain, leaf = 0, _leaf_type()
+    for node, children in order.items():  # every node after all that use it
+        mask = masks[node]
+        for child in children:
+            masks[child] |= mask
+        if children:
+            if type(node).__name__ in HIDING:
+                uncertain |= mask
+        elif type(node) is leaf:
+            part = parts.of.get(id(node.variable))
+            if part is None:
+                uncertain |= mask
+                continue
+            for bit, count in enumerate(counts):
+                if mask >> bit & 1:
+                    count[part] = count.get(part, 0) + 1
+        elif type(node).__name__ in HIDING:
+            uncertain |= mask
+    found = {}
+    for bit, (name, value) in enumerate(roots.items()):
+        own = parts.of.get(id(value)) if value.grad_fn is None and value.requires_grad else None
+        count = counts[bit] if own is None else {own: 1}
+        found[name] = Reach(count, not uncertain >> bit & 1, value.requires_grad)
+    return found
+
+
+def lost(before: Mapping[str, Reach], after: Mapping[str, Reach], parts: Mapping[str, Part]) -> list[Loss]:
+    """What losses have stopped to train between two walks: whole parts only, and only where the graph hides nothing.
+
+    Args:
+        before: The earlier walk.
+        after: The later one.
+        parts: The parts at the later one, from `Parts.summary`.
+    """
+    found = []
+    for name, now in after.items():
+        was = before.get(name)
+        if was is None or not (was.certain and now.certain):
+            continue
+        for part in was.tensors:
+            if part in now.tensors:
+                continue
+            frozen = part in parts and not parts[part].trainable
+            found.append(Loss(name, part, "requires_grad is False" if frozen else "detached", not now.tensors))
+    return found
+
+
+def told(losses: list[Loss], step: int) -> str:
+    """What one component has stopped to train, in words.
+
+    Args:
+        losses: Of one component, at least one.
+        step: Step of the later walk.
+    """
+    component, whole = losses[0].component, losses[0].whole
+    head = "trains nothing" if whole else f"no longer trains {', '.join(each.part for each in losses)}"
+    return f"{component} {head} since step {step}: {'; '.join(map(str, losses))}"
+
+
+def _order(roots: list[Any]) -> dict[Any, tuple[Any, ...]]:
+    """All nodes below the roots with their children, every node before its children."""
+    children: dict[Any, tuple[Any, ...]] = {}
+    done: list[Any] = []
+    stack = [(root, False) for root in roots]
+    while stack:
+        node, left = stack.pop()
+        if left:
+            done.append(node)
+        elif node not in children:
+            below = children[node] = tuple(child for child, _ in node.next_functions if child is not None)
+            stack.append((node, True))
+            stack += [(child, False) for child in below if child not in children]
+    return {node: children[node] for node in reversed(done)}
+
+
+def _unwrapped(model: nn.Module) -> tuple[nn.Module, str]:
+    """The module inside wrappers and lonely parents, and the names of the parents."""
+    prefix = ""
+    while True:
+        children = dict(model.named_children())
+        own = next(iter(model.parameters(recurse=False)), None)
+        if own is not None or len(children) != 1:
+            return model, prefix
+        (name, child), *_ = children.items()
+        if next(child.parameters(), None) is None or not list(child.children()):
+            return model, prefix
+        prefix += "" if name in WRAPPERS else f"{name}."
+        model = child
+
+
+@cache
+def _leaf_type() -> Any:
+    """The type of the nodes that add a gradient to a parameter."""
+    (node, _), *_ = torch.zeros(1, requires_grad=True).view(1).grad_fn.next_functions  # type: ignore[union-attr]
+    return type(node)

@@ -1,0 +1,122 @@
+"""Why a component may have stopped: only what was measured, the best proof first.
+
+Pure functions of the scene; what was not measured is left to `losslog_plateau.advice`, as a question.
+
+- In order of proof: it trains nothing; the learning rate of its part is 0; the learning rate was cut at the onset or
+  before it, or a cut is planned; chance level; the learning rate still rises.
+- A cut after the onset is no cause: the effect came first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .component import Component
+from .known import BCE, CHANCE, CHANCE_WIDTH, HEADS, known
+from .learning_rate import Cut
+from .scene import Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A cause that was measured.
+
+    Attributes:
+        name: "not_trained", "lr_zero", "lr_cut", "lr_cut_planned", "chance_level" or "lr_rising".
+        text: What was measured, as a clause.
+        evidence: The same as data.
+    """
+
+    name: str
+    text: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def cause_of(scene: Scene, component: Component, since: int) -> Cause | None:
+    """The best proven cause of a standstill, or None.
+
+    Args:
+        scene: Where the run stands.
+        component: The component that stands still.
+        since: Step since which it does.
+    """
+    return (
+        _not_trained(scene, component)
+        or _rate_of_zero(scene, component)
+        or _rising(scene)
+        or _cut_before(scene, since)
+        or _planned(scene)
+        or _chance(scene, component)
+    )
+
+
+def later_cut(scene: Scene, since: int) -> Cut | None:
+    """A cut of the learning rate that came after a standstill had begun, and so did not cause it."""
+    cut = scene.rates.cut()
+    return cut if cut is not None and cut.step > since + onset_error(scene) else None
+
+
+def onset_error(scene: Scene) -> float:
+    """Steps by which an onset may be off: a line is found flat from a point on that may lie a unit before."""
+    return scene.clock.unit or 0.0
+
+
+def cut_words(cut: Cut, axis: str) -> str:
+    """A cut in words."""
+    which = f" of {cut.group}" if cut.group else ""
+    if cut.at_once:
+        return f"the learning rate{which} was cut at {axis} {cut.step} (highest {cut.highest:.3g}, now {cut.now:.3g})"
+    return (
+        f"the learning rate{which} has come down from {cut.highest:.3g} to {cut.now:.3g} "
+        f"and passed half of it at {axis} {cut.step}"
+    )
+
+
+def _not_trained(scene: Scene, component: Component) -> Cause | None:
+    found = scene.untrained.get(component.name)
+    if found is None:
+        return None
+    step, said = found
+    text = said or f"it trains no parameter since {scene.axis} {step}"
+    return Cause("not_trained", text, {"untrained_since": step} | ({"said": said} if said else {}))
+
+
+def _rate_of_zero(scene: Scene, component: Component) -> Cause | None:
+    group = HEADS.get(component.name)
+    found = None if group is None else scene.rates.groups.get(group)
+    if found is None or found.now != 0:
+        return None
+    return Cause("lr_zero", f"the learning rate of the parameter group {group} is 0", {"group": group, "lr": 0.0})
+
+
+def _rising(scene: Scene) -> Cause | None:
+    if not scene.rates.rising:
+        return None
+    now = max(group.now for group in scene.rates.groups.values())
+    return Cause("lr_rising", f"the learning rate still rises (now {now:.3g})", {"lr": now})
+
+
+def _cut_before(scene: Scene, since: int) -> Cause | None:
+    cut = scene.rates.cut()
+    if cut is None or later_cut(scene, since) is not None:
+        return None
+    evidence = {"cut_step": cut.step, "group": cut.group or None, "lr_highest": cut.highest, "lr": cut.now}
+    return Cause("lr_cut", cut_words(cut, scene.axis), evidence)
+
+
+def _planned(scene: Scene) -> Cause | None:
+    step = scene.next_cut
+    if step is None:
+        return None
+    text = f"a cut of the learning rate is planned at {scene.axis} {step}, where a shelf usually ends"
+    return Cause("lr_cut_planned", text, {"planned_cut": step})
+
+
+def _chance(scene: Scene, component: Component) -> Cause | None:
+    what, level = known(component.name, scene.components.keys()), component.standing
+    if what is None or what.kind != BCE or level is None or abs(level - CHANCE) > CHANCE_WIDTH:
+        return None
+    text = f"it stands at {CHANCE:.2f} = ln 2, chance level for a yes/no loss: it has learnt nothing yet"
+    return Cause("chance_level", text, {"chance": CHANCE, "level": level})

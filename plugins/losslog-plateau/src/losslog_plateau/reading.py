@@ -1,0 +1,25 @@
+"""Numbers that a caller hands over: losses of any kind, and lengths."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+
+def number(value: Any) -> float:
+    """A float from a number, a numpy scalar or a tensor, also one that needs gradients."""
+    detach = getattr(value, "detach", None)
+    return float(value if detach is None else detach())
+
+
+def positive(name: str, value: float | None) -> float | None:
+    """Check a length; None is unknown.
+
+    Raises:
+        ValueError: If it is no positive number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or not isfinite(value):
+        raise ValueError(f"{name}={value!r}: give a positive number of steps, or None if it is unknown")
+    return value
