@@ -56,7 +56,9 @@ def test_on_run_start_tells_the_plan(told: Any) -> None:
     run, plugin = told(config={"lr": 0.1, "api_token": "hush"}, epochs=2, steps_per_epoch=3)
     run.close()
     assert plugin.calls[0][0] == "on_run_start"
-    assert plugin.of("on_run_start") == [
+    (start,) = plugin.of("on_run_start")
+    assert start.pop("origin")["versions"]["losslog"] == losslog.__version__
+    assert [start] == [
         {
             "name": "test",
             "config": {"lr": 0.1, "api_token": "[redacted]"},

@@ -31,8 +31,8 @@ FLOORS = """
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 880, "values": 340, "journal": 900, "recording": 560, "delivery": 1450, "ranks": 330, "runtime": 220}
-CORE = 4600  # lines of code in all, the follower's child included
+ROOMS = {"": 940, "values": 360, "journal": 920, "recording": 560, "delivery": 1460, "ranks": 330, "runtime": 230}
+CORE = 4750  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {"journal.ends", "journal.file", "journal.cursors", "journal.locks", "journal.folder", "delivery.follower"}

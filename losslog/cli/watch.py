@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
         "a live view of a run, from any shell",
         "Shows a run as it goes: components, shares, changes, AP, alerts, what the plugins have. In a pipe a line for "
         "each epoch.",
-        examples=("losslog watch", "losslog watch latest --interval 2", "losslog watch RUN | tee epochs.txt"),
+        examples=("losslog watch", "losslog watch latest --interval 2"),
     )
     add_run(parser, optional=True)
     add_dir(parser)
