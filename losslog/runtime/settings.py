@@ -18,7 +18,8 @@ OFF: Final = frozenset({"0", "false", "no", "off"})
 ON: Final = frozenset({"1", "true", "yes", "on"})
 VARIABLES: Final = ("LOSSLOG", *(f"LOSSLOG_{name}" for name in ("PLUGINS", "DISABLE", "DIR", "FOLLOWER", "STRICT",
                                                                 "TRACE")))  # fmt: skip
-INNER: Final = frozenset({"LOSSLOG_PARENT_PID", "LOSSLOG_PROGRAM", "LOSSLOG_FAULTS"})  # between our own processes
+# Between our own processes.
+INNER: Final = frozenset({"LOSSLOG_PARENT_PID", "LOSSLOG_PROGRAM", "LOSSLOG_RANK_PID", "LOSSLOG_FAULTS"})
 _once: Final = Once()
 _told: Final[set[str]] = set()
 

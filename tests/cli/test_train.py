@@ -236,7 +236,7 @@ def test_a_finished_run_is_not_resumed(
         (["--backbone", "resnet18"], "--backbone resnet18: the run has tiny, and the checkpoint has the weights"),
         (["--optimizer", "adamw"], "--optimizer adamw: the run has sgd, and the checkpoint has the state"),
         (["--weights", "coco"], "--weights coco: the run has None, and the checkpoint has the weights"),
-        (["--name", "other"], "no runs of 'other' under"),
+        (["--name", "other"], "no runs of 'other'"),
         (["--epochs", "1"], "all 1 epochs are done; ask for more with --epochs"),
     ],
 )
