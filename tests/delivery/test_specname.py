@@ -94,10 +94,9 @@ def test_a_hook_that_does_not_exist_is_refused_when_registered(make_run: Made) -
             run.register(Misnamed(), inline=inline)
 
 
-def test_a_hook_that_does_not_exist_is_told_of_a_runs_plugins(make_run: Made, caplog: Any) -> None:
-    run = make_run(plugins=[Misnamed()])
-    evaluate(run)
-    assert "there is no hook on_evall" in caplog.text
+def test_a_hook_that_does_not_exist_is_refused_of_a_runs_plugins(make_run: Made) -> None:
+    with pytest.raises(ValueError, match="there is no hook on_evall"):
+        make_run(plugins=[Misnamed()])
 
 
 def test_a_hook_that_does_not_exist_is_told_behind_an_entry_point(
