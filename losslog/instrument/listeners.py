@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from losslog.errors import StopTraining
 from losslog.instrument.passes import Pass
 from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import now_and_then, warn
-
-if TYPE_CHECKING:
-    from losslog.instrument.roots import Root
 
 listeners: Final[list[Listener]] = []
 _errors = [0]
@@ -51,10 +48,10 @@ class Listener:
     def compiled(self, module: Any) -> None:
         """A module was wrapped by ``torch.compile``; this is the wrapper."""
 
-    def backward_begins(self, root: Root) -> None:
-        """``torch.autograd.backward`` was called."""
+    def backward_begins(self, root: Any) -> None:
+        """``torch.autograd.backward`` was called: a `losslog.instrument.roots.Root`."""
 
-    def backward_ends(self, root: Root) -> None:
+    def backward_ends(self, root: Any) -> None:
         """It has returned."""
 
     def made(self, optimizer: Any) -> None:

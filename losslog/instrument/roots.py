@@ -15,13 +15,10 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from losslog.instrument.listeners import failed, guarded, listeners, tell
 from losslog.runtime.containment import attempt
-
-if TYPE_CHECKING:
-    from losslog.instrument.outputs import Output
 
 Mark = tuple[int, int]
 _open: Final[list[Root]] = []  # backward passes that run now, of all threads
@@ -43,7 +40,7 @@ class Root:
     def __init__(self, thread: int, value: Any, marks: list[Mark]) -> None:
         self.thread, self.value, self.marks = thread, value, marks
         self.scale: Any = 1.0
-        self.reached: list[tuple[Output, int, Any]] = []
+        self.reached: list[tuple[Any, int, Any]] = []
 
 
 def running(thread: int | None = None) -> Root | None:
