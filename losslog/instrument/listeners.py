@@ -49,7 +49,7 @@ class Listener:
         """A module was wrapped by ``torch.compile``; this is the wrapper."""
 
     def backward_begins(self, root: Any) -> None:
-        """``torch.autograd.backward`` was called."""
+        """``torch.autograd.backward`` was called: a `losslog.instrument.roots.Root`."""
 
     def backward_ends(self, root: Any) -> None:
         """It has returned."""

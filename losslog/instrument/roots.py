@@ -40,7 +40,7 @@ class Root:
     def __init__(self, thread: int, value: Any, marks: list[Mark]) -> None:
         self.thread, self.value, self.marks = thread, value, marks
         self.scale: Any = 1.0
-        self.reached: list[tuple[Any, int, Any]] = []  # of a `losslog.instrument.outputs.Output`
+        self.reached: list[tuple[Any, int, Any]] = []
 
 
 def running(thread: int | None = None) -> Root | None:
