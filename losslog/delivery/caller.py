@@ -153,7 +153,7 @@ class Caller:
         }
         # what is like nothing may be a hook of the script's own, or of another version
         self.misspelt = [
-            told if "did you mean" in told else f"{hook} is none of losslog's hooks: it is called where a script emits it"
+            told if "did you mean" in told else f"{hook} is none of losslog's hooks: called where a script emits it"
             for hook, told in self.unknown.items()
         ]
         self._scalar_hooks = SCALAR_HOOKS if "on_scalars" in self._hooks else ()
