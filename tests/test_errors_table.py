@@ -97,7 +97,7 @@ CASES = [
     # plugins
     Case("run.register(object())", "TypeError", "object implements no hook: mark its methods with @losslog.hookimpl"),
     Case("run.register(Hook)", "TypeError", "Hook is a class: pass an instance, Hook(...)"),
-    Case("run.on('on_evall')(print)", "ValueError", "there is no hook on_evall"),
+    Case("run.on('on_evall')(print)", "ValueError", "there is no hook 'on_evall' (did you mean 'on_eval'?)"),
     Case("run.on('on_eval')(lambda metrcs: None)", "ValueError", "has no argument 'metrcs' (did you mean 'metrics'?)"),
     Case("run.on('on_eval')(lambda **all: None)", "ValueError", "takes **all: name the arguments you want; there are"),
     Case("run.on('on_eval')(lambda: (yield))", "ValueError", "is a generator or a coroutine: a hook is a plain"),

@@ -120,7 +120,7 @@ class Caller:
     Attributes:
         flush_every: seconds between flushes.
         unknown: hooks that there are not, with what to say of each.
-        misspelt: what to say of those that are like one there is.
+        misspelt: what to say of them where they may be a script's own.
 
     Raises:
         ValueError: the object asks for what there is not.
@@ -152,7 +152,10 @@ class Caller:
             for hook in sorted(set(self._hooks) - set(offered) - optional)
         }
         # what is like nothing may be a hook of the script's own, or of another version
-        self.misspelt = [told for told in self.unknown.values() if "did you mean" in told]
+        self.misspelt = [
+            told if "did you mean" in told else f"{hook} is none of losslog's hooks: called where a script emits it"
+            for hook, told in self.unknown.items()
+        ]
         self._scalar_hooks = SCALAR_HOOKS if "on_scalars" in self._hooks else ()
         self._trace = switch("LOSSLOG_TRACE", False)
         every = getattr(thing, "flush_every", FLUSH_EVERY)

@@ -47,7 +47,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     import difflib  # only for those who erred
 
     spelled = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(str(word).lower(), spelled, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(word).lower(), spelled, n=1, cutoff=0.7)
     return f" (did you mean {spelled[near[0]]!r}?)" if near else ""
 
 
