@@ -24,15 +24,16 @@ FLOORS = """
     journal.file journal.resuming journal.cursors history
     control hookspecs
     ranks.store ranks.joining ranks.leases
-    delivery.wire delivery.thinning delivery.caller delivery.options delivery.discovery delivery.inline delivery.report
-    delivery.progress delivery.patience delivery.lane delivery.follower delivery.delivery delivery.attached
+    delivery.wire delivery.thinning delivery.trust delivery.caller delivery.options delivery.discovery delivery.inline
+    delivery.report delivery.progress delivery.patience delivery.lane delivery.follower
+    delivery.delivery delivery.attached
     recording.items recording.highlights recording.intake recording.sender recording.nowhere recording.drain
     recording.recorder
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 940, "values": 360, "journal": 920, "recording": 560, "delivery": 1460, "ranks": 330, "runtime": 230}
-CORE = 4750  # lines of code in all, the follower's child included
+ROOMS = {"": 940, "values": 360, "journal": 1150, "recording": 570, "delivery": 1750, "ranks": 330, "runtime": 230}
+CORE = 5400  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {"journal.ends", "journal.file", "journal.cursors", "journal.locks", "journal.folder", "delivery.follower"}

@@ -2,13 +2,15 @@
 
 Main thread. Contract:
 
-- Options on the command line beat the journal's, which beat the environment.
+- Options on the command line beat the journal's, which beat the environment. Of the journal's those count that its
+  sender may decide (`losslog.delivery.trust`); all of them with ``--trust``, which says what they are.
 - Alerts and requests of plugins have no effect here: the journal of a run is written by the run.
 - Ctrl-C ends cleanly: cursors stay where delivery is durable.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +21,12 @@ from losslog.cli.arguments import UsageError, add_dir, add_options, add_run, nam
 from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import Plugin, named
 from losslog.delivery.lane import Lane
+from losslog.delivery.trust import Trust, from_journal
 from losslog.errors import LosslogError, RunLocked
 from losslog.journal.cursors import BEGINNING, Cursor, Seqs
 from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
-from losslog.journal.redaction import REDACTED
+from losslog.runtime.notices import say
 
 
 def add_arguments(parser: Any) -> None:
@@ -32,6 +35,19 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--to", metavar="NAMES", required=True, help="plugins, e.g. mlflow or mlflow,wandb")
     add_options(parser)
     add_dir(parser)
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="obey all options in the journal, also those that say where data go; they are shown",
+    )
+    parser.add_argument(
+        "--checkpoints-in",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="checkpoints may lie there too, not only in the run folder; repeatable",
+    )
     parser.add_argument("--wait", type=positive, default=60.0, metavar="SECONDS",
                         help="give up on a backend that is away for so long")  # fmt: skip
 
@@ -46,34 +62,85 @@ def start_of(folder: Path) -> dict[str, Any]:
 
 
 def lanes_over(
-    folder: Path, plugins: Sequence[Plugin], start: Mapping[str, Any], again: Mapping[str, Cursor] | None = None
-) -> list[Lane]:
+    folder: Path, plugins: Sequence[Plugin], start: Mapping[str, Any], args: Any,
+    again: Mapping[str, Cursor] | None = None,
+) -> list[Lane]:  # fmt: skip
     """A lane for each plugin, of the run that began so; ``again`` as `losslog.delivery.delivery.lanes_for` has it."""
     name, config = str(start.get("name", folder.parent.name)), start.get("config") or {}
-    return lanes_for(folder, plugins, lambda kind, data: None, name=name, config=config, again=again)
+    trust = Trust(folders=args.checkpoints_in)
+    return lanes_for(folder, plugins, lambda kind, data: None, trust, name=name, config=config, again=again)
 
 
-def plugins_for(folder: Path, start: Mapping[str, Any], names: str, words: Sequence[str]) -> list[Plugin]:
+def plugins_for(folder: Path, start: Mapping[str, Any], args: Any) -> list[Plugin]:
     """The plugins named, made, with the journal's options and those of the command line.
+
+    Args:
+        folder: the run folder.
+        start: data of its newest ``on_run_start``.
+        args: the command line.
 
     Raises:
         PluginError: one is not installed.
         LosslogError: one does not accept its options.
         UsageError: an option is not of the form PLUGIN.KEY=VALUE, or for another plugin.
     """
-    journaled = start.get("options") or {}
-    given = parse_options(words)
+    given = parse_options(args.option)
     need_home(folder)
-    chosen = named(names_in(names))
+    chosen = named(names_in(args.to))
     for plugin in chosen:
-        kept = {key: value for key, value in (journaled.get(plugin.name) or {}).items() if value != REDACTED}
-        plugin.options = {**kept, **given.get(plugin.name, {})}
+        own = given.get(plugin.name, {})
+        plugin.options = journaled_options(plugin, start, own, trust=args.trust) | own
+        if not args.trust and not getattr(args, "from_start", False):
+            _check_place(folder, plugin, start, own)
         error = plugin.make()
         if error is not None:
             raise LosslogError(f"plugin {plugin.name!r} ({plugin.distribution}): {plugin.reason}") from error
     for name in given.keys() - {plugin.name for plugin in chosen}:
         raise UsageError(f"an option is given for {name!r}, which --to does not name")
     return chosen
+
+
+def journaled_options(
+    plugin: Plugin, start: Mapping[str, Any], own: Mapping[str, Any], *, trust: bool = False
+) -> dict[str, Any]:
+    """A plugin's options as the journal has them, as far as its sender may decide; the others are said.
+
+    Args:
+        plugin: the plugin.
+        start: data of an ``on_run_start``.
+        own: what the command line says, which beats the journal's.
+        trust: obey them all.
+    """
+    taken, local = _divided(plugin, start)
+    told = ", ".join(f"{key}={value!r:.200}" for key, value in local.items() if key not in own)
+    if told and trust:
+        say("%s: the journal is trusted with %s", plugin.name, told)
+    elif told:
+        say("%s: not taken from the journal: %s (-o %s.KEY=VALUE says it, --trust takes them all)", plugin.name, told,
+            plugin.name)  # fmt: skip
+    return {**taken, **local} if trust else taken
+
+
+def _divided(plugin: Plugin, start: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    journaled = start.get("options")
+    return from_journal(plugin.load(), journaled.get(plugin.name) if isinstance(journaled, Mapping) else None)
+
+
+def _check_place(folder: Path, plugin: Plugin, start: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """One half of a run in one place and one in another is worse than none.
+
+    Raises:
+        UsageError: the plugin was delivered to where only the journal says, and nobody says where to go on.
+    """
+    missing = ", ".join(key for key in _divided(plugin, start)[1] if key not in own)
+    said = any(os.environ.get(name) for name in getattr(plugin.load(), "consent_variables", ()))
+    cursor = Cursor(folder, plugin.name)
+    cursor.load()
+    if missing and not said and cursor.at.seq >= 0:
+        raise UsageError(
+            f"{plugin.name} has a part of this run, with options that only the journal knows ({missing}): go on there "
+            f"with --trust, or say -o {plugin.name}.KEY=VALUE, or --from-start for another place"
+        )
 
 
 def positions(folder: Path, plugins: Sequence[Plugin], *, from_start: bool = False) -> dict[str, int]:

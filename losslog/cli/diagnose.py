@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_json, add_options, add_run, command, finite, folder_of, parse_options
+from losslog.cli.delivering import journaled_options
 from losslog.cli.show import clean
 from losslog.control import RunHandle
 from losslog.delivery.caller import Caller
@@ -51,7 +52,7 @@ def verdicts(folder: Path, options: dict[str, Any]) -> list[Any]:
     except PluginError as missing:
         raise PluginError("diagnose needs the plateau plugin: pip install losslog-plateau") from missing
     start = next((each.data for each in records(folder) if each.hook == "on_run_start"), {})
-    plugin.options = {**((start.get("options") or {}).get("plateau") or {}), **options}
+    plugin.options = journaled_options(plugin, start, options) | options
     error = plugin.make()
     if error is not None:
         raise LosslogError(f"plateau: {one_line(error)}") from error

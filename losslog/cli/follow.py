@@ -62,9 +62,9 @@ def main(args: argparse.Namespace) -> int:
         return attached(Path(args.run))
     folder = folder_of(args)
     start = start_of(folder)
-    plugins = plugins_for(folder, start, args.to, args.option)
+    plugins = plugins_for(folder, start, args)
     before = positions(folder, plugins)
-    lanes = lanes_over(folder, plugins, start)
+    lanes = lanes_over(folder, plugins, start, args)
     for lane in lanes:
         lane.start()
     journal, ending = folder / JOURNAL, _Ending(folder)

@@ -78,6 +78,8 @@ def _one(name: str, as_json: bool) -> int:
         print(f"{plugin.name} ({plugin.distribution}) {plugin.state}: {text}")
         return 0
     print(f"{plugin.name} ({plugin.distribution})\n\n{text}\n\nOptions and their defaults:")
+    harmless = [*COMMON_OPTIONS, *(each.partition("=")[0] for each in getattr(factory, "journal_options", ()))]
     for key, default in options.items():
-        print(f"  {key} = {default!r}")
+        local = "" if key in harmless else "  (a replay does not take it from the journal)"
+        print(f"  {key} = {default!r}{local}")
     return 0

@@ -84,12 +84,12 @@ def main(args: argparse.Namespace) -> int:
     """Deliver what the plugins lack."""
     folder = folder_of(args)
     start = start_of(folder)
-    plugins = plugins_for(folder, start, args.to, args.option)
+    plugins = plugins_for(folder, start, args)
     end = finish(folder)
     if args.skipped:
         return _again(args, folder, plugins, start, end)
     before = positions(folder, plugins, from_start=args.from_start)
-    lanes = lanes_over(folder, plugins, start)
+    lanes = lanes_over(folder, plugins, start, args)
     for lane in lanes:
         lane.finish(end)
         lane.start()

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Final
 
 from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import named
+from losslog.delivery.trust import Trust
 from losslog.delivery.wire import FINISH, REPORT, Hello, command_of, line_of
 from losslog.errors import RunLocked
 from losslog.journal.ends import noted
@@ -174,7 +175,8 @@ class Child:
         plugins = named(str(each["name"]) for each in hello.plugins)
         for plugin, each in zip(plugins, hello.plugins, strict=True):
             plugin.options = dict(each["options"])
-        self._lanes = lanes_for(folder, plugins, self._post, name=hello.name, config=hello.config)
+        trust = Trust(hello.since)
+        self._lanes = lanes_for(folder, plugins, self._post, trust, name=hello.name, config=hello.config)
         with contextlib.suppress(ValueError, OSError):
             signal.signal(signal.SIGTERM, self._hurried)
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 import pluggy
 
 from losslog import hookspecs
+from losslog.delivery.trust import Trust
 from losslog.runtime.containment import attempt
 from losslog.runtime.notices import did_you_mean
 from losslog.runtime.settings import switch
@@ -116,6 +117,7 @@ class Caller:
         name: the plugin's name.
         thing: the plugin object.
         specs: further hook specifications (`losslog.Run.add_hookspecs`).
+        trust: whose word the records are; None: that of the process's own user.
 
     Attributes:
         flush_every: seconds between flushes.
@@ -126,9 +128,8 @@ class Caller:
         ValueError: the object asks for what there is not.
     """
 
-    def __init__(self, name: str, thing: Any, specs: Sequence[Any] = ()) -> None:
-        self.name = name
-        self.thing = thing
+    def __init__(self, name: str, thing: Any, specs: Sequence[Any] = (), trust: Trust | None = None) -> None:
+        self.name, self.thing, self._trust = name, thing, trust
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         for namespace in (hookspecs, *specs):
             self._manager.add_hookspecs(namespace)
@@ -175,6 +176,8 @@ class Caller:
         Returns:
             What the hook's implementation returned, None where there is none.
         """
+        if hook == "on_checkpoint" and self._trust is not None and not self._trust.admits(data, run.dir, seq):
+            return None
         if hook in self._scalar_hooks:
             points = points_of(hook, data)
             if points is not None and points.series:

@@ -21,6 +21,7 @@ from losslog.delivery.discovery import Plugin
 from losslog.delivery.follower import Follower
 from losslog.delivery.lane import Lane
 from losslog.delivery.progress import Progress
+from losslog.delivery.trust import Trust, from_journal
 from losslog.delivery.wire import Figures
 from losslog.journal.cursors import Cursor, Position, Seqs
 from losslog.journal.file import Tail
@@ -48,9 +49,11 @@ class Delivery:
         self._tail, self._handle, self._post, self._specs, self._began = tail, handle, post, specs, began
         self._far: list[str] = []
         self._own: set[str] = set()  # objects of the script: no other process can make them
+        self._local: set[str] = set()  # their options are not to be had from the journal
 
     def serve(self, plugins: Sequence[Plugin], follower: bool) -> None:
         """Start lanes for plugins that are ready."""
+        self._local |= {each.name for each in plugins if from_journal(each.load(), each.options)[1]}
         alone = not follower or not switch("LOSSLOG_FOLLOWER", True)
         far = [] if alone else [plugin for plugin in plugins if not plugin.near]
         for plugin in plugins:
@@ -60,7 +63,7 @@ class Delivery:
             return
         self._far = [plugin.name for plugin in far]
         about = [{"name": plugin.name, "options": plugin.options} for plugin in far]
-        self.follower = Follower(self._handle(""), about, self._post)
+        self.follower = Follower(self._handle(""), about, self._post, self._began.seq + 1)
         trouble = self.follower.start()
         if trouble:
             warn("the follower cannot be started (%s): all plugins run in this process", trouble)
@@ -76,7 +79,8 @@ class Delivery:
             cursor.at, cursor.start = self._began, self._began.offset
         if not plugin.distribution:
             self._own.add(plugin.name)
-        lane = lane_of(plugin, self._tail, Progress(cursor), handle, tuple(self._specs), near=True)
+        trust = Trust(self._began.seq + 1)
+        lane = lane_of(plugin, self._tail, Progress(cursor), handle, trust, tuple(self._specs), near=True)
         self.lanes[plugin.name] = lane
         lane.start()
 
@@ -133,7 +137,8 @@ class Delivery:
         for name, each in self.figures().items():
             behind = max(seq - each.seq, 0) if each.committed < end else 0
             far = name in self._far and self.follower is not None and not self.follower.done.is_set()
-            found[name] = {**each._asdict(), "own": name in self._own, "far": far, "behind": behind}
+            found[name] = {**each._asdict(), "own": name in self._own, "local": name in self._local, "far": far,
+                           "behind": behind}  # fmt: skip
         return found
 
     def wait(self, end: Callable[[], int], deadline: float, *, committed: bool) -> bool:
@@ -163,36 +168,26 @@ class Delivery:
 
 
 def lane_of(
-    plugin: Plugin,
-    tail: Tail,
-    progress: Progress,
-    handle: RunHandle,
-    specs: Sequence[Any] = (),
-    *,
-    near: bool = False,
-    only: Seqs | None = None,
-) -> Lane:
+    plugin: Plugin, tail: Tail, progress: Progress, handle: RunHandle, trust: Trust, specs: Sequence[Any] = (), *,
+    near: bool = False, only: Seqs | None = None,
+) -> Lane:  # fmt: skip
     """A plugin's lane; one that is not made yet is made in the lane's thread."""
     every = int(plugin.options.get("batch_every", 1)) if only is None else 1
-    make = functools.partial(plugin.caller, specs)
+    make = functools.partial(plugin.caller, specs, trust)
     return Lane(plugin.name, make, tail, progress, handle, near=near, batch_every=every, only=only)
 
 
 def lanes_for(
-    folder: Path,
-    plugins: Sequence[Plugin],
-    post: Post,
-    *,
-    name: str,
-    config: dict[str, Any],
+    folder: Path, plugins: Sequence[Plugin], post: Post, trust: Trust, *, name: str, config: dict[str, Any],
     again: Mapping[str, Cursor] | None = None,
-) -> list[Lane]:
+) -> list[Lane]:  # fmt: skip
     """A lane for each plugin over the journal in ``folder``, in a process that does not train.
 
     Args:
         folder: the run folder.
         plugins: installed plugins with their options.
         post: takes what lanes ask for.
+        trust: whose word the journal is.
         name: the run's name.
         config: the run's config, as the newest ``on_run_start`` has it.
         again: by plugin the cursor whose skipped records are handed over again, and nothing else. Their lanes have
@@ -203,7 +198,7 @@ def lanes_for(
     return [
         lane_of(
             plugin, tail, Progress(Cursor(None if plugin.name in again else folder, plugin.name)),
-            RunHandle(id=folder.name, name=name, dir=folder, config=config, source=plugin.name, post=post),
+            RunHandle(id=folder.name, name=name, dir=folder, config=config, source=plugin.name, post=post), trust,
             only=again[plugin.name].skipped if plugin.name in again else None,
         )
         for plugin in plugins

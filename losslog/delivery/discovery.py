@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from losslog.delivery.caller import Caller, free_name, implemented, name_of
 from losslog.delivery.options import COMMON_OPTIONS, check_options, misfit, travels
+from losslog.delivery.trust import Trust
 from losslog.errors import NotReady, PluginError
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import Once, did_you_mean, warn
@@ -112,12 +113,12 @@ class Plugin:
             self.state = "ready"
         return error
 
-    def caller(self, specs: Sequence[Any] = ()) -> Caller:
+    def caller(self, specs: Sequence[Any] = (), trust: Trust | None = None) -> Caller:
         """What calls its hooks; the object is made now if need be, which raises what that raises."""
         error = self.make()
         if error is not None:
             raise error
-        return Caller(self.name, self.object, specs)
+        return Caller(self.name, self.object, specs, trust)
 
     def __repr__(self) -> str:
         return f"<Plugin {self.name} ({self.distribution or 'object'}) {self.state}>"

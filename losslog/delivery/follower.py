@@ -40,16 +40,17 @@ class Follower:
         handle: the run that is followed.
         plugins: ``{"name": ..., "options": {...}}`` for each far plugin.
         post: takes ``alert``, ``stop`` and ``lr`` messages; called on a thread of its own.
+        since: seq of the run's first record in this process.
     """
 
-    def __init__(self, handle: RunHandle, plugins: Sequence[Mapping[str, Any]], post: Post) -> None:
+    def __init__(self, handle: RunHandle, plugins: Sequence[Mapping[str, Any]], post: Post, since: int = 0) -> None:
         self.restarts = 0
         self.lanes: dict[str, Figures] = {}
         self.done = threading.Event()  # the child has nothing more to do, or cannot be had
         self.news = threading.Event()  # set at each stats message
         self._handle = handle
         self._plugins = [dict(each) for each in plugins]
-        self._post = post
+        self._post, self._since = post, since
         self._process: subprocess.Popen[bytes] | None = None
         self._finish: int | None = None
         self._left_alone = False
@@ -76,7 +77,7 @@ class Follower:
         environment["LOSSLOG_PROGRAM"] = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
         command = [sys.executable, "-P", "-m", "losslog", "follow", str(self._handle.dir), "--attached"]
         paths, pythonpath = [os.path.abspath(each) for each in sys.path], os.environ.get("PYTHONPATH")
-        hello = Hello(paths, pythonpath, self._plugins, self._handle.name, self._handle.config)
+        hello = Hello(paths, pythonpath, self._plugins, self._handle.name, self._handle.config, self._since)
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}

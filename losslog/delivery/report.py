@@ -87,6 +87,7 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tupl
                       f"losslog show {shown(folder)}"))  # fmt: skip
     if late:
         said = f"deliver what is missing with: losslog replay {shown(folder)} --to {','.join(late)}"
+        said += " --trust" if any(stats["lanes"][name].get("local") for name in late) else ""
         lines.append((logging.WARNING, said))
     if again:
         said = f"try what was skipped again with: losslog replay {shown(folder)} --to {','.join(again)} --skipped"

@@ -61,6 +61,7 @@ class Hello(NamedTuple):
         plugins: ``{"name": ..., "options": {...}}`` of each far plugin.
         name: the run's name.
         config: the run's config, secrets redacted.
+        since: seq of its first record; earlier ones are of a run that it resumed.
     """
 
     sys_path: list[str]
@@ -68,6 +69,7 @@ class Hello(NamedTuple):
     plugins: list[dict[str, Any]]
     name: str
     config: dict[str, Any]
+    since: int = 0
 
 
 def line_of(kind: str, **body: Any) -> bytes:

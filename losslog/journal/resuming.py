@@ -18,6 +18,7 @@ from losslog.errors import JournalError
 from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL, clean_name, find, runs
 from losslog.journal.records import count_in
+from losslog.runtime.containment import attempt
 
 AUTO = "auto"
 
@@ -48,12 +49,23 @@ class Resumed(NamedTuple):
             after: the epoch that the resume was asked for, or None.
             epoch: the one that comes next.
         """
+        if self.folder is None:
+            return ""
         source = ""
         if self.checkpoint is not None and after == self.epoch:
             source = f" from {self.checkpoint.name}"
         elif after is None and epoch > 1:
             source = " without a checkpoint: none was logged that is still there,"
-        return f"resuming {self.folder.name if self.folder else ''}{source} at epoch {epoch}"
+        return f"resuming {self.folder.name}{_whose(self.folder)}{source} at epoch {epoch}"
+
+
+def _whose(folder: Path) -> str:
+    """Who else's the folder is, where it is known to be somebody else's."""
+    owner = folder.stat().st_uid
+    if not hasattr(os, "getuid") or owner == os.getuid():
+        return ""
+    name, _ = attempt(folder.owner)
+    return f", which belongs to {name or f'user {owner}'},"
 
 
 def resumed(run: str | os.PathLike[str], directory: Path, name: str | None, default: str) -> Resumed:

@@ -14,6 +14,7 @@ from losslog import BackendUnavailable, hookimpl
 from losslog.control import RunHandle
 from losslog.delivery.delivery import Delivery, lanes_for
 from losslog.delivery.discovery import Plugin, named
+from losslog.delivery.trust import Trust
 from losslog.journal.cursors import BEGINNING
 from losslog.journal.file import Tail, Writer, append_record
 from losslog.journal.folder import JOURNAL
@@ -104,7 +105,7 @@ def test_lanes_for_a_process_that_does_not_train(
     writer: Writer, package: Callable[..., str], far_source: str, tmp_path: Path, until: Any
 ) -> None:
     package(far_source, "far")
-    (lane,) = lanes_for(tmp_path, named(["far"]), lambda *each: None, name="n", config={"a": 1})
+    (lane,) = lanes_for(tmp_path, named(["far"]), lambda *each: None, Trust(), name="n", config={"a": 1})
     lane.finish(writer.end)
     lane.start()
     until(lambda: lane.patience.over)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,10 @@ from losslog.delivery.discovery import GROUP
 from losslog.hookspecs import ARGUMENTS, HOOKS
 from losslog.testing.subject import COSTS, Subject
 
+PLACES: Final = frozenset({"uri", "url", "urls", "host", "hosts", "port", "server", "endpoint", "address", "proxy",
+                           "dir", "directory", "folder", "path", "paths", "file", "files", "filename", "db", "dsn",
+                           "database", "bucket", "key", "token", "password", "secret", "login", "user", "credential",
+                           "credentials", "webhook", "writer", "command", "program"})  # fmt: skip
 HEAVY: Final = ("torch", "torchvision", "numpy", "pandas", "tensorflow", "matplotlib")
 
 # Finders are wrapped rather than sys.modules filled with None, since find_spec must say that a vendor is not there.
@@ -133,6 +138,22 @@ class ShapeChecks(Subject):
         assert isinstance(getattr(plugin, "near", False), bool), f"near = {plugin.near!r}: True or False"
         variables = getattr(plugin, "consent_variables", ())
         assert not isinstance(variables, str), f"consent_variables = {variables!r}: a tuple of names"
+
+    def test_journal_options(self) -> None:
+        """What it lets a journal decide are options it has, and none that says where data go, or what is read."""
+        plugin = self.made(self.home())()
+        declared: Any = getattr(plugin, "journal_options", ())
+        assert not isinstance(declared, str), f"journal_options = {declared!r}: a tuple of names"
+        factory = plugin if inspect.ismodule(plugin) else type(plugin)
+        signature = inspect.signature(factory) if callable(factory) else inspect.Signature()
+        open_ended = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+        for name, _, value in (str(each).partition("=") for each in declared):
+            assert open_ended or name in signature.parameters, f"journal_options: there is no option {name!r}"
+            dangerous = set(re.split(r"[_\W]+", name.lower())) & PLACES
+            assert value or not dangerous, (
+                f"journal_options: {name!r} sounds like a place, a credential or a file. Who sends a run folder would "
+                "choose it for whoever replays it: leave it out"
+            )
 
     def test_other_rank(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """On a rank that does not log, making it writes nothing: a script makes its plugins on every rank."""

@@ -50,6 +50,7 @@ class ConsolePlugin:
     """
 
     near = True
+    journal_options = ("progress", "batches", "emoji", "precision", "stream")
 
     def __init__(
         self,

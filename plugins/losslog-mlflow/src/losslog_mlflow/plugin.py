@@ -74,6 +74,7 @@ class MlflowPlugin:
     """
 
     consent_variables = ("MLFLOW_TRACKING_URI",)
+    journal_options = ("experiment", "run_name", "tags", "checkpoints")  # the rest says where data go
     flush_every = 1.5
 
     def __init__(

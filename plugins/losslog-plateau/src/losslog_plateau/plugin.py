@@ -62,6 +62,10 @@ class PlateauPlugin:
     """
 
     near = True
+    journal_options = (
+        "typical", "planned_steps", "steps_per_epoch", "z", "sensitivity", "r", "window", "confirm", "watch", "ignore",
+        "quiet", "oscillating", "on_stall", "lr_factor", "head_group",
+    )  # fmt: skip
 
     def __init__(
         self,

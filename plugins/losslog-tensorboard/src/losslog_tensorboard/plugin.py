@@ -11,6 +11,7 @@ Runs on the plugin's lane, in losslog's follower process; with ``writer``, in th
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +45,8 @@ class TensorBoardPlugin:
         losslog.NotReady: tensorboard is not installed.
         TypeError, ValueError: an option is not what it may be.
     """
+
+    journal_options = ("layout", "hparams", "config_text")
 
     def __init__(
         self,
@@ -186,8 +189,13 @@ class TensorBoardPlugin:
     def _folder(self, run: Any) -> Path:
         if self._log_dir is None:
             return Path(run.dir) / "tensorboard"
-        return Path(self._log_dir.replace("{id}", run.id).replace("{name}", run.name))
+        return Path(self._log_dir.replace("{id}", run.id).replace("{name}", _as_folder(run.name)))
 
     def _flush(self, *, sync: bool = False) -> None:
         for axis in self._axes or ():
             axis.flush(sync=sync)
+
+
+def _as_folder(name: str) -> str:
+    """A run's name as the name of one folder: it comes with the journal, and must not lead elsewhere."""
+    return re.sub(r"[^\w.+@=-]+", "-", name, flags=re.ASCII).strip("-.")[:100] or "run"

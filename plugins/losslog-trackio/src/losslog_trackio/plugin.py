@@ -56,6 +56,7 @@ class TrackioPlugin:
     """
 
     consent_variables = ("TRACKIO_DIR",)  # the store is one for all runs and lies in the home folder
+    journal_options = ("project", "group")
     flush_every = 1.0
 
     def __init__(self, project: str | None = None, group: str | None = None) -> None:

@@ -67,6 +67,7 @@ class WandbPlugin:
     """
 
     consent_variables = ("WANDB_MODE",)
+    journal_options = ("project", "name", "group", "tags", "mode=offline", "checkpoints")
     flush_every = 0.5
     near = False
 
@@ -226,7 +227,7 @@ class WandbPlugin:
         arguments = {
             **self._given,
             "project": self._project(),
-            "name": self._given["name"] or from_environment("run_name") or f"{told.name} {run.id}".strip(),
+            "name": self._given["name"] or from_environment("run_name", Path(run.dir)) or f"{told.name} {run.id}".strip(),
             "config": dict(told.config),
             # a first file is not a resumption: rows that a later sync sends again keep their step in W&B
             "resume": "allow" if files else None,
@@ -254,8 +255,10 @@ class WandbPlugin:
         return [file for file in files if file.project == self._project()] if files else []
 
     def _project(self) -> str:
-        name = self._told.name if self._told is not None else ""
-        return str(self._given["project"] or from_environment("project") or _as_project(name or "losslog"))
+        if self._told is None:
+            return str(self._given["project"] or "losslog")
+        stored = from_environment("project", Path(self._told.run.dir))
+        return str(self._given["project"] or stored or _as_project(self._told.name or "losslog"))
 
 
 def _highest(files: list[LocalFile]) -> int:

@@ -116,9 +116,8 @@ def open_session(
     if mode == "offline":  # before wandb is imported, which reads it; offline it would still resolve the host's name
         os.environ["WANDB_ERROR_REPORTING"] = "false"
     import wandb
-    from wandb.sdk.wandb_setup import singleton
 
-    wanted = singleton().settings
+    wanted = _own_settings(folder)
     mode = mode or {"dryrun": "offline", "run": "online"}.get(wanted.mode, wanted.mode)
     reason = None
     if mode == "online":
@@ -191,11 +190,24 @@ def _defaults() -> dict[str, Any]:
     return ours
 
 
-def from_environment(setting: str) -> str | None:
+def from_environment(setting: str, folder: Path) -> str | None:
     """What wandb itself makes of ``WANDB_...`` and its settings files."""
+    return getattr(_own_settings(folder), setting, None)
+
+
+def _own_settings(folder: Path) -> Any:
+    """What wandb takes from its settings files and the environment, without a file that lies in the run's own folders.
+
+    wandb reads ``wandb/settings`` in the working directory, once. Where that came with the run, its sender would choose
+    the host, and the account.
+    """
     from wandb.sdk.wandb_setup import singleton
 
-    return getattr(singleton().settings, setting, None)
+    here = Path.cwd()
+    if folder in (here, *here.parents) or here in (folder.parent, folder.parent.parent):
+        with contextlib.chdir(Path(__file__).parent):
+            return singleton().settings
+    return singleton().settings
 
 
 def service() -> object:

@@ -1,0 +1,94 @@
+"""What a journal may decide in a process that did not write it: a run folder may come from anybody.
+
+Lanes' threads and the main thread of commands; looks at files, opens none. Contract:
+
+- Of the options in a journal only those count that the plugin declares harmless (``journal_options``): no host, no
+  place, no credential, no file to read. All others come from the command line or the environment.
+- A checkpoint is handed on where it is a regular file, or a folder of such, below the run folder or a folder that was
+  named, with links resolved first. What the run's own process logged is its user's own word.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from losslog.journal.redaction import REDACTED
+from losslog.runtime.notices import Once
+
+
+def from_journal(factory: Any, options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of a plugin as a journal has them, without what was redacted.
+
+    Args:
+        factory: the plugin's class; its ``journal_options`` are names, or ``name=value`` for one value only.
+        options: what the journal has.
+
+    Returns:
+        Those that the journal may decide, and the others.
+    """
+    allowed = {str(each) for each in getattr(factory, "journal_options", ())}
+    taken: dict[str, Any] = {}
+    local: dict[str, Any] = {}
+    for name, value in (options if isinstance(options, Mapping) else {}).items():
+        if value == REDACTED:
+            continue
+        steps = name == "batch_every" and type(value) is int and value >= 1  # the lane's own
+        (taken if steps or {name, f"{name}={value}"} & allowed else local)[name] = value
+    return taken, local
+
+
+class Trust:
+    """Whose word the records are.
+
+    Args:
+        since: seq of the first record that the run's own process wrote; None: it wrote none that is delivered here.
+        folders: where checkpoints may lie, beside the run folder.
+    """
+
+    def __init__(self, since: int | None = None, folders: Sequence[Path] = ()) -> None:
+        self._since, self._folders = since, folders
+        self._once = Once()
+
+    def admits(self, data: Mapping[str, Any], home: Path, seq: int) -> bool:
+        """Whether the checkpoint of a record may be handed to a plugin, which may upload it.
+
+        Args:
+            data: the record's.
+            home: the run folder.
+            seq: the record's.
+        """
+        if self._since is not None and seq >= self._since:
+            return True
+        named = str(data.get("path"))
+        try:
+            roots = [Path(os.path.realpath(each)) for each in (home, *self._folders)]
+            if all(_lies_in(path, roots) for path in _below(home / named)):
+                return True
+        except (OSError, ValueError):  # no place at all
+            pass
+        text = "the checkpoint %s is not in the run folder: not handed on; if it is yours, say --checkpoints-in FOLDER"
+        self._once(text, named[:300], key="outside")
+        return False
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """The path itself, and what is in it where it is a folder."""
+    yield path
+    if path.is_dir():
+        for folder, folders, files in os.walk(path):
+            yield from (Path(folder, each) for each in (*folders, *files))
+
+
+def _lies_in(path: Path, roots: Sequence[Path]) -> bool:
+    place = Path(os.path.realpath(path))
+    if not any(place.is_relative_to(root) for root in roots):
+        return False
+    try:
+        mode = place.stat().st_mode
+    except FileNotFoundError:
+        return True  # the plugin says so
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
