@@ -152,17 +152,18 @@ def secret(tmp_path: Path) -> Path:
 
 def paths_out(folder: Path, secret: Path) -> dict[str, str]:
     """Ways out of a run folder."""
-    (folder / "link").symlink_to(secret)
-    (folder / "folder").symlink_to(secret.parent, target_is_directory=True)
-    (folder / "many").mkdir()
-    (folder / "many" / "deep").symlink_to(secret)
+    home = folder / "checkpoints"
+    (home / "many").mkdir(parents=True)
+    (home / "link").symlink_to(secret)
+    (home / "folder").symlink_to(secret.parent, target_is_directory=True)
+    (home / "many" / "deep").symlink_to(secret)
     return {
         "absolute": str(secret),
         "upwards": os.path.relpath(secret, folder),
-        "link": "link",
-        "through a link": f"folder/{secret.name}",
-        "inside and out again": f"many/../../../../{secret.name}",
-        "a folder with a link": "many",
+        "link": "checkpoints/link",
+        "through a link": f"checkpoints/folder/{secret.name}",
+        "inside and out again": f"checkpoints/many/../../../../../{secret.name}",
+        "a folder with a link": "checkpoints/many",
         "nul": "a\0b",
     }
 
@@ -171,8 +172,8 @@ def paths_out(folder: Path, secret: Path) -> dict[str, str]:
 def test_only_checkpoints_below_the_run_folder_are_uploaded(stranger: Any, secret: Path) -> None:
     folder = stranger("inside", *["?"] * 8)
     (folder / "inside").write_text("weights")
-    os.mkfifo(folder / "pipe")
-    ways = [*paths_out(folder, secret).values(), "pipe"]
+    ways = [*paths_out(folder, secret).values(), "checkpoints/pipe"]
+    os.mkfifo(folder / "checkpoints" / "pipe")
     journal = folder / JOURNAL
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     for line, way in zip([each for each in lines if each["data"].get("path") == "?"], ways, strict=True):
@@ -249,3 +250,132 @@ def test_what_no_journal_decides(name: str) -> None:
     (factory,) = [each for key, each in vars(module).items() if key.endswith("Plugin")]
     hostile = dict.fromkeys([*LOCAL[name], "anything"], "http://127.0.0.1:9")
     assert from_journal(factory, hostile) == ({}, hostile)
+
+
+# ---------------------------------------------------------------------- links, pipes, devices
+
+LOOK = (["show"], ["ls"], ["report", "-o", "{out}"], ["watch"], ["diagnose"])
+FINISH = (["replay", "--to", "uploads"], ["follow", "--to", "uploads"])
+
+
+def look(command: list[str], folder: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    name, *rest = [each.format(out=tmp_path / "page.html") for each in command]
+    where = ["--dir", str(folder.parent.parent)] if name == "ls" else [str(folder)]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    line = [sys.executable, "-m", "losslog", name, *where, *rest]
+    return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=30, env=environment)
+
+
+def state(folder: Path) -> dict[str, Any]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else path.lstat().st_mtime_ns
+            for path in [folder, *folder.rglob("*")] if path.is_dir() or path.is_file()}  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("command", [*LOOK, *FINISH], ids=lambda each: each[0])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "device"])
+def test_a_journal_that_is_no_file_of_its_own_is_refused(
+    stranger: Any, tmp_path: Path, command: list[str], kind: str
+) -> None:
+    folder = stranger()
+    thesis = tmp_path / "thesis.bin"
+    thesis.write_bytes((folder / JOURNAL).read_bytes()[:-20])  # a crashed run's: finishing it would cut and append
+    before = thesis.read_bytes()
+    (folder / JOURNAL).unlink()
+    if kind == "link":
+        (folder / JOURNAL).symlink_to(thesis)
+    elif kind == "hard link":
+        (folder / JOURNAL).hardlink_to(thesis)
+    elif kind == "pipe":
+        os.mkfifo(folder / JOURNAL)
+    else:
+        (folder / JOURNAL).symlink_to("/dev/zero")
+    done = look(command, folder, tmp_path)
+    assert thesis.read_bytes() == before
+    assert "Traceback" not in done.stderr
+    if kind != "hard link" or command[0] == "replay":  # to read a second name is harmless
+        assert done.returncode == 2 or command == ["ls"]
+        assert len(done.stderr.splitlines()) <= 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("command", [*LOOK, *FINISH], ids=lambda each: each[0])
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge", "folder", "link"])
+def test_a_cursor_of_any_kind_ends(stranger: Any, tmp_path: Path, command: list[str], kind: str) -> None:
+    folder = stranger()
+    (folder / "cursors").mkdir(exist_ok=True)
+    cursor = folder / "cursors" / "uploads.json"
+    if kind == "pipe":
+        os.mkfifo(cursor)
+    elif kind == "device":
+        cursor.symlink_to("/dev/zero")
+    elif kind == "huge":
+        with open(cursor, "wb") as file:
+            file.truncate(1 << 33)
+    elif kind == "folder":
+        cursor.mkdir()
+    else:
+        cursor.symlink_to(tmp_path / "elsewhere")
+    done = look(command, folder, tmp_path)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("command", FINISH, ids=lambda each: each[0])
+@pytest.mark.parametrize("name", ["cursors", "tensorboard", "home.txt", "tensorboard/batch", "wandb", "cursors/x.tmp"])
+def test_nothing_is_written_through_a_link(stranger: Any, tmp_path: Path, command: list[str], name: str) -> None:
+    folder = stranger()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).symlink_to(elsewhere)
+    done = look(command, folder, tmp_path)
+    assert done.returncode == 2
+    assert f"{name} is a link to {elsewhere}" in done.stderr
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_a_strangers_run_with_a_link_is_not_resumed(stranger: Any, make_run: Made, tmp_path: Path) -> None:
+    folder = stranger()
+    (folder / "tensorboard").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="is a link to"):
+        make_run(name=None, dir=folder.parent.parent, resume=folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_links_that_lead_nowhere_else_are_fine(stranger: Any, tmp_path: Path) -> None:
+    folder = stranger()
+    (folder / "wandb" / "run").mkdir(parents=True)
+    (folder / "wandb" / "latest-run").symlink_to("run")
+    (folder / "wandb" / "run" / "debug-core.log").symlink_to(tmp_path / "uploads.log")
+    (tmp_path / "uploads.log").write_text("wandb's own")
+    (folder / "checkpoints").symlink_to(tmp_path)
+    assert look(["replay", "--to", "uploads"], folder, tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("command", LOOK, ids=lambda each: each[0])
+@pytest.mark.parametrize("ended", [True, False])
+def test_who_only_looks_writes_nothing(stranger: Any, tmp_path: Path, command: list[str], ended: bool) -> None:
+    folder = stranger()
+    if not ended:
+        content = (folder / JOURNAL).read_bytes()
+        (folder / JOURNAL).write_bytes(content[: content.rindex(b"{", 0, -30)] + b'{"torn')
+    losslog_("replay", folder, "--to", "uploads") if ended else None
+    before = state(folder.parent.parent)
+    done = look(command, folder, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert state(folder.parent.parent) == before
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="POSIX permissions, and root has them all")
+@pytest.mark.parametrize("command", LOOK, ids=lambda each: each[0])
+def test_a_folder_that_can_only_be_read_can_be_looked_at(stranger: Any, tmp_path: Path, command: list[str]) -> None:
+    folder = stranger()
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert look(command, folder, tmp_path).returncode == 0
+    finally:
+        folder.chmod(0o755)

@@ -16,7 +16,8 @@ from typing import Any
 
 from losslog.cli.arguments import command, folder_of
 from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, positions, start_of, tell, watch
-from losslog.journal.file import state_of
+from losslog.journal.file import state_of, whole_lines
+from losslog.journal.files import check_folder
 from losslog.journal.folder import JOURNAL
 
 
@@ -50,7 +51,7 @@ class _Ending:
         if self.end is None and time.monotonic() - self._looked > 1.0:
             self._looked = time.monotonic()
             if state_of(self._folder)["status"] != "running":
-                self.end = (self._folder / JOURNAL).stat().st_size
+                self.end = whole_lines(self._folder / JOURNAL)
         return self.end is not None
 
 
@@ -61,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
 
         return attached(Path(args.run))
     folder = folder_of(args)
+    check_folder(folder)
     start = start_of(folder)
     plugins = plugins_for(folder, start, args)
     before = positions(folder, plugins)
@@ -71,11 +73,11 @@ def main(args: argparse.Namespace) -> int:
     try:
         watch(lanes, lambda: journal.stat().st_size, args.wait, ending)
         for lane in lanes:
-            lane.finish(ending.end if ending.end is not None else journal.stat().st_size)
+            lane.finish(ending.end if ending.end is not None else whole_lines(journal))
         watch(lanes, lambda: journal.stat().st_size, args.wait, lambda: False)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         for lane in lanes:
             lane.abandon()
         return 130
-    return tell(lanes, before, journal.stat().st_size)
+    return tell(lanes, before, whole_lines(journal))

@@ -23,6 +23,7 @@ from losslog.errors import RunLocked
 from losslog.journal.cursors import Cursor
 from losslog.journal.ends import noted
 from losslog.journal.file import Writer, append_record, read
+from losslog.journal.files import check_folder
 from losslog.journal.folder import JOURNAL, LOCK
 from losslog.journal.locks import is_locked
 from losslog.runtime.containment import is_read_only
@@ -83,6 +84,7 @@ def _read_only(folder: Path) -> int:
 def main(args: argparse.Namespace) -> int:
     """Deliver what the plugins lack."""
     folder = folder_of(args)
+    check_folder(folder)
     start = start_of(folder)
     plugins = plugins_for(folder, start, args)
     end = finish(folder)
@@ -110,7 +112,7 @@ def _again(
     if not all([cursor.acquire() for cursor in cursors.values()]):
         raise RunLocked(f"another process delivers to {args.to}: wait, then try again")
     try:
-        lanes = lanes_over(folder, [each for each in plugins if cursors[each.name].skipped], start, cursors)
+        lanes = lanes_over(folder, [each for each in plugins if cursors[each.name].skipped], start, args, cursors)
         for lane in lanes:
             lane.finish(end)
             lane.start()

@@ -28,7 +28,7 @@ from losslog.delivery.trust import Trust
 from losslog.delivery.wire import FINISH, REPORT, Hello, command_of, line_of
 from losslog.errors import RunLocked
 from losslog.journal.ends import noted
-from losslog.journal.file import CHUNK, Writer, append_record
+from losslog.journal.file import Writer, append_record, whole_lines
 from losslog.journal.folder import JOURNAL
 from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import logger
@@ -144,17 +144,6 @@ def _like_parent(hello: Hello) -> None:
         os.environ["PYTHONPATH"] = hello.pythonpath
     os.umask(os.umask(0o022) | 0o022)  # what plugins write is nobody else's to change
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process; we end when it does
-
-
-def whole_lines(path: Path) -> int:
-    """The length of a journal without a torn last line; 0 where it is gone."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = file.seek(max(size - CHUNK, 0))
-            return start + file.read().rfind(b"\n") + 1
-    except OSError:
-        return 0
 
 
 class Child:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from losslog.control import Post, RunHandle
 from losslog.delivery.wire import FINISH, REPORT, REQUESTS, WAKE, Figures, Hello, message_of
+from losslog.journal.files import opened
 from losslog.runtime.notices import say, warn
 from losslog.runtime.pace import start_thread
 
@@ -83,7 +84,7 @@ class Follower:
             apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         try:
             mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            with open(os.open(self._handle.dir / "follower.log", mode, 0o644), "ab") as log:
+            with open(opened(self._handle.dir / "follower.log", mode), "ab") as log:
                 pipe = subprocess.PIPE
                 process = subprocess.Popen(
                     command, stdin=pipe, stdout=pipe, stderr=log, env=environment, bufsize=0, **apart

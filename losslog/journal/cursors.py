@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from losslog.journal.file import read
+from losslog.journal.files import opened, own_folder, reading, small
 from losslog.journal.folder import CURSORS
 from losslog.journal.locks import Lock
 from losslog.runtime.containment import is_read_only
@@ -105,6 +106,7 @@ class Cursor:
             return True
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            own_folder(self.path.parent)
             if not self._lock.acquire():
                 return False
         except OSError as error:
@@ -119,10 +121,11 @@ class Cursor:
         if self.path is None:
             return
         try:
-            body = json.loads(self.path.read_text("ascii"))
+            own_folder(self.path.parent)
+            body = json.loads(small(self.path))
             self.at, self.start = Position(int(body["offset"]), int(body["seq"])), int(body["start"])
             self.skipped = Seqs(body.get("skipped", ()))
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             self.start = -1
         if min(self.at.offset, self.start) < 0:
             self.at, self.start, self.skipped = BEGINNING, 0, Seqs()
@@ -159,7 +162,8 @@ class Cursor:
 
 
 def _write(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "w", encoding="ascii") as file:
+    path.unlink(missing_ok=True)  # whatever a killed process, or somebody else, has left under that name
+    with open(opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="ascii") as file:
         file.write(text)
 
 
@@ -185,6 +189,6 @@ def _at_a_line(path: Path, offset: int) -> bool:
     """Whether a line of the file ends before ``offset``."""
     if offset > path.stat().st_size:
         return False
-    with open(path, "rb") as file:
+    with reading(path) as file:
         file.seek(offset - 1)
         return file.read(1) == b"\n"

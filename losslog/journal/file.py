@@ -20,13 +20,13 @@ from typing import Any, Final
 
 from losslog.errors import RunLocked
 from losslog.journal.ends import noted
+from losslog.journal.files import opened, reading
 from losslog.journal.folder import JOURNAL, LOCK
 from losslog.journal.locks import Lock, is_locked
 from losslog.journal.records import Record, count_in, decode, encode
 from losslog.runtime.notices import warn
 
 CHUNK: Final = 1 << 18
-_BINARY: Final = getattr(os, "O_BINARY", 0)
 
 
 class Writer:
@@ -57,7 +57,7 @@ class Writer:
                 raise RunLocked(what + self._owner())
             time.sleep(0.02)
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o644)
+            self._fd = opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         except OSError:
             self._lock.release()
             raise
@@ -138,7 +138,7 @@ class Writer:
             OSError: the folder cannot be made again, or the old content cannot be read.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC | _BINARY, 0o644)
+        fd = opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC)
         position = 0
         while position < self.end:
             os.lseek(self._fd, position, os.SEEK_SET)
@@ -158,7 +158,7 @@ class Writer:
 
 def _split(path: Path, offset: int, limit: int) -> tuple[list[bytes], bool]:
     """Complete lines from ``offset`` on, about ``limit`` bytes of them; and whether more may follow."""
-    with open(path, "rb", buffering=0) as file:
+    with reading(path) as file:
         file.seek(offset)
         data = file.read(limit)
         while data and b"\n" not in data:  # one line longer than the limit
@@ -261,6 +261,21 @@ class Tail:
                     )
         lines, _ = _split(self.path, offset, CHUNK)
         return _records(lines[:limit], offset)
+
+
+def whole_lines(path: Path) -> int:
+    """The length of a journal without a torn last line; 0 where it is gone."""
+    try:
+        with reading(path) as file:
+            start = file.seek(0, os.SEEK_END)
+            while start > 0:
+                size = min(CHUNK, start)
+                start = file.seek(start - size)
+                if cut := file.read(size).rfind(b"\n") + 1:
+                    return start + cut
+    except OSError:
+        pass
+    return 0
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from losslog.runtime.containment import is_read_only, of_system
+from losslog.journal.files import opened, small
+from losslog.runtime.containment import of_system
 
-_BINARY: Final = getattr(os, "O_BINARY", 0)
 _held: set[object] = set()  # kernel locks do not conflict within a process; this does
 _held_guard: Final = threading.Lock()
 
@@ -45,7 +45,7 @@ class Lock:
         with _held_guard:
             if _identity(self.path) in _held:  # before it is opened: closing it would free the lock we have
                 return False
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
+            fd = opened(self.path, os.O_RDWR | os.O_CREAT)
             try:
                 _lock(fd)
             except OSError as error:
@@ -96,8 +96,8 @@ def _identity(path: Path) -> object:
     return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
 
 
-def _lock(fd: int) -> None:
-    """Take the kernel's lock on a file.
+def _lock(fd: int, *, shared: bool = False) -> None:
+    """Take the kernel's lock on a file; a ``shared`` one needs no right to write.
 
     Raises:
         OSError: it is held, or there are no kernel locks here.
@@ -112,7 +112,7 @@ def _lock(fd: int) -> None:
     except ImportError as error:
         raise OSError(None, "this Python has no fcntl") from error
     # POSIX record locks: not inherited by fork, so a DataLoader worker cannot keep a dead run locked.
-    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.lockf(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def _host() -> str:
@@ -122,7 +122,7 @@ def _host() -> str:
 def _is_dead(owner: Path) -> bool:
     """Whether the process that made an owner file is known to be gone: it was of this host."""
     try:
-        pid, _, host = owner.read_text("utf-8").partition(" ")
+        pid, _, host = small(owner).decode("utf-8").partition(" ")
         if host != _host() or sys.platform == "win32":  # where signal 0 is Ctrl-C
             return False
         if int(pid) != os.getpid():  # else ours, and not held: an earlier process of this very number
@@ -136,32 +136,26 @@ def _is_dead(owner: Path) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a live process holds the lock file."""
-    if not path.exists():
-        return False
-    probe = Lock(path)
-    try:
-        if not probe.acquire():
+    """Whether a live process holds the lock file; nothing is written, and no right to write is needed.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    with _held_guard:
+        if _identity(path) in _held:
             return True
-    except OSError as error:
-        if not is_read_only(error):
-            raise
-        return _is_held_by_another(path)
-    probe.release()
-    return False
-
-
-def _is_held_by_another(path: Path) -> bool:
-    """The same where nothing may be written: a lock shared with readers can be had unless a writer has it."""
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    fd = os.open(path, os.O_RDONLY | _BINARY)
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return of_system(error, lock=True) == "held"
-    finally:
-        os.close(fd)
-    return False
+        try:
+            fd = opened(path)
+        except FileNotFoundError:
+            return False
+        try:
+            _lock(fd, shared=True)
+            return False
+        except OSError as error:
+            verdict = of_system(error, lock=True)
+            if verdict == "not now":
+                raise
+            owner = Lock(path).owner
+            return verdict == "held" or (owner.exists() and not _is_dead(owner))
+        finally:
+            os.close(fd)

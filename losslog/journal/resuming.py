@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from losslog.errors import JournalError
 from losslog.journal.file import read
+from losslog.journal.files import check_folder
 from losslog.journal.folder import JOURNAL, clean_name, find, runs
 from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt
@@ -83,8 +84,12 @@ def resumed(run: str | os.PathLike[str], directory: Path, name: str | None, defa
     if os.fspath(run) == AUTO:
         several = (past(each.resolve()) for each in reversed(runs(directory, clean_name(default))))
         found = next((each for each in several if each.name == default), Resumed())
-        return Resumed() if found.finished else found
+        if found.finished or found.folder is None:
+            return Resumed()
+        check_folder(found.folder)
+        return found
     found = past(find(run, directory, name))
+    check_folder(found.folder or directory)
     if name is not None and found.name != name:
         raise JournalError(f"{found.folder} is a run of {found.name!r}, not of {name!r}: leave the name out, or resume "
                            f"{clean_name(name)}/latest")  # fmt: skip

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
+from losslog.journal.files import buffered, reading
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt
@@ -104,13 +105,13 @@ class Live:
         self.story.take(start, None)
 
     def _line_after(self, offset: int) -> int:
-        with open(self.path, "rb") as file:
+        with buffered(self.path) as file:
             file.seek(offset)
             file.readline()
             return file.tell()
 
     def _sample(self, offset: int) -> None:
-        with open(self.path, "rb", buffering=0) as file:
+        with reading(self.path) as file:
             file.seek(offset)
             lines = file.read(SAMPLE).split(b"\n")[1:-1]
         found = [record_of(line) for line in lines if is_batch(line)]

@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from losslog.journal.files import buffered
 from losslog.runtime.containment import attempt
 from losslog.viewing.scan import resumes
 from losslog.viewing.story import Story
@@ -54,7 +55,7 @@ def story_of(folder: Path) -> Story:
 
 
 def _line_after(path: Path, offset: int) -> int:
-    with open(path, "rb") as file:
+    with buffered(path) as file:
         file.seek(offset)
         file.readline()
         return file.tell()

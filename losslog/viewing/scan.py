@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.journal.files import reading
 from losslog.journal.records import Record, decode
 
 BLOCK: Final = 1 << 20
@@ -34,7 +35,7 @@ def blocks(path: Path, offset: int = 0, end: int | None = None) -> Iterator[tupl
     Raises:
         OSError: the file cannot be read.
     """
-    with open(path, "rb", buffering=0) as file:
+    with reading(path) as file:
         file.seek(offset)
         rest = b""
         while data := file.read(BLOCK if end is None else min(BLOCK, end - offset - len(rest))):

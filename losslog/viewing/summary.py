@@ -1,11 +1,12 @@
-"""What a run came to, kept in ``summary.json`` beside its journal so that a thousand runs are listed in a second.
+"""What a run came to, kept in the user's cache so that a thousand runs are listed in a second.
 
 Any thread. Contract:
 
 - The journal is the truth: a summary counts only for the bytes it was made from, and only while these are still there;
   what the journal has beyond is read, and a summary that is missing, torn, of another version or of another journal
   is made anew.
-- A folder that cannot be written to costs the keeping, never the summary.
+- Nothing is written into the run folder: it may be somebody else's. A cache that cannot be written to costs the
+  keeping, never the summary.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.history import is_void
+from losslog.journal.files import reading
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, count_in
 from losslog.runtime.containment import attempt
@@ -25,7 +27,6 @@ from losslog.tags import eval_series
 from losslog.viewing.scan import BATCH, HEAD, blocks, record_of, resumes_upto
 from losslog.viewing.state import lags, status_of
 
-FILE: Final = "summary.json"
 VERSION: Final = 1
 EDGE: Final = 256  # bytes at either end by which a journal is known again
 ALERTS: Final = 200
@@ -143,7 +144,7 @@ class Summary:
 
     def load(self) -> bool:
         """Start from the summary that is kept, where it belongs to this journal."""
-        text, _ = attempt((self.folder / FILE).read_bytes)
+        text, _ = attempt(lambda: kept_at(self.folder).read_bytes())
         body, _ = attempt(json.loads, text or b"")
         if not isinstance(body, dict) or body.get("version") != VERSION or type(body.get("size")) is not int:
             return False
@@ -156,16 +157,30 @@ class Summary:
         return True
 
     def keep(self) -> None:
-        """Write it beside the journal, whole or not at all; a folder that refuses is let be."""
+        """Write it to the user's cache, whole or not at all; one that refuses is let be."""
         check = _check(self.path, self.size, self.facts)
         body = {"version": VERSION, "size": self.size, "check": check, "facts": self.facts}
-        target = self.folder / FILE
-        temporary = target.with_name(f".{FILE}.{os.getpid()}")
+        target, _ = attempt(kept_at, self.folder)
+        if target is None:
+            return
+        temporary = target.with_suffix(f".{os.getpid()}")
+        attempt(lambda: target.parent.mkdir(parents=True, exist_ok=True, mode=0o700))
         _, error = attempt(temporary.write_text, json.dumps(body), "ascii")
         if error is None:
             _, error = attempt(os.replace, temporary, target)
         if error is not None:
             attempt(temporary.unlink, missing_ok=True)
+
+
+def kept_at(folder: Path) -> Path:
+    """Where the summary of a run is kept.
+
+    Raises:
+        RuntimeError: this user has no home.
+    """
+    place = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    name = hashlib.blake2b(os.fsencode(os.path.realpath(folder)), digest_size=16).hexdigest()
+    return Path(place, "losslog", f"{name}.json")
 
 
 def _nothing() -> dict[str, Any]:
@@ -178,7 +193,7 @@ def _nothing() -> dict[str, Any]:
 def _check(path: Path, size: int, facts: dict[str, Any]) -> str:
     """A sum over both ends of the journal's first ``size`` bytes and over the facts."""
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode("ascii"), digest_size=16)
-    with open(path, "rb", buffering=0) as file:
+    with reading(path) as file:
         digest.update(file.read(min(EDGE, size)))
         file.seek(max(0, size - EDGE))
         digest.update(file.read(min(EDGE, size)))
@@ -190,7 +205,7 @@ def summary_of(folder: Path, *, keep: bool = True) -> Summary:
 
     Args:
         folder: the run folder.
-        keep: write it beside the journal where that helps the next reader.
+        keep: write it to the user's cache where that helps the next reader.
 
     Raises:
         OSError: the journal cannot be read.

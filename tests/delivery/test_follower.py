@@ -126,12 +126,12 @@ class Plugin:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_log_that_cannot_be_written_stops_no_lane(make_run: Made, package: Callable[..., str], until: Any) -> None:
+def test_a_log_that_cannot_be_written_stops_no_lane(
+    make_run: Made, package: Callable[..., str], until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package(AWAY, "away")
-    before = make_run(follower=False)
-    before.close()
-    (before.dir / "follower.log").symlink_to("/dev/full")
-    run = make_run(plugins=["away"], resume=before.dir, follower=True)
+    monkeypatch.setattr("losslog.delivery.follower.opened", lambda path, mode: os.open("/dev/full", mode))
+    run = make_run(plugins=["away"], follower=True)
     run.log_batch(1.0)
     until(lambda: run.stats["lanes"]["away"]["state"] == "waiting")
     (run.dir / "back").touch()

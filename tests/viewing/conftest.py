@@ -19,6 +19,12 @@ NAMES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "los
 BEGAN = 1_764_000_000.0
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summaries are kept where the test can see them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 class Book:
     """A journal under construction."""
 

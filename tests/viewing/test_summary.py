@@ -14,7 +14,7 @@ import losslog
 from losslog.cli import main
 from losslog.journal.folder import JOURNAL
 from losslog.viewing import state
-from losslog.viewing.summary import FILE, Summary, row_of, summary_of
+from losslog.viewing.summary import Summary, kept_at, row_of, summary_of
 
 Write = Callable[..., Path]
 
@@ -52,25 +52,26 @@ def test_an_old_summary_is_brought_up_to_date(folder: Path) -> None:
         summary_of(folder)
         (folder / JOURNAL).write_bytes(whole)
         new = summary_of(folder, keep=False)
-        (folder / FILE).unlink()
+        kept_at(folder).unlink()
         assert new.facts == summary_of(folder).facts
-        (folder / FILE).unlink()
+        kept_at(folder).unlink()
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b'{"version": 1, "size": "x"}', b'{"version": 99}'])
 def test_a_torn_or_foreign_summary_is_made_anew(folder: Path, text: bytes) -> None:
-    (folder / FILE).write_bytes(text)
+    kept_at(folder).parent.mkdir(parents=True, exist_ok=True)
+    kept_at(folder).write_bytes(text)
     assert row_of(folder)["steps"] == 200
 
 
 def test_a_summary_of_another_journal_is_not_believed(folder: Path, tmp_path: Path, write_run: Write) -> None:
     other = write_run(tmp_path / "other" / "20260101-000000-bbbb", name="other", seed=1, epochs=2)
     summary_of(other)
-    shutil.copy(other / FILE, folder / FILE)
+    shutil.copy(kept_at(other), kept_at(folder))
     assert row_of(folder)["name"] == "made"
-    body = json.loads((folder / FILE).read_text("ascii"))
+    body = json.loads(kept_at(folder).read_text("ascii"))
     body["facts"]["ended"] = "crashed"  # edited by hand
-    (folder / FILE).write_text(json.dumps(body), "ascii")
+    kept_at(folder).write_text(json.dumps(body), "ascii")
     assert row_of(folder)["status"] == "finished"
 
 

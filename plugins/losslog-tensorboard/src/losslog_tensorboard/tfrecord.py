@@ -67,7 +67,8 @@ def read(path: Path) -> Iterator[bytes]:
 
 def event_files(folder: Path) -> list[Path]:
     """The event files of a folder in the order in which readers take them."""
-    return sorted(folder.glob(f"{PREFIX}*")) if folder.is_dir() else []
+    found = sorted(folder.glob(f"{PREFIX}*")) if folder.is_dir() else []
+    return [path for path in found if path.is_file()]  # a pipe would never end
 
 
 class EventFile:
