@@ -22,8 +22,8 @@ from pathlib import Path
 import psutil
 
 import losslog
-from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import read
 
 COMPONENTS = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
 TOTAL = "batch/train_total"

@@ -128,7 +128,8 @@ def points_of(hook: str, data: Mapping[str, Any]) -> Points | None:
     get = data.get
     axis = "epoch"
     if hook == "on_batch_losses":
-        axis, series = "step", batch_series(get("losses"), get("total"), get("lr"))
+        axis, losses = "step", get("losses")
+        series = {} if losses is None else batch_series(losses, get("total"), get("lr"))
     elif hook == "on_epoch_end":
         series = epoch_series(get("losses"), get("total"), get("val_loss"), get("lr"), get("weights"))
     elif hook == "on_eval":

@@ -17,8 +17,8 @@ import pytest
 
 import losslog
 from losslog import hookimpl
-from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import read
 from losslog.journal.records import Record
 from losslog.ranks.store import Store
 from losslog.testing.waiting import until

@@ -20,8 +20,8 @@ FLOORS = """
     errors
     runtime.pace runtime.containment runtime.notices runtime.settings runtime.endings
     values.losses values.snapshot values.targets values.totals tags
-    journal.folder journal.ends journal.files journal.locks journal.records journal.metrics journal.redaction
-    journal.origin journal.file journal.resuming journal.cursors history
+    journal.folder journal.ends journal.files journal.locks journal.shapes journal.records journal.metrics
+    journal.redaction journal.origin journal.lines journal.file journal.resuming journal.cursors history
     control hookspecs
     ranks.store ranks.joining ranks.leases
     delivery.wire delivery.thinning delivery.trust delivery.caller delivery.options delivery.discovery delivery.inline

@@ -24,8 +24,8 @@ from losslog.delivery.lane import Lane
 from losslog.delivery.trust import Trust, from_journal
 from losslog.errors import LosslogError, RunLocked
 from losslog.journal.cursors import BEGINNING, Cursor, Seqs
-from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import read
 from losslog.runtime.notices import say
 
 

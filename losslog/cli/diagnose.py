@@ -21,7 +21,8 @@ from losslog.delivery.caller import Caller
 from losslog.delivery.discovery import named
 from losslog.errors import LosslogError, PluginError
 from losslog.history import records
-from losslog.runtime.containment import one_line
+from losslog.runtime.containment import attempt, one_line
+from losslog.runtime.notices import Once
 
 HEADINGS: Final = ("component", "state", "level", "typical", "change", "since")
 
@@ -61,11 +62,13 @@ def verdicts(folder: Path, options: dict[str, Any]) -> list[Any]:
         id="", name="", dir=folder / "nowhere", config=start.get("config") or {}, source="plateau",
         post=lambda kind, data: None,
     )  # fmt: skip
-    over = False
+    over, once = False, Once()
     for record in records(folder):
         over = record.hook == "on_run_end"
         if not over and (record.hook not in ("on_resume", "on_run_start") or record.seq == 0):
-            caller.call(record.hook, record.data, handle, record.seq, record.time)
+            _, failed = attempt(caller.call, record.hook, record.data, handle, record.seq, record.time)
+            if failed is not None:
+                once("records that cannot be judged are left out, such as %d: %s", record.seq, one_line(failed))
     return list(plugin.object.verdicts(over))
 
 
@@ -80,7 +83,7 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(finite([row | rest for row, rest in zip(told, more, strict=True)]), indent=2))
         return 0
     if not rows:
-        print(f"{folder.name} has no losses yet")
+        print(clean(f"{folder.name} has no losses yet"))
         return 0
     widths = [max(len(row[column]) for row in [HEADINGS, *rows]) for column in range(len(HEADINGS))]
     for row in [HEADINGS, *rows]:

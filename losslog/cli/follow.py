@@ -16,9 +16,10 @@ from typing import Any
 
 from losslog.cli.arguments import command, folder_of
 from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, positions, start_of, tell, watch
-from losslog.journal.file import state_of, whole_lines
+from losslog.journal.file import state_of
 from losslog.journal.files import check_folder
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import whole_lines
 
 
 def add_parser(commands: Any) -> None:

@@ -22,9 +22,10 @@ from losslog.delivery.discovery import Plugin
 from losslog.errors import RunLocked
 from losslog.journal.cursors import Cursor
 from losslog.journal.ends import noted
-from losslog.journal.file import Writer, append_record, read
+from losslog.journal.file import Writer, append_record
 from losslog.journal.files import check_folder
 from losslog.journal.folder import JOURNAL, LOCK
+from losslog.journal.lines import read
 from losslog.journal.locks import is_locked
 from losslog.runtime.containment import is_read_only
 

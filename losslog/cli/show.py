@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_json, add_run, command, finite, folder_of
-from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import read
 from losslog.runtime.containment import attempt, one_line
 from losslog.tags import epoch_series
 from losslog.viewing.state import lags

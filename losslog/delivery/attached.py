@@ -28,8 +28,9 @@ from losslog.delivery.trust import Trust
 from losslog.delivery.wire import FINISH, REPORT, Hello, command_of, line_of
 from losslog.errors import RunLocked
 from losslog.journal.ends import noted
-from losslog.journal.file import Writer, append_record, whole_lines
+from losslog.journal.file import Writer, append_record
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import whole_lines
 from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import logger
 from losslog.runtime.pace import start_thread

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from losslog.journal.file import read
 from losslog.journal.files import opened, own_folder, reading, small
 from losslog.journal.folder import CURSORS
+from losslog.journal.lines import read
 from losslog.journal.locks import Lock
 from losslog.runtime.containment import is_read_only
 

@@ -14,19 +14,18 @@ import os
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from losslog.errors import RunLocked
 from losslog.journal.ends import noted
-from losslog.journal.files import opened, reading
+from losslog.journal.files import opened
 from losslog.journal.folder import JOURNAL, LOCK
+from losslog.journal.lines import CHUNK, lines_from, read, records_in
 from losslog.journal.locks import Lock, is_locked
-from losslog.journal.records import Record, count_in, decode, encode
+from losslog.journal.records import Record, count_in, encode
 from losslog.runtime.notices import warn
-
-CHUNK: Final = 1 << 18
 
 
 class Writer:
@@ -156,47 +155,6 @@ class Writer:
             self._lock.release()
 
 
-def _split(path: Path, offset: int, limit: int) -> tuple[list[bytes], bool]:
-    """Complete lines from ``offset`` on, about ``limit`` bytes of them; and whether more may follow."""
-    with reading(path) as file:
-        file.seek(offset)
-        data = file.read(limit)
-        while data and b"\n" not in data:  # one line longer than the limit
-            more = file.read(limit)
-            if not more:
-                return [], False
-            data += more
-    cut = data.rfind(b"\n") + 1
-    return data[:cut].split(b"\n")[:-1] if cut else [], len(data) >= limit
-
-
-def _records(lines: Sequence[bytes], offset: int) -> list[tuple[int, Record | None]]:
-    found: list[tuple[int, Record | None]] = []
-    for line in lines:
-        offset += len(line) + 1
-        try:
-            found.append((offset, decode(line)))
-        except ValueError:
-            found.append((offset, None))
-    return found
-
-
-def read(path: Path, offset: int = 0) -> Iterator[tuple[int, Record | None]]:
-    """All complete lines of a journal from ``offset`` on: (end of line in bytes, record), None for a garbled line.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    more = True
-    while more:
-        lines, more = _split(path, offset, CHUNK)
-        found = _records(lines, offset)
-        yield from found
-        if not found:
-            return
-        offset = found[-1][0]
-
-
 class Tail:
     """The decoded end of a journal, shared by the lanes of one process, so that a record is decoded once.
 
@@ -252,30 +210,15 @@ class Tail:
                 if offset > self.end and not self._own:  # a lane that starts ahead of what was decoded so far
                     self._start, self._ends, self._records = offset, [], []
                 if offset == self.end and not self._own:
-                    lines, _ = _split(self.path, offset, CHUNK)
-                    self._extend(_records(lines, offset))
+                    lines, start, _ = lines_from(self.path, offset)
+                    self._extend(records_in(lines, start))
                 first = bisect_right(self._ends, offset) if self._ends else 0
                 if offset == (self._ends[first - 1] if first else self._start):
                     return list(
                         zip(self._ends[first : first + limit], self._records[first : first + limit], strict=True)
                     )
-        lines, _ = _split(self.path, offset, CHUNK)
-        return _records(lines[:limit], offset)
-
-
-def whole_lines(path: Path) -> int:
-    """The length of a journal without a torn last line; 0 where it is gone."""
-    try:
-        with reading(path) as file:
-            start = file.seek(0, os.SEEK_END)
-            while start > 0:
-                size = min(CHUNK, start)
-                start = file.seek(start - size)
-                if cut := file.read(size).rfind(b"\n") + 1:
-                    return start + cut
-    except OSError:
-        pass
-    return 0
+        lines, start, _ = lines_from(self.path, offset)
+        return records_in(lines[:limit], start)
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from losslog.journal.shapes import fits, too_deep
 from losslog.runtime.containment import encodable
 
 Data = dict[str, Any]
@@ -112,17 +113,18 @@ def decode(line: bytes) -> Record:
     """
     try:
         text = line.decode("ascii").strip()
+        if too_deep(text):
+            raise ValueError(f"not a record, nested too deep: {line[:80]!r}")
         body, end = _decode(text)
         if end != len(text):
             raise ValueError(f"more than a record: {line[:80]!r}")
         record = Record(body["seq"], body["time"], body["hook"], body["data"])
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a record: {line[:80]!r}") from error
-    seq, time, hook, data = record
-    if type(seq) is not int or type(time) not in _NUMBERS or type(hook) is not str or type(data) is not dict:
-        raise ValueError(f"not a record: {line[:80]!r}")
     if '"NaN"' in text or 'Infinity"' in text:
-        return record._replace(data=_unspell(data))
+        record = record._replace(data=_unspell(record.data))
+    if not fits(*record):
+        raise ValueError(f"not a record of its hook: {line[:80]!r}")
     return record
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from losslog.errors import JournalError
-from losslog.journal.file import read
 from losslog.journal.files import check_folder
 from losslog.journal.folder import JOURNAL, clean_name, find, runs
+from losslog.journal.lines import read
 from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt
 

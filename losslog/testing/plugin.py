@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import read
 from losslog.journal.records import Record
 from losslog.run import Run
 from losslog.testing.doubles import Flaky, Hanging, Recorder

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.journal.files import reading
+from losslog.journal.lines import LONGEST
 from losslog.journal.records import Record, decode
+from losslog.journal.shapes import fits
 
 BLOCK: Final = 1 << 20
 BATCH: Final = b'"hook": "on_batch_losses"'
@@ -37,14 +39,16 @@ def blocks(path: Path, offset: int = 0, end: int | None = None) -> Iterator[tupl
     """
     with reading(path) as file:
         file.seek(offset)
-        rest = b""
-        while data := file.read(BLOCK if end is None else min(BLOCK, end - offset - len(rest))):
+        rest, held = [b""], 0  # the beginning of a line, and its length
+        while data := file.read(BLOCK if end is None else min(BLOCK, end - offset - held)):
             cut = data.rfind(b"\n") + 1
             if not cut:  # one line longer than a block
-                rest += data
+                held += len(data)
+                rest = [*rest, data] if held <= LONGEST else []
                 continue
-            piece, rest = rest + data[:cut], data[cut:]
-            offset += len(piece)
+            piece = b"".join([*rest, data[:cut]]) if rest else b"?" + data[data.find(b"\n") : cut]
+            offset += held + cut
+            rest, held = [data[cut:]], len(data) - cut
             yield offset, piece
 
 
@@ -90,6 +94,8 @@ def batches(lines: Sequence[bytes]) -> tuple[list[Record], int]:
     try:
         rows: list[Any] = _loads(f"[{b','.join(lines).decode('ascii')}]")
         found = [Record(row["seq"], row["time"], row["hook"], row["data"]) for row in rows]
+        if not all(fits(*each) for each in found):
+            raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         each_alone = [record_of(line) for line in lines]
         found = [each for each in each_alone if each is not None]

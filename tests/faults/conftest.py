@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 import losslog
-from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import read
 from losslog.testing.waiting import until
 
 ROOT = Path(losslog.__file__).parent.parent

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import losslog
-from losslog.journal.file import Writer, read
+from losslog.journal.file import Writer
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import read
 
 FULL = os.environ.get("LOSSLOG_FAULTS") == "full"
 STEPS = 300

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from losslog.journal.file import read
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import read
 
 FULL = os.environ.get("LOSSLOG_FAULTS") == "full"
 STEPS = 300

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from losslog import RunLocked
-from losslog.journal.file import Tail, Writer, append_record, read, state_of
+from losslog.journal.file import Tail, Writer, append_record, state_of
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import read
 from losslog.journal.records import Record, encode
 
 
@@ -100,7 +101,7 @@ def test_numbers_a_garbled_byte_can_make_do_not_stop_the_next_writer(tmp_path: P
     for odd in (b"1e345", b"-3", b'"x"', b"[]", b"NaN", b"null", b"{}"):
         (tmp_path / JOURNAL).write_bytes(body % odd + text % odd)
         second = Writer(tmp_path)
-        assert second.seq == 2
+        assert second.seq == (2 if odd in (b"-3", b"null") else 0)  # what does not fit is no record
         second.close()
 
 
@@ -165,7 +166,7 @@ def test_reading_does_not_depend_on_where_chunks_end(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     writer.append(lines(20))
-    monkeypatch.setattr("losslog.journal.file.CHUNK", chunk)
+    monkeypatch.setattr("losslog.journal.lines.CHUNK", chunk)
     assert steps(tmp_path) == list(range(20))
 
 

@@ -256,7 +256,7 @@ def test_a_masked_number_is_refused() -> None:
 def test_a_record_is_written_in_text_that_every_encoder_takes(name: str) -> None:
     for hook, data in (
         ("on_batch_losses", {"step": 1, "epoch": 1, "losses": {name: 0.5}, "total": 0.5, "lr": None}),
-        ("on_alert", {"title": name, "text": [name]}),
+        ("on_alert", {"title": name, "text": name}),
     ):
         record, line = written(Record(0, 1.0, hook, data))
         assert decode(line) == record

@@ -227,7 +227,9 @@ class WandbPlugin:
         arguments = {
             **self._given,
             "project": self._project(),
-            "name": self._given["name"] or from_environment("run_name", Path(run.dir)) or f"{told.name} {run.id}".strip(),
+            "name": self._given["name"]
+            or from_environment("run_name", Path(run.dir))
+            or f"{told.name} {run.id}".strip(),
             "config": dict(told.config),
             # a first file is not a resumption: rows that a later sync sends again keep their step in W&B
             "resume": "allow" if files else None,

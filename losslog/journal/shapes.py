@@ -1,0 +1,124 @@
+"""What the data of a record must look like, by its hook: every reader of a journal gets that or nothing.
+
+No thread, no I/O. Contract:
+
+- `fits` is asked once for each line that is read, by `losslog.journal.records.decode`; what a process writes itself has
+  come through the door of `losslog.Run`.
+- An argument that a record does not carry is None, and fits: hooks are told so.
+- Arguments that nobody here knows, and hooks of a project's own, pass: they are of another version, or another's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+DEEPEST: Final = 64  # dicts and lists in each other; readers, plugins and vendors recurse over them
+LARGEST: Final = 2**63  # a step or an epoch that every backend can store
+YEAR_9999: Final = 253_402_300_800  # seconds since the epoch that every platform can show
+_NUMBERS: Final = frozenset({int, float})
+_TEXTS: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BIG: Final = 2.0**1023  # a whole number beyond has no float
+
+
+def _whole(value: Any) -> bool:
+    return value is None or (type(value) is int and -LARGEST <= value < LARGEST)
+
+
+def _number(value: Any) -> bool:
+    return value is None or type(value) is float or (type(value) is int and -_BIG < value < _BIG)
+
+
+def _numbers(value: Any) -> bool:
+    """Numbers by name, or one number."""
+    if type(value) is not dict:
+        return _number(value)
+    kinds = set(map(type, value.values()))
+    if not kinds <= _NUMBERS:
+        return False
+    return int not in kinds or all(map(_number, value.values()))
+
+
+def _losses(value: Any) -> bool:
+    named = type(value) is not dict or (len(value) > 0 and all(map(str.strip, value)))
+    return named and _numbers(value)
+
+
+def _there(value: Any) -> bool:
+    return value is not None and _numbers(value)
+
+
+def _metrics(value: Any) -> bool:
+    """Numbers by name, nested up to twice, as COCO's results are."""
+    return value is None or (type(value) is dict and all(map(_metric, value.values())))
+
+
+def _metric(value: Any) -> bool:
+    return value is not None and (
+        _number(value) or (type(value) is dict and all(_there(each) for each in value.values()))
+    )
+
+
+def _spread(value: Any) -> bool:
+    return value is None or (type(value) is dict and all(type(each) is list and len(each) == 2 and
+                             all(type(part) in _NUMBERS and _number(part) for part in each)
+                             for each in value.values()))  # fmt: skip
+
+
+def _text(value: Any) -> bool:
+    return value is None or type(value) is str
+
+
+def _flag(value: Any) -> bool:
+    return value is None or type(value) is bool
+
+
+def _table(value: Any) -> bool:
+    return value is None or type(value) is dict
+
+
+def _level(value: Any) -> bool:
+    return value is None or value in ("info", "warning", "error")
+
+
+SHAPES: Final[Mapping[str, Mapping[str, Callable[[Any], bool]]]] = {
+    "on_run_start": {"name": _text, "config": _table, "epochs": _whole, "steps_per_epoch": _whole, "options": _table,
+                     "origin": _table, "resumed": _flag},
+    "on_batch_losses": {"step": _whole, "epoch": _whole, "losses": _losses, "total": _number, "lr": _numbers,
+                        "batch_size": _whole, "ranks": _whole, "n": _whole, "spread": _spread},
+    "on_eval": {"epoch": _whole, "step": _whole, "split": _text, "metrics": _metrics},
+    "on_metrics": {"step": _whole, "epoch": _whole, "metrics": _metrics},
+    "on_epoch_end": {"epoch": _whole, "epochs": _whole, "step": _whole, "losses": _losses, "total": _number,
+                     "val_loss": _losses, "lr": _numbers, "duration": _number, "dropped": _whole},
+    "on_checkpoint": {"epoch": _whole, "step": _whole, "path": _text},
+    "on_alert": {"level": _level, "title": _text, "text": _text, "source": _text, "component": _text, "step": _whole,
+                 "epoch": _whole, "key": _text},
+    "on_resume": {"epoch": _whole, "step": _whole},
+    "on_run_end": {"status": _text, "error": _text, "cost": _table},
+}  # fmt: skip
+
+
+def fits(seq: Any, time: Any, hook: Any, data: Any) -> bool:
+    """Whether these make a record."""
+    if type(seq) is not int or not 0 <= seq < LARGEST or type(hook) is not str or type(data) is not dict:
+        return False
+    if type(time) not in _NUMBERS or not 0 <= time < YEAR_9999:
+        return False
+    get = data.get
+    return all(check(get(key)) for key, check in SHAPES.get(hook, {}).items())
+
+
+def too_deep(text: str) -> bool:
+    """Whether JSON is nested more than `DEEPEST` deep."""
+    if text.count("{") + text.count("[") <= DEEPEST:
+        return False
+    depth = 0
+    for char in _TEXTS.sub("", text):
+        if char in "{[":
+            depth += 1
+            if depth > DEEPEST:
+                return True
+        elif char in "}]":
+            depth -= 1
+    return False

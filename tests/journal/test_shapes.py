@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import inspect
+import json
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losslog import hookspecs
+from losslog.history import series
+from losslog.journal.file import Tail
+from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import CHUNK, LONGEST, read, whole_lines
+from losslog.journal.records import Record, decode, encode
+from losslog.journal.shapes import DEEPEST, SHAPES, fits, too_deep
+from losslog.viewing.scan import blocks
+
+GOOD: dict[str, dict[str, Any]] = {
+    "on_run_start": {"name": "n", "config": {"a": [1]}, "epochs": 2, "options": {"x": {}}, "resumed": False},
+    "on_batch_losses": {"step": 10**15, "epoch": 1, "losses": {"a": 1, "b": float("nan")}, "total": 1.0, "lr": 0.1,
+                        "n": 1, "spread": {"a": [0.5, 1.5]}},
+    "on_eval": {"epoch": 1, "split": "val", "metrics": {"bbox": {"AP": 0.5, "classes": {"cat": 0.1}}, "f": 1.0}},
+    "on_metrics": {"step": None, "metrics": {"a": 1.0}},
+    "on_epoch_end": {"epoch": 1, "losses": 1.0, "val_loss": {"a": 2.0}, "lr": {"head": 0.1}, "duration": 1.5},
+    "on_checkpoint": {"epoch": 1, "path": "x"},
+    "on_alert": {"level": "error", "title": "t", "text": "", "source": "s", "key": "k"},
+    "on_resume": {"epoch": 1, "step": None},
+    "on_run_end": {"status": "finished"},
+}  # fmt: skip
+
+
+def test_every_argument_of_every_hook_has_a_shape() -> None:
+    told = {
+        hook: {*inspect.signature(getattr(hookspecs, hook)).parameters} - {"run", "seq", "time"}
+        for hook in hookspecs.HOOKS
+        if hook not in ("on_scalars", "on_flush")
+    }
+    assert {hook: {*shape} for hook, shape in SHAPES.items()} == told
+
+
+@pytest.mark.parametrize("hook", GOOD)
+def test_what_a_run_writes_fits(hook: str) -> None:
+    line = encode(Record(3, 1.7e9, hook, GOOD[hook]))
+    assert encode(decode(line)) == line
+
+
+ODD: tuple[Any, ...] = (
+    "x",
+    [],
+    {},
+    [1],
+    {"a": "b"},
+    {"a": {"b": {"c": {"d": 1}}}},
+    True,
+    10**300,
+    -(2**63) - 1,
+    {"a": 10**400},
+    {"": 1.0},
+)
+
+
+@pytest.mark.parametrize("hook", GOOD)
+def test_what_does_not_fit_makes_no_reader_fail(hook: str, tmp_path: Path) -> None:
+    """Whatever stands for a value: it is refused, or it can be used."""
+    for key in SHAPES[hook]:
+        for odd in ODD:
+            (tmp_path / JOURNAL).write_bytes(
+                encode(Record(0, 1.7e9, "on_batch_losses", GOOD["on_batch_losses"]))
+                + json.dumps({"seq": 1, "time": 1.7e9, "hook": hook, "data": GOOD[hook] | {key: odd}}).encode() + b"\n"
+                + encode(Record(2, 1.7e9, "on_metrics", {"metrics": {"last": 1.0}, "step": 1}))
+            )  # fmt: skip
+            assert series(tmp_path)["last"] == {1: 1.0}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [(-1, 1.0), (2**63, 1.0), (True, 1.0), (0.5, 1.0), ("0", 1.0), (0, float("nan")), (0, float("inf")), (0, -1.0),
+     (0, 1e300), (0, "1"), (0, None), (0, 10**300)],
+)  # fmt: skip
+def test_numbers_and_times_of_records_are_such(record: tuple[Any, Any]) -> None:
+    assert not fits(*record, "on_run_end", {"status": "finished"})
+    assert fits(0, 1.0, "on_run_end", {"status": "finished"})
+
+
+def test_hooks_and_arguments_of_others_pass() -> None:
+    assert fits(0, 1.0, "on_something", {"x": [1, {"y": None}]})
+    assert fits(0, 1.0, "on_run_end", {"status": "finished", "later": object})
+
+
+@pytest.mark.parametrize("deep", [800, 100_000])
+def test_nesting_has_an_end(deep: int, tmp_path: Path) -> None:
+    line = b'{"seq": 0, "time": 1.0, "hook": "on_run_start", "data": {"config": {"a": ' + b"[" * deep + b"]" * deep
+    (tmp_path / JOURNAL).write_bytes(line + b"}}}\n" + encode(Record(1, 1.0, "on_run_end", {"status": "finished"})))
+    assert [record and record.seq for _, record in read(tmp_path / JOURNAL)] == [None, 1]
+    assert not too_deep(json.dumps({"code": "[{" * 1000, "list": [[]] * 1000}))
+    assert too_deep("[" * (DEEPEST + 1))
+
+
+def endless(path: Path, size: int, end: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(encode(Record(0, 1.0, "on_metrics", {"metrics": {"a": 1.0}, "step": 0})))
+        for _ in range(size // CHUNK):
+            file.write(b"x" * CHUNK)
+        file.write(end + encode(Record(1, 1.0, "on_metrics", {"metrics": {"a": 2.0}, "step": 1})))
+
+
+def test_a_line_without_an_end_costs_bounded_memory_and_is_one_garbled_line(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL
+    endless(path, 4 * LONGEST, b"\n")
+    tracemalloc.start()
+    found = list(read(path))
+    tail = [record for _, record in Tail(path).read(found[0][0])]
+    pieces = [(offset, piece.count(b"\n")) for offset, piece in blocks(path)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [record and record.seq for _, record in found] == [0, None, 1]
+    assert found[-1][0] == path.stat().st_size == whole_lines(path) == pieces[-1][0]
+    assert sum(count for _, count in pieces) == 3
+    assert tail[0] is None
+    assert peak < 3 * LONGEST
+
+
+def test_the_time_for_it_grows_with_its_length(tmp_path: Path) -> None:
+    took = []
+    for size in (LONGEST, 8 * LONGEST):
+        endless(tmp_path / JOURNAL, size, b"")
+        began = time.process_time()
+        for _ in range(3):
+            assert len(list(read(tmp_path / JOURNAL))) == 2
+        took.append(time.process_time() - began)
+    assert took[1] < 8 * 5 * took[0]  # squared it would be 64 times
