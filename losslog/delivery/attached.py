@@ -188,7 +188,7 @@ class Child:
         while True:
             self._event.wait(0.25)
             self._event.clear()
-            grown = self.journal.stat().st_size if self.journal.exists() else size
+            grown = self._size(size)
             if grown != size:
                 size = grown
                 for lane in self._lanes:
@@ -200,6 +200,12 @@ class Child:
             if self._over(size):
                 break
         self._tell()
+
+    def _size(self, before: int) -> int:
+        try:
+            return self.journal.stat().st_size
+        except OSError:  # gone or out of reach: its writer, or the disk, comes back
+            return before
 
     def _tell(self) -> None:
         self._outbox.put("stats", lanes={lane.name: lane.figures()._asdict() for lane in self._lanes})

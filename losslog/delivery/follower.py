@@ -7,7 +7,8 @@ life is `losslog.delivery.attached`. Contract:
   stdout (`losslog.delivery.wire`). What plugins print goes to ``follower.log``.
 - It outlives its parent: after a kill it writes ``on_run_end(status="crashed")``, delivers the rest and ends; after a
   normal end it goes on for up to 10 minutes.
-- When it dies it is started again, up to 3 times; cursors make it continue where it was.
+- When it dies it is started again, up to 3 times within a minute each, after 0.2, 3 and 20 s; cursors make it continue
+  where it was.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +33,9 @@ from losslog.runtime.pace import start_thread
 if TYPE_CHECKING:
     import subprocess
 
-RESTARTS: Final = 3
+RESTARTS: Final = 3  # of one that has lived for less than `SETTLED` seconds each time
+BACK_OFF: Final = (0.2, 3.0, 20.0)  # seconds before each: a disk that is away for a moment is away for all of them
+SETTLED: Final = 60.0
 
 
 class Follower:
@@ -54,7 +58,8 @@ class Follower:
         self._post, self._since = post, since
         self._process: subprocess.Popen[bytes] | None = None
         self._finish: int | None = None
-        self._left_alone = False
+        self._leaving = threading.Event()
+        self._deaths, self._started = 0, time.monotonic()
 
     @property
     def pid(self) -> int | None:
@@ -97,6 +102,7 @@ class Follower:
         if sys.platform != "win32":
             os.set_blocking(process.stdin.fileno(), False)  # short lines: whole or not at all (PIPE_BUF)
         self.restarts += self._process is not None
+        self._started = time.monotonic()
         self._process = process  # from here on other threads send commands: the greeting comes before them all
         start_thread(self._listen, "losslog-follower")
         return ""
@@ -127,7 +133,7 @@ class Follower:
 
     def leave(self) -> None:
         """Go without it: it finishes by itself."""
-        self._left_alone = True
+        self._leaving.set()
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -143,7 +149,7 @@ class Follower:
         if process.stdin is not None:
             with contextlib.suppress(OSError):
                 process.stdin.close()
-        if self._left_alone or self.done.is_set():
+        if self._leaving.is_set() or self.done.is_set():
             self.done.set()
             return
         self._died(process.returncode)
@@ -162,12 +168,18 @@ class Follower:
             self._post(str(kind), data)
 
     def _died(self, code: int) -> None:
-        if self.restarts >= RESTARTS:
+        if time.monotonic() - self._started > SETTLED:
+            self._deaths = 0
+        if self._deaths >= RESTARTS:
             warn("the follower died %d times (last exit code %s, see follower.log): its plugins get no more records, "
                  "the journal keeps them", self.restarts + 1, code)  # fmt: skip
             self.done.set()
             return
         warn("the follower died (exit code %s): started again, nothing is lost", code)
+        self._deaths += 1
+        if self._leaving.wait(BACK_OFF[self._deaths - 1]):
+            self.done.set()
+            return
         trouble = self.start()
         if trouble:
             warn("the follower could not be started again: %s", trouble)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from losslog.control import RunHandle
+from losslog.delivery.beginning import backend_at, beginning
 from losslog.delivery.caller import Caller
 from losslog.delivery.patience import PARK_AFTER, Patience
 from losslog.delivery.progress import BATCH, Progress
@@ -63,7 +64,8 @@ class Lane:
         self._only, self._thinner, self._pace = only, Thinner(batch_every), Pace(near)
         self._caller: Caller
         self._until: int | None = None
-        self._bell, self._quit, self._parking, self._once = threading.Event(), False, False, Once()
+        self._bell, self._once = threading.Event(), Once()
+        self._quit = self._parking = self._begun = False
 
     def start(self) -> None:
         """Start the lane's thread."""
@@ -92,23 +94,25 @@ class Lane:
     def figures(self) -> Figures:
         """How it is doing."""
         state, reason = self.patience.standing()
-        counts = (self.delivered, self.patience.errors, len(self.progress.skipped))
-        places = (self.progress.at.offset, *self.progress.committed)
-        return Figures(state, reason or self.progress.trouble, *counts, *places, round(self.cpu, 4))
+        counts = (self.delivered, self.patience.errors, len(self.progress.skipped), self.progress.at.offset)
+        return Figures(state, reason or self.progress.trouble, *counts, *self.progress.committed, round(self.cpu, 4))
 
     def _work(self) -> None:
         try:
-            if self._begin():
-                while not (self._quit or self.patience.over):
-                    try:
-                        self._cycle()
-                    except OSError as error:  # the journal is gone: its writer puts it back, unless the run is over
-                        if self._until is not None:
-                            raise
-                        self._away(error)
-                    self.cpu = time.thread_time()
-                if self._until is not None and self.progress.committed.offset >= self._until and not self.patience.over:
-                    self._end("done", self.patience.last)  # let go before the look that would have told
+            step: Callable[[], object] = self._begin
+            while not (self._quit or self.patience.over):
+                try:
+                    step()
+                    step = self._cycle
+                except OSError as error:  # the journal is gone: its writer puts it back, unless the run is over
+                    if self._until is not None:
+                        raise
+                    if step == self._begin:
+                        self.progress.release()
+                    self._away(error)
+                self.cpu = time.thread_time()
+            if self._until is not None and self.progress.committed.offset >= self._until and not self.patience.over:
+                self._end("done", self.patience.last)  # let go before the look that would have told
         except OSError as error:
             self._end("parked", f"the run folder cannot be read: {one_line(error)}")
         finally:
@@ -136,9 +140,10 @@ class Lane:
 
     def _introduce(self) -> bool:
         """Tell a fresh object of the run, whether its cursor is past that or not; False where it refuses."""
-        end, record = next(iter(self._tail.read(self.progress.start, 1)), (0, None))
-        if record is None or record.hook != "on_run_start":
+        end, record = beginning(self.name, self._tail, self.progress, self._handle)
+        if record is None:
             return True
+        self._begun = True
         while (error := self._call(record)[1]) is not None:
             if not means_not_now(error):
                 return self._refuses(error, record.hook, "it refuses on_run_start, and so has not begun")
@@ -146,20 +151,15 @@ class Lane:
             if self._quit:
                 return True
         self.patience.back()
-        if self.progress.at.offset <= self.progress.start:  # handed over, and so not again
+        if end and self.progress.at.offset <= self.progress.start:  # handed over, and so not again
             self.progress.handed(Position(end, record.seq))
             self.delivered += self._caller.implements(record.hook)
         return True
 
     def _ask_backend(self) -> bool:
         """Stand where the backend says it is, where it can tell."""
-        ask = getattr(self._caller.thing, "delivered_upto", None) if self._only is None else None
-        if ask is None or self._quit:
-            return True
-        upto, error = self.patience.guard(lambda: None if (seq := ask(self._handle)) is None else int(seq))
-        if error is not None:
-            warn("plugin %s: delivered_upto failed, going on from the cursor: %s", self.name, one_line(error))
-        elif upto is not None and upto != self.progress.committed.seq:
+        upto = None if self._only is not None else backend_at(self._caller, self.patience, self._handle)
+        if upto is not None and upto != self.progress.committed.seq and not self._quit:
             self.progress.jump(self._tail, upto)
         return True
 
@@ -197,7 +197,10 @@ class Lane:
 
     def _deliver(self, end: int, record: Record | None) -> bool:
         """Hand one record over; False when the lane rewound or parked."""
-        before = self.progress.at
+        if not self._begun and not self._introduce():
+            return False
+        if (before := self.progress.at).offset >= end:  # that was it
+            return True
         if record is None:
             self._once("plugin %s: the journal has a garbled line before byte %d: skipped", self.name, end)
             self.progress.handed(Position(end, before.seq))

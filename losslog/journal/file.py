@@ -22,10 +22,10 @@ from losslog.errors import RunLocked
 from losslog.journal.ends import noted
 from losslog.journal.files import opened
 from losslog.journal.folder import JOURNAL, LOCK
-from losslog.journal.lines import CHUNK, lines_from, read, records_in
+from losslog.journal.lines import CHUNK, in_order, lines_from, read, records_in
 from losslog.journal.locks import Lock, is_locked
 from losslog.journal.records import Record, count_in, encode
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import Once, warn
 
 
 class Writer:
@@ -174,7 +174,7 @@ class Tail:
         self.bells: set[threading.Event] = set()
         self._window = window
         self._own = own
-        self._lock = threading.Lock()
+        self._lock, self._once = threading.Lock(), Once()
         self._start = offset
         self._ends: list[int] = []
         self._records: list[Record | None] = []
@@ -211,14 +211,19 @@ class Tail:
                     self._start, self._ends, self._records = offset, [], []
                 if offset == self.end and not self._own:
                     lines, start, _ = lines_from(self.path, offset)
-                    self._extend(records_in(lines, start))
+                    self._extend(self._mended(records_in(lines, start), offset))
                 first = bisect_right(self._ends, offset) if self._ends else 0
                 if offset == (self._ends[first - 1] if first else self._start):
                     return list(
                         zip(self._ends[first : first + limit], self._records[first : first + limit], strict=True)
                     )
         lines, start, _ = lines_from(self.path, offset)
-        return records_in(lines[:limit], start)
+        return self._mended(records_in(lines, start), offset)[:limit]
+
+    def _mended(self, found: list[tuple[int, Record | None]], offset: int) -> list[tuple[int, Record | None]]:
+        if in_order(found, offset):
+            self._once("%s has numbers that do not rise by one: its records are taken as they stand", self.path.name)
+        return found
 
 
 def state_of(folder: Path) -> dict[str, Any]:

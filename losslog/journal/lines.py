@@ -61,6 +61,34 @@ def records_in(lines: Sequence[bytes], offset: int) -> list[tuple[int, Record | 
     return found
 
 
+def in_order(found: list[tuple[int, Record | None]], offset: int) -> bool:
+    """Put right, in place, numbers that do not rise by one, where those beside them tell; whether any was wrong.
+
+    One flipped digit would make a backend skip what comes after. A gap, where lines were lost, is none of that: there
+    the next record counts on from the number.
+
+    Args:
+        found: records that follow each other.
+        offset: where the first of them begins.
+    """
+    places = [place for place, (_, record) in enumerate(found) if record is not None]
+    seqs = [record.seq for _, record in found if record is not None]
+    if not seqs or ((seqs[0] == 0 or offset > 0) and seqs == list(range(seqs[0], seqs[0] + len(seqs)))):
+        return False
+    wrong = False
+    for each, place in enumerate(places):
+        before = seqs[each - 1] if each else -1 if offset == 0 else None
+        after = seqs[each + 1] if each + 1 < len(seqs) else None
+        if before is None or seqs[each] == before + 1 or after == seqs[each] + 1:
+            continue
+        expected = before + place - (places[each - 1] if each else -1)  # a garbled line between them had a number
+        record = found[place][1]
+        if record is not None and expected != seqs[each] and (after is None or after > expected):
+            found[place] = (found[place][0], record._replace(seq=expected))
+            seqs[each], wrong = expected, True
+    return wrong
+
+
 def read(path: Path, offset: int = 0) -> Iterator[tuple[int, Record | None]]:
     """All complete lines of a journal from ``offset`` on: (end of line in bytes, record), None for a garbled line.
 
@@ -71,6 +99,7 @@ def read(path: Path, offset: int = 0) -> Iterator[tuple[int, Record | None]]:
     while more:
         lines, start, more = lines_from(path, offset)
         found = records_in(lines, start)
+        in_order(found, offset)
         yield from found
         if not found:
             return

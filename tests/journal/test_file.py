@@ -262,3 +262,31 @@ def test_a_patient_writer_waits_for_one_that_is_about_to_leave(tmp_path: Path) -
     with pytest.raises(RunLocked):
         Writer(tmp_path, patience=0.1)
     patient.close()
+
+
+def numbered(path: Path, *seqs: int | None) -> list[int | None]:
+    lines = [b"garbled\n" if seq is None else encode(Record(seq, 1.0, "on_metrics", {"metrics": {}})) for seq in seqs]
+    path.write_bytes(b"".join(lines))
+    return [record and record.seq for _, record in read(path)]
+
+
+def test_a_wrong_number_is_put_right_by_those_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL
+    assert numbered(path, 0, 1, 95, 3, 4) == [0, 1, 2, 3, 4]
+    assert numbered(path, 7, 1, 2) == [0, 1, 2]
+    assert numbered(path, 0, 1, 92) == [0, 1, 2]
+    assert numbered(path, 0, None, 95, 3) == [0, None, 2, 3]
+    assert numbered(path, 0, 1, 0, 3) == [0, 1, 2, 3]
+
+
+def test_a_gap_where_lines_were_lost_is_no_wrong_number(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL
+    assert numbered(path, 0, 1, None, 40, 41, 42) == [0, 1, None, 40, 41, 42]
+    assert numbered(path, 40, 41) == [40, 41]
+
+
+def test_a_wrong_number_is_said_once_where_it_is_delivered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    numbered(tmp_path / JOURNAL, 0, 95, 2, 3, 99, 5)
+    tail = Tail(tmp_path / JOURNAL)
+    assert [record and record.seq for _, record in tail.read(0)] == [0, 1, 2, 3, 4, 5]
+    assert caplog.text.count("numbers that do not rise by one") == 1
