@@ -184,7 +184,7 @@ class Requests:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._lr: list[dict[str, Any]] = []
         self._gate = Gate(WAITING, "%d learning-rate requests wait for run.apply_requests(optimizer): further ones are "
                                    "refused")  # fmt: skip

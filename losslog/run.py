@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -194,7 +193,7 @@ class Run:
         self._cost = (0.0, 0)
         self._asked = 0
         self._closed = self._told_closed = self._stopped = False
-        self._closing = threading.Lock()
+        self._closes = itertools.count()  # without a lock: a signal handler may close, too
         self.watcher: Watcher | None = None
         self._inline: list[Inline] = []
         self._once = Once()
@@ -751,10 +750,9 @@ class Run:
         watcher, self.watcher = self.watcher, None
         if watcher is not None:
             watcher.run_ends(status)
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
+        if self._closed or next(self._closes):
+            return
+        self._closed = True
         endings.closed(self)
         if status == "finished" and self._stopped:
             status, error = "stopped", self._requests.stop_reason

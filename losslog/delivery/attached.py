@@ -17,7 +17,6 @@ import os
 import queue
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -25,7 +24,7 @@ from typing import Any, BinaryIO, Final
 from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import named
 from losslog.delivery.trust import Trust
-from losslog.delivery.wire import FINISH, REPORT, Hello, command_of, line_of
+from losslog.delivery.wire import CANNOT, FINISH, REPORT, Hello, command_of, line_of
 from losslog.errors import RunLocked
 from losslog.journal.ends import noted
 from losslog.journal.file import Writer, append_record
@@ -33,7 +32,7 @@ from losslog.journal.folder import JOURNAL
 from losslog.journal.lines import whole_lines
 from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import logger
-from losslog.runtime.pace import start_thread
+from losslog.runtime.pace import Bell, start_thread
 
 LINGER: Final = 600.0  # seconds the follower goes on after the run's end
 CATCH_UP: Final = 10.0  # seconds lanes get before a killed run is declared ended
@@ -97,7 +96,7 @@ class _Notices(logging.Handler):
 class Commands:
     """What the parent said on stdin, kept up to date by a thread."""
 
-    def __init__(self, stream: BinaryIO, wake: threading.Event) -> None:
+    def __init__(self, stream: BinaryIO, wake: Bell) -> None:
         self.report = False
         self.finish: int | None = None
         self.ended = False
@@ -123,11 +122,15 @@ def attached(folder: Path) -> int:
     hello = Hello(**json.loads(sys.stdin.buffer.readline()))
     _like_parent(hello)
     need_home(folder)
-    outbox = Outbox(stream)
+    outbox, error = attempt(Outbox, stream)
+    if outbox is None:
+        os._exit(CANNOT)
     logger.handlers[:] = [_Notices(outbox)]
     logger.setLevel(logging.INFO)
     logger.propagate = False
     _, error = attempt(lambda: Child(folder, hello, outbox).live())
+    if isinstance(error, RuntimeError) and "thread" in str(error):
+        os._exit(CANNOT)
     if error is None:
         outbox.put("done")
     else:
@@ -154,7 +157,7 @@ class Child:
         self.folder = folder
         self.journal = folder / JOURNAL
         self._outbox = outbox
-        self._event = threading.Event()
+        self._event = Bell()
         self._born_of = os.getppid() if hasattr(os, "getppid") else 0
         self._deadline: float | None = None
         self._grace = 0.0  # until when lanes may catch up before a killed run is ended

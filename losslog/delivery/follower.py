@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog.control import Post, RunHandle
-from losslog.delivery.wire import FINISH, REPORT, REQUESTS, WAKE, Figures, Hello, message_of
+from losslog.delivery.wire import CANNOT, FINISH, REPORT, REQUESTS, WAKE, Figures, Hello, message_of
 from losslog.journal.files import opened
 from losslog.runtime.notices import say, warn
-from losslog.runtime.pace import start_thread
+from losslog.runtime.pace import Bell, start_thread
 
 if TYPE_CHECKING:
     import subprocess
@@ -36,6 +36,17 @@ if TYPE_CHECKING:
 RESTARTS: Final = 3  # of one that has lived for less than `SETTLED` seconds each time
 BACK_OFF: Final = (0.2, 3.0, 20.0)  # seconds before each: a disk that is away for a moment is away for all of them
 SETTLED: Final = 60.0
+
+
+def no_python() -> str:
+    """Why this process cannot start a Python of its own; "" where it can.
+
+    Where the executable is the program itself, it would begin anew, make a run, start a follower, and so on.
+    """
+    name = os.path.basename(sys.executable or "").lower()
+    if getattr(sys, "frozen", False) or not any(each in name for each in ("python", "pypy", "graalpy")):
+        return f"its executable {name!r} is no Python" if name else "this Python has no executable"
+    return "this process is the child of one" if os.environ.get("LOSSLOG_PARENT_PID") else ""
 
 
 class Follower:
@@ -52,7 +63,7 @@ class Follower:
         self.restarts = 0
         self.lanes: dict[str, Figures] = {}
         self.done = threading.Event()  # the child has nothing more to do, or cannot be had
-        self.news = threading.Event()  # set at each stats message
+        self.news = Bell()  # set at each stats message
         self._handle = handle
         self._plugins = [dict(each) for each in plugins]
         self._post, self._since = post, since
@@ -74,8 +85,8 @@ class Follower:
         """
         import subprocess  # 10 ms that processes without a run need not pay
 
-        if not sys.executable:
-            return "this Python has no executable"
+        if trouble := no_python():
+            return trouble
         home = str(Path(__file__).resolve().parents[2])
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [home, environment.get("PYTHONPATH")]))
@@ -168,6 +179,11 @@ class Follower:
             self._post(str(kind), data)
 
     def _died(self, code: int) -> None:
+        if code == CANNOT:
+            warn("the follower cannot have the threads it needs (a limit on processes?): its plugins get no records, "
+                 "the journal keeps them")  # fmt: skip
+            self.done.set()
+            return
         if time.monotonic() - self._started > SETTLED:
             self._deaths = 0
         if self._deaths >= RESTARTS:

@@ -3,8 +3,7 @@
 A lane's thread runs `Lane._work`; other methods are called from the process that owns it. Contract:
 
 - Delivery is at least once, in order; `losslog.delivery.progress` says how far.
-- Whatever a plugin raises is contained: a record that fails is skipped and counted, too many in a row park the lane,
-  "not now" rewinds to the last commit and waits (`losslog.delivery.patience`).
+- Whatever a plugin raises is contained: skipped and counted, waited for, or too much (`losslog.delivery.patience`).
 - A lane that is parked, or ends amid failures, stands before the first of them: they can be delivered again.
 - A fresh plugin object gets the run's ``on_run_start`` first, then what its cursor (or its backend) lacks. One that
   refuses ``on_run_start`` has not begun, and gets nothing else.
@@ -13,7 +12,6 @@ A lane's thread runs `Lane._work`; other methods are called from the process tha
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -31,7 +29,7 @@ from losslog.journal.file import Tail
 from losslog.journal.records import Record
 from losslog.runtime.containment import means_not_now, one_line
 from losslog.runtime.notices import Once, warn
-from losslog.runtime.pace import Pace, start_thread
+from losslog.runtime.pace import Bell, Pace, start_thread
 
 POLL: Final = 0.25  # seconds between looks at the file where nobody wakes the lane
 
@@ -64,7 +62,7 @@ class Lane:
         self._only, self._thinner, self._pace = only, Thinner(batch_every), Pace(near)
         self._caller: Caller
         self._until: int | None = None
-        self._bell, self._once = threading.Event(), Once()
+        self._bell, self._once = Bell(), Once()
         self._quit = self._parking = self._begun = False
 
     def start(self) -> None:

@@ -55,6 +55,9 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tupl
         if stats[key]:
             said = f"{stats[key]} {what} were dropped: the queue was full, or the journal could not be written"
             lines.append((logging.WARNING, said))
+    if stats.get("queued"):
+        said = f"{_count(stats['queued'], 'record')} still waited for the journal when time was up, and may be missing"
+        lines.append((logging.WARNING, said))
     if stats["unwritten"]:
         said = f"{stats['unwritten']} records could not be written to the journal: {stats['journal']}"
         lines.append((logging.WARNING, said))

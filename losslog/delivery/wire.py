@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 WAKE: Final = b"wake"
 REPORT: Final = b"report"
 FINISH: Final = b"finish"
+CANNOT: Final = 71  # exit code of a child that cannot start its threads: another would not either
 REQUESTS: Final = ("alert", "stop", "lr")  # messages that are for the run
 
 

@@ -26,6 +26,7 @@ from losslog.journal.lines import CHUNK, in_order, lines_from, read, records_in
 from losslog.journal.locks import Lock, is_locked
 from losslog.journal.records import Record, count_in, encode
 from losslog.runtime.notices import Once, warn
+from losslog.runtime.pace import Bell
 
 
 class Writer:
@@ -171,7 +172,7 @@ class Tail:
 
     def __init__(self, path: Path, *, window: int = 512, own: bool = False, offset: int = 0) -> None:
         self.path = path
-        self.bells: set[threading.Event] = set()
+        self.bells: set[Bell] = set()
         self._window = window
         self._own = own
         self._lock, self._once = threading.Lock(), Once()

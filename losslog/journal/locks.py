@@ -20,7 +20,7 @@ from losslog.journal.files import opened, small
 from losslog.runtime.containment import of_system
 
 _held: set[object] = set()  # kernel locks do not conflict within a process; this does
-_held_guard: Final = threading.Lock()
+_held_guard: Final = threading.RLock()
 
 
 class Lock:

@@ -38,7 +38,7 @@ class Leases:
 
     def __init__(self, store: Store, logging_rank: bool) -> None:
         self._store, self._decides = store, logging_rank
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._until = FIRST
         self._decisions: list[list[Any]] = []  # [step, kind, data]
         self._done = 0

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -21,7 +20,7 @@ from typing import Any, Final
 from losslog.recording.items import Batch, Event, Item, Question
 from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import Once
-from losslog.runtime.pace import Pace
+from losslog.runtime.pace import Bell, Pace
 from losslog.values.losses import Losses
 from losslog.values.snapshot import Later, Staged
 from losslog.values.totals import EpochMeans, Totals, Whole, told
@@ -40,15 +39,16 @@ class Queue:
         lost: batches that were refused.
         lost_others: anything else that was.
         steps: batches logged; the training thread counts them here.
+        unhandled: how many of the items taken last are still to be dealt with.
         components: names that are losses though they sound like metrics.
     """
 
     def __init__(self, components: Collection[str] = ()) -> None:
         self.components = components
         self.items: deque[Item] = deque()
-        self.bell = threading.Event()
+        self.bell = Bell()
         self.lost = self.lost_others = 0
-        self.steps = 0
+        self.steps = self.unhandled = 0
         self._in_hand, self._turn_began = 0, 0.0
 
     def put_batch(self, batch: Batch) -> None:
@@ -70,6 +70,7 @@ class Queue:
         """Everything that is waiting."""
         found = [self.items.popleft() for _ in range(len(self.items))]
         self._in_hand, self._turn_began = len(found), time.monotonic()
+        self.unhandled = len(found)
         return found
 
     def pressed(self) -> bool:
@@ -107,8 +108,9 @@ class Intake(ABC):
     def take(self, items: Sequence[Item]) -> None:
         """Process items in order, and pass on what they give."""
         self.pace.fresh()
-        for item in items:
+        for left, item in enumerate(items, 1 - len(items)):
             _, error = attempt(self._kinds[type(item)], item)
+            self.queue.unhandled = -left
             if error is not None:  # a defect of ours costs this item, not those beside it
                 self.once("internal error while recording, something is missing:\n%s", long_form(error))
             self.pace.rest()

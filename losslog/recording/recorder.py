@@ -127,7 +127,11 @@ class Recorder:
 
     def stats(self) -> dict[str, Any]:
         """Figures of queue, journal and lanes, for `losslog.Run.stats`."""
-        found = {"queued": len(self._queue.items), "cpu": round(self.cpu, 4), **self._intake.figures()}
+        found = {
+            "queued": len(self._queue.items) + self._queue.unhandled,
+            "cpu": round(self.cpu, 4),
+            **self._intake.figures(),
+        }
         found["lanes"] = self.delivery.stats(found["seq"], found["journal_bytes"])
         follower = self.delivery.follower
         found["follower"] = None if follower is None else {"pid": follower.pid, "restarts": follower.restarts}

@@ -20,7 +20,7 @@ from losslog.errors import StopTraining
 from losslog.runtime.containment import attempt, one_line
 
 _open: Final[set[Any]] = set()
-_guard: Final = threading.Lock()
+_guard: Final = threading.RLock()
 _registered = False
 
 

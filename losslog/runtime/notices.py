@@ -20,7 +20,7 @@ from typing import Any, Final
 from losslog.runtime.containment import attempt, printable
 
 logger: Final = logging.getLogger("losslog")
-_lock: Final = threading.Lock()
+_lock: Final = threading.RLock()
 _lowered: Final[list[bool]] = []  # not empty: the level INFO is ours, and nobody else's wish
 
 

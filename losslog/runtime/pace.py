@@ -11,6 +11,8 @@ Contract:
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +29,39 @@ def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return thread
+
+
+class Bell:
+    """As `threading.Event`, for what is rung on the training thread.
+
+    A signal handler may ring it in the middle of a ring: an Event's lock is not re-entrant, and would never be free.
+    """
+
+    def __init__(self) -> None:
+        self._rings: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        """Ring."""
+        if self._rings.empty():
+            self._rings.put(None)
+
+    def is_set(self) -> bool:
+        """Whether it was rung since it was cleared."""
+        return not self._rings.empty()
+
+    def clear(self) -> None:
+        """Forget that it was rung."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._rings.get_nowait()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is rung; whether it was."""
+        with contextlib.suppress(queue.Empty):
+            self._rings.get(timeout=max(timeout, 0.0))
+            self._rings.put(None)
+            return True
+        return False
 
 
 class Pace:
