@@ -240,6 +240,12 @@ class Outcome:
         found = re.findall(rf"^losslog: {name}: (?:.*undelivered: )?(\d+)(?: records? to go.*)?$", self.err, re.M)
         return int(found[-1]) if found else None
 
+    def who_goes_on(self, name: str) -> bool:
+        """Whether the report says who delivers the rest to a plugin: the follower, or a command."""
+        going = re.search(rf"^losslog: the follower goes on with (\w+, )*{name}\b.*losslog show", self.err, re.M)
+        command = rf"losslog replay runs/fault/{self.folder.name} --to (\w+,)*{name}\b"
+        return (going is None) != (re.search(command, self.err) is None)
+
     def wait_for(self, name: str, seconds: float = 60.0) -> None:
         """Until a backend holds what it should."""
         until(lambda: self.backend(name) == self.wanted(), f"{name} has everything", seconds)
