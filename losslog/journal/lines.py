@@ -81,9 +81,9 @@ def in_order(found: list[tuple[int, Record | None]], offset: int) -> bool:
         after = seqs[each + 1] if each + 1 < len(seqs) else None
         if before is None or seqs[each] == before + 1 or after == seqs[each] + 1:
             continue
-        expected = before + place - (places[each - 1] if each else -1)  # a garbled line between them had a number
+        expected = before + place - (places[each - 1] if each else -1)  # garbled lines may have numbers
         record = found[place][1]
-        if record is not None and expected != seqs[each] and (after is None or after > expected):
+        if record is not None and not before < seqs[each] <= expected and (after is None or after > expected):
             found[place] = (found[place][0], record._replace(seq=expected))
             seqs[each], wrong = expected, True
     return wrong

@@ -78,6 +78,10 @@ def _table(value: Any) -> bool:
     return value is None or type(value) is dict
 
 
+def _weights(value: Any) -> bool:
+    return _table(value) and _numbers(value)
+
+
 def _level(value: Any) -> bool:
     return value is None or value in ("info", "warning", "error")
 
@@ -86,14 +90,15 @@ SHAPES: Final[Mapping[str, Mapping[str, Callable[[Any], bool]]]] = {
     "on_run_start": {"name": _text, "config": _table, "epochs": _whole, "steps_per_epoch": _whole, "options": _table,
                      "origin": _table, "resumed": _flag},
     "on_batch_losses": {"step": _whole, "epoch": _whole, "losses": _losses, "total": _number, "lr": _numbers,
-                        "batch_size": _whole, "ranks": _whole, "n": _whole, "spread": _spread},
+                        "batch_size": _whole, "ranks": _whole, "n": _whole, "spread": _spread, "weights": _weights},
     "on_eval": {"epoch": _whole, "step": _whole, "split": _text, "metrics": _metrics},
     "on_metrics": {"step": _whole, "epoch": _whole, "metrics": _metrics},
     "on_epoch_end": {"epoch": _whole, "epochs": _whole, "step": _whole, "losses": _losses, "total": _number,
-                     "val_loss": _losses, "lr": _numbers, "duration": _number, "dropped": _whole},
+                     "val_loss": _losses, "lr": _numbers, "duration": _number, "dropped": _whole,
+                     "weights": _weights},
     "on_checkpoint": {"epoch": _whole, "step": _whole, "path": _text},
     "on_alert": {"level": _level, "title": _text, "text": _text, "source": _text, "component": _text, "step": _whole,
-                 "epoch": _whole, "key": _text},
+                 "epoch": _whole, "key": _text, "cause": _text, "evidence": _table},
     "on_resume": {"epoch": _whole, "step": _whole},
     "on_run_end": {"status": _text, "error": _text, "cost": _table},
 }  # fmt: skip

@@ -123,3 +123,8 @@ def test_hooks_of_the_script_are_not_offered_for_replay() -> None:
     assert "Mine: parked (x)" in text
     assert "undelivered" not in text
     assert "losslog replay" not in text
+
+
+def test_what_still_waits_when_time_is_up_is_told() -> None:
+    assert "2390 records still waited for the journal when time was up" in report(queued=2390)
+    assert "still waited" not in report(queued=0)

@@ -283,6 +283,7 @@ def test_a_gap_where_lines_were_lost_is_no_wrong_number(tmp_path: Path) -> None:
     path = tmp_path / JOURNAL
     assert numbered(path, 0, 1, None, 40, 41, 42) == [0, 1, None, 40, 41, 42]
     assert numbered(path, 40, 41) == [40, 41]
+    assert numbered(path, 0, None, None, 2) == [0, None, None, 2]  # one of the garbled lines was nobody's
 
 
 def test_a_wrong_number_is_said_once_where_it_is_delivered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
