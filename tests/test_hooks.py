@@ -102,7 +102,7 @@ def test_on_batch_losses_gives_what_the_loop_gave(told: Any) -> None:
     run.log_batch({"a": 1.0, "b": 0.5}, lr={"body": 0.1, "head": 1.0}, batch_size=4)
     run.log_batch(0.25)
     run.close()
-    nothing = {"lr": None, "batch_size": None, "ranks": None, "n": None, "spread": None}
+    nothing = {"lr": None, "batch_size": None, "ranks": None, "n": None, "spread": None, "weights": None}
     assert plugin.of("on_batch_losses") == [
         {**nothing, "step": 0, "epoch": 1, "losses": {"a": 1.0, "b": 0.5}, "total": 1.5,
          "lr": {"body": 0.1, "head": 1.0}, "batch_size": 4},
@@ -140,7 +140,7 @@ def test_on_epoch_end_gives_the_means(told: Any) -> None:
     assert 0 <= got.pop("duration") < 60
     assert got == {
         "epoch": 1, "epochs": 5, "step": 1, "losses": {"a": 1.5, "b": 0.5}, "total": 2.0, "val_loss": {"a": 3.0},
-        "lr": 0.2, "dropped": None,
+        "lr": 0.2, "dropped": None, "weights": None,
     }  # fmt: skip
 
 
