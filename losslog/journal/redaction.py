@@ -26,8 +26,11 @@ MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one co
 LONGEST: Final = 200  # characters of a repr
 # Looked for in names without their punctuation and case: privateKey, PRIVATE-KEY and private_key are one.
 _WORDS: Final = ("apikey", "accesskey", "privatekey", "signingkey", "token", "password", "passwd", "passphrase",
-                 "secret", "credential", "authorization", "cookie")  # fmt: skip
-_WHOLE: Final = frozenset({"auth", "bearer", "pass", "pwd"})
+                 "secret", "credential", "authorization", "cookie", "accountkey", "webhook")  # fmt: skip
+_WHOLE: Final = frozenset({"auth", "bearer", "pass", "pwd", "dsn"})
+_EVEN_NUMBERS: Final = re.compile(
+    r"^pwd$|password|passwd|passphrase|secret|credential|key$"
+)  # under these, numbers too
 _INNOCENT: Final = re.compile(r"tokeni[sz]|tokens?(count|len|num|type|embed)|(num|max|min|n|per)tokens?")
 _NAMED: Final = re.compile(
     r"""(?P<name>(?<![\w.-])-{0,2}[\w.-]*?(?:(?:api|access|private|signing)[_-]?key|token|passw|passphrase|secret|credential
@@ -40,6 +43,11 @@ _NAMED: Final = re.compile(
 _PASSWORDS: Final = (
     re.compile(r"(://[^\s/:@]{0,200}):[^\s/]{0,2000}@"),
     re.compile(r"(://[^\s/:@\[]{0,200}):(?!\d{1,5}/|\[redacted\])[^\s@\"']{0,200}@"),  # one with a slash in it
+)
+_URLS: Final = (
+    re.compile(r"(https?://)[^\s/@:\"'\[]{1,200}(?=@)", re.I),  # a token in place of a user
+    re.compile(r"([?&](?:sig|signature|x-amz-signature|key|code)=)[^&\s\"']+", re.I),
+    re.compile(r"(https?://(?:hooks\.[^\s/\"']+/[^\s/\"']+|[^\s\"'?]{1,300}?/webhooks?)/)[^\s\"']+", re.I),
 )
 _FORMS: Final = re.compile(
     r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|xox[abpr]-|sk-|AKIA|eyJ[\w-]{8,}\.eyJ)[\w.-]{12,}|\b(?:Bearer|Basic)\s+[\w.+/=-]{8,}"
@@ -62,7 +70,7 @@ def redact(value: Any, key: str = "", depth: int = 0) -> Any:
             redact(each, _below(key, before), depth + 1) for each, before in zip(items, _labels(items), strict=True)
         ]
     if isinstance(value, int | float):
-        return value + 0
+        return REDACTED if is_secret(key) and _EVEN_NUMBERS.search(re.sub(r"[^a-z]", "", key.lower())) else value + 0
     if is_secret(key):
         return REDACTED
     if isinstance(value, str):
@@ -80,6 +88,8 @@ def hide(text: str) -> str:
     """``text`` without what looks like a secret in it."""
     for pattern in _PASSWORDS:
         text = pattern.sub(rf"\1:{REDACTED}@", text)
+    for pattern in _URLS:
+        text = pattern.sub(rf"\1{REDACTED}", text)
     return _FORMS.sub(REDACTED, _NAMED.sub(_hide_named, text))
 
 

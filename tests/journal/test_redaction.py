@@ -163,3 +163,26 @@ def test_an_object_that_breaks_when_it_is_looked_at_is_said() -> None:
             raise RuntimeError("no")
 
     assert "whose repr raises RuntimeError" in redact({"x": Broken()})["x"]
+
+
+@pytest.mark.parametrize("url", [
+    "https://hooks.slack.example/services/T00/B00/s3cret-value", "https://chat.example/api/webhooks/12/s3cret-value",
+    "https://x.webhook.office.example/webhook/s3cret-value", "https://s3cret-value@host/x", "http://h/x?sig=s3cret-value",
+    "https://h/x?a=1&key=s3cret-value#frag", "https://h/x?a=1&access_token=s3cret-value", "https://u:s3cret-value@h/db",
+])  # fmt: skip
+def test_a_secret_in_a_url_is_hidden_and_the_rest_is_not(url: str) -> None:
+    for found in (redact({"url": url})["url"], redact([f"--tracker={url}"])[0], next(iter(redact({url: 1})))):
+        assert SECRET not in found
+        assert url.partition("://")[0] in found
+    assert redact("see https://host:8080/a/b@c?page=2&q=x") == "see https://host:8080/a/b@c?page=2&q=x"
+
+
+@pytest.mark.parametrize("name", ["dsn", "webhook", "account_key", "slack_webhook_url", "pwd", "pass", "cookie"])
+def test_further_names_of_secrets(name: str) -> None:
+    assert redact({name: SECRET}) == {name: REDACTED}
+
+
+def test_numbers_are_hidden_under_passwords_only() -> None:
+    assert redact({"password": 12345, "api_key": 7, "max_tokens": 7, "token_dropout": 0.1, "pass": 3, "auth": 1}) == {
+        "password": REDACTED, "api_key": REDACTED, "max_tokens": 7, "token_dropout": 0.1, "pass": 3, "auth": 1,
+    }  # fmt: skip
