@@ -48,7 +48,7 @@ class Observer(Watching):
         self.finder = finder
         self.leftovers = Leftovers(self, logbook, finder)
         self.steppers = Steppers(self.leftovers.dropped)
-        self.series = Series(self._emit, lambda: self.steppers.alive, self._modules)
+        self.series = Series(logbook.step, lambda: self.steppers.alive, self._modules)
         self.silence = Silence(logbook)
         self.discovery = Discovery(self)
         self.sightings = Sightings(self, logbook, finder, self.discovery, self.leftovers)
@@ -163,7 +163,7 @@ class Observer(Watching):
     # ------------------------------------------------------------------ steps
 
     def _step(self, stepper: Stepper, *, taken: bool) -> None:
-        heard, shared = self.steppers.take(stepper, lambda each: self.may_feed(each, stepper))
+        heard, shared = self.steppers.take(stepper, self.may_feed)
         if shared:
             return
         if not heard and self._running and not self._running[-1].taken:  # it steps inside the backward pass
@@ -225,9 +225,6 @@ class Observer(Watching):
             self.discovery.stepped(stepper, explained=bool(keys))
         self.silence.recorded(stepper)
         self._held.put(Entry(stepper, reading, rates(optimizer), own), optimizer, self.series.put)
-
-    def _emit(self, reading: Reading, lr: Any) -> None:
-        self.logbook.step(reading, lr)
 
     # ------------------------------------------------------------------ epochs and the end
 

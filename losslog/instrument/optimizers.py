@@ -93,18 +93,21 @@ class Stepper:
 
     def begins(self) -> bool:
         """A backward pass begins; whether gradients of earlier ones are gone."""
-        self._gradients = [each.grad for each in self.probes]
-        if self._gradients.count(None) == len(self._gradients):
-            self._gradients, self.begun = [], False
+        for each in self.probes:
+            if each.grad is not None:
+                break
+        else:
+            self.begun = False
             return bool(self.waiting)
+        self._gradients = [each.grad for each in self.probes]
         self._versions = [-1 if each is None else each._version for each in self._gradients]
         return False
 
     def fed(self) -> bool:
         """Whether the pass that has ended gave it gradients."""
-        before, self._gradients = self._gradients, []
-        if not before:
+        if not self._gradients:
             return any(each.grad is not None for each in self.probes)
+        before, self._gradients = self._gradients, []
         for each, gradient, version in zip(self.probes, before, self._versions, strict=True):
             now = each.grad
             if now is not None and (now is not gradient or now._version != version):
@@ -232,7 +235,7 @@ class Steppers:
                 if all(id(probe) in mine for probe in each.probes):
                     self.clear(each)
 
-    def take(self, stepper: Stepper, ours: Callable[[Heard], bool]) -> tuple[list[Heard], bool]:
+    def take(self, stepper: Stepper, ours: Callable[[Heard, Stepper], bool]) -> tuple[list[Heard], bool]:
         """The passes that a step is made of, and whether another optimizer has stepped with them already.
 
         Args:
@@ -250,7 +253,7 @@ class Steppers:
                 _become_partners(each.feeds)
             return [], True
         if not found:
-            found = [each for each in self.loose if ours(each)]
+            found = [each for each in self.loose if ours(each, stepper)]
             self.loose = [each for each in self.loose if each not in found]
         for each in found:
             each.taken = True
