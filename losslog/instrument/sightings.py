@@ -76,15 +76,18 @@ class Sightings:
 
     def yielded(self, data_pass: Pass) -> None:
         """A loader gave a batch."""
+        if self._owner.thread.refused:
+            return
         if not self._fresh or (self._fresh[-1] is not data_pass and data_pass not in self._fresh):
             self._fresh.append(data_pass)
 
     def called(self, module: Any, args: tuple[Any, ...], output: Any, inner: list[tuple[Any, Any]]) -> None:
         """A watched module was called from outside."""
-        if self._owner.closed or inside_backward() or transforming():
+        if self._owner.closed or self._owner.thread.refused or inside_backward() or transforming():
             return
         family, grad = self.family_of(module), torch.is_grad_enabled()
         if family is not None and grad:
+            self._owner.thread.called()
             found = again(family, output)
             if found is not None:
                 self._computes(args)
