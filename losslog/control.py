@@ -33,6 +33,9 @@ class Watcher(Protocol):
     def epoch_ends(self, val_loss: Any) -> Any:
         """An epoch is about to end; gives the validation losses that go with it, ``val_loss`` where it has none."""
 
+    def loop_logs(self) -> None:
+        """The loop logs a step itself."""
+
     def run_ends(self, status: str) -> None:
         """The run is about to close."""
 

@@ -273,6 +273,8 @@ class Run:
         if self._closed:
             self._after_close("log_batch")
             return
+        if self.watcher is not None:
+            self.watcher.loop_logs()
         sampled = self._queue.steps % SAMPLE == 5
         began = time.thread_time() if sampled else 0.0
         keys, values = snapshot(losses, total)

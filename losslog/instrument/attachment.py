@@ -103,6 +103,10 @@ class Attachment(Observer):
             self.silence.adopted(optimizer, family.name)
         return family is not None
 
+    def follows(self) -> bool:
+        """The thread in which the optimizer stepped last; another may train another model."""
+        return not self.thread.elsewhere
+
     def may_feed(self, heard: Heard, stepper: Stepper) -> bool:
         """A pass that came to losses of a model that was named, or where an optimizer's gradients cannot be seen."""
         return not stepper.probes or any(output.family in self._named for output, _, _ in heard.root.reached)

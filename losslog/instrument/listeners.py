@@ -81,7 +81,7 @@ class Listener:
 
 def tell(what: str, *args: Any, **kwargs: Any) -> None:
     """Call one method of every listener."""
-    for listener in listeners[:]:
+    for listener in tuple(listeners):
         _, error = attempt(getattr(listener, what), *args, **kwargs)
         if error is not None:
             failed(error)

@@ -52,10 +52,11 @@ class Logbook:
         """An optimizer step was taken."""
         self.steps += 1
         self.trained = self._validation_over = True
-        step = self.run.next_step
+        run = self.made or self.run
+        step = run.next_step
         self._log(reading, lr, stepped=True, counted=True)
         if reading.beside is not None:
-            self.run.log_later(*reading.beside, step=step)
+            run.log_later(*reading.beside, step=step)
 
     def unstepped(self, reading: Reading, *, counted: bool) -> None:
         """Forward passes were not followed by a step."""

@@ -19,6 +19,7 @@ from losslog.instrument.family import Family
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.listeners import guarded
 from losslog.instrument.logbook import Logbook
+from losslog.instrument.onethread import OneThread
 from losslog.instrument.optimizers import Heard, Stepper, Steppers, rates
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
@@ -48,8 +49,9 @@ class Observer(Watching):
         self.finder = finder
         self.leftovers = Leftovers(self, logbook, finder)
         self.steppers = Steppers(self.leftovers.dropped)
-        self.series = Series(self._emit, lambda: self.steppers.alive, self._modules)
+        self.series = Series(logbook.step, lambda: self.steppers.alive, self._modules)
         self.silence = Silence(logbook)
+        self.thread = OneThread()
         self.discovery = Discovery(self)
         self.sightings = Sightings(self, logbook, finder, self.discovery, self.leftovers)
         self.called, self.yielded = self.sightings.called, self.sightings.yielded  # type: ignore[method-assign]
@@ -58,14 +60,16 @@ class Observer(Watching):
         self._fired = self._ending = self._left = False
         listen(self)
 
-    # ------------------------------------------------------------------ whose business it is
-
     def trains(self, optimizer: Any) -> bool:
         """Whether an optimizer that is not known is one to watch."""
         raise NotImplementedError
 
     def may_feed(self, heard: Heard, stepper: Stepper) -> bool:
         """Whether a pass that fed no optimizer that is known may have fed this one."""
+        raise NotImplementedError
+
+    def follows(self) -> bool:
+        """Whether this thread, which calls backward, is the one whose training this is."""
         raise NotImplementedError
 
     def drives(self, stepper: Stepper, family: Family) -> bool:
@@ -77,13 +81,12 @@ class Observer(Watching):
         yield from (module for family in self.sightings.families for module in family.modules)
         yield from self.discovery.tops()
 
-    # ------------------------------------------------------------------ signals
-
     def backward_begins(self, root: Root) -> None:
         """``torch.autograd.backward`` was called."""
-        if not self.closed:
-            self.steppers.begins()
-            self._running.append(Heard(root))
+        if not self.closed and self.follows():
+            heard = Heard(root)
+            self.steppers.begins(heard)
+            self._running.append(heard)
 
     def backward_ends(self, root: Root) -> None:
         """It has returned."""
@@ -116,7 +119,7 @@ class Observer(Watching):
 
     def zeroed(self, owner: Any) -> None:
         """Gradients were set to zero."""
-        if not self.closed:
+        if not self.closed and not self.thread.refused:
             self.steppers.zeroed(owner)
 
     def step_begins(self, optimizer: Any) -> None:
@@ -127,13 +130,14 @@ class Observer(Watching):
 
     def step_ends(self, optimizer: Any) -> None:
         """An optimizer has stepped."""
-        if self.closed:
+        if self.closed or self.thread.refused:
             return
         stepper = self.steppers.get(optimizer)
         if stepper is None and self.trains(optimizer):
             stepper = self.steppers.adopt(optimizer)
         if stepper is not None:
             stepper.inside, self._fired = False, True
+            self.thread.follow()
             stepper.ended += 1
             self._step(stepper, taken=True)
 
@@ -160,10 +164,8 @@ class Observer(Watching):
         if not self.closed:
             self.discovery.start()
 
-    # ------------------------------------------------------------------ steps
-
     def _step(self, stepper: Stepper, *, taken: bool) -> None:
-        heard, shared = self.steppers.take(stepper, lambda each: self.may_feed(each, stepper))
+        heard, shared = self.steppers.take(stepper, self.may_feed)
         if shared:
             return
         if not heard and self._running and not self._running[-1].taken:  # it steps inside the backward pass
@@ -226,10 +228,10 @@ class Observer(Watching):
         self.silence.recorded(stepper)
         self._held.put(Entry(stepper, reading, rates(optimizer), own), optimizer, self.series.put)
 
-    def _emit(self, reading: Reading, lr: Any) -> None:
-        self.logbook.step(reading, lr)
-
-    # ------------------------------------------------------------------ epochs and the end
+    def loop_logs(self) -> None:
+        """Called by the run when the loop logs a step itself: it has no business to where steps are recorded here."""
+        if self.logbook.trained and not self.closed:
+            self.silence.twice()
 
     def log_evaluations(self) -> None:
         """Record the evaluations since the last step, behind the steps that wait."""

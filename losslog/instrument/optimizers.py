@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any, Final
 
 from losslog.control import group_name
@@ -33,15 +34,17 @@ class Heard:
         driver: the pass over data that its batch came from.
         taken: whether an optimizer has stepped with it.
         feeds: the steppers it gave gradients.
+        before: gradients that were there when it began, and their versions, by stepper.
     """
 
-    __slots__ = ("driver", "feeds", "root", "taken")
+    __slots__ = ("before", "driver", "feeds", "root", "taken")
 
     def __init__(self, root: Root) -> None:
         self.root = root
         self.driver: Pass | None = None
         self.taken = False
         self.feeds: list[Stepper] = []
+        self.before: dict[Stepper, tuple[list[Any], list[int]]] = {}
 
 
 class Stepper:
@@ -88,24 +91,25 @@ class Stepper:
         self.unreached: list[Any] = []
         self.begun = any(each.grad is not None for each in self.probes)
         self.partners: set[Stepper] = set()
-        self._gradients: list[Any] = []
-        self._versions: list[int] = []
 
-    def begins(self) -> bool:
+    def begins(self, heard: Heard) -> bool:
         """A backward pass begins; whether gradients of earlier ones are gone."""
-        self._gradients = [each.grad for each in self.probes]
-        if self._gradients.count(None) == len(self._gradients):
-            self._gradients, self.begun = [], False
+        for each in self.probes:
+            if each.grad is not None:
+                break
+        else:
+            self.begun = False
             return bool(self.waiting)
-        self._versions = [-1 if each is None else each._version for each in self._gradients]
+        gradients = [each.grad for each in self.probes]
+        heard.before[self] = gradients, [-1 if each is None else each._version for each in gradients]
         return False
 
-    def fed(self) -> bool:
+    def fed(self, heard: Heard) -> bool:
         """Whether the pass that has ended gave it gradients."""
-        before, self._gradients = self._gradients, []
-        if not before:
+        before = heard.before.pop(self, None)
+        if before is None:
             return any(each.grad is not None for each in self.probes)
-        for each, gradient, version in zip(self.probes, before, self._versions, strict=True):
+        for each, gradient, version in zip(self.probes, *before, strict=True):
             now = each.grad
             if now is not None and (now is not gradient or now._version != version):
                 return True
@@ -187,16 +191,16 @@ class Steppers:
             del self._known[key]
         self.alive = (*self._known.values(),)
 
-    def begins(self) -> None:
+    def begins(self, heard: Heard) -> None:
         """A backward pass begins."""
         for each in self.alive:
-            if each.begins():
+            if each.begins(heard):
                 self.clear(each)
 
     def ends(self, heard: Heard) -> None:
         """It has ended; find out whom it fed."""
         for each in self.alive:
-            if each.fed():
+            if each.fed(heard):
                 if len(each.waiting) >= MANY:  # it does not step any more
                     each.waiting = [other for other in each.waiting if not other.taken][-MANY:]
                 each.waiting.append(heard)
@@ -232,7 +236,7 @@ class Steppers:
                 if all(id(probe) in mine for probe in each.probes):
                     self.clear(each)
 
-    def take(self, stepper: Stepper, ours: Callable[[Heard], bool]) -> tuple[list[Heard], bool]:
+    def take(self, stepper: Stepper, ours: Callable[[Heard, Stepper], bool]) -> tuple[list[Heard], bool]:
         """The passes that a step is made of, and whether another optimizer has stepped with them already.
 
         Args:
@@ -241,6 +245,9 @@ class Steppers:
         """
         waiting = stepper.first or stepper.waiting
         stepper.waiting, stepper.first = [], None
+        if len(waiting) > 1:  # another thread's may have run meanwhile
+            here = get_ident()
+            waiting = [each for each in waiting if each.root.thread == here] or waiting
         if len(waiting) == 1 and not waiting[0].taken:
             waiting[0].taken = True
             return waiting, False
@@ -250,7 +257,7 @@ class Steppers:
                 _become_partners(each.feeds)
             return [], True
         if not found:
-            found = [each for each in self.loose if ours(each)]
+            found = [each for each in self.loose if ours(each, stepper)]
             self.loose = [each for each in self.loose if each not in found]
         for each in found:
             each.taken = True

@@ -11,14 +11,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from losslog.instrument.listeners import guarded
+from losslog.instrument.listeners import failed
 from losslog.instrument.roots import Mark, mark_of, number, running
+from losslog.runtime.containment import attempt
 from losslog.values.snapshot import Staged, snapshot
 from losslog.values.totals import TOTAL_NAMES
 
@@ -102,17 +104,31 @@ class Output:
             plain = gradient.is_cpu and not gradient.dim()
             reached.append((self, index, gradient.tolist() if plain else number(gradient)))
 
+    def hear_all(self, parts: Sequence[tuple[int, int]], gradients: Any) -> None:
+        """The same where all losses are of one node, and plain."""
+        root = running(self.thread)
+        if root is not None and not root.reached:
+            values = [None if each is None else each.tolist() for each in gradients]
+            if _FLOATS.issuperset(map(type, values)):
+                self.reached = True
+                root.reached = [(self, index, values[place]) for index, place in parts]
+                root.whole = self
+                return
+        self.hear(parts, gradients)
+
 
 class _Ear:
     """A prehook of autograd's."""
 
-    __slots__ = ("_output", "_parts")
+    __slots__ = ("_hear", "_parts")
 
-    def __init__(self, output: Output, parts: Sequence[tuple[int, int]]) -> None:
-        self._output, self._parts = output, parts
+    def __init__(self, hear: Callable[..., None], parts: Sequence[tuple[int, int]]) -> None:
+        self._hear, self._parts = hear, parts
 
     def __call__(self, gradients: Any) -> None:
-        guarded(self._output.hear, self._parts, gradients)
+        _, error = attempt(self._hear, self._parts, gradients)
+        if error is not None:
+            failed(error)
 
 
 def of(family: Family, losses: list[Loss]) -> Output:
@@ -135,8 +151,13 @@ def of(family: Family, losses: list[Loss]) -> Output:
         if each.tensor.dim() and each.tensor.numel() > 1:
             output.vectors = {**(output.vectors or {}), index: each.tensor.detach().clone()}
     for node, parts in ears.items():
-        node.register_prehook(_Ear(output, parts))
+        node.register_prehook(_Ear(output.hear, parts))
     return output
+
+
+@lru_cache(maxsize=64)
+def _numbered(places: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple(enumerate(places))
 
 
 def again(family: Family, output: Any) -> Output | None:
@@ -145,7 +166,7 @@ def again(family: Family, output: Any) -> Output | None:
     if names is None or type(output) is not dict or tuple(output) != names:
         return None
     tensors = output.values()
-    nodes = [each.grad_fn for each in tensors if each.is_cpu and not each.dim()]
+    nodes = [each.grad_fn for each in tensors if each.is_cpu]
     if len(nodes) != len(names) or None in nodes:
         return None
     values = [each.tolist() for each in tensors]
@@ -154,15 +175,15 @@ def again(family: Family, output: Any) -> Output | None:
     found = Output(family, names, values, named=True, plain=True)
     first = nodes[0]
     if nodes.count(first) == len(nodes):  # as of ``unbind``
-        place = first._sequence_nr()
-        parts = [(index, each.output_nr) for index, each in enumerate(tensors)]
-        found.marks = [(place, its) for _, its in parts]
-        first.register_prehook(_Ear(found, parts))
+        places = tuple([each.output_nr for each in tensors])
+        made = first._sequence_nr()
+        found.marks = [(made, place) for place in places]
+        first.register_prehook(_Ear(found.hear_all, _numbered(places)))
         return found
     for index, (node, each) in enumerate(zip(nodes, tensors, strict=True)):
         its = each.output_nr
         found.marks.append((node._sequence_nr(), its))
-        node.register_prehook(_Ear(found, ((index, its),)))
+        node.register_prehook(_Ear(found.hear, ((index, its),)))
     return found
 
 

@@ -85,6 +85,9 @@ def _nobody() -> None:
     """A reference to nothing."""
 
 
+NOTHING: Final = (_nobody, 0, 0)
+
+
 class EpochFinder:
     """Finds where epochs begin.
 
@@ -119,7 +122,9 @@ class EpochFinder:
         Args:
             fresh: passes that gave a batch since the last training forward, in order.
         """
-        live = [each for each in fresh if not each.over] or [each for each in fresh[-1:] if not each.evaluated]
+        live: list[Pass] = []
+        if fresh:
+            live = [each for each in fresh if not each.over] or [each for each in fresh[-1:] if not each.evaluated]
         if not live:
             if self.before is not None and self.before.unused:
                 self.before.unused -= 1  # fetched ahead
@@ -143,12 +148,12 @@ class EpochFinder:
 
     def batch(self, tensor: Any) -> None:
         """A model is trained on this; an epoch is over when a batch comes again."""
-        ref, version, step = self._seen.get(id(tensor), (_nobody, 0, 0))
+        ref, version, step = self._seen.get(id(tensor), NOTHING)
         known = ref() is tensor and version == tensor._version
         if known and len(self._seen) > 1 and self._taken - step >= ROUND:  # else several steps look at one batch
             self._came_round = True
             self._seen = {}
-        self._seen[id(tensor)] = (weakref.ref(tensor), tensor._version, self._taken)
+        self._seen[id(tensor)] = (ref if known else weakref.ref(tensor), tensor._version, self._taken)
         if len(self._seen) > MOST_SEEN:
             self._seen = {}
 

@@ -184,9 +184,10 @@ def plainly(root: Root, owner: Any, rest: Rest) -> Reading | None:
     output: Output = reached[0][0]
     if not output.plain or len(reached) != len(output.names) or output.family.owner is not owner:
         return None
-    for each, _, gradient in reached:
-        if each is not output or type(gradient) is not float:
-            return None
+    if root.whole is not output:
+        for each, _, gradient in reached:
+            if each is not output or type(gradient) is not float:
+                return None
     if type(root.value) is not float or type(root.scale) is not float or (root.marks and root.marks[0] in output.marks):
         return None
     found = Plain(root, output, rest)

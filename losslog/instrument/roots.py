@@ -33,14 +33,16 @@ class Root:
         marks: of the tensors it was called with.
         scale: of the GradScaler that scaled them, a float or a tensor; 1.0 without.
         reached: (output, index of the loss in it, gradient) of each loss that it came through.
+        whole: the output that has given all of these, each once and as a float, where that was seen at once.
     """
 
-    __slots__ = ("__weakref__", "marks", "reached", "scale", "thread", "value")
+    __slots__ = ("__weakref__", "marks", "reached", "scale", "thread", "value", "whole")
 
     def __init__(self, thread: int, value: Any, marks: list[Mark]) -> None:
         self.thread, self.value, self.marks = thread, value, marks
         self.scale: Any = 1.0
-        self.reached: list[tuple[Any, int, Any]] = []
+        self.reached: list[tuple[Any, int, Any]] = []  # of a `losslog.instrument.outputs.Output`
+        self.whole: Any = None
 
 
 def running(thread: int | None = None) -> Root | None:

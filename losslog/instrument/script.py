@@ -16,6 +16,7 @@ import torch
 
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.observer import Observer
+from losslog.instrument.onethread import OneThread
 from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
@@ -39,6 +40,7 @@ class ScriptObserver(Observer):
         super().__init__(Logbook(self._make_run), finder)
         self._make = make
         self._about: dict[str, Any] = {}
+        self.thread = OneThread(strict=True)
         self.discovery.start()
 
     def script_logs(self) -> None:
@@ -57,6 +59,10 @@ class ScriptObserver(Observer):
     def trains(self, optimizer: Any) -> bool:
         """Every optimizer."""
         return True
+
+    def follows(self) -> bool:
+        """The thread that trained first: a script is one training."""
+        return self.thread.trains()
 
     def may_feed(self, heard: Heard, stepper: Stepper) -> bool:
         """Any pass."""

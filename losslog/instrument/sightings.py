@@ -8,6 +8,7 @@ Training thread. Contract:
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, Final
 
 import torch
@@ -21,6 +22,7 @@ from losslog.instrument.passes import EpochFinder, Pass
 from losslog.instrument.readings import averaged
 from losslog.instrument.roots import inside_backward, transforming
 
+NOBODY: Final[tuple[Any, Family | None]] = (None, None)
 MOST_WAITING: Final = 20_000  # outputs without a step, e.g. somebody who only runs a model in train mode
 
 
@@ -46,16 +48,16 @@ class Sightings:
         self._discovery, self._leftovers = discovery, leftovers
         self.families: list[Family] = []
         self.pending: list[Output] = []
-        self._by_id: dict[int, Family] = {}
+        self._by_id: dict[int, tuple[Any, Family]] = {}  # a weak reference to the module beside it
         self._fresh: list[Pass] = []
         self._since: set[Any] = set()  # who has used the batch at hand
 
     def family_of(self, module: Any) -> Family | None:
         """Whose losses a module gives."""
-        found = self._by_id.get(id(module))
-        if found is None or not found.has(module):
-            found = next((each for each in self.families if each.has(module)), None)
-        return found
+        reference, found = self._by_id.get(id(module), NOBODY)
+        if found is not None and reference() is module and found in self.families:
+            return found
+        return next((each for each in self.families if each.has(module)), None)
 
     def adopt(self, module: Any) -> Family:
         """Watch a module that gives losses, or is trained."""
@@ -69,20 +71,23 @@ class Sightings:
             found = Family(self._owner, name, ready_made=kind.__module__.startswith("torch.nn.modules.loss"))
             self.families.append(found)
         found.add(module)
-        self._by_id[id(module)] = found
+        self._by_id[id(module)] = weakref.ref(module), found
         return found
 
     def yielded(self, data_pass: Pass) -> None:
         """A loader gave a batch."""
+        if self._owner.thread.refused:
+            return
         if not self._fresh or (self._fresh[-1] is not data_pass and data_pass not in self._fresh):
             self._fresh.append(data_pass)
 
     def called(self, module: Any, args: tuple[Any, ...], output: Any, inner: list[tuple[Any, Any]]) -> None:
         """A watched module was called from outside."""
-        if self._owner.closed or inside_backward() or transforming():
+        if self._owner.closed or self._owner.thread.refused or inside_backward() or transforming():
             return
         family, grad = self.family_of(module), torch.is_grad_enabled()
         if family is not None and grad:
+            self._owner.thread.called()
             found = again(family, output)
             if found is not None:
                 self._computes(args)

@@ -70,7 +70,7 @@ def install(name: str) -> None:
 
 
 def _step_begins(optimizer: Any, args: Any, kwargs: Any) -> None:
-    if args or kwargs:  # a closure: it computes while it steps
+    if len(args) > 1 or kwargs:  # a closure: it computes while it steps
         tell("step_begins", optimizer)
 
 

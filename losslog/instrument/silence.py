@@ -106,6 +106,14 @@ class Silence:
             f"record. Log them in the loop: {self.how}"
         )
 
+    def twice(self) -> None:
+        """The loop logs steps that are recorded here too."""
+        self._once(
+            "log_batch was called on a run that losslog.attach logs to as well: each step is recorded twice. Keep one "
+            "of the two: take run.log_batch out of the loop, or losslog.attach (run = losslog.Run() in its place)",
+            key="twice",
+        )
+
     def adopted(self, optimizer: object, family: str) -> None:
         """An optimizer that was not named is watched too."""
         say("a further optimizer (%s) over parameters of %s is watched too", type(optimizer).__name__, family)

@@ -50,6 +50,9 @@ class Held:
     def put(self, entry: Entry, optimizer: Any, emit: Callable[[Entry], None]) -> None:
         """An optimizer has stepped: record it now, or when it is known."""
         found_inf = getattr(optimizer, "found_inf", None)  # a fused optimizer under GradScaler steps, and does nothing
+        if found_inf is None and not self._waiting:
+            emit(entry)
+            return
         if isinstance(found_inf, torch.Tensor) and found_inf.is_cuda:
             self._waiting.append(_Waiting(entry, found_inf))
             self.release(emit, wait=False)

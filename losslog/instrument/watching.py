@@ -47,6 +47,9 @@ class Watching(Listener):
         guarded(lambda: found.append(self.before_epoch_end()))
         return val_loss if val_loss is not None or not found else found[0]
 
+    def loop_logs(self) -> None:
+        """Called by the run when the loop logs a step itself."""
+
     def before_epoch_end(self) -> Any:
         """Record what belongs to the epoch; gives its validation losses."""
         self.logbook.log_evaluations()
