@@ -144,7 +144,7 @@ def test_one_that_crashes_the_process_it_is_in(bench: Any, expected: str) -> Non
     outcome = bench.start("on_batch_losses:crash").finish()
     trained_as_ever(outcome, expected)
     outcome.stop_follower()
-    assert "the follower died 4 times" in outcome.err
+    assert "the follower died" in outcome.err
     outcome.complete_after_replay("faulty", "witness")
     text = "a plugin whose native code kills the follower, each time"
-    bench.row(text, STEPS, 0, "far plugins, after 4 deaths", "replay delivers them, once")
+    bench.row(text, STEPS, 0, "what far plugins had not got", "replay delivers them, once")

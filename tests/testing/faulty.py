@@ -93,6 +93,13 @@ class ChangesTheDict(FourHooks):
             losses["seen"] = 1.0
 
 
+class LetsAJournalChoose(SinkPlugin):
+    journal_options = ("tracking_uri",)
+
+    def __init__(self, tracking_uri=""):
+        super().__init__()
+
+
 class KeepsAGraph(FourHooks):
     def __init__(self):
         super().__init__()
@@ -357,6 +364,7 @@ FAULTS = {
     WritesTwice: "test_every_point_once",
     BlocksAtTheEnd: "test_bounded_close",
     ChangesTheDict: "test_leaves_arguments_alone",
+    LetsAJournalChoose: "test_journal_options",
     KeepsAGraph: "test_keeps_no_graph",
     FallsOnNaN: "test_non_finite",
     FailsAtTheSecondEnd: "test_second_end",
