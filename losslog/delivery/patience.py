@@ -127,8 +127,14 @@ class Patience:
 
     def unbroken(self) -> Position | None:
         """Where the plugin stood before the failures that nothing has ended yet: several, or all there was; or None."""
-        open_ones = (each for flush, each in self._streaks.items() if each[0] > 1 or flush not in self._worked)
+        streaks = list(self._streaks.items())  # others ask too
+        open_ones = (each for flush, each in streaks if each[0] > 1 or flush not in self._worked)
         return min((first for _, first in open_ones), default=None)
+
+    def sure(self, committed: Position) -> Position:
+        """How far what was committed will stay so: failures that nothing has ended may yet be put back."""
+        first = None if self.over else self.unbroken()
+        return committed if first is None else min(committed, first)
 
     def away(self, error: BaseException) -> None:
         """The backend is not there: remember, say it once, wait longer each time."""
