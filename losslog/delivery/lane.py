@@ -93,8 +93,8 @@ class Lane:
         """How it is doing."""
         state, reason = self.patience.standing()
         counts = (self.delivered, self.patience.errors, len(self.progress.skipped), self.progress.at.offset)
-        sure = self.patience.sure(self.progress.committed)
-        return Figures(state, reason or self.progress.trouble, *counts, *sure, round(self.cpu, 4))
+        places = *counts, *self.patience.sure(self.progress.committed)
+        return Figures(state, reason or self.progress.trouble, *places, round(self.cpu, 4))
 
     def _work(self) -> None:
         try:
@@ -294,8 +294,8 @@ class Lane:
 
     def _end(self, state: str, reason: str) -> bool:
         if state == "done" and (at := self.patience.unbroken()) is not None:
-            self.progress.put_back(at)
             state, reason = "parked", f"it failed to the end, the last: {reason}"
+            self.progress.put_back(at)
         self.cpu = time.thread_time()
         self.patience.state, self.patience.reason = state, reason
         return False
