@@ -91,10 +91,9 @@ class Lane:
 
     def figures(self) -> Figures:
         """How it is doing."""
-        state, reason = self.patience.standing()
         counts = (self.delivered, self.patience.errors, len(self.progress.skipped), self.progress.at.offset)
         places = *counts, *self.patience.sure(self.progress.committed)
-        return Figures(state, reason or self.progress.trouble, *places, round(self.cpu, 4))
+        return Figures(*self.patience.standing(self.progress.trouble), *places, round(self.cpu, 4))
 
     def _work(self) -> None:
         try:

@@ -82,12 +82,12 @@ class Patience:
         """Whether nobody need wait for it: it has ended, is backing off, or hangs."""
         return self.over or self.state == "waiting" or self.hung
 
-    def standing(self) -> tuple[str, str]:
-        """State and reason as others see them."""
+    def standing(self, trouble: str = "") -> tuple[str, str]:
+        """State and reason as others see them; ``trouble`` is the reason where there is no other."""
         since = self._busy_since
         if self.hung and since is not None:
             return "hung", f"{time.monotonic() - since:.0f} s in one call"
-        return self.state, self.reason
+        return self.state, self.reason or trouble
 
     def skips(self, error: BaseException, hook: str, before: Position) -> Position | None:
         """A record is given up.
