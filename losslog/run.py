@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -194,6 +195,7 @@ class Run:
         self._asked = 0
         self._closed = self._told_closed = self._stopped = False
         self._closes = itertools.count()  # without a lock: a signal handler may close, too
+        self._events, self._speaker = 0, threading.get_ident()  # calls but for batches, and who made the last
         self.watcher: Watcher | None = None
         self._inline: list[Inline] = []
         self._once = Once()
@@ -207,7 +209,7 @@ class Run:
         self._delivery = Delivery(tail, self._handle, self._from_lane, self._specs, began)
         self._recorder = Recorder(self._queue, intake, self._delivery, None if leases is None else leases.exchange)
         self._recorder.start()
-        endings.opened(self)
+        endings.opened(self, lambda: endings.Spoken(self._queue.steps + self._events, self._speaker))
 
     def _rest_of_a_handle(self) -> None:
         """What a run that logs nothing needs to answer."""
@@ -345,6 +347,7 @@ class Run:
         if batch.stepped:
             self._step = batch.step + 1
             self._queue.steps += 1
+            self._speaker = threading.get_ident()
             self._epoch_has_batches = True
             if self._inline:
                 self._call_inline(batch)
@@ -657,6 +660,7 @@ class Run:
             if hook == "on_epoch_end":
                 self._queue.put(Event(time.time(), hook, data))
             return
+        self._events, self._speaker = self._events + 1, threading.get_ident()
         at = time.time()
         if self._inline:
             data = {key: value.now() if isinstance(value, Later) else value for key, value in data.items()}

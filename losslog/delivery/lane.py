@@ -91,9 +91,9 @@ class Lane:
 
     def figures(self) -> Figures:
         """How it is doing."""
-        state, reason = self.patience.standing()
         counts = (self.delivered, self.patience.errors, len(self.progress.skipped), self.progress.at.offset)
-        return Figures(state, reason or self.progress.trouble, *counts, *self.progress.committed, round(self.cpu, 4))
+        places = *counts, *self.patience.sure(self.progress.committed)
+        return Figures(*self.patience.standing(self.progress.trouble), *places, round(self.cpu, 4))
 
     def _work(self) -> None:
         try:
@@ -187,11 +187,8 @@ class Lane:
             if flushed:
                 self.patience.reason = f"on_flush says that {self.progress.waiting} records are not durable yet"
             self._pause(0.05 if self.patience.state == "live" else 0.0)
-        elif (at := self.patience.unbroken()) is None:
-            self._end("done", self.patience.last)
         else:
-            self.progress.put_back(at)
-            self._end("parked", f"it failed to the end, the last: {self.patience.last}")
+            self._end("done", self.patience.last)
 
     def _deliver(self, end: int, record: Record | None) -> bool:
         """Hand one record over; False when the lane rewound or parked."""
@@ -295,6 +292,9 @@ class Lane:
         return self._quit
 
     def _end(self, state: str, reason: str) -> bool:
+        if state == "done" and (at := self.patience.unbroken()) is not None:
+            state, reason = "parked", f"it failed to the end, the last: {reason}"
+            self.progress.put_back(at)
         self.cpu = time.thread_time()
         self.patience.state, self.patience.reason = state, reason
         return False

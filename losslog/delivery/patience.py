@@ -82,12 +82,12 @@ class Patience:
         """Whether nobody need wait for it: it has ended, is backing off, or hangs."""
         return self.over or self.state == "waiting" or self.hung
 
-    def standing(self) -> tuple[str, str]:
-        """State and reason as others see them."""
+    def standing(self, trouble: str = "") -> tuple[str, str]:
+        """State and reason as others see them; ``trouble`` is the reason where there is no other."""
         since = self._busy_since
         if self.hung and since is not None:
             return "hung", f"{time.monotonic() - since:.0f} s in one call"
-        return self.state, self.reason
+        return self.state, self.reason or trouble
 
     def skips(self, error: BaseException, hook: str, before: Position) -> Position | None:
         """A record is given up.
@@ -127,8 +127,14 @@ class Patience:
 
     def unbroken(self) -> Position | None:
         """Where the plugin stood before the failures that nothing has ended yet: several, or all there was; or None."""
-        open_ones = (each for flush, each in self._streaks.items() if each[0] > 1 or flush not in self._worked)
+        streaks = list(self._streaks.items())  # others ask too
+        open_ones = (each for flush, each in streaks if each[0] > 1 or flush not in self._worked)
         return min((first for _, first in open_ones), default=None)
+
+    def sure(self, committed: Position) -> Position:
+        """How far what was committed will stay so: failures that nothing has ended may yet be put back."""
+        first = None if self.over else self.unbroken()
+        return committed if first is None else min(committed, first)
 
     def away(self, error: BaseException) -> None:
         """The backend is not there: remember, say it once, wait longer each time."""

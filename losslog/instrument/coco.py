@@ -1,4 +1,4 @@
-"""What pycocotools found, as plain numbers. Training thread, right after ``COCOeval.summarize``.
+"""What pycocotools, or faster_coco_eval in its place, found, as plain numbers. Training thread, within ``summarize``.
 
 Contract:
 
@@ -12,8 +12,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-DETECTION: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR{0}", "AR{1}", "AR{2}", "ARs", "ARm", "ARl")
-KEYPOINTS: Final = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+SIZES: Final = {"small": "s", "medium": "m", "large": "l"}
+KEYPOINTS: Final = {
+    "keypoints": ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl"),
+    "keypoints_crowd": ("AP", "AP50", "AP75", "AR", "AR50", "AR75", "APeasy", "APmedium", "APhard"),
+}
 
 
 def figures(evaluator: Any) -> dict[str, Any] | None:
@@ -22,15 +25,25 @@ def figures(evaluator: Any) -> dict[str, Any] | None:
     if params.useCats and set(params.catIds) != set(evaluator.cocoGt.getCatIds()):
         return None
     stats = [float(value) for value in evaluator.stats]
-    limits = [*params.maxDets, *params.maxDets[-1:] * 3]
-    names = [name.format(*limits) for name in (KEYPOINTS if params.iouType == "keypoints" else DETECTION)]
-    found: dict[str, Any] = dict(zip(names, stats, strict=False))
+    rare = [float(value) for value in evaluator.all_stats[-3:]] if getattr(evaluator, "lvis_style", False) else []
+    names = KEYPOINTS.get(params.iouType) or _names(params, len(stats))
+    found: dict[str, Any] = dict(zip(names, stats, strict=False)) | dict(zip(("APr", "APc", "APf"), rare, strict=False))
+    found.pop("", None)
     precision = evaluator.eval["precision"]
     if found["AP"] < 0:
         found["AP"] = _mean(precision[:, :, :, 0, -1])
     found = {name: value for name, value in found.items() if value > -1}
     classes = _classes(evaluator, precision) if params.useCats else {}
     return found | ({"classes": classes} if classes else {})
+
+
+def _names(params: Any, count: int) -> list[str]:
+    """Names of ``stats`` for boxes and masks: faster_coco_eval has as many as there are ranges of size and limits."""
+    sizes = [SIZES.get(label, f"_{label}") for label in params.areaRngLbl[1:]]
+    limits = [f"AR{limit}" for limit in params.maxDets]
+    limits += [""] * (count - 3 - 2 * len(sizes) - len(limits))  # LVIS keeps three places, whatever the limits
+    names = ["AP", "AP50", "AP75", *(f"AP{size}" for size in sizes), *limits, *(f"AR{size}" for size in sizes)]
+    return names if len(names) == count else names[:3]
 
 
 def _classes(evaluator: Any, precision: Any) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Who listens to what a training program does with torch, keras, fastai and pycocotools.
+"""Who listens to what a training program does with torch, keras, fastai and the COCO evaluators.
 
 The methods run on the threads that do it. Contract:
 

@@ -134,6 +134,7 @@ SITES: Final[dict[str, tuple[tuple[str, str, Callable[[Any], Any]], ...]]] = {
     "torch._dynamo.eval_frame": (("OptimizedModule", "__init__", _wrap_compiled),),
     "torch.serialization": (("", "save", _save),),
     "pycocotools.cocoeval": (("COCOeval", "summarize", _summarize),),
+    "faster_coco_eval.core.cocoeval": (("COCOeval", "summarize", _summarize),),  # COCOeval_faster calls it
     "keras.src.optimizers.base_optimizer": (("BaseOptimizer", "apply", _step),),
     "fastai.optimizer": (("Optimizer", "step", _step), ("Optimizer", "zero_grad", _zero_grad)),
 }

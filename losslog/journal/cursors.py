@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from losslog.journal.files import opened, own_folder, reading, small
-from losslog.journal.folder import CURSORS
+from losslog.journal.folder import CURSORS, stem_of
 from losslog.journal.lines import read
 from losslog.journal.locks import Lock
 from losslog.runtime.containment import is_read_only
@@ -86,6 +86,7 @@ class Cursor:
         name: the plugin's name.
 
     Attributes:
+        name: the plugin's.
         at: after the last durable record.
         start: offset of the last ``on_run_start`` handled.
         skipped: records before `at` that the plugin did not take.
@@ -93,7 +94,8 @@ class Cursor:
     """
 
     def __init__(self, folder: Path | None, name: str) -> None:
-        self.path = None if folder is None else folder / CURSORS / f"{name}.json"
+        self.name = name
+        self.path = None if folder is None else folder / CURSORS / f"{stem_of(name)}.json"
         self._lock = None if self.path is None else Lock(self.path.with_suffix(".lock"))
         self.at = BEGINNING
         self.start = 0
@@ -124,6 +126,7 @@ class Cursor:
             own_folder(self.path.parent)
             body = json.loads(small(self.path))
             self.at, self.start = Position(int(body["offset"]), int(body["seq"])), int(body["start"])
+            self.name = str(body.get("plugin", self.name))
             self.skipped = Seqs(body.get("skipped", ()))
         except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             self.start = -1
@@ -144,7 +147,8 @@ class Cursor:
 
     def _body(self, at: Position) -> dict[str, Any]:
         skipped = self.skipped.upto(at.seq).ranges
-        return {**at._asdict(), "start": self.start} | ({"skipped": skipped} if skipped else {})
+        named = {} if self.path is None or self.path.stem == self.name else {"plugin": self.name}
+        return named | {**at._asdict(), "start": self.start} | ({"skipped": skipped} if skipped else {})
 
     def _replace(self, path: Path, text: str) -> None:
         temporary = path.with_suffix(".tmp")
@@ -159,6 +163,21 @@ class Cursor:
         """Let another reader have it."""
         if self._lock is not None:
             self._lock.release()
+
+
+def stored(folder: Path) -> list[Cursor]:
+    """The cursors that lie in a run folder, as they stand.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found = []
+    for path in sorted((folder / CURSORS).glob("*.json")):
+        cursor = Cursor(folder, path.stem)
+        cursor.path = path
+        cursor.load()
+        found.append(cursor)
+    return found
 
 
 def _write(path: Path, text: str) -> None:

@@ -33,6 +33,13 @@ def clean_name(name: str) -> str:
     return text or "run"
 
 
+def stem_of(plugin: str) -> str:
+    """A plugin's name as a file's: itself where that is plain, else one that no other has, in any case of letters."""
+    if re.fullmatch(r"[a-z0-9_+=@][a-z0-9_.+=@-]{0,99}", plugin):
+        return plugin
+    return f"{clean_name(plugin)[:90].lower()}-{zlib.crc32(plugin.encode('utf-8', 'surrogatepass')):08x}"
+
+
 def file_in(folder: Path, path: str) -> tuple[str, bool]:
     """How a journal calls a file: by its place in the run folder where it is there, else by its absolute path.
 

@@ -3,7 +3,8 @@
 Main thread. Contract:
 
 - Open runs are closed while threads still run, and before concurrent.futures shuts its pools.
-- In a notebook or at a prompt the last error is some cell's, and ended nothing.
+- In a notebook the error of the cell that logged to a run last ended it; another cell's did not. IPython tells of its
+  cells, and is not imported for it. At Python's own prompt nobody tells what an error ended, so it ended nothing.
 - No signal handler, and nothing at import but the registration that makes forked children inert.
 """
 
@@ -14,25 +15,68 @@ import builtins
 import os
 import sys
 import threading
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from losslog.errors import StopTraining
 from losslog.runtime.containment import attempt, one_line
 
-_open: Final[set[Any]] = set()
+
+class Spoken(NamedTuple):
+    """What was logged to a run so far.
+
+    Attributes:
+        calls: how many there were.
+        thread: who made the last of them, as `threading.get_ident` says.
+    """
+
+    calls: int
+    thread: int
+
+
+class _Cell:
+    """The notebook's cell that logged to a run last.
+
+    Args:
+        spoken: gives what was logged so far.
+
+    Attributes:
+        status: status and error text of how it ended.
+    """
+
+    def __init__(self, spoken: Callable[[], Spoken] | None) -> None:
+        self.status: tuple[str, str | None] = ("finished", None)
+        self._spoken, self._calls = spoken, -1
+
+    def ended(self, error: BaseException | None) -> None:
+        """A cell has ended, in this thread; it may have been another one."""
+        now = None if self._spoken is None else self._spoken()
+        if now is not None and now.calls != self._calls:
+            self._calls = now.calls
+            self.status = status_of(error if now.thread == threading.get_ident() else None)
+
+
+_open: Final[dict[Any, _Cell]] = {}
 _guard: Final = threading.RLock()
 _registered = False
+_shell: Any = None
 
 
-def opened(run: Any) -> None:
-    """Remember a run: its ``end_at_exit(status, error)`` is called at the latest when the interpreter exits."""
-    _open.add(run)
+def opened(run: Any, spoken: Callable[[], Spoken] | None = None) -> None:
+    """Remember a run: its ``end_at_exit(status, error)`` is called at the latest when the interpreter exits.
+
+    Args:
+        run: it.
+        spoken: gives what was logged to it so far, that a cell's error be laid to the run it broke off.
+    """
+    _open[run] = _Cell(spoken)
     _register()
+    attempt(_hear_cells)
 
 
 def closed(run: Any) -> None:
     """Forget a run that was closed."""
-    _open.discard(run)
+    _open.pop(run, None)
 
 
 def open_runs() -> list[Any]:
@@ -65,11 +109,25 @@ def _register() -> None:
             atexit.register(_close_all)
 
 
+def _hear_cells() -> None:
+    """Have IPython tell of each cell's end, where it runs us."""
+    global _shell
+    find = vars(builtins).get("get_ipython")
+    shell = None if find is None else find()
+    if shell is not None and shell is not _shell:
+        shell.events.register("post_run_cell", _cell_ended)
+        _shell = shell
+
+
+def _cell_ended(result: Any) -> None:
+    for cell in list(_open.values()):
+        attempt(cell.ended, getattr(result, "error_in_exec", None))
+
+
 def _close_all() -> None:
-    last = None if _is_interactive() else getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    status, error = status_of(last)
-    for run in open_runs():
-        attempt(run.end_at_exit, status, error)
+    last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    for run, cell in list(_open.items()):
+        attempt(run.end_at_exit, *(cell.status if _is_interactive() else status_of(last)))
 
 
 def _is_interactive() -> bool:

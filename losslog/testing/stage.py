@@ -192,6 +192,18 @@ class Stage:
             lane.wake()
             time.sleep(0.002)
 
+    def attempted(self, lane: StageLane) -> None:
+        """Wait until the lane was refused, or has committed everything written so far.
+
+        Raises:
+            AssertionError: neither, within ``patience``.
+        """
+        deadline, known = time.monotonic() + self._patience, len(lane.failures)
+        while len(lane.failures) == known and lane.figures().committed < self._ends[-1]:
+            assert time.monotonic() < deadline, f"{self._name} does nothing ({lane.figures()}){_told(lane)}"
+            lane.wake()
+            time.sleep(0.002)
+
     def end(self, within: float, times: int = 1) -> float | None:
         """Write ``on_run_end`` and let every lane deliver it.
 

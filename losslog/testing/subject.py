@@ -8,6 +8,7 @@ Test thread. Contract:
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import itertools
 import math
@@ -22,6 +23,7 @@ import pytest
 from losslog.delivery.discovery import GROUP
 from losslog.errors import NotReady
 from losslog.runtime.containment import attempt
+from losslog.testing.refusing import full_disk
 from losslog.testing.stage import Stage, StageLane
 from losslog.testing.story import Points, Series, Story, full_story
 
@@ -94,6 +96,15 @@ class Subject:
     def crash(self, plugin: Any) -> None:
         """Called where a process would be killed with this object in it: let go of what the kernel would take."""
 
+    @contextlib.contextmanager
+    def refusing(self, run_dir: Path) -> Iterator[list[str]]:
+        """While it lasts, the backend of the run refuses; the list tells what it refused.
+
+        The default is a full disk, for files that this process opens in ``run_dir`` to write them.
+        """
+        with full_disk(run_dir) as refused:
+            yield refused
+
     # ------------------------------------------------------------------ what checks use
 
     def entry_point(self) -> importlib.metadata.EntryPoint:
@@ -138,8 +149,17 @@ class Subject:
             return None
         return {str(tag): [(_whole(x), float(value)) for x, value in points] for tag, points in found.items()}
 
-    def finish(self, stage: Stage, lane: StageLane, story: Story) -> Performance:
-        """Read what there is of a story, then end the run."""
+    def finish(self, stage: Stage, lane: StageLane, story: Story, *, settle: bool = False) -> Performance:
+        """Read what there is of a story, then end the run.
+
+        Args:
+            stage: where.
+            lane: what plays it.
+            story: what.
+            settle: wait first, until the lane has everything or has ended.
+        """
+        if settle:
+            attempt(stage.settle, lane)
         series = self.read(stage)
         failures = list(lane.failures)
         return Performance(story.only(self.axes), series, failures, stage.end(self.close_within))

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.journal.cursors import Cursor
+from losslog.journal.cursors import stored
 from losslog.journal.ends import noted
-from losslog.journal.folder import CURSORS, JOURNAL, LOCK
+from losslog.journal.folder import JOURNAL, LOCK
 from losslog.journal.locks import is_locked
 from losslog.runtime.containment import attempt
 
@@ -39,11 +39,8 @@ def status_of(folder: Path, ended: str | None) -> str:
 def lags(folder: Path, size: int) -> dict[str, dict[str, Any]]:
     """By plugin: the last record it has durably, the bytes of the journal it has not, whether it has all of it."""
     found = {}
-    paths, _ = attempt(lambda: sorted((folder / CURSORS).glob("*.json")))
-    for path in paths or ():
-        cursor = Cursor(folder, path.stem)
-        cursor.load()
+    for cursor in attempt(stored, folder)[0] or ():
         behind = max(0, size - cursor.at.offset)
-        found[path.stem] = {"seq": cursor.at.seq, "behind": behind, "complete": behind == 0,
-                            "skipped": len(cursor.skipped)}  # fmt: skip
+        found[cursor.name] = {"seq": cursor.at.seq, "behind": behind, "complete": behind == 0,
+                              "skipped": len(cursor.skipped)}  # fmt: skip
     return found

@@ -88,6 +88,41 @@ def test_records_come_in_order(book: Book, probe: Any, until: Callable[..., None
     assert (lane.patience.state, lane.figures().committed) == ("done", book.writer.end)
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_failed_to_the_end_is_at_no_time_said_to_be_durable(
+    book: Book, until: Callable[..., None], leaves: bool
+) -> None:
+    """Not while it may still be put back, nor where its process goes before it could be."""
+    said: list[int] = []
+
+    class Refusing:
+        flush_every = 0.01
+
+        @hookimpl
+        def on_batch_losses(self, step: int) -> None:
+            pass
+
+        @hookimpl
+        def on_flush(self) -> None:
+            said.append(lane.figures().committed)
+            if leaves and lane.progress.at.seq == 8 and lane.patience.errors >= 8:
+                lane.abandon()
+            raise ValueError("on purpose")
+
+    book.batches(8)
+    plugin = Refusing()
+    lane = book.lane(lambda: plugin)
+    book.to_the_end(lane)
+    until(lambda: lane.patience.over)
+    assert lane.patience.errors >= 8
+    assert (max(said), lane.figures().committed) == (0, 0)
+    assert lane.patience.state == "parked"
+    assert lane.progress.committed.seq == -1
+    cursor = Cursor(book.folder, "probe")
+    cursor.load()
+    assert (cursor.at.seq, len(cursor.skipped)) == (-1, 0)
+
+
 def test_records_that_come_later_are_delivered_too(book: Book, probe: Any, until: Callable[..., None]) -> None:
     lane = book.lane(probe)
     for count in range(1, 6):

@@ -170,6 +170,7 @@ def test_the_journal_is_cut_at_any_byte(ended: Path, bench: Any) -> None:
     bench.row("the journal is cut at any byte", "40", "the line that was cut", 0, "the next writer goes on after it")
 
 
+@pytest.mark.timeout(600)  # 2000 runs, on a machine that may be busy
 def test_the_journal_is_garbled_at_any_byte(ended: Path, bench: Any, probes: Any, make_run: Any, until: Any) -> None:
     whole, rng = (ended / JOURNAL).read_bytes(), random.Random(2)
     count = len(known(ended))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -48,10 +50,10 @@ def where(near: bool) -> str:
     return "in the training process" if near else "in the follower"
 
 
-def trained_as_ever(outcome: Any, expected: str) -> None:
+def trained_as_ever(outcome: Any, expected: str, steps: int = STEPS) -> None:
     assert expected in outcome.out
     assert outcome.code == 0, outcome.err
-    assert outcome.steps() == list(range(STEPS))
+    assert outcome.steps() == list(range(steps))
     assert outcome.memory < 200
 
 
@@ -62,12 +64,12 @@ def test_one_that_fails(bench: Any, expected: str, fault: str, text: str, near: 
     outcome.wait_for("witness")
     said = outcome.undelivered("faulty")
     assert said is not None, outcome.err
-    assert outcome.who_goes_on("faulty")
+    remedy = outcome.remedy("faulty")
     outcome.stop_follower()
     held = len(outcome.backend("faulty"))
     assert held + said >= len(outcome.wanted())
     outcome.complete_after_replay("faulty")
-    bench.row(f"{text}, {where(near)}", STEPS, 0, f"{said} records", "replay delivers them, once")
+    bench.row(f"{text}, {where(near)}", STEPS, 0, f"{said} records", remedy)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,60 @@ def test_one_that_fails_now_and_then(bench: Any, expected: str, fault: str, text
               "`replay --skipped`")  # fmt: skip
 
 
+def shown(outcome: Any) -> str:
+    """What ``losslog show`` says of the run, once its follower is gone."""
+    command = [sys.executable, "-m", "losslog", "show", str(outcome.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("near", [False, True], ids=["far", "near"])
+def test_flushes_that_fail_in_a_run_too_short_to_park_the_plugin(bench: Any, arrives: Any, near: bool) -> None:
+    outcome = bench.start("on_flush:raise", near=near, steps=8).finish()
+    trained_as_ever(outcome, arrives(8), 8)
+    outcome.wait_for("witness")
+    said, remedy = outcome.undelivered("faulty"), outcome.remedy("faulty")
+    assert said == len(outcome.records())
+    outcome.follower_ends()
+    assert "faulty: complete" not in shown(outcome)
+    outcome.complete_after_replay("faulty")
+    bench.row(f"a flush that always raises, in a run of 8 steps, {where(near)}", 8, 0, f"{said} records", remedy)
+
+
+@pytest.mark.parametrize("near", [False, True], ids=["far", "near"])
+def test_batches_that_fail_in_a_run_too_short_to_park_the_plugin(bench: Any, arrives: Any, near: bool) -> None:
+    """It takes the run's start and end, so these are delivered; the batches are skipped, and never said to be there."""
+    outcome = bench.start("on_batch_losses:raise", near=near, steps=8).finish()
+    trained_as_ever(outcome, arrives(8), 8)
+    outcome.wait_for("witness")
+    assert "faulty: 8 records skipped" in outcome.err
+    outcome.follower_ends()
+    command = f"losslog replay {outcome.folder.name} --to faulty --skipped"
+    assert f"faulty: complete, but 8 skipped: {command}" in shown(outcome)
+    outcome.replay("faulty", skipped=True)
+    assert sorted(outcome.backend("faulty")) == sorted(outcome.wanted())
+    text = f"a hook that raises at every call, in a run of 8 steps, {where(near)}"
+    bench.row(text, 8, 0, "8 records skipped, as the report says", "`replay --skipped`")
+
+
+@pytest.mark.parametrize("near", [False, True], ids=["far", "near"])
+def test_skipped_records_are_told_and_delivered_later(bench: Any, expected: str, near: bool) -> None:
+    outcome = bench.start("on_batch_losses:sometimes", near=near).finish()
+    trained_as_ever(outcome, expected)
+    outcome.follower_ends()
+    skipped = len([step for step in range(STEPS) if step % 7 == 3])
+    command = f"losslog replay {outcome.folder.name} --to faulty --skipped"
+    assert f"faulty: complete, but {skipped} skipped: {command}" in shown(outcome)
+    outcome.replay("faulty")
+    assert len(outcome.backend("faulty")) == len(outcome.wanted()) - skipped  # they are not to come again unasked
+    outcome.replay("faulty", skipped=True)
+    assert sorted(outcome.backend("faulty")) == sorted(outcome.wanted())
+    assert "faulty: complete\n" in shown(outcome)
+    text = f"skipped records, weeks later, {where(near)}"
+    bench.row(text, STEPS, 0, f"{skipped} skipped, as `show` says", "`replay --skipped` delivers them, once")
+
+
 @pytest.mark.parametrize(("fault", "text", "near"), places(HANGING))
 def test_one_that_hangs(bench: Any, expected: str, fault: str, text: str, near: bool) -> None:
     outcome = bench.start(fault, near=near, after="run.close(2)").finish()
@@ -93,10 +149,11 @@ def test_one_that_hangs(bench: Any, expected: str, fault: str, text: str, near: 
     outcome.wait_for("witness")
     said = outcome.undelivered("faulty")
     assert said is not None, outcome.err
+    remedy = outcome.remedy("faulty")
     outcome.stop_follower()
     assert len(outcome.backend("faulty")) + said >= len(outcome.wanted())
     outcome.complete_after_replay("faulty")
-    bench.row(f"{text}, {where(near)}", STEPS, 0, f"{said} records", "replay delivers them, once")
+    bench.row(f"{text}, {where(near)}", STEPS, 0, f"{said} records", remedy)
 
 
 @pytest.mark.parametrize(("fault", "text", "near"), places(HARMLESS))
@@ -132,7 +189,13 @@ def test_one_that_cannot_be_made(bench: Any, expected: str, where_it_fails: str,
     outcome = bench.start(f"{where_it_fails}:{how}", env=env, plugins='"auto"').finish()
     trained_as_ever(outcome, expected)
     outcome.wait_for("witness")
-    assert re.search(r"\(not on: (\w+, )*faulty\b.*; losslog plugins says why\)", outcome.err.splitlines()[0])
+    off = re.search(r"\(not on: ([^;]*); losslog plugins says why\)", outcome.err.splitlines()[0])
+    assert off is not None
+    assert "faulty" in off[1].split(", ")
+    command = [sys.executable, "-m", "losslog", "plugins"]
+    fault = {"FAULTY": f"{where_it_fails}:{how}"}
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | fault).stdout
+    assert re.search(r"^faulty .* broken .*(SystemExit: 7|Odd: on purpose)", told, re.M), told
     assert not (outcome.folder / "faulty.jsonl").exists()
     outcome.complete_after_replay("faulty")
     when = "imported" if where_it_fails == "import" else "made"

@@ -292,3 +292,26 @@ def test_loader_workers(bench: Any, script: Any, context: str) -> None:
     assert [each.hook for each in found].count("on_run_end") == 1
     assert len(list(Path(folder).parent.iterdir())) == 1
     bench.row(f"DataLoader workers by {context} that log too", "those of the parent", "what the workers logged (inert)")
+
+
+LAUNCHERS = [
+    {"RANK": "1"},
+    {"RANK": "1", "WORLD_SIZE": "2"},
+    {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"},
+    {"SLURM_PROCID": "3", "SLURM_NTASKS": "4"},
+    {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"},
+]
+
+
+@pytest.mark.parametrize("variables", LAUNCHERS, ids=lambda each: ",".join(each))
+def test_launcher_variables_alone(bench: Any, expected: str, variables: dict[str, str]) -> None:
+    outcome = bench.start(env=variables, after="run.close(20)").finish()
+    assert expected in outcome.out
+    assert outcome.code == 0, outcome.err
+    assert outcome.steps() == list(range(STEPS))
+    outcome.wait_for("witness")
+    outcome.wait_for("faulty")
+    several = len(variables) > 1  # else nobody says that there are others
+    assert outcome.err.count("this process is a run of its own") == several, outcome.err
+    text = "variables of a launcher (torchrun, Slurm, Open MPI) in a process that meets no other"
+    bench.row(text, STEPS, 0, 0, "nothing to do: it is a run of its own")

@@ -173,6 +173,7 @@ def test_a_plugin_without_read_back_is_checked_for_what_needs_none(outcomes):
         "test_every_point_once",
         "test_values",
         "test_axes",
+        "test_delivered_means_delivered",
         "test_order",
         "test_resume",
         "test_scalar_losses",

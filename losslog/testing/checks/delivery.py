@@ -68,6 +68,25 @@ class DeliveryChecks(Subject):
         lane.failures[:] = [each for each in lane.failures if "(made up)" not in each[2]]
         self._check_same(self.finish(stage, lane, story), "two flushes failed and their records came again")
 
+    def test_delivered_means_delivered(self) -> None:
+        """While its backend refuses it raises: nothing is counted as delivered that is not there in the end."""
+        story, home = full_story(), self.home()
+        stage = self.stage(home)
+        half = len(story.records) // 2
+        stage.write(story.records[:half])
+        lane = stage.open(self.made(home))
+        stage.settle(lane)
+        with self.refusing(stage.folder) as refused:
+            stage.write(story.records[half:])
+            stage.attempted(lane)
+        if not refused:
+            pytest.skip("nothing that it does was refused: override refusing(run_dir)")
+        done = self.finish(stage, lane, story, settle=True)
+        figures, reference = lane.figures(), self.part(self.reference())
+        if figures.state == "done" and not figures.skipped:
+            different = self.difference(done.series or {}, reference)
+            assert not different, f"its backend refused for a while, and it said that all is delivered:\n{different}"
+
     def test_flush_after_every_record(self) -> None:
         """Flushing often or seldom (``flush_every``) makes no difference."""
         done = self.play(flush="always")
