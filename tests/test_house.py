@@ -32,8 +32,8 @@ FLOORS = """
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 940, "values": 360, "journal": 1130, "recording": 570, "delivery": 1620, "ranks": 330, "runtime": 275}
-CORE = 5200  # lines of code in all, the follower's child included
+ROOMS = {"": 960, "values": 370, "journal": 1180, "recording": 580, "delivery": 1680, "ranks": 340, "runtime": 290}
+CORE = 5300  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {

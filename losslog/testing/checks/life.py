@@ -14,9 +14,10 @@ import threading
 import time
 from pathlib import Path
 
-from losslog.journal.records import Record
+from losslog.runtime.containment import attempt, long_form
 from losslog.testing.story import batches, full_story
 from losslog.testing.subject import COSTS, Subject
+from losslog.testing.telling import tell
 
 CALLS = 500
 
@@ -42,13 +43,9 @@ class LifeChecks(Subject):
 
     def test_end_without_start(self) -> None:
         """``on_run_end`` without ``on_run_start`` (which had failed) does nothing and raises nothing."""
-        home = self.home()
-        stage = self.stage(home)
-        stage.write([Record(0, 1.7e9, "on_run_end", {"status": "crashed", "error": None})])
-        lane = stage.open(self.made(home))
-        stage.settle(lane)
-        stage.end(self.close_within, times=0)
-        assert not lane.failures, f"on_run_end without on_run_start raised:\n{lane.failures[0][2]}"
+        plugin = self.made(self.home())()
+        _, error = attempt(tell, plugin, "on_run_end", status="crashed")
+        assert error is None, f"on_run_end without on_run_start raised:\n{long_form(error)}"
 
     def test_leaves_nothing_open(self) -> None:
         """After its end there are no more threads and no more open files than before."""
