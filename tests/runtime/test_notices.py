@@ -19,6 +19,7 @@ def alone() -> Iterator[Callable[..., Any]]:
     root, ours = logging.getLogger(), notices.logger
     before = ours.handlers[:], ours.propagate, ours.level
     ours.handlers[:] = []
+    ours.setLevel(logging.NOTSET)
     patch = pytest.MonkeyPatch()
 
     def begin(stream: TextIO | None) -> Any:

@@ -215,8 +215,7 @@ def test_on_a_terminal(tmp_path: Path, write_run: Write, screen: Callable[..., S
     folder = write_run(tmp_path / "r", "shown")
     before = snapshot(folder)
     shown = screen(folder)
-    lines = shown.until(lambda lines: any("best" in line for line in lines))
-    assert lines[0] == "shown r  finished"
+    lines = shown.until(lambda lines: lines[:1] == ["shown r  finished"] and any("best" in line for line in lines))
     assert sum("loss_" in line for line in lines) == 5
     shown.resize(60, 12)
     lines = shown.until(lambda lines: len(lines) == 12 and any("loss_mask" in line for line in lines))
