@@ -52,7 +52,7 @@ def test_a_server_that_comes_back_gets_everything_from_the_follower(tmp_path: Pa
     server.stop()
     run = train(tmp_path, server.uri)
     assert "is away" in run.said
-    assert "losslog replay" in run.said
+    assert "the follower goes on with mlflow" in run.said
     server.start()
     server.wait()
     until(lambda: follower_gone(run))
