@@ -239,8 +239,8 @@ class Lane:
         durable, error = None, None
         if self._caller.implements("on_flush"):
             durable, error = self._call(Record(self.progress.at.seq, time.time(), "on_flush", {}))
-            if error is None and durable is not None and (type(durable) is not int or durable > self.progress.highest):
-                error = TypeError(f"on_flush returned {durable!r:.60}: return None, or the seq of a record it got")
+            if error is None and durable is not None and type(durable) is not int:
+                error = TypeError(f"on_flush returned {durable!r:.60}: return None, or the seq of a record")
             if error is not None:
                 self._flush_failed(error)
                 return False

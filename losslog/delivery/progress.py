@@ -53,11 +53,6 @@ class Progress:
         return len(self._uncommitted)
 
     @property
-    def highest(self) -> int:
-        """The highest seq handed over since the last commit, else that of the last one."""
-        return max((each.seq for each in self._uncommitted), default=self.at.seq)
-
-    @property
     def start(self) -> int:
         """Offset of the last ``on_run_start`` handed over."""
         return self._cursor.start

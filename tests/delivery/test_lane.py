@@ -714,27 +714,6 @@ def test_what_is_said_of_a_parked_lane_is_final(book: Book, until: Callable[...,
     assert {offset for state, offset in seen if state == "parked"} == {lane.progress.committed.offset}
 
 
-def test_a_seq_that_was_never_given_is_no_answer(book: Book, until: Callable[..., None]) -> None:
-    class Boasting:
-        @hookimpl
-        def on_batch_losses(self) -> None:
-            pass
-
-        @hookimpl
-        def on_flush(self) -> int:
-            return 10**9
-
-    book.batches(3)
-    lane = book.lane(Boasting())
-    book.to_the_end(lane)
-    until(lambda: lane.patience.over)
-    assert lane.figures()[:2] == (
-        "parked",
-        "it failed to the end, the last: TypeError: on_flush returned 1000000000: return None, or the seq of a "
-        "record it got",
-    )
-
-
 def test_a_flush_that_never_says_enough_is_named(book: Book, until: Callable[..., None]) -> None:
     class Reluctant:
         @hookimpl
