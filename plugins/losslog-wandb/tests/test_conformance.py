@@ -27,10 +27,10 @@ class TestWandb(PluginConformance):
 
     def crash(self, plugin: Any) -> None:
         """A kill takes wandb-core with it."""
+        plugin._session, plugin._open = None, lambda: None  # a lane may live on in this process: nothing more of it
         core: Any = singleton()._connection
         core._proc._process.kill()
         core._proc.join()
-        plugin._session, plugin._open = None, lambda: None  # its lane lives on in this process: nothing more of it
         forget_service()
 
     def read_back(self, run_dir: Path) -> dict[str, list[tuple[int, float]]]:
