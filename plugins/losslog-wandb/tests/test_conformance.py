@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from losslog_wandb.localfiles import LocalFile
 from losslog_wandb.session import forget_service
 from wandb.sdk.wandb_setup import singleton
@@ -25,13 +27,16 @@ class TestWandb(PluginConformance):
         light = {"x_disable_stats": True, "x_save_requirements": False, "x_disable_machine_info": True}
         return {"mode": "offline", **light}
 
+    @pytest.fixture(autouse=True)
+    def _a_service_for_each(self) -> Iterator[None]:
+        """A session that a check leaves behind would keep the run's id for itself."""
+        yield
+        _kill_core()
+
     def crash(self, plugin: Any) -> None:
         """A kill takes wandb-core with it."""
         plugin._session, plugin._open = None, lambda: None  # a lane may live on in this process: nothing more of it
-        core: Any = singleton()._connection
-        core._proc._process.kill()
-        core._proc.join()
-        forget_service()
+        _kill_core()
 
     def read_back(self, run_dir: Path) -> dict[str, list[tuple[int, float]]]:
         record_type: Any = importlib.import_module("wandb.proto.wandb_internal_pb2").Record
@@ -51,3 +56,11 @@ class TestWandb(PluginConformance):
                         found.setdefault(tag, []).append((x, float(value)))
                     seen.add(row["losslog/seq"])
         return found
+
+
+def _kill_core() -> None:
+    core: Any = getattr(singleton(), "_connection", None)
+    if core is not None:
+        core._proc._process.kill()
+        core._proc.join()
+        forget_service()
