@@ -178,7 +178,8 @@ class Intake(ABC):
             self.on_batch(item, whole, weights)
             if metrics:
                 self.on_event(Event(item.time, "on_metrics", {"step": item.step, "epoch": None, "metrics": metrics}))
-        if not (math.isfinite(whole.total) and all(map(math.isfinite, values))):
+        parts = whole.losses.values() if isinstance(whole.losses, dict) else (whole.losses,)
+        if not (math.isfinite(whole.total) and all(map(math.isfinite, parts))):
             self._not_finite(item, whole)
 
     def _not_finite(self, item: Batch, whole: Whole) -> None:

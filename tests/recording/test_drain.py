@@ -152,6 +152,13 @@ def test_a_total_that_is_not_finite_is_called_what_it_is(rig: Rig) -> None:
     assert rig.data("on_alert")[0]["title"] == "total is inf"
 
 
+@pytest.mark.parametrize(("losses", "total"), [({"a": 1.0, "b": 2.0, "acc": math.nan}, None),
+                                               ({"a": 1.0, "loss": math.nan}, 1.0)])  # fmt: skip
+def test_what_is_no_loss_raises_no_alert_of_a_total_that_is_finite(rig: Rig, losses: Any, total: Any) -> None:
+    rig.drain.take([rig.batch(losses, total)])
+    assert rig.data("on_alert") == []
+
+
 def test_not_finite_losses_are_in_the_journal(rig: Rig) -> None:
     rig.drain.take([rig.batch({"a": math.nan, "b": math.inf})])
     assert rig.data("on_batch_losses")[0]["losses"] == {"a": "NaN", "b": "Infinity"}
