@@ -208,6 +208,7 @@ def test_one_that_crashes_the_process_it_is_in(bench: Any, expected: str) -> Non
     trained_as_ever(outcome, expected)
     outcome.stop_follower()
     assert "the follower died" in outcome.err
-    outcome.complete_after_replay("faulty", "witness")
+    outcome.complete_after_replay("faulty")
+    outcome.complete_after_replay("witness", once=False)
     text = "a plugin whose native code kills the follower, each time"
     bench.row(text, STEPS, 0, "what far plugins had not got", "replay delivers them, once")

@@ -211,7 +211,12 @@ def screen() -> Iterator[Callable[..., Screen]]:
             each.process.wait()
 
 
-def test_on_a_terminal(tmp_path: Path, write_run: Write, screen: Callable[..., Screen]) -> None:
+@pytest.mark.parametrize("exported", [False, True])
+def test_on_a_terminal(
+    tmp_path: Path, write_run: Write, screen: Callable[..., Screen], exported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LINES", "24"), ("COLUMNS", "132")):  # of another terminal
+        monkeypatch.setenv(name, value) if exported else monkeypatch.delenv(name, raising=False)
     folder = write_run(tmp_path / "r", "shown")
     before = snapshot(folder)
     shown = screen(folder)

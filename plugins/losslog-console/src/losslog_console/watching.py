@@ -40,6 +40,7 @@ def watch(live: Any, interval: float = 0.5) -> None:
         changed = True
         while True:
             now = time.monotonic()
+            console.size = _size(console)
             if changed or now - drawn >= 1.0 or console.size != size:
                 size, drawn = console.size, now
                 shown.update(Group(*board(live, size.width, size.height, choice, emoji=emoji)), refresh=True)
@@ -47,6 +48,17 @@ def watch(live: Any, interval: float = 0.5) -> None:
             if key in ("q", "Q", "\x03"):
                 return
             changed = press(key, choice, live.rows) if key else live.look()
+
+
+def _size(console: Any) -> Any:
+    """That of the terminal as it is: an exported LINES or COLUMNS is some other terminal's, or an older size."""
+    from rich.console import ConsoleDimensions
+
+    try:
+        size = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):
+        return console.size
+    return ConsoleDimensions(size.columns, size.lines) if min(size) > 0 else console.size
 
 
 def press(key: str, choice: Choice, rows: Any) -> bool:
