@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.delivery.discovery import Plugin
+from losslog.journal.folder import JOURNAL
 
 GOING: Final = ("starting", "live", "waiting", "hung")  # a lane that its follower goes on with
 
@@ -81,7 +82,8 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tupl
             lines.append((level, f"{name}: {_count(lane['behind'], 'record')} to go{why}"))
             continue
         if lane["own"]:  # a hook of the script: no other process can make it, and it may want a few of these only
-            lines.append((logging.WARNING, f"{name}: {lane['state']}{why}"))
+            said = f"{name}: not called with what came last: {lane['state']}{why}; its records stay in"
+            lines.append((logging.WARNING, f"{said} {shown(folder / JOURNAL)}"))
             continue
         lines.append((logging.WARNING, f"{name}: {lane['state']}{why}; undelivered: {lane['behind']}"))
         late.append(name)

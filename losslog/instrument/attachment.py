@@ -48,9 +48,14 @@ class Attachment(Observer):
 
     def watch(self, model: Any, optimizers: Sequence[Any]) -> None:
         """Watch a model and its optimizers."""
-        self._named.append(self.sightings.adopt(model))
+        family = self.sightings.adopt(model)
+        self._named.append(family)
         for each in optimizers:
             self.steppers.add(each)
+        own = {id(each) for each in model.parameters()}
+        stepped = {id(each) for one in optimizers for group in one.param_groups for each in group["params"]}
+        if own and stepped and own.isdisjoint(stepped):
+            self.silence.foreign(optimizers, family.name)
         self.discovery.start()
 
     def drop(self, model: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from losslog.instrument.logbook import Logbook
@@ -112,6 +113,17 @@ class Silence:
             "log_batch was called on a run that losslog.attach logs to as well: each step is recorded twice. Keep one "
             "of the two: take run.log_batch out of the loop, or losslog.attach (run = losslog.Run() in its place)",
             key="twice",
+        )
+
+    def foreign(self, optimizers: Sequence[object], family: str) -> None:
+        """No optimizer that was named has a parameter of the model's."""
+        names = " and ".join(dict.fromkeys(type(each).__name__ for each in optimizers))
+        warn(
+            "the optimizer given to losslog.attach (%s) trains no parameter of the model (%s): its steps do not change "
+            "it, and losses of that model alone are in no record. Make it of model.parameters(), of the model as it is "
+            "now (after .to(), wrapping or adding layers)",
+            names,
+            family,
         )
 
     def adopted(self, optimizer: object, family: str) -> None:

@@ -120,7 +120,9 @@ def test_what_is_parked_is_a_warning_with_the_command() -> None:
 
 def test_hooks_of_the_script_are_not_offered_for_replay() -> None:
     text = report(lanes={"Mine": lane(state="parked", reason="x", committed=10, behind=4, own=True)})
-    assert "Mine: parked (x)" in text
+    assert (
+        "Mine: not called with what came last: parked (x); its records stay in /nowhere/runs/a/1/journal.jsonl" in text
+    )
     assert "undelivered" not in text
     assert "losslog replay" not in text
 

@@ -275,6 +275,17 @@ def test_never_silent_where_no_losses_are_seen(script, steps):
     assert said.count("neither a backward pass nor a model gave losses") == (1 if steps == 3 else 2)
 
 
+def test_an_optimizer_of_other_parameters_is_said(watch, caplog):
+    watch(nn.Linear(4, 1), torch.optim.SGD(nn.Linear(4, 1).parameters(), 0.1)).close()
+    assert "(SGD) trains no parameter of the model (Linear)" in caplog.text
+
+
+def test_optimizers_with_some_or_frozen_parameters_are_fine(watch, caplog):
+    model, other = nn.Linear(4, 1).requires_grad_(False), nn.Linear(4, 1)
+    watch(model, [torch.optim.SGD(other.parameters(), 0.1), torch.optim.Adam([model.bias])]).close()
+    assert "trains no parameter" not in caplog.text
+
+
 def test_optimizers_of_others_name_their_adapter(two):
     kinds = {
         package: type("Adam", (type("Optimizer", (), {"__module__": f"{package}.optimizer"}),), {"__module__": "mine"})
