@@ -54,7 +54,7 @@ def unwatch(module: Any) -> None:
         entry[1] -= 1
         if entry[1] <= 0:
             del _watched[id(module)]
-    _tidy()
+    tidy()
 
 
 def look(who: Any) -> None:
@@ -82,7 +82,8 @@ def _forget(key: int) -> Callable[[Any], None]:
     return forget
 
 
-def _tidy() -> None:
+def tidy() -> None:
+    """Take what is ours off classes of which no watched module is alive."""
     alive = {type(module) for entry in list(_watched.values()) if (module := entry[0]()) is not None}
     for kind in [each for each in _classes if each is not Module and each not in alive]:
         _restore(kind)

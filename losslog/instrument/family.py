@@ -63,6 +63,7 @@ class Family:
         """Watch none any more."""
         for module in self.modules:
             calls.unwatch(module)
+        calls.tidy()  # also after those that died
         self._members = []
 
     def parameters(self) -> set[int]:
