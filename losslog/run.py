@@ -300,7 +300,7 @@ class Run:
             self._targets.keep(step, targets)
         self._log(Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n))
         if sampled:
-            self._cost = (self._cost[0] + time.thread_time() - began, self._cost[1] + 1)
+            self.spent(time.thread_time() - began)
 
     def log_forwards(
         self,
@@ -331,6 +331,10 @@ class Run:
             return
         at, step, epoch = time.time(), self._step, self._epoch
         self._log(Batch(at, step, epoch, keys, values, has_total, lr, None, n, stepped, counted, weights))
+
+    def spent(self, seconds: float) -> None:
+        """What one step's logging has cost this thread, of one in many; `losslog.instrument` tells its own."""
+        self._cost = (self._cost[0] + seconds, self._cost[1] + 1)
 
     def log_later(self, keys: tuple[str, ...], values: list[float] | Staged, *, step: int) -> None:
         """`log_metrics` for `losslog.instrument`.
@@ -713,11 +717,11 @@ class Run:
     def stats(self) -> dict[str, Any]:
         """What logging has done and cost so far: plain figures.
 
-        ``us_per_step`` is the mean CPU time inside `log_batch` (every 64th is measured), ``cpu`` the CPU seconds of
-        the drain thread, ``queued`` what it has not taken yet, ``dropped`` the batch records that were lost and
-        ``dropped_others`` what else was; ``lanes`` has for each plugin its state, the records
-        delivered, those still ``behind``, its errors and the CPU seconds of its thread. What the last line of a run
-        says is in ``seconds``, ``epochs``, ``best`` and ``alerts``.
+        ``us_per_step`` is the mean CPU time of a step inside `log_batch`, or in what `attach` and ``losslog run`` add
+        (one step in 64 is measured), ``cpu`` the CPU seconds of the drain thread, ``queued`` what it has not taken yet,
+        ``dropped`` the batch records that were lost and ``dropped_others`` what else was; ``lanes`` has for each plugin
+        its state, the records delivered, those still ``behind``, its errors and the CPU seconds of its thread. What the
+        last line of a run says is in ``seconds``, ``epochs``, ``best`` and ``alerts``.
         """
         seconds, samples = self._cost
         found = self._recorder.stats()

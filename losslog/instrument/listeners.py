@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from time import thread_time
 from typing import Any, Final
 
 from losslog.errors import StopTraining
@@ -79,12 +80,48 @@ class Listener:
         """``torch.save`` has written something."""
 
 
+class Meter:
+    """What listening costs, of one step in many: CPU seconds of the threads that it runs on.
+
+    Attributes:
+        owner: whose step is measured now; None between.
+    """
+
+    def __init__(self) -> None:
+        self.owner: Any = None
+        self._spent = self._entered = 0.0
+
+    def start(self, owner: Any) -> None:
+        """Measure from here on."""
+        self.owner, self._spent, self._entered = owner, 0.0, 0.0
+
+    def enters(self) -> float:
+        """We are called."""
+        self._entered = thread_time()
+        return self._entered
+
+    def leaves(self, entered: float) -> None:
+        """We have returned from a call that was entered then."""
+        self._spent += thread_time() - entered
+
+    def stop(self) -> float:
+        """What was spent since `start`, up to the middle of a call that has not returned."""
+        self.owner = None
+        return self._spent + (thread_time() - self._entered if self._entered else 0.0)
+
+
+meter: Final = Meter()
+
+
 def tell(what: str, *args: Any, **kwargs: Any) -> None:
     """Call one method of every listener."""
+    entered = meter.enters() if meter.owner is not None else 0.0
     for listener in tuple(listeners):
         _, error = attempt(getattr(listener, what), *args, **kwargs)
         if error is not None:
             failed(error)
+    if entered and meter.owner is not None:
+        meter.leaves(entered)
 
 
 def guarded(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

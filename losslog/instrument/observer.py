@@ -17,7 +17,7 @@ from losslog.instrument import calls
 from losslog.instrument.discovery import Discovery
 from losslog.instrument.family import Family
 from losslog.instrument.leftovers import Leftovers
-from losslog.instrument.listeners import guarded
+from losslog.instrument.listeners import guarded, meter
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.onethread import OneThread
 from losslog.instrument.optimizers import Heard, Stepper, Steppers, rates
@@ -32,6 +32,7 @@ from losslog.instrument.silence import Silence
 from losslog.instrument.skipping import Held, finite
 from losslog.instrument.watching import Watching
 from losslog.instrument.window import Window
+from losslog.run import SAMPLE
 
 
 class Observer(Watching):
@@ -124,8 +125,7 @@ class Observer(Watching):
 
     def step_begins(self, optimizer: Any) -> None:
         """An optimizer is asked to step; with a closure it computes while it does."""
-        stepper = None if self.closed else self.steppers.get(optimizer)
-        if stepper is not None:
+        if not self.closed and (stepper := self.steppers.get(optimizer)) is not None:
             stepper.inside, stepper.first = True, None
 
     def step_ends(self, optimizer: Any) -> None:
@@ -140,6 +140,10 @@ class Observer(Watching):
             self.thread.follow()
             stepper.ended += 1
             self._step(stepper, taken=True)
+            if meter.owner is self:
+                self.logbook.run.spent(meter.stop())
+            elif stepper.ended % SAMPLE == 5 and not self.discovery.looking:
+                meter.start(self)
 
     def scaler_begins(self, optimizer: Any) -> None:
         """A GradScaler was asked to step an optimizer."""
@@ -147,8 +151,7 @@ class Observer(Watching):
 
     def scaler_ends(self, optimizer: Any) -> None:
         """It did not where no step was seen: the gradients were infinite."""
-        stepper = self.steppers.get(optimizer)
-        if not self._fired and not self.closed and stepper is not None:
+        if not self._fired and not self.closed and (stepper := self.steppers.get(optimizer)) is not None:
             self._step(stepper, taken=False)
 
     def train_called(self, module: Any, *, was_training: bool) -> None:
@@ -188,8 +191,8 @@ class Observer(Watching):
             names = {name for each in outputs if each.named for name in each.names}
             reading = averaged(outputs)
         drivers = [each.driver for each in heard] or [each.driver for each in outputs]
-        if self.sightings.pending != outputs:
-            unreached = [each for each in self.sightings.pending if not each.reached and each not in outputs]
+        if (pending := self.sightings.pending) != outputs:
+            unreached = [each for each in pending if not each.reached and each not in outputs]
             others = len(self.steppers.alive) > 1
             self.sightings.pending = self.leftovers.unreached(unreached, drivers, stepper, others, bool(heard))
         else:
@@ -268,10 +271,8 @@ class Observer(Watching):
         """Record what waits, end an epoch that was seen to its end, and take everything off."""
         self._held.release(self.series.put, wait=True)
         self.series.flush()
-        last = self.sightings.pending[-1] if self.sightings.pending else None
-        fatal = last if last is not None and self._is_fatal(last) else None
-        if fatal is not None:
-            self.sightings.pending.pop()
+        pending = self.sightings.pending
+        fatal = pending.pop() if pending and self._is_fatal(pending[-1]) else None
         self._sort_out()
         if fatal is not None:
             self.logbook.step(averaged([fatal]), None)
@@ -292,6 +293,7 @@ class Observer(Watching):
     def detach(self) -> None:
         """Take everything of ours off."""
         super().detach()
+        meter.owner = None
         self.discovery.stop()
         calls.look_away(self)
         for family in self.sightings.families:

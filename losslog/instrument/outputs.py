@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from losslog.instrument.listeners import failed
+from losslog.instrument.listeners import failed, meter
 from losslog.instrument.roots import Mark, mark_of, number, running
 from losslog.runtime.containment import attempt
 from losslog.values.snapshot import Staged, snapshot
@@ -126,7 +126,10 @@ class _Ear:
         self._hear, self._parts = hear, parts
 
     def __call__(self, gradients: Any) -> None:
+        entered = meter.enters() if meter.owner is not None else 0.0
         _, error = attempt(self._hear, self._parts, gradients)
+        if entered:
+            meter.leaves(entered)
         if error is not None:
             failed(error)
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from losslog.instrument.listeners import failed, guarded, listeners, tell
+from losslog.instrument.listeners import failed, guarded, listeners, meter, tell
 from losslog.runtime.containment import attempt
 
 Mark = tuple[int, int]
@@ -78,7 +78,10 @@ def hear_backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(*args: Any, **kwargs: Any) -> Any:
         if not listeners or sys.modules["torch"].compiler.is_compiling() or inside_backward():
             return original(*args, **kwargs)
+        entered = meter.enters() if meter.owner is not None else 0.0
         root, error = attempt(_begins, *args, **kwargs)
+        if entered:
+            meter.leaves(entered)
         if error is not None and not isinstance(error, RuntimeError):  # which is of tensors that have no value
             failed(error)
         if root is None:

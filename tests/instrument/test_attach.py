@@ -256,3 +256,14 @@ def test_a_loop_that_calls_forward_has_its_total(two, data, watch, read):
 def test_wrong_types_are_told_at_the_door(model, optimizer, options, message):
     with pytest.raises(TypeError, match=message):
         losslog.attach(model, optimizer, plugins=None, **options)
+
+
+def test_what_watching_costs_is_told(two, watch):
+    optimizer = torch.optim.SGD(two.parameters(), 0.01)
+    run = watch(two, optimizer)
+    for _ in range(150):
+        optimizer.zero_grad()
+        sum(two(torch.randn(3, 4)).values()).backward()
+        optimizer.step()
+    assert run.stats["us_per_step"] > 0
+    run.close()
