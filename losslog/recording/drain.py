@@ -242,6 +242,7 @@ class Drain(Intake):
                 found.append((offset, record))
             self.records += len(found)
             self._fresh, self._waiting = [], [0, 0]
+            self._writer.wrote(found)
             if self.trouble:
                 say("the journal can be written again")
                 self.trouble = ""
