@@ -73,15 +73,16 @@ def write(folder: Path, steps: int, epochs: int, *, ends: bool) -> None:
 
 
 def timed(name: str, command: list[str]) -> dict[str, float]:
-    """Wall seconds and the peak memory of a command, or the seconds that it prints itself."""
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    """Wall and CPU seconds of a command and the peak memory so far; wall seconds those it prints itself, if any."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(f"{name}: {done.stderr or done.stdout}")
     found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("resume ")]
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return {"seconds": float(found[0]) if found else seconds, "peak_MB": max(peak, before) / 1024}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": float(found[0]) if found else seconds, "cpu": cpu, "peak_MB": after.ru_maxrss / 1024}
 
 
 def main() -> None:

@@ -16,11 +16,12 @@ import functools
 import io
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, cast
 
 from losslog.errors import JournalError
 from losslog.journal.files import opened
@@ -28,7 +29,8 @@ from losslog.journal.files import reading as reading_plain
 from losslog.journal.folder import FORMS, JOURNAL
 from losslog.runtime.containment import attempt
 
-BLOCK: Final = 1 << 20
+BLOCK: Final = 1 << 18
+RECENT: Final = 8  # unpacked blocks that are kept for whoever reads on
 _GZIP: Final = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff"  # a member with an extra field
 _EMPTY: Final = b"\x03\0\0\0\0\0\0\0\0\0"  # nothing, its sum, its length
 _SKIPPED: Final = 0x184D2A5E  # of a zstandard frame that readers pass over
@@ -53,7 +55,7 @@ def size_of(path: Path) -> int:
     return form.stat().st_size if form == path else _table(form).size
 
 
-def reading(path: Path) -> Any:
+def reading(path: Path) -> BinaryIO:
     """The journal, open for reading, whatever its form.
 
     Raises:
@@ -62,7 +64,7 @@ def reading(path: Path) -> Any:
     for last in (False, False, True):  # it may change its form between the two
         form = form_of(path)
         try:
-            return reading_plain(path) if form == path else Unpacked(form)
+            return reading_plain(path) if form == path else cast(BinaryIO, Unpacked(form))
         except FileNotFoundError:
             if last:
                 raise
@@ -75,7 +77,7 @@ def buffered(path: Path) -> io.BufferedReader:
     Raises:
         OSError: as there.
     """
-    return io.BufferedReader(reading(path))
+    return io.BufferedReader(cast(io.RawIOBase, reading(path)))
 
 
 class _Table:
@@ -86,6 +88,10 @@ class _Table:
         self.starts = [0]
         for each in packed:
             self.starts.append(self.starts[-1] + each)
+
+
+_recent: dict[tuple[_Table, int], bytes] = {}
+_guard: Final = threading.Lock()
 
 
 class Unpacked(io.RawIOBase):
@@ -100,7 +106,6 @@ class Unpacked(io.RawIOBase):
         self._table = _table(path)
         self._unpack = codec(path.suffix)[1]
         self._file = reading_plain(path)
-        self._block = (-1, b"")
 
     def readable(self) -> bool:
         """It is."""
@@ -133,14 +138,20 @@ class Unpacked(io.RawIOBase):
         return len(data)
 
     def _unpacked(self, number: int) -> bytes:
-        if self._block[0] != number:
+        key = (self._table, number)
+        with _guard:
+            found = _recent.get(key)
+        if found is None:
             table = self._table
             length = min(table.block, table.size - number * table.block)
             self._file.seek(table.starts[number])
             data, _ = attempt(self._unpack, self._file.read(table.packed[number]))
-            whole = data if data is not None and len(data) == length else b"?" * (length - 1) + b"\n"
-            self._block = (number, whole)
-        return self._block[1]
+            found = data if data is not None and len(data) == length else b"?" * (length - 1) + b"\n"
+            with _guard:
+                _recent[key] = found
+                for old in list(_recent)[:-RECENT]:
+                    del _recent[old]
+        return found
 
     def close(self) -> None:
         """Close the file."""
