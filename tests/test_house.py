@@ -24,7 +24,7 @@ FLOORS = """
     journal.fences journal.metrics journal.redaction journal.origin journal.lines journal.scan journal.index
     journal.file journal.resuming journal.cursors history
     control hookspecs
-    ranks.store ranks.joining ranks.leases
+    ranks.tree ranks.store ranks.sums ranks.mail ranks.relay ranks.joining ranks.leases
     delivery.wire delivery.thinning delivery.trust delivery.caller delivery.options delivery.discovery delivery.inline
     delivery.report delivery.progress delivery.patience delivery.beginning delivery.lane delivery.follower
     delivery.delivery delivery.attached
