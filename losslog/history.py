@@ -11,15 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
+from losslog.journal.fences import is_void
 from losslog.journal.folder import JOURNAL
+from losslog.journal.index import index_of
 from losslog.journal.lines import read
 from losslog.journal.records import Record
 from losslog.tags import points_of
-
-BY_STEP: Final = ("on_batch_losses",)
-BY_EPOCH: Final = ("on_epoch_end", "on_eval", "on_checkpoint")
 
 
 def records(folder: Path, *, superseded: bool = False) -> Iterator[Record]:
@@ -44,25 +42,7 @@ def resumes(folder: Path) -> list[Record]:
     Raises:
         OSError: the journal cannot be read.
     """
-    return [each for _, each in read(folder / JOURNAL) if each is not None and each.hook == "on_resume"]
-
-
-def is_void(record: Record, fences: list[Record]) -> bool:
-    """Whether one of these resumes superseded the record."""
-    return any(_void(record, fence) for fence in fences)
-
-
-def _void(record: Record, fence: Record) -> bool:
-    if record.seq > fence.seq:
-        return False
-    step, epoch = fence.data.get("step"), fence.data.get("epoch")
-    if record.hook in BY_EPOCH and epoch is not None:
-        return bool(int(record.data.get("epoch") or 0) > epoch)
-    if record.hook in (*BY_STEP, *BY_EPOCH, "on_metrics"):
-        if step is not None and record.data.get("step") is not None:
-            return bool(int(record.data["step"]) > step)
-        return epoch is not None and int(record.data.get("epoch") or 0) > epoch
-    return False
+    return index_of(folder).fences
 
 
 def series(folder: Path) -> dict[str, dict[int, float]]:

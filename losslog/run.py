@@ -37,6 +37,7 @@ from losslog.journal.resuming import AUTO, Resumed, resumed
 from losslog.ranks.joining import Joiner
 from losslog.ranks.leases import Leases
 from losslog.ranks.store import Store, alone, place
+from losslog.ranks.tree import Tree
 from losslog.recording.drain import Drain
 from losslog.recording.intake import Intake, Queue
 from losslog.recording.items import Batch, Event, Item
@@ -126,10 +127,10 @@ class Run:
         self._epochs = epochs
         number = next(_numbers_of_runs)
         store = Store(number) if self.world_size > 1 and not off else None
-        leases = None if store is None else Leases(store, self.logging_rank)
+        leases = None if store is None else Leases(store, self.logging_rank, Tree(self.world_size).every)
         if not self.logging_rank:
             self.dir, self.id = directory / folder.clean_name(self.name), ""
-            sender = None if store is None else Sender(self._queue, store, self.rank, self._not_finite)
+            sender = None if store is None else Sender(self._queue, store, self.rank, self._not_finite, self.world_size)
             self._record(
                 sender or Nowhere(self._queue, self._requests.put),
                 Tail(self.dir / folder.JOURNAL, own=True),

@@ -28,8 +28,9 @@ from losslog.runtime.notices import logger, prepare
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("demo", "train", "run"),
     "look": ("ls", "show", "watch", "compare", "report", "diagnose", "plugins"),
+    "take": ("cat", "export"),
     "deliver": ("replay", "follow"),
-    "tidy": ("prune",),
+    "tidy": ("prune", "compress"),
     "extend": ("new-plugin",),
 }
 COMMANDS: Final = tuple(name for names in GROUPS.values() for name in names)

@@ -24,8 +24,7 @@ from losslog.delivery.lane import Lane
 from losslog.delivery.trust import Trust, from_journal
 from losslog.errors import LosslogError, RunLocked
 from losslog.journal.cursors import BEGINNING, Cursor, Seqs
-from losslog.journal.folder import JOURNAL
-from losslog.journal.lines import read
+from losslog.journal.index import index_of
 from losslog.runtime.notices import say
 
 
@@ -54,11 +53,7 @@ def add_arguments(parser: Any) -> None:
 
 def start_of(folder: Path) -> dict[str, Any]:
     """The data of the newest ``on_run_start``; ``{}`` where there is none."""
-    start: dict[str, Any] = {}
-    for _, record in read(folder / JOURNAL):
-        if record is not None and record.hook == "on_run_start":
-            start = record.data
-    return start
+    return index_of(folder).start()
 
 
 def lanes_over(

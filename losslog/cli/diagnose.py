@@ -21,6 +21,7 @@ from losslog.delivery.caller import Caller
 from losslog.delivery.discovery import named
 from losslog.errors import LosslogError, PluginError
 from losslog.history import records
+from losslog.journal.index import index_of
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import Once
 
@@ -52,7 +53,7 @@ def verdicts(folder: Path, options: dict[str, Any]) -> list[Any]:
         plugin = named(["plateau"])[0]
     except PluginError as missing:
         raise PluginError("diagnose needs the plateau plugin: pip install losslog-plateau") from missing
-    start = next((each.data for each in records(folder) if each.hook == "on_run_start"), {})
+    start = index_of(folder).start(0)
     plugin.options = journaled_options(plugin, start, options) | options
     error = plugin.make()
     if error is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from losslog.cli.arguments import command, folder_of
 from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, positions, start_of, tell, watch
+from losslog.journal.archive import size_of
 from losslog.journal.file import state_of
 from losslog.journal.files import check_folder
 from losslog.journal.folder import JOURNAL
@@ -72,10 +73,10 @@ def main(args: argparse.Namespace) -> int:
         lane.start()
     journal, ending = folder / JOURNAL, _Ending(folder)
     try:
-        watch(lanes, lambda: journal.stat().st_size, args.wait, ending)
+        watch(lanes, lambda: size_of(journal), args.wait, ending)
         for lane in lanes:
             lane.finish(ending.end if ending.end is not None else whole_lines(journal))
-        watch(lanes, lambda: journal.stat().st_size, args.wait, lambda: False)
+        watch(lanes, lambda: size_of(journal), args.wait, lambda: False)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         for lane in lanes:

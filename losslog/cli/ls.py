@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_json, command, finite, names_in, positive_int
 from losslog.cli.show import clean
-from losslog.journal.folder import JOURNAL
+from losslog.journal.folder import journals
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import did_you_mean
 from losslog.viewing.summary import row_of
@@ -61,7 +61,7 @@ def _statuses(text: str) -> list[str]:
 def main(args: argparse.Namespace) -> int:
     """Print the list."""
     found = []
-    for path in Path(args.dir).glob(f"*/*/{JOURNAL}"):
+    for path in journals(Path(args.dir)):
         row, error = attempt(row_of, path.parent)
         row = row or _unreadable(path.parent, error)
         if args.name is not None and not fnmatch.fnmatchcase(str(row["name"]), args.name):

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from losslog.cli.arguments import UsageError, add_dir, command, count, positive, positive_int
 from losslog.cli.show import say
+from losslog.journal.archive import form_of
 from losslog.journal.folder import JOURNAL, LOCK, clean_name, runs
 from losslog.journal.locks import is_locked
 from losslog.runtime.containment import attempt, one_line
@@ -106,7 +107,7 @@ def things(
         newer[folder.parent.name] = before + 1
         if folder.is_symlink() or is_locked(folder / LOCK):
             continue
-        age = (time.time() - (folder / JOURNAL).stat().st_mtime) / DAY
+        age = (time.time() - form_of(folder / JOURNAL).stat().st_mtime) / DAY
         if keep_runs is not None and before >= keep_runs:
             yield Thing(folder, size_of(folder), f"{before} newer runs of {folder.parent.name}")
         elif days is not None and age > days:

@@ -20,12 +20,13 @@ from losslog.cli.arguments import command, folder_of
 from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, positions, start_of, tell, watch
 from losslog.delivery.discovery import Plugin
 from losslog.errors import RunLocked
+from losslog.journal.archive import form_of, size_of
 from losslog.journal.cursors import Cursor
 from losslog.journal.ends import noted
 from losslog.journal.file import Writer, append_record
 from losslog.journal.files import check_folder
 from losslog.journal.folder import JOURNAL, LOCK
-from losslog.journal.lines import read
+from losslog.journal.lines import whole_lines
 from losslog.journal.locks import is_locked
 from losslog.runtime.containment import is_read_only
 
@@ -54,6 +55,8 @@ def finish(folder: Path) -> int:
     Raises:
         RunLocked: the run is live.
     """
+    if form_of(folder / JOURNAL).name != JOURNAL:  # it had ended when it was compressed
+        return size_of(folder / JOURNAL)
     try:
         writer = Writer(folder)
     except RunLocked as error:
@@ -79,7 +82,7 @@ def _read_only(folder: Path) -> int:
     if is_locked(folder / LOCK):
         raise RunLocked(f"{folder.name} is still live: use losslog follow, or wait until it ends")
     print(f"{folder} is read-only: what is delivered is not remembered there", file=sys.stderr)
-    return max((end for end, _ in read(folder / JOURNAL)), default=0)
+    return whole_lines(folder / JOURNAL)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_json, add_run, command, finite, folder_of
-from losslog.journal.folder import JOURNAL
-from losslog.journal.lines import read
 from losslog.runtime.containment import attempt, one_line
 from losslog.tags import epoch_series
 from losslog.viewing.state import lags
@@ -42,9 +40,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     """What the journal says; batches are counted, not decoded, and what a kept summary has is not read again."""
     summary = summary_of(folder, keep=False)
     facts = summary.facts
-    start = next(
-        (each.data for _, each in read(folder / JOURNAL) if each is not None and each.hook == "on_run_start"), {}
-    )
+    start = summary.start(0)
     origin = found if isinstance(found := start.get("origin"), dict) else {}
     nothing = {"seq": -1, "behind": summary.size, "complete": False, "skipped": 0}
     plugins = {str(name): nothing for name in origin.get("plugins") or ()} | lags(folder, summary.size)

@@ -19,11 +19,11 @@ from typing import Any
 from losslog.cli.arguments import add_dir, add_run, command, folder_of, positive
 from losslog.cli.show import clean
 from losslog.delivery.discovery import named
-from losslog.history import is_void
+from losslog.journal.fences import is_void
+from losslog.journal.scan import blocks, is_batch, record_of, resumes
 from losslog.runtime.containment import attempt
 from losslog.tags import epoch_series, eval_series
 from losslog.viewing.live import Live
-from losslog.viewing.scan import blocks, is_batch, record_of, resumes
 
 
 def add_parser(commands: Any) -> None:

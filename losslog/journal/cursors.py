@@ -17,7 +17,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from losslog.journal.files import opened, own_folder, reading, small
+from losslog.journal.archive import reading, size_of
+from losslog.journal.files import opened, own_folder, small
 from losslog.journal.folder import CURSORS, stem_of
 from losslog.journal.lines import read
 from losslog.journal.locks import Lock
@@ -206,7 +207,7 @@ def settle(cursor: Cursor, path: Path) -> None:
 
 def _at_a_line(path: Path, offset: int) -> bool:
     """Whether a line of the file ends before ``offset``."""
-    if offset > path.stat().st_size:
+    if offset > size_of(path):
         return False
     with reading(path) as file:
         file.seek(offset - 1)

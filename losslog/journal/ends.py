@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from losslog.journal.archive import form_of
 from losslog.journal.folder import JOURNAL, clean_name
 from losslog.runtime.containment import attempt
 
@@ -21,7 +22,7 @@ def note(folder: Path, status: str) -> None:
 
 def noted(folder: Path) -> str | None:
     """The status of a note that counts."""
-    stat, _ = attempt((folder / JOURNAL).stat)
+    stat, _ = attempt(form_of(folder / JOURNAL).stat)
     for path in sorted(folder.glob("ended.*")):
         left, _ = attempt(path.stat)
         if stat is not None and left is not None and left.st_mtime_ns >= stat.st_mtime_ns:

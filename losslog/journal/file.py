@@ -10,23 +10,29 @@ r"""The journal, ``journal.jsonl``: the one truth about a run, append-only, one 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from losslog.errors import RunLocked
+from losslog.journal.archive import unpack
 from losslog.journal.ends import noted
 from losslog.journal.files import opened
 from losslog.journal.folder import JOURNAL, LOCK
-from losslog.journal.lines import CHUNK, in_order, lines_from, read, records_in
+from losslog.journal.index import Index
+from losslog.journal.lines import CHUNK, in_order, last_record, lines_from, records_in
 from losslog.journal.locks import Lock, is_locked
-from losslog.journal.records import Record, count_in, encode
+from losslog.journal.records import Record, encode
+from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import Once, warn
 from losslog.runtime.pace import Bell
+
+INDEX_EVERY: Final = 1.0  # seconds between two writes of the index at the least
 
 
 class Writer:
@@ -40,6 +46,7 @@ class Writer:
         end: length in bytes of what is safely in the file.
         seq: the next record's; `append` counts it on.
         alert_keys: keys of the alerts already in the journal.
+        index: what the journal tells.
         ended: whether the last record is ``on_run_end``.
 
     Raises:
@@ -57,10 +64,12 @@ class Writer:
                 raise RunLocked(what + self._owner())
             time.sleep(0.02)
         try:
+            unpack(self.path)
             self._fd = opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         except OSError:
             self._lock.release()
             raise
+        self.index, self._indexed, self._once = Index(folder), time.monotonic(), Once()
         self.end = self.seq = 0
         self.alert_keys: set[str] = set()
         self.ended = False
@@ -77,18 +86,12 @@ class Writer:
 
     def _take_stock(self) -> None:
         """Cut a torn tail; learn the last seq, step and epoch, and the keys of alerts."""
-        last = None
-        for end, record in read(self.path):
-            self.end = end
-            if record is None:
-                continue
-            last = record
-            if record.hook == "on_alert":
-                self.alert_keys.add(str(record.data.get("key")))
-            elif record.hook == "on_batch_losses":
-                self.last_step = max(self.last_step, count_in(record.data, "step"))
-            elif record.hook == "on_epoch_end":
-                self.last_epoch = count_in(record.data, "epoch")
+        self.index.load()
+        self.index.read()
+        self.end = self.index.size
+        self.alert_keys = {*self.index.keys}
+        self.last_step, self.last_epoch = self.index.lasting["step"], self.index.lasting["epoch"]
+        last = last_record(self.path) if self.end else None
         if last is not None:
             self.seq = last.seq + 1
             self.ended = last.hook == "on_run_end"
@@ -112,6 +115,17 @@ class Writer:
             raise
         self.end += len(data)
         self.seq += len(lines)
+
+    def wrote(self, found: Sequence[tuple[int, Record]]) -> None:
+        """The records that were appended, each with where it ends: for the index, which is kept now and then."""
+        _, error = attempt(self.index.took, found)
+        if error is not None:  # readers make one of their own
+            self._once("the index of the journal is not kept: %s", one_line(error))
+            self._indexed = math.inf
+        ends = self.index.due or any(record.hook == "on_epoch_end" for _, record in found)
+        if ends and time.monotonic() - self._indexed > INDEX_EVERY:
+            self.index.keep()
+            self._indexed = time.monotonic()
 
     def sync(self) -> None:
         """Ask the kernel to make it durable against power cuts."""
@@ -151,6 +165,8 @@ class Writer:
     def close(self) -> None:
         """Close the file and free the folder."""
         if self._fd >= 0:
+            if self._indexed < math.inf:
+                self.index.keep()
             os.close(self._fd)
             self._fd = -1
             self._lock.release()
@@ -229,9 +245,7 @@ class Tail:
 
 def state_of(folder: Path) -> dict[str, Any]:
     """What the journal and its lock say of a run: status (``running``, ``crashed`` or as ended) and the last record."""
-    last = None
-    for _, record in read(folder / JOURNAL):
-        last = record or last
+    last = last_record(folder / JOURNAL)
     if last is not None and last.hook == "on_run_end":
         return {"status": str(last.data.get("status")), "last": last}
     return {"status": "running" if is_locked(folder / LOCK) else noted(folder) or "crashed", "last": last}
@@ -240,6 +254,8 @@ def state_of(folder: Path) -> dict[str, Any]:
 def append_record(writer: Writer, hook: str, data: dict[str, Any]) -> None:
     """Append one record to a run whose own process is gone; a disk that refuses is said, and nothing changes."""
     try:
-        writer.append([encode(Record(writer.seq, time.time(), hook, data))])
+        record = Record(writer.seq, time.time(), hook, data)
+        writer.append([encode(record)])
+        writer.wrote([(writer.end, record)])
     except OSError as error:
         warn("the journal cannot be written: %s", error)

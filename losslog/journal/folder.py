@@ -20,6 +20,8 @@ from losslog.errors import JournalError
 from losslog.runtime.notices import did_you_mean
 
 JOURNAL: Final = "journal.jsonl"
+FORMS: Final = (JOURNAL, f"{JOURNAL}.zst", f"{JOURNAL}.gz")  # where several are there, the first counts
+INDEX: Final = "journal.index"
 LOCK: Final = "journal.lock"
 CURSORS: Final = "cursors"
 RUN_ID: Final = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
@@ -84,10 +86,16 @@ def run_id(at: int) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(seconds))}-{rest * 2**16 // 10**9:04x}"
 
 
+def journals(directory: Path, name: str = "*") -> list[Path]:
+    """The journals of all runs of a name, each in the form in which it is there: plain, or compressed."""
+    found = {each.parent: each for each in directory.glob(f"{name}/*/{JOURNAL}.*") if each.name in FORMS}
+    return list((found | {each.parent: each for each in directory.glob(f"{name}/*/{JOURNAL}")}).values())
+
+
 def runs(directory: Path, name: str = "*") -> list[Path]:
     """The run folders of a name, or of all, the newest last."""
     made = {}
-    for journal in directory.glob(f"{name}/*/{JOURNAL}"):
+    for journal in journals(directory, name):
         folder = journal.parent
         made[folder] = folder.name if RUN_ID.fullmatch(folder.name) else run_id(journal.stat().st_mtime_ns)
     return sorted(made, key=lambda each: (made[each], each.name))
@@ -106,7 +114,7 @@ def find(run: str | os.PathLike[str], directory: str | os.PathLike[str] = "runs"
     """
     path, text, root = Path(run), os.fspath(run), Path(directory)
     for folder in (path, path.parent, path.parent.parent):
-        if (folder / JOURNAL).is_file() and path.exists():
+        if any((folder / form).is_file() for form in FORMS) and path.exists():
             return folder.resolve()
     own, _, last = text.rpartition("/")
     if last == "latest":

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from losslog.journal.files import reading
+from losslog.journal.archive import buffered, reading, size_of
 from losslog.journal.records import Record, decode
 
 CHUNK: Final = 1 << 18
+END: Final = 1 << 16  # bytes at the end in which the last record is looked for first
 LONGEST: Final = 1 << 24  # bytes of a line; a longer one is garbled
 
 
@@ -119,3 +120,30 @@ def whole_lines(path: Path) -> int:
     except OSError:
         pass
     return 0
+
+
+def line_after(path: Path, offset: int) -> int:
+    """Where the line that ``offset`` is in ends.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with buffered(path) as file:
+        file.seek(offset)
+        file.readline()
+        return file.tell()
+
+
+def last_record(path: Path) -> Record | None:
+    """The last record that can be read; the journal is read from where its end begins.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    size, last = size_of(path), None
+    for start in (line_after(path, size - END), 0) if size > END else (0,):
+        for _, record in read(path, start):
+            last = record or last
+        if last is not None:
+            break
+    return last

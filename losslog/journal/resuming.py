@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from losslog.errors import JournalError
 from losslog.journal.files import check_folder
-from losslog.journal.folder import JOURNAL, clean_name, find, runs
-from losslog.journal.lines import read
+from losslog.journal.folder import clean_name, find, runs
+from losslog.journal.index import index_of
 from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt
 
@@ -102,17 +102,11 @@ def past(folder: Path) -> Resumed:
     Raises:
         OSError: its journal cannot be read.
     """
-    found, planned, done, status = Resumed(folder, folder.parent.name), 0, 0, ""
-    for _, record in read(folder / JOURNAL):
-        if record is None:
-            continue
-        hook, data = record.hook, record.data
-        status = str(data.get("status")) if hook == "on_run_end" else ""
-        if hook == "on_run_start":
-            found, planned = found._replace(name=str(data.get("name") or found.name)), count_in(data, "epochs")
-        elif hook == "on_epoch_end":
-            done = max(done, count_in(data, "epoch"))
-        elif hook == "on_checkpoint" and (folder / str(data.get("path"))).is_file():
-            found = found._replace(checkpoint=folder / str(data["path"]), epoch=count_in(data, "epoch"),
-                                   step=count_in(data, "step"))  # fmt: skip
-    return found._replace(finished=status == "finished" and done >= planned)
+    index = index_of(folder)
+    lasting, planned = index.lasting, count_in(index.lasting, "epochs")
+    found = Resumed(folder, lasting["name"] or folder.parent.name,
+                    finished=lasting["ended"] == "finished" and lasting["done"] >= planned)  # fmt: skip
+    for path, epoch, step in reversed(lasting["checkpoints"]):
+        if (folder / path).is_file():
+            return found._replace(checkpoint=folder / path, epoch=epoch, step=step)
+    return found

@@ -110,8 +110,14 @@ def fits(seq: Any, time: Any, hook: Any, data: Any) -> bool:
         return False
     if type(time) not in _NUMBERS or not 0 <= time < YEAR_9999:
         return False
-    get = data.get
-    return all(check(get(key)) for key, check in SHAPES.get(hook, {}).items())
+    shape = SHAPES.get(hook)
+    if shape is None:
+        return True
+    for key, value in data.items():  # what is not there fits
+        check = shape.get(key)
+        if check is not None and not check(value):
+            return False
+    return True
 
 
 def too_deep(text: str) -> bool:

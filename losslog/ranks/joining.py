@@ -4,80 +4,48 @@ Drain threads only. Contract:
 
 - Batches are joined by (epoch, index in the epoch): each component is the mean over the ranks that had it, with the
   smallest and largest value beside it. Different keys or numbers of batches are right by construction.
-- A batch waits at most 2 s for late ranks, and says over how many it is. Epoch means are over all batches of all ranks,
-  from each rank's own sums.
-- A rank that says nothing for 30 s is reported and no longer waited for, until it speaks again. Nor is one that speaks
-  but has not ended an epoch 30 s after the logging rank did, until it ends one in time; nor one that cannot be read.
+- A batch waits at most 2 s for late ranks, longer where there are so many that they speak more seldom, and says over
+  how many it is. Epoch means are over all batches of all ranks, from each rank's own sums.
+- A rank that says nothing is not waited for (`losslog.ranks.mail`), nor is one that speaks but has not ended an epoch
+  30 s after the logging rank did, until it ends one in time.
+- Where there are many, some ranks join others (`losslog.ranks.relay`); then these are what is heard here.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+from losslog.ranks import relay
+from losslog.ranks.mail import SILENT, Inbox
 from losslog.ranks.store import Store
-from losslog.runtime.containment import attempt, one_line
+from losslog.ranks.sums import Share, Sums, join
+from losslog.ranks.tree import Tree
 from losslog.runtime.notices import warn
-from losslog.values.losses import Losses
-from losslog.values.totals import EpochMeans, Whole, by_component, mean_of
+from losslog.values.totals import EpochMeans
 
 LATE: Final = 2.0  # seconds a batch waits for other ranks
-SILENT: Final = 30.0  # seconds without a word after which a rank is not waited for
-FIRST_WORD: Final = 15.0  # the same for a rank that has never spoken: perhaps its script made no run
 AHEAD: Final = 100_000  # batches of ranks that are ahead kept in memory
 
 
-class Share(NamedTuple):
-    """One rank's part of one batch; it travels as a JSON list.
-
-    Attributes:
-        losses: components, or one float.
-        total: the batch's total.
-        given: whether the loop gave that total itself.
-        about: time, step, lr, batch_size, n, and weights where autograd told them.
-    """
-
-    losses: Losses
-    total: float
-    given: bool
-    about: dict[str, Any]
-
-    @classmethod
-    def of(cls, batch: Any, whole: Whole, weights: Mapping[str, float] | None = None) -> Share:
-        """This rank's part of a `losslog.recording.items.Batch`."""
-        about = {key: getattr(batch, key) for key in ("time", "step", "lr", "batch_size", "n")}
-        return cls(whole.losses, whole.total, whole.given, about | {"weights": weights})
-
-
 class Ready(NamedTuple):
-    """What can be recorded next: a batch with its ``shares``, or an ``event`` that has none.
+    """What can be recorded next: a ``batch`` over the ranks that had it, or an ``event``.
 
     Attributes:
-        shares: of each rank that had the batch, the logging rank's first.
+        batch: about the logging rank's part of it, if it has one.
         epoch: the batch's.
         step: the batch's.
         event: as `Joiner.add_event` got it.
         means: likewise.
     """
 
-    shares: list[Share]
+    batch: Sums | None
     epoch: int = 0
     step: int = 0
     event: Any = None
     means: EpochMeans | None = None
-
-
-def join(shares: list[Share]) -> tuple[Losses, float, dict[str, list[float]]]:
-    """(losses, total, spread) over the ranks that had each component."""
-    several = [share.losses for share in shares]
-    losses = mean_of(several)
-    spread = {name or "loss": [min(values), max(values)] for name, values in by_component(several).items()}
-    if any(share.given for share in shares):
-        return losses, sum(share.total for share in shares) / len(shares), spread
-    return losses, sum(losses.values()) if isinstance(losses, dict) else losses, spread
 
 
 class _Slot:
@@ -85,7 +53,7 @@ class _Slot:
 
     def __init__(self, epoch: int, index: int, event: Any = None, means: EpochMeans | None = None) -> None:
         self.epoch, self.index, self.event, self.means = epoch, index, event, means
-        self.shares: dict[int, Share] = {}
+        self.shares: dict[int, Sums] = {}
         self.since = time.monotonic()
 
 
@@ -100,15 +68,14 @@ class Joiner:
     """
 
     def __init__(self, store: Store, rank: int, world_size: int, post: Callable[[str, dict[str, Any]], None]) -> None:
-        self._store, self._rank, self._post = store, rank, post
-        self._next = {other: 0 for other in range(world_size) if other != rank}
-        self._heard = dict.fromkeys(self._next, time.monotonic())
-        self._silent: set[int] = set()
+        self._rank, self._post, tree = rank, post, Tree(world_size)
+        self._inbox = Inbox(store, rank, tree, lambda text: warn("%s", text))
+        self._tree = tree
+        self._late = LATE + tree.levels * (relay.LATE * tree.levels + 3 * tree.every)
         self._endless: set[int] = set()  # ranks that speak, but do not end their epochs
-        self.gone: set[int] = set()
         self._slots: deque[_Slot] = deque()
         self._open: dict[tuple[int, int], _Slot] = {}
-        self._ahead: dict[tuple[int, int], dict[int, Share]] = {}
+        self._ahead: dict[tuple[int, int], dict[int, Sums]] = {}
         self._ends: dict[int, dict[int, dict[str, Any]]] = {}
         self._epoch = 0  # the one the logging rank is in
         self._lengths: dict[int, int] = {}  # its batches in that one, and in earlier ones until they are recorded
@@ -118,7 +85,7 @@ class Joiner:
     @property
     def waiting_for(self) -> list[int]:
         """Ranks that have not said goodbye and are not given up."""
-        return [other for other in self._next if other not in self.gone and other not in self._silent]
+        return self._inbox.waiting_for
 
     def add_batch(self, epoch: int, share: Share) -> None:
         """The logging rank's own batch."""
@@ -127,7 +94,7 @@ class Joiner:
         index = self._lengths[epoch]
         self._lengths[epoch] += 1
         slot = _Slot(epoch, index)
-        slot.shares = {self._rank: share, **self._ahead.pop((epoch, index), {})}
+        slot.shares = {self._rank: Sums.of(self._rank, share), **self._ahead.pop((epoch, index), {})}
         self._open[epoch, index] = slot
         self._slots.append(slot)
 
@@ -137,43 +104,35 @@ class Joiner:
 
     def receive(self) -> None:
         """Take what the other ranks have handed over."""
-        now = time.monotonic()
-        for other in self._next:
-            while (chunk := self._store.take(f"{other}/{self._next[other]}")) is not None:
-                self._next[other] += 1
-                self._heard[other] = now
-                self._silent.discard(other)
-                _, error = attempt(self._take, other, chunk)
-                if error is not None and other not in self.gone:
-                    self.gone.add(other)
-                    warn("what rank %d hands over cannot be read (%s): it is left out", other, one_line(error))
-            patience = SILENT if self._next[other] else FIRST_WORD
-            if other not in self.gone | self._silent and now - self._heard[other] > patience:
-                self._silent.add(other)
-                warn("rank %d has said nothing for %.0f s: the losses go on without it", other, patience)
+        self._inbox.receive(self._take)
 
-    def _take(self, other: int, chunk: bytes) -> None:
-        for item in json.loads(chunk):
-            if "batch" in item:
-                epoch, index, *rest = item["batch"]
-                share = Share(*rest)
-                slot = self._open.get((epoch, index))
-                if slot is not None:
-                    slot.shares[other] = share
-                elif epoch > self._ended_epoch and index >= self._lengths.get(epoch, 0) and len(self._ahead) < AHEAD:
-                    self._ahead.setdefault((epoch, index), {})[other] = share
-                # Else it is late: its record is written, and the epoch's means have it all the same.
-            elif "end" in item:
-                epoch, sums = item["end"]
-                if epoch > self._ended_epoch:  # else it is recorded without this rank, which was silent then
-                    self._ends.setdefault(epoch, {})[other] = sums
-                    self._endless.discard(other)
-            elif "alert" in item:
-                self._post("alert", item["alert"])
-            elif "request" in item:
-                self._post(item["request"]["kind"], item["request"]["data"])
-            elif "bye" in item:
-                self.gone.add(other)
+    def _take(self, other: int, item: dict[str, Any]) -> None:
+        if "batch" in item:
+            epoch, index, *rest = item["batch"]
+            self._share(other, epoch, index, Sums.of(other, Share(*rest)))
+        elif "sums" in item:
+            epoch, index, *rest = item["sums"]
+            self._share(other, epoch, index, Sums(*rest))
+        elif "end" in item:
+            epoch, sums = item["end"]
+            if epoch > self._ended_epoch:  # else it is recorded without this rank, which was silent then
+                known = self._ends.setdefault(epoch, {})
+                known[other] = relay.merged([known[other], sums]) if other in known else sums
+                self._endless.discard(other)
+        elif "alert" in item:
+            self._post("alert", item["alert"])
+        elif "request" in item:
+            self._post(item["request"]["kind"], item["request"]["data"])
+        elif "note" in item:
+            warn("%s", item["note"])
+
+    def _share(self, other: int, epoch: int, index: int, sums: Sums) -> None:
+        slot = self._open.get((epoch, index))
+        if slot is not None:
+            slot.shares[other] = sums
+        elif epoch > self._ended_epoch and index >= self._lengths.get(epoch, 0) and len(self._ahead) < AHEAD:
+            self._ahead.setdefault((epoch, index), {})[other] = sums
+        # Else it is late: its record is written, and the epoch's means have it all the same.
 
     def ready(self, *, all_of_it: bool = False) -> Iterator[Ready]:
         """What can be recorded now, in order.
@@ -198,15 +157,15 @@ class Joiner:
                 self._ended_epoch = max(self._ended_epoch, slot.epoch)
                 self._lengths = {k: v for k, v in self._lengths.items() if k > slot.epoch or k == self._epoch}
             self._slots.popleft()
-            yield Ready([], event=slot.event, means=slot.means)
+            yield Ready(None, event=slot.event, means=slot.means)
 
-    def _batch(self, epoch: int, shares: dict[int, Share]) -> Ready:
-        ordered = [shares[rank] for rank in sorted(shares, key=lambda each: (each != self._rank, each))]
-        self.step = max(ordered[0].about["step"], self.step + 1)  # steps only rise, whoever had more batches
-        return Ready(ordered, epoch, self.step)
+    def _batch(self, epoch: int, shares: dict[int, Sums]) -> Ready:
+        batch = join(shares[rank] for rank in sorted(shares, key=lambda each: (each != self._rank, each)))
+        self.step = max(batch.about["step"], self.step + 1)  # steps only rise, whoever had more batches
+        return Ready(batch, epoch, self.step)
 
     def _complete(self, slot: _Slot) -> bool:
-        if time.monotonic() - slot.since > LATE:
+        if time.monotonic() - slot.since > self._late:
             return True
         return all(other in slot.shares or other in self._ends.get(slot.epoch, {}) for other in self.waiting_for)
 
@@ -216,7 +175,7 @@ class Joiner:
             return not missing
         for other in sorted(missing):
             self._endless.add(other)
-            warn("rank %d has not ended epoch %d: its means go without that rank", other, slot.epoch)
+            warn("%s has not ended epoch %d: its means go without that rank", self._tree.named(other), slot.epoch)
         return True
 
     def sums(self, epoch: int) -> list[dict[str, Any]]:

@@ -34,10 +34,12 @@ class Leases:
     Args:
         store: the ranks' store.
         logging_rank: whether this rank decides.
+        every: seconds between two looks at the news; 0 is at each turn. Leases are longer by twice that.
     """
 
-    def __init__(self, store: Store, logging_rank: bool) -> None:
+    def __init__(self, store: Store, logging_rank: bool, every: float = 0.0) -> None:
         self._store, self._decides = store, logging_rank
+        self._every, self._ahead, self._read = every, AHEAD + 2 * every, 0.0
         self._guard = threading.RLock()
         self._until = FIRST
         self._decisions: list[list[Any]] = []  # [step, kind, data]
@@ -63,6 +65,9 @@ class Leases:
             steps: how many steps this rank has made.
         """
         if not self._decides:
+            if time.monotonic() - self._read < self._every and steps + 1 < self._until:
+                return
+            self._read = time.monotonic()
             found = self._store.peek(KEY)
             if found is not None:
                 news = json.loads(found)
@@ -79,7 +84,7 @@ class Leases:
             until, fresh = self._until, self._proposed
             decisions = [*self._decisions, *([until, kind, data] for kind, data in fresh)]
             self._proposed = []
-            wanted = steps + max(4, int(self._rate * AHEAD)) + 1
+            wanted = steps + max(4, int(self._rate * self._ahead)) + 1
         if not (fresh or wanted > until):
             return
         until = max(until + (1 if fresh else 0), wanted)

@@ -16,6 +16,7 @@ import functools
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -108,6 +109,7 @@ class Store:
         self._prefix = f"losslog/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{run}"
         self._store: Any = None
         os.environ[OWNER] = str(os.getpid())
+        self._queues: bool | None = None
         self._base: Any = None  # kept: the user may destroy the process group before we close
         self.open()
 
@@ -134,6 +136,29 @@ class Store:
         attempt(clone.set_timeout, STORE_TIMEOUT)
         self._base = (base, clone)
         return torch.distributed.PrefixStore(self._prefix, clone)
+
+    @property
+    def queues(self) -> bool | None:
+        """Whether the store has queues, as torch's newer ones have, but for files; None where that is not known yet."""
+        if self._queues is None and self.open():
+            own = f"try/{os.getpid()}"
+            _, error = attempt(lambda: (self._store.queue_push(own, b"?"), self._store.queue_pop(own, False)))
+            if error is None or isinstance(error, AttributeError | NotImplementedError):
+                self._queues = error is None
+        return self._queues
+
+    def push(self, queue: str, value: bytes) -> bool:
+        """Put something at the end of a queue; False where the store does not answer."""
+        return self.open() and attempt(self._store.queue_push, queue, value)[1] is None
+
+    def pull(self, queue: str) -> Iterator[bytes]:
+        """Take what a queue has now, one by one."""
+        length = attempt(self._store.queue_len, queue)[0] if self.open() else 0
+        for _ in range(length or 0):
+            value, error = attempt(self._store.queue_pop, queue, False)
+            if error is not None or value is None:
+                return
+            yield bytes(value)
 
     def put(self, key: str, value: bytes) -> bool:
         """Set a key; False where the store does not answer."""

@@ -18,7 +18,8 @@ from typing import Any, Final
 from losslog.journal.ends import note
 from losslog.journal.file import Tail, Writer
 from losslog.journal.records import Record, written
-from losslog.ranks.joining import Joiner, Share, join
+from losslog.ranks.joining import Joiner
+from losslog.ranks.sums import Share
 from losslog.recording.highlights import Highlights
 from losslog.recording.intake import KEPT, Intake, Queue
 from losslog.recording.items import Batch, Event
@@ -114,12 +115,12 @@ class Drain(Intake):
 
     def _join(self, joiner: Joiner, *, all_of_it: bool = False) -> None:
         for ready in joiner.ready(all_of_it=all_of_it):
-            if not ready.shares:
+            if ready.batch is None:
                 self._in_turn(ready.event, ready.means)
                 continue
-            losses, total, spread = join(ready.shares)
-            about = ready.shares[0].about | {"step": ready.step}
-            ranks = len(ready.shares)
+            losses, total, spread = ready.batch.result()
+            about = ready.batch.about | {"step": ready.step}
+            ranks = ready.batch.ranks
             self._batch_record(losses, total, epoch=ready.epoch, ranks=ranks, spread=spread if ranks > 1 else None,
                                **about)  # fmt: skip
 
@@ -242,6 +243,7 @@ class Drain(Intake):
                 found.append((offset, record))
             self.records += len(found)
             self._fresh, self._waiting = [], [0, 0]
+            self._writer.wrote(found)
             if self.trouble:
                 say("the journal can be written again")
                 self.trouble = ""

@@ -89,9 +89,11 @@ class Intake(ABC):
         totals: the rule of the total.
         end: length of the journal that this process writes.
         waiting_for: ranks that have yet to say goodbye.
+        patience: for how much of the time for closing they are waited for.
     """
 
     end: int = 0
+    patience: float = 1.0
     waiting_for: Sequence[int] = ()
 
     def __init__(self, queue: Queue, culprit: Callable[[int], str]) -> None:

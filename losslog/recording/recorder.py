@@ -100,7 +100,7 @@ class Recorder:
         self.delivery.hurry()
         if self.ask(timeout) is None:
             return  # the disk hangs: nothing of ours may hold the process
-        self._hear_goodbyes(deadline)
+        self._hear_goodbyes(time.monotonic() + self._intake.patience * (deadline - time.monotonic()))
         self.delivery.wait(self._end, time.monotonic() + timeout / 4, committed=False)  # lanes may still raise alerts
         self._queue.put(end)
         self._ending = True

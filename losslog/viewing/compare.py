@@ -14,13 +14,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.history import is_void
+from losslog.journal.fences import is_void
 from losslog.journal.records import Record
 from losslog.journal.redaction import redact
+from losslog.journal.scan import blocks, is_batch, record_of, resumes
 from losslog.viewing.column import Column
 from losslog.viewing.divergence import Point, lasting
 from losslog.viewing.figures import flat
-from losslog.viewing.scan import blocks, is_batch, record_of, resumes
 from losslog.viewing.steps import Steps
 from losslog.viewing.story import Story
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from losslog.journal.files import buffered, reading
+from losslog.journal.archive import reading, size_of
 from losslog.journal.folder import JOURNAL
+from losslog.journal.lines import line_after
 from losslog.journal.records import count_in
+from losslog.journal.scan import blocks, is_batch, record_of
 from losslog.runtime.containment import attempt
 from losslog.viewing.column import number
 from losslog.viewing.rows import Row, change, word_of
-from losslog.viewing.scan import blocks, is_batch, record_of
 from losslog.viewing.state import lags, status_of
 from losslog.viewing.story import Story
 from losslog.viewing.summary import Summary
@@ -91,11 +92,11 @@ class Live:
 
     def _begin(self) -> None:
         attempt(self._summary.load)
-        size = self.path.stat().st_size
+        size = size_of(self.path)
         start = 0
         if size > TAIL:
-            start = self._line_after(size - TAIL)
-            for _, piece in blocks(self.path, 0, self._line_after(0)):
+            start = line_after(self.path, size - TAIL)
+            for _, piece in blocks(self.path, 0, line_after(self.path, 0)):
                 first = record_of(piece.rstrip(b"\n"))
                 if first is not None and first.hook == "on_run_start":
                     self.story.start = {**first.data, "time": first.time}
@@ -103,12 +104,6 @@ class Live:
             for place in range(SAMPLES):
                 self._sample(start * place // SAMPLES)
         self.story.take(start, None)
-
-    def _line_after(self, offset: int) -> int:
-        with buffered(self.path) as file:
-            file.seek(offset)
-            file.readline()
-            return file.tell()
 
     def _sample(self, offset: int) -> None:
         with reading(self.path) as file:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from losslog.journal.archive import form_of
 from losslog.journal.folder import JOURNAL
 from losslog.viewing.page import report
 
@@ -19,7 +20,7 @@ HEIGHT: Final = 900  # pixels
 
 def inline(folder: Path) -> str | None:
     """The report as markup for a notebook's output; None where there is no journal."""
-    if not (folder / JOURNAL).is_file():
+    if not form_of(folder / JOURNAL).is_file():
         return None
     page = report([folder]).replace("&", "&amp;").replace("'", "&#39;")
     style = f"width:100%;height:{HEIGHT}px;border:0"

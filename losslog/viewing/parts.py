@@ -17,9 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from losslog.journal.files import buffered
+from losslog.journal.archive import size_of
+from losslog.journal.lines import line_after
+from losslog.journal.scan import resumes
 from losslog.runtime.containment import attempt
-from losslog.viewing.scan import resumes
 from losslog.viewing.story import Story
 
 WORTH: Final = 48 << 20  # bytes for which starting another process pays
@@ -33,12 +34,12 @@ def story_of(folder: Path) -> Story:
         OSError: the journal cannot be read.
     """
     story = Story(folder)
-    size = story.path.stat().st_size
+    size = size_of(story.path)
     count = min(MOST, os.cpu_count() or 1, size // WORTH)
     if count < 2 or not sys.executable:
         story.read()
         return story
-    edges = [0, *(_line_after(story.path, size * part // count) for part in range(1, count)), size]
+    edges = [0, *(line_after(story.path, size * part // count) for part in range(1, count)), size]
     ranges = list(pairwise(edges[1:]))
     story.batches.fences = resumes(story.path)
     resumed = bool(story.batches.fences)
@@ -52,13 +53,6 @@ def story_of(folder: Path) -> Story:
             story.append(part)
     story.read()  # what came meanwhile
     return story
-
-
-def _line_after(path: Path, offset: int) -> int:
-    with buffered(path) as file:
-        file.seek(offset)
-        file.readline()
-        return file.tell()
 
 
 def _start(folder: Path, start: int, end: int, resumed: bool) -> subprocess.Popen[bytes]:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.journal.archive import form_of
 from losslog.journal.cursors import stored
 from losslog.journal.ends import noted
 from losslog.journal.folder import JOURNAL, LOCK
@@ -31,7 +32,7 @@ def status_of(folder: Path, ended: str | None) -> str:
         return ended
     locked, error = attempt(is_locked, folder / LOCK)
     if error is not None:  # the lock cannot be tried here
-        stat, _ = attempt((folder / JOURNAL).stat)
+        stat, _ = attempt(form_of(folder / JOURNAL).stat)
         locked = stat is not None and time.time() - stat.st_mtime < FRESH
     return "running" if locked else noted(folder) or "crashed"
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from losslog.history import is_void
+from losslog.journal.fences import is_void
 from losslog.journal.records import Record, count_in
+from losslog.journal.scan import batches, record_of
 from losslog.runtime.containment import attempt
 from losslog.viewing.column import LIMIT, Column
 from losslog.viewing.columns import Template
-from losslog.viewing.scan import batches, record_of
 
 SERIES: Final = 400  # of one kind
 MANY: Final = 64  # components from which a series gets fewer cells

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.history import is_void
+from losslog.journal.archive import size_of
+from losslog.journal.fences import is_void
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, count_in
+from losslog.journal.scan import blocks, is_batch, record_of, resumes
 from losslog.runtime.containment import attempt
 from losslog.tags import eval_series
 from losslog.viewing.column import LIMIT, number
-from losslog.viewing.scan import blocks, is_batch, record_of, resumes
 from losslog.viewing.state import lags, status_of
 from losslog.viewing.steps import Series, Steps
 
@@ -71,7 +72,7 @@ class Story:
             OSError: the journal cannot be read.
         """
         fresh = resumes(self.path, self.offset)
-        if self.path.stat().st_size < self.offset or (fresh and self.offset):
+        if size_of(self.path) < self.offset or (fresh and self.offset):
             self._clear()
             fresh = resumes(self.path)
         self.batches.fences += fresh

@@ -46,18 +46,18 @@ class Launched:
     def journals(self) -> list[Path]:
         return sorted(self.folder.glob("runs/*/*/journal.jsonl"))
 
-    def records(self, hook: str) -> list[dict[str, Any]]:
-        (journal,) = self.journals()
+    def records(self, hook: str, name: str = "*") -> list[dict[str, Any]]:
+        (journal,) = self.folder.glob(f"runs/{name}/*/journal.jsonl")
         lines = [json.loads(line) for line in journal.read_text().splitlines()]
         return [line["data"] for line in lines if line["hook"] == hook]
 
 
-def start(folder: Path, body: str, ranks: int = 2) -> Launched:
-    """Run a script's text on several ranks."""
+def start(folder: Path, body: str, ranks: int = 2, options: tuple[str, ...] = (), **variables: str) -> Launched:
+    """Run a script's text on several ranks, with options of torchrun and environment variables."""
     script = folder / "script.py"
     script.write_text(PREAMBLE + body)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOSSLOG_PLUGINS": ""}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOSSLOG_PLUGINS": "", **variables}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options]
     command = [*launcher, str(script), str(folder)]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

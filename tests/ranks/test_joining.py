@@ -6,103 +6,29 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from losslog.journal.file import Tail, Writer
-from losslog.journal.folder import JOURNAL
-from losslog.ranks.joining import FIRST_WORD, LATE, SILENT, Joiner, Share, join
+from losslog.ranks.joining import LATE
+from losslog.ranks.mail import FIRST_WORD, SILENT
 from losslog.ranks.store import Store
-from losslog.recording.drain import Drain
+from losslog.ranks.sums import Share, Sums
+from losslog.ranks.sums import join as join_sums
 from losslog.recording.intake import Queue
 from losslog.recording.items import Batch, Event
 from losslog.recording.sender import HEARTBEAT, Sender
 from losslog.values.snapshot import snapshot
 
+Ranks = Any  # of conftest: several ranks of one run
+Clock = Any
+
 pytest.importorskip("torch", reason="the ranks' store is torch's")
 
 
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr("losslog.ranks.joining.time", found)
-    monkeypatch.setattr("losslog.recording.sender.time", found)
-    return found
-
-
-class Ranks:
-    """Several ranks of one run; rank 0 logs."""
-
-    def __init__(self, folder: Path, stores: Callable[[], Store], world_size: int = 2) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.journal = folder / JOURNAL
-        self.writer = Writer(folder)
-        self.posted: list[tuple[str, dict[str, Any]]] = []
-        self.joiner = Joiner(stores(), 0, world_size, lambda kind, data: self.posted.append((kind, data)))
-        self.drain = Drain(Queue(), self.writer, Tail(self.writer.path, own=True), joiner=self.joiner)
-        self.senders = {rank: Sender(Queue(), stores(), rank) for rank in range(1, world_size)}
-        self.steps = [0] * world_size
-        for intake in (self.drain, *self.senders.values()):
-            intake.pace.active = False
-
-    def log(self, rank: int, losses: Any, *, epoch: int = 1, total: float | None = None) -> None:
-        keys, values = snapshot(losses, total)
-        step, self.steps[rank] = self.steps[rank], self.steps[rank] + 1
-        batch = Batch(time.time(), step, epoch, keys, values, total is not None, None, None, 1)
-        self.take(rank, batch)
-
-    def end(self, rank: int, epoch: int = 1) -> None:
-        data = {"epoch": epoch, "epochs": None, "step": self.steps[rank] - 1, "losses": None, "val_loss": None,
-                "lr": None}  # fmt: skip
-        self.take(rank, Event(time.time(), "on_epoch_end", data))
-
-    def take(self, rank: int, *items: Any) -> None:
-        """The drain of one rank takes its turn."""
-        self.senders.get(rank, self.drain).take(items)
-
-    def turn(self) -> None:
-        """The drains have nothing of their own to do."""
-        for rank in (*self.senders, 0):
-            self.take(rank)
-
-    def data(self, hook: str) -> list[dict[str, Any]]:
-        records = [json.loads(line) for line in self.journal.read_bytes().splitlines()]
-        assert [each["seq"] for each in records] == list(range(len(records)))
-        return [each["data"] for each in records if each["hook"] == hook]
-
-    @property
-    def batches(self) -> list[dict[str, Any]]:
-        return self.data("on_batch_losses")
-
-    @property
-    def epochs(self) -> list[dict[str, Any]]:
-        return self.data("on_epoch_end")
-
-
-@pytest.fixture
-def ranks(tmp_path: Path, stores: Callable[[], Store]) -> Iterator[Callable[..., Ranks]]:
-    made: list[Ranks] = []
-
-    def make(world_size: int = 2) -> Ranks:
-        made.append(Ranks(tmp_path / str(len(made)), stores, world_size))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.writer.close()
+def join(several: list[Share]) -> Any:
+    return join_sums(Sums.of(rank, each) for rank, each in enumerate(several)).result()
 
 
 def share(losses: Any, total: float, given: bool = False) -> Share:
@@ -376,14 +302,21 @@ def test_at_the_end_nobody_is_waited_for(ranks: Callable[..., Ranks], clock: Clo
 # ---------------------------------------------------------------------- the store
 
 
+def waiting(store: Store, *, again: bool = False) -> list[list[Any]]:
+    """What waits for the logging rank, taken out of the store, and put back there ``again``."""
+    words = [*store.pull("to/0")]
+    for word in words if again else ():
+        assert store.push("to/0", word)
+    return [json.loads(word.partition(b" ")[2]) for word in words]
+
+
 def test_what_was_read_is_deleted_from_the_store(ranks: Callable[..., Ranks], stores: Callable[[], Store]) -> None:
     two = ranks()
     two.log(1, {"a": 1.0})
     two.log(1, {"a": 1.0})
-    raw = stores()
-    assert raw.peek("1/0") is not None
+    assert len(waiting(stores(), again=True)) == 2
     two.drain.take([])
-    assert [raw.peek(f"1/{number}") for number in range(3)] == [None] * 3
+    assert waiting(stores()) == []
 
 
 def test_much_goes_over_in_chunks_and_in_order(ranks: Callable[..., Ranks], stores: Callable[[], Store]) -> None:
@@ -391,9 +324,10 @@ def test_much_goes_over_in_chunks_and_in_order(ranks: Callable[..., Ranks], stor
     keys, values = snapshot({"a": 1.0}, None)
     batches = [Batch(0.0, step, 1, keys, values, False, None, None, 1) for step in range(4500)]
     two.take(1, *batches)
-    raw = stores()
-    assert [len(json.loads(raw.peek(f"1/{number}") or b"[]")) for number in range(4)] == [2000, 2000, 500, 0]
+    assert [len(each) for each in waiting(stores(), again=True)] == [2000, 2000, 500]
     two.drain.take(batches)
+    while len(two.batches) < 4500:  # a turn takes no more than it can in a tenth of a second
+        two.drain.take([])
     assert [each["ranks"] for each in two.batches] == [2] * 4500
 
 
@@ -427,12 +361,12 @@ def test_what_cannot_be_read_costs_its_rank_alone(
     three = ranks(3)
     raw = stores()
     for number in range(3):
-        assert raw.put(f"1/{number}", chunk)
+        assert raw.push("to/0", b"1 " + chunk if number else chunk + b" ")  # the first by nobody knows whom
     three.log(2, {"a": 3.0})
     three.log(0, {"a": 1.0})
     assert [each["losses"] for each in three.batches] == [{"a": 2.0}]  # at once: the first rank is not waited for
     assert caplog.text.count("what rank 1 hands over cannot be read") == 1
-    assert raw.peek("1/2") is None
+    assert [*raw.pull("to/0")] == []
 
 
 def test_without_a_store_things_wait_until_there_is_one(ranks: Callable[..., Ranks], stores: Any) -> None:
@@ -462,7 +396,7 @@ def test_what_waits_for_a_store_is_bounded_and_what_is_not_a_batch_is_kept(
     sender.take([Event(0.0, "on_epoch_end", {"epoch": 1})])
     store.away = False
     sender.take([])
-    items = json.loads(store.peek("1/0") or b"")
+    (items,) = waiting(store)
     assert len(items) == 51
     assert items[-1]["end"][1]["counts"] == {"a": 500}
     assert caplog.text.count("cannot be handed over") == 1
@@ -475,8 +409,8 @@ def test_what_waits_for_a_store_is_bounded_and_what_is_not_a_batch_is_kept(
 @pytest.mark.parametrize("seed", range(3))
 def test_ranks_in_threads_of_their_own(ranks: Callable[..., Ranks], monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Nothing is late here, however busy the machine: what comes out does not depend on who was first."""
-    for name in ("LATE", "SILENT", "FIRST_WORD"):
-        monkeypatch.setattr(f"losslog.ranks.joining.{name}", 300.0)
+    for name in ("joining.LATE", "mail.SILENT", "mail.FIRST_WORD", "relay.LATE", "relay.ENDLESS"):
+        monkeypatch.setattr(f"losslog.ranks.{name}", 300.0)
     rng = random.Random(seed)
     several = ranks(4)
     counts = [[rng.randint(0, 60) for _ in range(3)] for _ in range(4)]

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from losslog import history
+from losslog.journal import scan
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, encode
-from losslog.viewing import parts, scan
+from losslog.viewing import parts
 from losslog.viewing.column import Column
 from losslog.viewing.columns import Template
 from losslog.viewing.parts import story_of

@@ -70,7 +70,7 @@ def test_a_summary_of_another_journal_is_not_believed(folder: Path, tmp_path: Pa
     shutil.copy(kept_at(other), kept_at(folder))
     assert row_of(folder)["name"] == "made"
     body = json.loads(kept_at(folder).read_text("ascii"))
-    body["facts"]["ended"] = "crashed"  # edited by hand
+    body["kept"][0]["ended"] = "crashed"  # edited by hand
     kept_at(folder).write_text(json.dumps(body), "ascii")
     assert row_of(folder)["status"] == "finished"
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.journal.files import reading
+from losslog.journal.archive import reading
 from losslog.journal.lines import LONGEST
 from losslog.journal.records import Record, decode
 from losslog.journal.shapes import fits

@@ -1,0 +1,42 @@
+"""``losslog cat RUN``: the lines of a run's journal, compressed or not, for jq and the like.
+
+Main thread. Contract:
+
+- It only reads; lines come as they stand, also such that are garbled, without a torn last one.
+- In the memory of one block, whatever the length of the journal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from losslog.cli.arguments import add_dir, add_run, command, folder_of
+from losslog.journal.folder import JOURNAL
+from losslog.journal.scan import blocks
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(
+        commands,
+        "cat",
+        main,
+        "print the lines of a run's journal, compressed or not",
+        examples=("losslog cat latest | jq .hook", "losslog cat RUN | grep on_alert"),
+    )
+    add_run(parser, optional=True)
+    add_dir(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print them."""
+    out = getattr(sys.stdout, "buffer", None)
+    for _, piece in blocks(folder_of(args) / JOURNAL):
+        if out is not None:
+            out.write(piece)
+        else:
+            sys.stdout.write(piece.decode("ascii", "replace"))
+    sys.stdout.flush()
+    return 0

@@ -1,0 +1,78 @@
+"""``losslog export RUN --to csv|parquet|jsonl``: a run as a table.
+
+Main thread. Contract:
+
+- It only reads runs; the file it writes is there whole or not at all. Without ``-o`` the table goes to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from losslog.cli.arguments import UsageError, add_dir, add_run, command, folder_of
+from losslog.cli.show import clean
+from losslog.delivery.report import shown
+from losslog.errors import LosslogError
+from losslog.runtime.containment import attempt, one_line
+from losslog.viewing.export import FORMATS, export
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = command(
+        commands,
+        "export",
+        main,
+        "a run as a table: CSV, Parquet or JSON lines",
+        "Writes what backends get of a run as a table: a row for each step, or for each epoch.",
+        (
+            "losslog export latest --to csv > steps.csv",
+            "losslog export RUN --to parquet --by epoch -o epochs.parquet",
+        ),
+    )
+    add_run(parser, optional=True)
+    parser.add_argument("--to", choices=FORMATS, required=True, help="csv, parquet (needs pyarrow) or jsonl")
+    parser.add_argument("--by", choices=("step", "epoch"), default="step", help="what a row is")
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="unset: stdout; parquet needs one")
+    add_dir(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the table.
+
+    Raises:
+        UsageError: Parquet without a file.
+        LosslogError: there is nothing to write, a library is missing, or the file cannot be written.
+    """
+    folder = folder_of(args)
+    if args.output is None:
+        if args.to == "parquet":
+            raise UsageError("parquet is no text: say -o FILE")
+        export(folder, args.to, args.by, sys.stdout)
+        sys.stdout.flush()
+        return 0
+    temporary = args.output.with_name(f".{args.output.name}.{os.getpid()}")
+    try:
+        _, error = attempt(_write, folder, args.to, args.by, temporary)
+        if error is None:
+            _, error = attempt(os.replace, temporary, args.output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if isinstance(error, OSError):
+        raise LosslogError(f"{clean(str(args.output))} cannot be written ({one_line(error)}): say -o FILE") from error
+    if error is not None:
+        raise error
+    print(f"{clean(shown(args.output))}  {args.output.stat().st_size / 1024:.0f} KiB")
+    return 0
+
+
+def _write(folder: Path, kind: str, by: str, path: Path) -> None:
+    if kind == "parquet":
+        export(folder, kind, by, path)
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        export(folder, kind, by, file)

@@ -1,0 +1,275 @@
+"""A compressed journal is the same journal, for whoever reads it, from wherever."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import losslog
+from losslog.cli import main
+from losslog.history import records, series
+from losslog.journal import archive
+from losslog.journal.archive import Unpacked, form_of, pack, reading, size_of, unpack
+from losslog.journal.cursors import Cursor
+from losslog.journal.file import Writer
+from losslog.journal.folder import JOURNAL, find, runs
+from losslog.journal.lines import last_record, read
+
+
+@pytest.fixture(params=["gzip", "zstandard"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With the one, and with the other."""
+    if request.param == "zstandard":
+        pytest.importorskip("zstandard")
+    else:
+        monkeypatch.setattr(archive, "zstandard", lambda: None)
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "BLOCK", 1000)
+
+
+@pytest.fixture
+def ended(make_run: Callable[..., losslog.Run]) -> Path:
+    run = make_run(epochs=2)
+    for epoch in range(2):
+        for step in range(100):
+            run.log_batch({"a": 1.0 / (step + 1), "b": float("nan") if step == 7 else 0.1}, lr=0.1)
+        run.log_eval({"bbox": {"AP": 0.1 + epoch}})
+        run.end_epoch()
+    run.close()
+    return run.dir
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 54_321])
+def test_the_same_bytes_at_the_same_places(tmp_path: Path, library: str, size: int) -> None:
+    draw = random.Random(size)
+    whole = draw.randbytes(size)
+    (tmp_path / JOURNAL).write_bytes(whole)
+    os.utime(tmp_path / JOURNAL, (1e9, 1e9))
+    packed = pack(tmp_path / JOURNAL, size)
+    assert packed.suffix == {"gzip": ".gz", "zstandard": ".zst"}[library]
+    assert [each.name for each in tmp_path.iterdir()] == [packed.name]
+    assert (form_of(tmp_path / JOURNAL), packed.stat().st_mtime) == (packed, 1e9)
+    assert size_of(tmp_path / JOURNAL) == size
+    with reading(tmp_path / JOURNAL) as file:
+        for _ in range(50):
+            at, length = draw.randrange(size + 5), draw.randrange(3000)
+            file.seek(at)
+            assert file.read(length) == whole[at : at + length]
+            assert file.tell() == min(at + length, max(at, size))
+        file.seek(0)
+        assert file.read() == whole
+    unpack(tmp_path / JOURNAL)
+    assert [each.name for each in tmp_path.iterdir()] == [JOURNAL]
+    assert (tmp_path / JOURNAL).read_bytes() == whole
+
+
+def test_ordinary_tools_read_it(tmp_path: Path, library: str) -> None:
+    whole = random.Random(1).randbytes(20_000)
+    (tmp_path / JOURNAL).write_bytes(whole)
+    packed = pack(tmp_path / JOURNAL, len(whole))
+    if library == "gzip":
+        assert gzip.decompress(packed.read_bytes()) == whole
+    tool = shutil.which("zcat" if library == "gzip" else "zstdcat")
+    if tool is not None:
+        assert subprocess.run([tool, str(packed)], capture_output=True, check=True).stdout == whole
+
+
+def told(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> list[str]:
+    """What every command says of a run."""
+    found = []
+    for words in (["show"], ["show", "--json"], ["diagnose"], ["cat"], ["watch", "--plain"],
+                  ["export", "--to", "csv"], ["export", "--to", "jsonl", "--by", "epoch"]):  # fmt: skip
+        assert main([words[0], str(folder), *words[1:]]) == 0
+        found.append(capsys.readouterr().out)
+    assert main(["ls", "--dir", str(folder.parent.parent), "--json"]) == 0
+    found.append(capsys.readouterr().out)
+    return found
+
+
+def test_every_reader_reads_both(
+    ended: Path, library: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    copy = tmp_path / "runs" / "copy" / ended.name
+    shutil.copytree(ended, copy)
+    before, lines, values = told(ended, capsys), [*records(ended)], series(ended)
+    losses = losslog.load(ended).losses("a")
+    assert main(["report", str(ended), "-o", str(tmp_path / "one.html")]) == 0
+    assert main(["compress", str(ended)]) == 0
+    assert "->" in capsys.readouterr().out
+    assert not (ended / JOURNAL).exists()
+    after = told(ended, capsys)
+    assert after == before
+    assert repr([*records(ended)]) == repr(lines)
+    assert repr(series(ended)) == repr(values)
+    assert losslog.load(ended).losses("a") == losses
+    assert main(["report", str(ended), "-o", str(tmp_path / "two.html")]) == 0
+    assert (tmp_path / "two.html").read_bytes() == (tmp_path / "one.html").read_bytes()
+    assert main(["compare", str(ended), str(copy)]) == 0
+    assert main(["compress", str(ended)]) == 0
+    assert "is compressed" in capsys.readouterr().out
+    assert find(ended.name, tmp_path / "runs", "test") == ended
+    assert len(runs(tmp_path / "runs")) == 2
+    assert main(["compress", "--older-than", "0", "--dir", str(tmp_path / "runs")]) == 0
+    assert not (copy / JOURNAL).exists()
+    assert main(["compress", "--undo", str(ended)]) == 0
+    capsys.readouterr()
+    assert told(ended, capsys)[:-1] == before[:-1]
+
+
+def test_a_plugin_installed_since_gets_all_of_it(
+    ended: Path, library: str, package: Callable[..., str], far_source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = package(far_source, "later")
+    assert main(["compress", str(ended)]) == 0
+    assert main(["replay", str(ended), "--to", name]) == 0
+    got = (ended / "far.txt").read_text().splitlines()
+    assert len([each for each in got if each.startswith("batch")]) == 200
+    assert got[-1] == "end finished"
+    assert form_of(ended / JOURNAL) != ended / JOURNAL
+    assert main(["replay", str(ended), "--to", name]) == 0
+    assert f"{name}: 0 records delivered" in capsys.readouterr().err
+
+
+def test_a_run_that_is_gone_on_with_is_plain_again(
+    ended: Path, library: str, make_run: Callable[..., losslog.Run]
+) -> None:
+    before = (ended / JOURNAL).read_bytes()
+    assert main(["compress", str(ended)]) == 0
+    run = make_run(resume=ended)
+    assert (run.epoch, run.next_step) == (3, 200)
+    run.log_batch({"a": 1.0})
+    run.close()
+    assert (ended / JOURNAL).read_bytes().startswith(before)
+    assert [each.name for each in ended.glob(f"{JOURNAL}*")] == [JOURNAL]
+    assert [each.seq for _, each in read(ended / JOURNAL) if each] == list(range(len([*read(ended / JOURNAL)])))
+
+
+def test_a_live_run_and_one_that_is_delivered_are_left_alone(
+    ended: Path, make_run: Callable[..., losslog.Run], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = make_run(name="live")
+    run.log_batch({"a": 1.0})
+    run.flush()
+    cursor = Cursor(ended, "slow")
+    assert cursor.acquire()
+    cursor.commit(cursor.at)
+    try:
+        assert main(["compress", str(run.dir), str(ended)]) == 1
+    finally:
+        cursor.release()
+    out = capsys.readouterr().out
+    assert f"{run.id}: not done: " in out
+    assert "still live" in out
+    assert f"{ended.name}: not done: it is being delivered to slow: wait, then try again" in out
+    assert (run.dir / JOURNAL).exists()
+    assert (ended / JOURNAL).exists()
+    assert main(["compress", "--older-than", "0", "--dir", str(tmp_path / "runs")]) == 0
+    assert (run.dir / JOURNAL).exists()
+    assert not (ended / JOURNAL).exists()
+
+
+def test_a_reader_that_holds_the_file_goes_on(ended: Path, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = (ended / JOURNAL).read_bytes()
+    with reading(ended / JOURNAL) as file:
+        first = file.read(500)
+        assert main(["compress", str(ended)]) == 0
+        if os.name == "posix":
+            assert first + file.read() == whole
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name == JOURNAL:
+            raise PermissionError(13, "another process uses it")
+        os.unlink(path)
+
+    assert main(["compress", "--undo", str(ended)]) == 0
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: refuse(path) if path.exists() else None)
+    assert main(["compress", str(ended)]) == 1  # Windows, while somebody reads it
+    assert (ended / JOURNAL).read_bytes() == whole
+    assert [each.name for each in ended.glob(f"{JOURNAL}*")] == [JOURNAL]
+
+
+def test_a_damaged_block_costs_its_lines_alone(tmp_path: Path, library: str, ended: Path) -> None:
+    before = [record for _, record in read(ended / JOURNAL)]
+    assert main(["compress", str(ended)]) == 0
+    packed = form_of(ended / JOURNAL)
+    body = bytearray(packed.read_bytes())
+    body[len(body) // 2] ^= 0x55
+    packed.write_bytes(body)
+    after = [record for _, record in read(ended / JOURNAL)]
+    kept = [each for each in after if each is not None]
+    assert len(before) - 20 < len(kept) < len(before)
+    assert {repr(each) for each in kept} <= {repr(each) for each in before}
+    assert None in after
+    assert last_record(ended / JOURNAL) is not None
+
+
+@pytest.mark.parametrize("cut", [1, 9, 30, 500])
+def test_one_that_was_cut_is_said(ended: Path, library: str, cut: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(ended)]) == 0
+    packed = form_of(ended / JOURNAL)
+    packed.write_bytes(packed.read_bytes()[:-cut])
+    assert main(["cat", str(ended)]) == 2
+    assert "is not a compressed journal, or it is damaged at its end" in capsys.readouterr().err
+
+
+def test_without_zstandard_it_says_what_to_install(ended: Path, monkeypatch: Any, capsys: Any) -> None:
+    pytest.importorskip("zstandard")
+    assert main(["compress", str(ended)]) == 0
+    monkeypatch.setattr(archive, "zstandard", lambda: None)
+    assert main(["cat", str(ended)]) == 2
+    assert "pip install zstandard" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_back_is_not_believed(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = (ended / JOURNAL).read_bytes()
+    honest = archive.codec
+
+    def forgetful(suffix: str) -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]:
+        packer, unpacker = honest(suffix)
+        return lambda data: packer(data.replace(b"0.1", b"0.2")), unpacker
+
+    monkeypatch.setattr(archive, "codec", forgetful)
+    assert main(["compress", str(ended)]) == 1
+    assert (ended / JOURNAL).read_bytes() == whole
+    assert [each.name for each in ended.glob("*pack*")] == []
+
+
+def test_where_both_forms_are_the_plain_one_counts(ended: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(ended, copy)
+    packed = pack(copy / JOURNAL, size_of(copy / JOURNAL))
+    shutil.copy(packed, ended)  # killed between the two
+    with (ended / JOURNAL).open("ab") as file:
+        file.write(b'{"seq": 999, "time": 1.0, "hook": "on_x", "data": {}}\n')
+    assert getattr(last_record(ended / JOURNAL), "hook", "") == "on_x"
+    Writer(ended).close()
+    assert [each.name for each in ended.glob(f"{JOURNAL}*")] == [JOURNAL]
+
+
+def test_a_wrong_form_is_refused(tmp_path: Path) -> None:
+    (tmp_path / f"{JOURNAL}.gz").write_bytes(gzip.compress(b"{}\n"))
+    with pytest.raises(OSError, match="is not a compressed journal"):
+        size_of(tmp_path / JOURNAL)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / f"{JOURNAL}.gz").symlink_to(tmp_path / f"{JOURNAL}.gz")
+    with pytest.raises(OSError, match="is a link"):
+        Unpacked(tmp_path / "other" / f"{JOURNAL}.gz")
+
+
+def test_what_to_compress_must_be_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress"]) == 2
+    assert "name the runs, or say --older-than DAYS" in capsys.readouterr().err
+    assert main(["compress", "x", "--older-than", "1"]) == 2
