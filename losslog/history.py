@@ -9,7 +9,7 @@ Any thread; reads only. Contract:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from losslog.journal.fences import is_void
@@ -17,23 +17,33 @@ from losslog.journal.folder import JOURNAL
 from losslog.journal.index import index_of
 from losslog.journal.lines import read
 from losslog.journal.records import Record
+from losslog.journal.scan import blocks, is_batch, record_of
 from losslog.tags import points_of
 
 
-def records(folder: Path, *, superseded: bool = False) -> Iterator[Record]:
+def records(folder: Path, *, superseded: bool = False, hooks: Collection[str] = ()) -> Iterator[Record]:
     """The records of a run.
 
     Args:
         folder: the run folder.
         superseded: give those that a resume made void, instead of those that count.
+        hooks: only records of these; without ``on_batch_losses`` among them batches are passed over undecoded, which
+            makes a long run quick to read.
 
     Raises:
         OSError: the journal cannot be read.
     """
     fences = resumes(folder)
-    for _, record in read(folder / JOURNAL):
-        if record is not None and is_void(record, fences) == superseded:
+    path = folder / JOURNAL
+    rare = hooks and "on_batch_losses" not in hooks
+    for record in _rare(path) if rare else (each for _, each in read(path)):
+        if record is not None and (not hooks or record.hook in hooks) and is_void(record, fences) == superseded:
             yield record
+
+
+def _rare(path: Path) -> Iterator[Record | None]:
+    for _, piece in blocks(path):
+        yield from (record_of(line) for line in piece.split(b"\n")[:-1] if not is_batch(line))
 
 
 def resumes(folder: Path) -> list[Record]:

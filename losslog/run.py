@@ -129,18 +129,20 @@ class Run:
         store = Store(number) if self.world_size > 1 and not off else None
         leases = None if store is None else Leases(store, self.logging_rank, Tree(self.world_size).every)
         if not self.logging_rank:
-            self.dir, self.id = directory / folder.clean_name(self.name), ""
+            if off:
+                select(plugins, options)  # checked as ever
+            self._dir, self.id = directory / folder.clean_name(self.name), ""
             sender = None if store is None else Sender(self._queue, store, self.rank, self._not_finite, self.world_size)
             self._record(
                 sender or Nowhere(self._queue, self._requests.put),
-                Tail(self.dir / folder.JOURNAL, own=True),
+                Tail(self._dir / folder.JOURNAL, own=True),
                 BEGINNING,
                 leases,
             )
             return
         chosen = select(plugins, options)
         found = resumed(resume, directory, name, self.name) if resume else Resumed()
-        self.dir = found.folder or folder.create(directory, self.name)
+        self._dir = found.folder or folder.create(directory, self.name)
         self.id, self.name, self.checkpoint = self.dir.name, found.name or self.name, found.checkpoint
         writer = Writer(self.dir, patience=2.0)
         if resume == AUTO and resume_epoch is None and resume_step is None:
@@ -216,14 +218,14 @@ class Run:
         """What a run that logs nothing needs to answer."""
         self._begin()
         self._epochs, self._leases = None, None
-        tail = Tail(self.dir / folder.JOURNAL, own=True)
+        tail = Tail(self._dir / folder.JOURNAL, own=True)
         self._delivery = Delivery(tail, self._handle, self._from_lane, self._specs, BEGINNING)
         self._recorder = Recorder(self._queue, Nowhere(self._queue, self._requests.put), self._delivery, None)
         self.forget()
 
     def _handle(self, source: str) -> RunHandle:
         return RunHandle(
-            id=self.id, name=self.name, dir=self.dir, config=self.config, source=source, post=self._from_lane
+            id=self.id, name=self.name, dir=self._dir, config=self.config, source=source, post=self._from_lane
         )
 
     def _not_finite(self, step: int) -> str:
@@ -358,6 +360,13 @@ class Run:
                 self._call_inline(batch)
         if self._strict:
             self._raise_strictly()
+
+    @property
+    def dir(self) -> Path:
+        """The run folder; under ``LOSSLOG=off`` made when it is asked for, so that a loop can save beside its run."""
+        if settings.off():
+            self._dir.mkdir(parents=True, exist_ok=True)
+        return self._dir
 
     @property
     def epoch(self) -> int:
@@ -786,7 +795,7 @@ class Run:
 
     def __reduce__(self) -> Any:
         """Copies and pickles (a model that keeps its run, workers) are silent handles, like in a forked child."""
-        return _handle_of, (self.name, self.dir, self.id, self.config, self.rank, self.world_size)
+        return _handle_of, (self.name, self._dir, self.id, self.config, self.rank, self.world_size)
 
     def forget(self) -> None:
         """In a forked child: this run is the parent's, and silent here."""
@@ -797,7 +806,7 @@ class Run:
 def _handle_of(name: str, dir: Path, id: str, config: dict[str, Any], rank: int, world_size: int) -> Run:
     """A run that says who it is, and logs nothing."""
     run = Run.__new__(Run)
-    run.name, run.dir, run.id, run.config = name, dir, id, config
+    run.name, run._dir, run.id, run.config = name, dir, id, config
     run.rank, run.world_size, run.logging_rank = rank, world_size, False
     run.non_finite = "warn"
     run._rest_of_a_handle()

@@ -26,8 +26,8 @@ from losslog.cli.arguments import (
     parse_options,
     positive_int,
 )
-from losslog.delivery.discovery import discover, missing
-from losslog.errors import PluginError
+from losslog.delivery.discovery import discover, missing, select
+from losslog.errors import JournalError, PluginError
 from losslog.journal.resuming import AUTO, resumed
 
 CONSOLE: Final = "console"
@@ -75,12 +75,16 @@ def main(args: argparse.Namespace) -> Callable[[], int]:
     name = args.name or (own if args.resume in (None, AUTO, "latest") else None)
     if args.resume is not None:
         resumed(args.resume, Path(args.dir), name, own)  # a script should not train before it hears of a typo
+    options = to_stderr(parse_options(args.option))
+    plugins = check_plugins(args.plugins) if args.plugins else "auto"
+    select(plugins, options)  # nor of an option that is none
+    check_folder_for_runs(args.dir)
     run = {
         "name": name,
         "resume": args.resume,
         "dir": os.path.abspath(args.dir),
-        "plugins": check_plugins(args.plugins) if args.plugins else "auto",
-        "options": to_stderr(parse_options(args.option)),
+        "plugins": plugins,
+        "options": options,
         "epochs": args.epochs,
         "steps_per_epoch": args.steps_per_epoch,
     }
@@ -99,6 +103,20 @@ def check_plugins(text: str) -> list[str]:
         if name not in installed:
             raise PluginError(missing(name, installed))
     return names
+
+
+def check_folder_for_runs(folder: str) -> None:
+    """Whether runs can be made there; the first parent that exists tells.
+
+    Raises:
+        JournalError: they cannot.
+    """
+    path = Path(folder).absolute()
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not there.is_dir():
+        raise JournalError(f"no run can lie in {folder}: {there} is a file. Name a folder with --dir")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise JournalError(f"no run can be written in {folder}: not allowed in {there}. Name another folder with --dir")
 
 
 def script_name(script: str) -> str:

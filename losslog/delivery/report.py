@@ -104,12 +104,13 @@ def _summary(stats: Mapping[str, Any]) -> str:
     """``2:13, 10 epochs, best segm AP 0.7310 (epoch 9), 1 alert: loss_mask has stalled``."""
     minutes, seconds = divmod(round(stats["seconds"]), 60)
     parts = [f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"]
+    parts[0] += " since the resume" if stats.get("resumed") else ""
     parts += [_count(stats["epochs"], "epoch")] if stats["epochs"] else []
     parts += [_count(stats["steps"], "step")] if not stats["epochs"] else []
     for kind, (value, epoch) in stats["best"].items():
         parts.append(f"best {kind} {value:.4f} (epoch {epoch})")
     if stats["alerts"]:
-        parts.append(f"{_count(len(stats['alerts']), 'alert')}: {stats['alerts'][-1]}")
+        parts.append(f"{_count(len(stats['alerts']), 'alert')}: {stats['worst']}")
     return ", ".join(parts)
 
 

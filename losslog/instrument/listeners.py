@@ -22,6 +22,10 @@ listeners: Final[list[Listener]] = []
 _errors = [0]
 
 
+class Told(Exception):
+    """An error of ours that was told already."""
+
+
 class Listener:
     """Hears what it overrides.
 
@@ -135,6 +139,8 @@ def failed(error: BaseException) -> None:
     """An error of ours: it is said, or it is one that the loop is to have."""
     if isinstance(error, StopTraining):
         raise error
+    if isinstance(error, Told):
+        return
     _errors[0] += 1
     if now_and_then(_errors[0]):
         warn("watching the training loop failed (%d so far), training goes on:\n%s", _errors[0], long_form(error))

@@ -4,6 +4,7 @@ Main thread. Contract:
 
 - An observer begins when the parts of torch that it needs are there; torch is never imported on the script's behalf.
 - The run is closed when the script ends, however that happens, and knows why.
+- Where no run can be made the script trains on, unwatched; that is said at once, and again at the end.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog.instrument import signals
-from losslog.instrument.listeners import Listener, guarded
+from losslog.instrument.listeners import Listener, Told, guarded
 from losslog.instrument.passes import EpochFinder
 from losslog.runtime import endings
+from losslog.runtime.containment import attempt, one_line
+from losslog.runtime.notices import warn
 
 if TYPE_CHECKING:
     from losslog.instrument.script import ScriptObserver
@@ -54,6 +57,7 @@ class Watch(Listener):
         self._settings = settings
         self._observer: ScriptObserver | None = None
         self._aside = False
+        self._refused = ""
         signals.listen(self)
         self.module_loaded("")
 
@@ -66,11 +70,24 @@ class Watch(Listener):
         from losslog.instrument.script import ScriptObserver
 
         plan = self._settings.run.get("steps_per_epoch")
-        self._observer = ScriptObserver(self._settings.make, EpochFinder(self._settings.passes_per_epoch, plan))
+        self._observer = ScriptObserver(self._make, EpochFinder(self._settings.passes_per_epoch, plan))
+
+    def _make(self, about: Mapping[str, Any]) -> Run:
+        run, error = attempt(self._settings.make, about)
+        if error is None:
+            assert run is not None
+            return run
+        self._refused = one_line(error)
+        warn("nothing is logged: %s", self._refused)
+        if self._observer is not None:
+            self._observer.detach()
+        raise Told from error
 
     def close(self, error: BaseException | None) -> None:
         """The script has ended, with an exception or without."""
         signals.forget(self)
+        if self._refused:
+            warn("nothing was logged: %s", self._refused)
         observer, self._observer, self._aside = self._observer, None, True
         if observer is None:
             return

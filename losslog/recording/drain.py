@@ -20,7 +20,7 @@ from losslog.journal.file import Tail, Writer
 from losslog.journal.records import Record, written
 from losslog.ranks.joining import Joiner
 from losslog.ranks.sums import Share
-from losslog.recording.highlights import Highlights
+from losslog.recording.highlights import highlights
 from losslog.recording.intake import KEPT, Intake, Queue
 from losslog.recording.items import Batch, Event
 from losslog.runtime.containment import one_line
@@ -63,7 +63,7 @@ class Drain(Intake):
         self.dropped = self.dropped_others = 0
         self.trouble = ""
         self._writer, self._tail, self._joiner = writer, tail, joiner
-        self._highlights = Highlights()
+        self._began, self._resumed = time.monotonic(), writer.seq > 0
         self._lost_before = 0
         self._epoch_began = time.monotonic()  # the clock on the wall may be set meanwhile
         self._last_lr: Any = None
@@ -110,7 +110,8 @@ class Drain(Intake):
         return lost | {
             "dropped": lost["dropped"] + self.dropped, "dropped_others": lost["dropped_others"] + self.dropped_others,
             "records": self.records, "unwritten": self.unwritten, "journal": self.trouble,
-            "seq": self._writer.seq - 1, **self._highlights.figures(),
+            "seq": self._writer.seq - 1, "seconds": round(time.monotonic() - self._began, 3),
+            "resumed": self._resumed, **highlights(self._writer.index.facts),
         }  # fmt: skip
 
     def _join(self, joiner: Joiner, *, all_of_it: bool = False) -> None:
@@ -200,7 +201,6 @@ class Drain(Intake):
             self._writer.alert_keys.add(event.data["key"])
         elif event.hook in ("on_run_end", "on_checkpoint"):
             self._sync_due = True
-        self._highlights.take(event.hook, event.data)
         self._record(event.time, event.hook, {key: value for key, value in event.data.items() if value is not None})
 
     def _record(self, at: float, hook: str, data: dict[str, Any]) -> None:

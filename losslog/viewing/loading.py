@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from losslog.errors import LosslogError
-from losslog.history import records, series
+from losslog.history import points, records, series
 from losslog.journal.folder import find
 from losslog.runtime.notices import did_you_mean
 
@@ -82,9 +82,13 @@ class LoadedRun:
     @property
     def best(self) -> dict[str, tuple[float, int]]:
         """The highest of each number of the evaluations, and its epoch: ``{"mAP/bbox_AP": (0.61, 9)}``."""
+        values: dict[str, dict[int, float]] = {}
+        for record in records(self.folder, hooks=("on_eval",)):
+            for tag, x, value in points(record):
+                values.setdefault(tag, {})[x] = value
         found: dict[str, tuple[float, int]] = {}
-        for tag, values in series(self.folder).items():
-            if tag.startswith(("mAP", "eval/")) and (known := {x: each for x, each in values.items() if each == each}):
+        for tag, by_epoch in values.items():
+            if known := {x: value for x, value in by_epoch.items() if value == value}:
                 x = max(known, key=known.__getitem__)
                 found[tag] = (known[x], x)
         return found
@@ -92,7 +96,7 @@ class LoadedRun:
     @property
     def alerts(self) -> list[dict[str, Any]]:
         """Its alerts, in order: ``level``, ``title``, ``text``, ``component``, ``step``, ``epoch``..."""
-        return [dict(each.data) for each in records(self.folder) if each.hook == "on_alert"]
+        return [dict(each.data) for each in records(self.folder, hooks=("on_alert",))]
 
     def losses(self, component: str = "total", by: Literal["step", "epoch"] = "step") -> dict[int, float]:
         """The training loss of a component.

@@ -14,14 +14,13 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from losslog.journal.index import Index
 from losslog.journal.records import count_in
+from losslog.recording.highlights import worst
 from losslog.runtime.containment import attempt
 from losslog.viewing.state import lags, status_of
-
-WORST: Final = ("error", "warning", "info")
 
 
 class Summary(Index):
@@ -89,12 +88,10 @@ def row_of(folder: Path) -> dict[str, Any]:
         "name": facts["name"], "id": folder.name, "status": summary.status, "started": facts["started"],
         "seconds": max(0.0, facts["last"] - facts["started"]), "epoch": count_in(facts["last_epoch"], "epoch"),
         "epochs": facts["epochs"], "steps": facts["counts"]["on_batch_losses"], "total": last.get("total"),
-        "best": best, "worst": worst(facts["alerts"]), "alerts": len(facts["alerts"]),
+        "best": best, "worst": _about(worst(facts["alerts"])), "alerts": len(facts["alerts"]),
         "undelivered": [name for name, lag in behind.items() if not lag["complete"]], "folder": str(folder),
     }  # fmt: skip
 
 
-def worst(alerts: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The gravest alert, of equals the latest."""
-    ranked = [each for level in WORST for each in reversed(alerts) if each.get("level") == level]
-    return {key: ranked[0].get(key) for key in ("level", "title", "component", "step")} if ranked else None
+def _about(alert: dict[str, Any] | None) -> dict[str, Any] | None:
+    return alert and {key: alert.get(key) for key in ("level", "title", "component", "step")}

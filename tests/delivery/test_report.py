@@ -11,7 +11,7 @@ from losslog.delivery.report import end_report, shown, start_line
 
 STATS = {"steps": 500, "records": 520, "us_per_step": 3.14159, "dropped": 0, "dropped_others": 0, "unwritten": 0,
          "journal": "", "cpu": 0.126, "journal_bytes": 1000, "lanes": {}, "seconds": 133.4, "epochs": 0, "best": {},
-         "alerts": []}  # fmt: skip
+         "alerts": [], "worst": ""}  # fmt: skip
 
 
 def lane(**changes: Any) -> dict[str, Any]:
@@ -64,10 +64,16 @@ def test_without_epochs_steps_are_counted_and_the_way_to_epochs_is_said() -> Non
 
 def test_the_end_says_what_a_person_wants() -> None:
     best = {"bbox AP": (0.8123456, 10), "segm AP": (0.731, 9)}
-    assert report(epochs=10, best=best, alerts=["x", "loss_mask has stalled"], seconds=3723) == (
+    assert report(
+        epochs=10, best=best, alerts=["loss_mask has stalled", "x"], worst="loss_mask has stalled", seconds=3723
+    ) == (
         "finished after 1:02:03, 10 epochs, best bbox AP 0.8123 (epoch 10), best segm AP 0.7310 (epoch 9), 2 alerts: "
         "loss_mask has stalled -> /nowhere/runs/a/1"
     )
+
+
+def test_the_time_of_a_resumed_run_is_that_since() -> None:
+    assert report(epochs=4, seconds=61, resumed=True).startswith("finished after 1:01 since the resume, 4 epochs ")
 
 
 def test_what_logging_cost_is_for_those_who_ask() -> None:

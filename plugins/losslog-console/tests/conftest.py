@@ -38,7 +38,7 @@ class Driver:
         self.plugin = ConsolePlugin(**options)
 
     def start(self, epochs: int | None = 20, steps_per_epoch: int | None = None) -> None:
-        self.plugin.on_run_start(epochs, steps_per_epoch, False)
+        self.plugin.on_run_start(epochs, steps_per_epoch, False, None)
 
     def batch(self, step: int, epoch: int = 1, losses: Any = None, seconds: float = 0.5) -> None:
         self.clock += seconds

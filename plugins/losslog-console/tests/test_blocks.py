@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+
+import losslog
 
 BLOCK = """\
 Epoch 5/20
@@ -293,12 +296,28 @@ def test_the_best_of_what_a_resume_goes_back_behind_is_forgotten(drive, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "🕒 best so far: Validation Loss 0.7500 (epoch 3)"
 
 
-def test_a_crash_is_no_news_where_the_run_goes_on(drive, capsys):
+def test_a_crash_is_no_news_where_the_run_goes_on(drive, capsys, tmp_path):
     run = drive()
     run.end("crashed")
-    run.plugin.on_run_start(3, None, True)
+    run.plugin.on_run_start(3, None, True, SimpleNamespace(dir=tmp_path))
     run.plugin.on_flush()
     assert capsys.readouterr().out == ""
     run.end("crashed")
     run.plugin.on_flush()
     assert capsys.readouterr().out == "Run crashed\n"
+
+
+def test_the_best_of_a_resumed_run_is_that_of_the_whole_run(tmp_path, capsys, caplog):
+    caplog.set_level("INFO", "losslog")
+    for first in (1, 3):
+        run = losslog.Run("r", tmp_path, plugins=["console"], resume="r" if first == 3 else None, epochs=4)
+        for epoch in (first, first + 1):
+            run.log_batch({"a": 1.0, "b": 1.0})
+            run.log_eval({"bbox": {"AP": 0.9 if epoch == 1 else 0.1}})
+            run.end_epoch(val_loss=epoch / 10)
+        run.alert("grave", level="error") if first == 1 else run.alert("small", level="info")
+        run.close()
+    out = capsys.readouterr().out
+    assert "best so far: Box mAP 0.9000 (epoch 1), Validation Loss 0.1000 (epoch 1)" in out.split("Epoch 4/4")[1]
+    last = [line for line in caplog.messages if "finished after" in line][-1]
+    assert "since the resume, 4 epochs, best bbox AP 0.9000 (epoch 1), 2 alerts: grave ->" in last

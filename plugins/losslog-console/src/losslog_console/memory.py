@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from losslog import scalars
+from losslog.history import records
 
 LOWEST: Final = "Validation Loss"
 
@@ -37,6 +40,15 @@ class Memory:
         for kind, scores in metrics.items():
             if kind in names and isinstance(scores, Mapping) and "AP" in scores:
                 self.add(f"{names[kind][1]} mAP", epoch, float(scores["AP"]))
+
+    def recall(self, folder: Path, names: Mapping[str, tuple[str, str]]) -> None:
+        """Take what the journal of a run that is gone on with tells of the epochs before."""
+        with suppress(OSError, ValueError, TypeError):
+            for record in records(folder, hooks=("on_eval", "on_epoch_end")):
+                if record.hook == "on_epoch_end":
+                    self.add_losses(record.data["epoch"], record.data.get("val_loss"))
+                elif record.data.get("split") == "val":
+                    self.add_metrics(record.data["epoch"], record.data["metrics"], names)
 
     def best(self, precision: int) -> list[str]:
         """``Box mAP 0.6543 (epoch 3)``, of what has been seen in more than one epoch."""

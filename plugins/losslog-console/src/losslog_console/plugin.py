@@ -100,8 +100,10 @@ class ConsolePlugin:
         watch(live, interval)
 
     @hookimpl
-    def on_run_start(self, epochs: int | None, steps_per_epoch: int | None, resumed: bool) -> None:
-        """Learn the plan; make room for progress where it is drawn."""
+    def on_run_start(self, epochs: int | None, steps_per_epoch: int | None, resumed: bool, run: Any) -> None:
+        """Learn the plan, and what a resumed run has reached before; make room for progress where it is drawn."""
+        if resumed:
+            self._memory.recall(run.dir, KINDS)
         self._state.epochs, self._state.steps_per_epoch = epochs, steps_per_epoch
         self._crash = []  # the run goes on
         target = screen.stream(self._stream)
