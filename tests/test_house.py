@@ -20,9 +20,9 @@ FLOORS = """
     errors
     runtime.pace runtime.containment runtime.notices runtime.settings runtime.endings
     values.losses values.snapshot values.targets values.totals tags
-    journal.folder journal.files journal.archive journal.ends journal.locks journal.shapes journal.records
-    journal.fences journal.metrics journal.redaction journal.origin journal.lines journal.scan journal.index
-    journal.file journal.resuming journal.cursors history
+    journal.folder journal.files journal.packing journal.archive journal.ends journal.locks journal.shapes
+    journal.records journal.fences journal.metrics journal.redaction journal.origin journal.lines journal.scan
+    journal.tally journal.index journal.file journal.resuming journal.cursors history
     control hookspecs
     ranks.tree ranks.store ranks.sums ranks.mail ranks.relay ranks.joining ranks.leases
     delivery.wire delivery.thinning delivery.trust delivery.caller delivery.options delivery.discovery delivery.inline
@@ -33,8 +33,8 @@ FLOORS = """
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 960, "values": 370, "journal": 1180, "recording": 580, "delivery": 1680, "ranks": 340, "runtime": 290}
-CORE = 5300  # lines of code in all, the follower's child included
+ROOMS = {"": 960, "values": 370, "journal": 1740, "recording": 620, "delivery": 1680, "ranks": 600, "runtime": 290}
+CORE = 6000  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {

@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
         "a run as a table: CSV, Parquet or JSON lines",
         "Writes what backends get of a run as a table: a row for each step, or for each epoch.",
         (
-            "losslog export latest --to csv > steps.csv",
+            "losslog export latest --to csv -o steps.csv",
             "losslog export RUN --to parquet --by epoch -o epochs.parquet",
         ),
     )

@@ -4,7 +4,6 @@ Any thread. Contract:
 
 - A folder's journal is ``journal.jsonl``, and where that is not there ``journal.jsonl.zst`` or ``journal.jsonl.gz``:
   the same bytes at the same offsets, in blocks, so that a reader goes anywhere without unpacking what is before.
-- ``zstdcat`` and ``zcat`` read it too: a block is a frame, and the table of blocks one that they pass over.
 - A change of form is a file written beside, read back and compared, made durable, and renamed; only then does the other
   form go. Killed at any moment, one whole form is there, and where both are, ``journal.jsonl`` counts.
 - A block that cannot be unpacked is a garbled line.
@@ -12,30 +11,21 @@ Any thread. Contract:
 
 from __future__ import annotations
 
-import functools
 import io
 import os
-import struct
 import threading
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, BinaryIO, Final, cast
 
-from losslog.errors import JournalError
 from losslog.journal.files import opened
 from losslog.journal.files import reading as reading_plain
 from losslog.journal.folder import FORMS, JOURNAL
+from losslog.journal.packing import MOST, Table, codec, footer, table_of, zstandard
 from losslog.runtime.containment import attempt
 
 BLOCK: Final = 1 << 18
 RECENT: Final = 8  # unpacked blocks that are kept for whoever reads on
-_GZIP: Final = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff"  # a member with an extra field
-_EMPTY: Final = b"\x03\0\0\0\0\0\0\0\0\0"  # nothing, its sum, its length
-_SKIPPED: Final = 0x184D2A5E  # of a zstandard frame that readers pass over
-_MARK: Final = b"LL"
-_MOST: Final = 16_000  # blocks: their table fits a gzip header
 
 
 def form_of(path: Path) -> Path:
@@ -52,7 +42,7 @@ def size_of(path: Path) -> int:
         OSError: there is none.
     """
     form = form_of(path)
-    return form.stat().st_size if form == path else _table(form).size
+    return form.stat().st_size if form == path else table_of(form).size
 
 
 def reading(path: Path) -> BinaryIO:
@@ -80,17 +70,7 @@ def buffered(path: Path) -> io.BufferedReader:
     return io.BufferedReader(cast(io.RawIOBase, reading(path)))
 
 
-class _Table:
-    """Where the blocks of a compressed journal are."""
-
-    def __init__(self, size: int, block: int, packed: tuple[int, ...]) -> None:
-        self.size, self.block, self.packed = size, block, packed
-        self.starts = [0]
-        for each in packed:
-            self.starts.append(self.starts[-1] + each)
-
-
-_recent: dict[tuple[_Table, int], bytes] = {}
+_recent: dict[tuple[Table, int], bytes] = {}
 _guard: Final = threading.Lock()
 
 
@@ -103,7 +83,7 @@ class Unpacked(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         self._path, self._at = path, 0
-        self._table = _table(path)
+        self._table = table_of(path)
         self._unpack = codec(path.suffix)[1]
         self._file = reading_plain(path)
 
@@ -160,73 +140,6 @@ class Unpacked(io.RawIOBase):
         super().close()
 
 
-def codec(suffix: str) -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]:
-    """How a block is packed and unpacked.
-
-    Raises:
-        JournalError: zstandard is not installed.
-    """
-    if suffix == ".gz":
-        return _gzip, lambda data: zlib.decompress(data, 31)
-    module = zstandard()
-    if module is None:
-        raise JournalError("the journal is compressed with zstandard: pip install zstandard")
-    packer = module.ZstdCompressor(level=9, write_checksum=True, write_content_size=True)
-    return packer.compress, lambda data: module.ZstdDecompressor().decompress(data)
-
-
-def _gzip(data: bytes) -> bytes:
-    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
-    return packer.compress(data) + packer.flush()
-
-
-@functools.cache
-def zstandard() -> ModuleType | None:
-    """The library, where it is installed."""
-    import importlib
-
-    found: ModuleType | None
-    found, _ = attempt(importlib.import_module, "zstandard")
-    return found
-
-
-def _footer(suffix: str, size: int, block: int, packed: list[int]) -> bytes:
-    """The table of blocks, as a frame that tools pass over; its own length stands where the file's end tells it."""
-    body = struct.pack(f"<QI{len(packed)}I", size, block, *packed)
-    body += struct.pack("<II", zlib.crc32(body), len(body))
-    if suffix == ".zst":
-        return struct.pack("<II", _SKIPPED, len(body)) + body
-    return _GZIP + struct.pack("<H2sH", len(body) + 4, _MARK, len(body)) + body + _EMPTY
-
-
-def _table(path: Path) -> _Table:
-    """Where the blocks are.
-
-    Raises:
-        OSError: it is not a compressed journal, or it is damaged there.
-    """
-    found = path.stat()
-    return _table_at(path, found.st_size, found.st_mtime_ns, found.st_ino)
-
-
-@functools.lru_cache(16)
-def _table_at(path: Path, length: int, _changed: int, _inode: int) -> _Table:
-    after = len(_EMPTY) if path.suffix == ".gz" else 0
-    with reading_plain(path) as file:
-        file.seek(max(0, length - after - 8))
-        tail = file.read(8)
-        if len(tail) == 8:
-            total, count = struct.unpack("<II", tail)
-            if 12 <= count <= min(length, 4 * _MOST + 64):
-                file.seek(length - after - 8 - count)
-                body = file.read(count)
-                if zlib.crc32(body) == total:
-                    size, block, *packed = struct.unpack(f"<QI{(count - 12) // 4}I", body)
-                    if block > 0 and len(packed) == -(-size // block) and sum(packed) < length:
-                        return _Table(size, block, tuple(packed))
-    raise OSError(f"{path} is not a compressed journal, or it is damaged at its end")
-
-
 def pack(path: Path, end: int) -> Path:
     """Compress a journal that nobody writes or delivers from; the plain file goes last.
 
@@ -243,7 +156,7 @@ def pack(path: Path, end: int) -> Path:
     suffix = ".zst" if zstandard() is not None else ".gz"
     _forget(path)  # of an earlier try that was killed between the two
     target = path.with_name(path.name + suffix)
-    block = max(BLOCK, -(-end // _MOST))
+    block = max(BLOCK, -(-end // MOST))
     compress = codec(suffix)[0]
     packed: list[int] = []
 
@@ -251,7 +164,7 @@ def pack(path: Path, end: int) -> Path:
         for data in _pieces(path, end, block):
             packed.append(len(part := compress(data)))
             yield part
-        yield _footer(suffix, end, block, packed)
+        yield footer(suffix, end, block, packed)
 
     _written(target, parts(), path, end)
     try:

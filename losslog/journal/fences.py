@@ -7,6 +7,7 @@ No thread, no I/O. Contract:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from losslog.journal.records import Record
@@ -32,3 +33,19 @@ def _void(record: Record, fence: Record) -> bool:
             return bool(int(record.data["step"]) > step)
         return epoch is not None and int(record.data.get("epoch") or 0) > epoch
     return False
+
+
+def leaves(top: Sequence[int], step: int | None, epoch: int | None) -> bool:
+    """Whether a resume from there makes nothing void of what went so far."""
+    return (step is None or top[0] <= step) and (epoch is None or top[1] <= epoch)
+
+
+def counts(batch: tuple[int, int, int], fences: Sequence[Record]) -> bool:
+    """Whether a batch of this seq, step and epoch counts."""
+    seq, step, epoch = batch
+    for fence in fences:
+        if seq <= fence.seq:
+            upto, last = fence.data.get("step"), fence.data.get("epoch")
+            if step > upto if upto is not None else last is not None and epoch > last:
+                return False
+    return True

@@ -243,11 +243,11 @@ class Drain(Intake):
                 found.append((offset, record))
             self.records += len(found)
             self._fresh, self._waiting = [], [0, 0]
-            self._writer.wrote(found)
             if self.trouble:
                 say("the journal can be written again")
                 self.trouble = ""
             self._tail.publish(found)
+            self._writer.wrote(found)
         if self._sync_due or self._writer.unsynced_for > SYNC_EVERY:
             self._sync()
 

@@ -24,11 +24,11 @@ LOOP = """
 import sys
 from pathlib import Path
 from losslog.cli.compress import compress, undo
-from losslog.journal import archive, file, index
+from losslog.journal import archive, file, index, tally
 from losslog.journal.file import Writer
 from losslog.journal.records import Record, encode
 
-archive.BLOCK, index.KEEP_EVERY, index.MARK_EVERY, file.INDEX_EVERY = 4000, 5000, 9000, 0.0
+archive.BLOCK, index.KEEP_EVERY, tally.MARK_EVERY, file.INDEX_EVERY = 4000, 5000, 9000, 0.0
 folder = Path(sys.argv[1])
 print("ready", flush=True)
 while True:

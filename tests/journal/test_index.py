@@ -15,6 +15,7 @@ import losslog
 from losslog.cli import main
 from losslog.history import resumes
 from losslog.journal import index as module
+from losslog.journal import tally
 from losslog.journal.fences import is_void
 from losslog.journal.file import Writer, append_record
 from losslog.journal.folder import INDEX, JOURNAL
@@ -27,9 +28,9 @@ from losslog.tags import eval_series
 @pytest.fixture(autouse=True)
 def _dense(monkeypatch: pytest.MonkeyPatch) -> None:
     """Marks and writes as a run of many megabytes has them, in a few kilobytes."""
-    monkeypatch.setattr(module, "MARK_EVERY", 2000)
+    monkeypatch.setattr(tally, "MARK_EVERY", 2000)
     monkeypatch.setattr(module, "KEEP_EVERY", 1000)
-    monkeypatch.setattr(module, "MARKS", 6)
+    monkeypatch.setattr(tally, "MARKS", 6)
 
 
 def a_story(seed: int) -> list[Record]:
@@ -177,7 +178,7 @@ def test_a_run_leaves_one_and_goes_on_from_it(make_run: Callable[..., losslog.Ru
     kept = Index(run.dir)
     assert kept.load()
     assert kept.size == (run.dir / JOURNAL).stat().st_size
-    monkeypatch.setattr(module, "blocks", lambda path, offset, end=None: iter(()))  # nothing is read again
+    monkeypatch.setattr(tally, "blocks", lambda path, offset, end=None: iter(()))  # nothing is read again
     again = make_run(resume=run.dir)
     assert (again.epoch, again.next_step) == (4, 150)
     again.close()
