@@ -163,6 +163,14 @@ class Run:
         tail = Tail(writer.path, own=True, offset=writer.end)
         joiner = None if store is None else Joiner(store, self.rank, self.world_size, self._from_lane)
         drain = Drain(self._queue, writer, tail, self._not_finite, joiner)
+        if self._start["resumed"] and (resume_epoch is not None or resume_step is not None):
+            left = self._epoch if resume_epoch is None else resume_epoch
+            last = drain.recall(left, resume_step)
+            if last is not None and left < self._epoch:  # left between its last step and its end
+                first.append(Event(time.time(), "on_epoch_end", {"epoch": left, "epochs": epochs, "step": last,
+                                   "losses": None, "val_loss": None, "lr": None}))  # fmt: skip
+            elif last is None and left < self._epoch:
+                drain.recall(self._epoch, resume_step)
         drain.take(first)  # before anything can read it
         self._record(drain, tail, began, leases)
         self._delivery.serve(on, follower)

@@ -182,7 +182,7 @@ def test_only_checkpoints_below_the_run_folder_are_uploaded(stranger: Any, secre
     done = losslog_("replay", folder, "--to", "uploads", "--trust")
     assert done.returncode == 0, done.stderr
     assert uploaded(folder) == ["red online", "weights"]
-    assert done.stderr.count("not in the run folder: not handed on") == 1
+    assert done.stderr.count("is not in the run folder, and another process logged it: not handed on") == 1
 
 
 def test_a_folder_named_on_the_command_line_is_a_place_too(stranger: Any, tmp_path: Path) -> None:

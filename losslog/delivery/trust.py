@@ -70,7 +70,10 @@ class Trust:
                 return True
         except (OSError, ValueError):  # no place at all
             pass
-        text = "the checkpoint %s is not in the run folder: not handed on; if it is yours, say --checkpoints-in FOLDER"
+        text = (
+            "the checkpoint %s is not in the run folder, and another process logged it: not handed on. If it is yours: "
+            "losslog replay RUN --to PLUGIN --checkpoints-in FOLDER"
+        )
         self._once(text, named[:300], key="outside")
         return False
 

@@ -83,6 +83,9 @@ class Listener:
     def saved(self, thing: Any, file: Any) -> None:
         """``torch.save`` has written something."""
 
+    def loaded(self, file: Any) -> None:
+        """``torch.load`` has read something."""
+
 
 class Meter:
     """What listening costs, of one step in many: CPU seconds of the threads that it runs on.

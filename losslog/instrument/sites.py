@@ -124,6 +124,15 @@ def _save(original: Any) -> Any:
     return save
 
 
+def _load(original: Any) -> Any:
+    def load(f: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(f, *args, **kwargs)
+        tell("loaded", f)
+        return result
+
+    return load
+
+
 # module: (class or "", attribute, what replaces it)
 SITES: Final[dict[str, tuple[tuple[str, str, Callable[[Any], Any]], ...]]] = {
     "torch.autograd": (("", "backward", hear_backward),),
@@ -132,7 +141,7 @@ SITES: Final[dict[str, tuple[tuple[str, str, Callable[[Any], Any]], ...]]] = {
     "torch.utils.data.dataloader": (("DataLoader", "__iter__", _iterate), ("_BaseDataLoaderIter", "__next__", _next)),
     "torch.amp.grad_scaler": (("GradScaler", "step", _scaler_step), ("GradScaler", "scale", hear_scale)),
     "torch._dynamo.eval_frame": (("OptimizedModule", "__init__", _wrap_compiled),),
-    "torch.serialization": (("", "save", _save),),
+    "torch.serialization": (("", "save", _save), ("", "load", _load)),
     "pycocotools.cocoeval": (("COCOeval", "summarize", _summarize),),
     "faster_coco_eval.core.cocoeval": (("COCOeval", "summarize", _summarize),),  # COCOeval_faster calls it
     "keras.src.optimizers.base_optimizer": (("BaseOptimizer", "apply", _step),),

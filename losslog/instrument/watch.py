@@ -4,6 +4,7 @@ Main thread. Contract:
 
 - An observer begins when the parts of torch that it needs are there; torch is never imported on the script's behalf.
 - The run is closed when the script ends, however that happens, and knows why.
+- A run is gone on with where the script has read one of its checkpoints; a script that begins anew gets a new run.
 - Where no run can be made the script trains on, unwatched; that is said at once, and again at the end.
 """
 
@@ -11,14 +12,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog.instrument import signals
 from losslog.instrument.listeners import Listener, Told, guarded
 from losslog.instrument.passes import EpochFinder
+from losslog.journal.resuming import AUTO, resumed
 from losslog.runtime import endings
 from losslog.runtime.containment import attempt, one_line
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import say, warn
 
 if TYPE_CHECKING:
     from losslog.instrument.script import ScriptObserver
@@ -39,11 +42,11 @@ class Settings:
         self.run = dict(run)
         self.passes_per_epoch = passes_per_epoch
 
-    def make(self, about: Mapping[str, Any]) -> Run:
-        """Make the run."""
+    def make(self, about: Mapping[str, Any], **more: Any) -> Run:
+        """Make the run; ``more`` replaces what the command line said."""
         from losslog.run import Run
 
-        return Run(**self.run, config=dict(about))
+        return Run(**(self.run | more), config=dict(about))
 
 
 class Watch(Listener):
@@ -58,6 +61,7 @@ class Watch(Listener):
         self._observer: ScriptObserver | None = None
         self._aside = False
         self._refused = ""
+        self._loaded: set[Path | None] = set()  # None: something of which the path is not known
         signals.listen(self)
         self.module_loaded("")
 
@@ -72,8 +76,36 @@ class Watch(Listener):
         plan = self._settings.run.get("steps_per_epoch")
         self._observer = ScriptObserver(self._make, EpochFinder(self._settings.passes_per_epoch, plan))
 
+    def loaded(self, file: Any) -> None:
+        """Remember what the script has read."""
+        from losslog.instrument.script import path_of
+
+        path = path_of(file)
+        self._loaded.add(None if path is None else Path(path).resolve())
+
+    def _resume(self) -> dict[str, Any]:
+        """What is known of a resume, now that the script has begun to train."""
+        asked, name = self._settings.run.get("resume"), self._settings.run.get("name")
+        if asked is None or None in self._loaded:
+            return {}
+        found = resumed(asked, Path(self._settings.run["dir"]), name, str(name))
+        if found.checkpoint is None or found.folder is None:
+            return {}
+        files = {each for each in self._loaded if each is not None}
+        own = found.loaded(files)
+        if own is not None:
+            return {"resume": found.folder, "resume_epoch": own.epoch, "resume_step": own.step}
+        if asked != AUTO:
+            warn(
+                "the script has loaded no checkpoint of %s: what it trains is recorded as going on there", found.folder
+            )
+            return {}
+        say("the script has loaded no checkpoint of %s: a new run begins (a script has to load one to go on with it: "
+            "the newest is %s)", found.folder, found.checkpoint)  # fmt: skip
+        return {"resume": None}
+
     def _make(self, about: Mapping[str, Any]) -> Run:
-        run, error = attempt(self._settings.make, about)
+        run, error = attempt(lambda: self._settings.make(about, **self._resume()))
         if error is None:
             assert run is not None
             return run

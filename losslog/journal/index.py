@@ -14,12 +14,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from losslog.journal.archive import reading, size_of
+from losslog.journal.fences import is_void
 from losslog.journal.files import opened, small
 from losslog.journal.folder import INDEX
+from losslog.journal.lines import read
 from losslog.journal.records import Record
 from losslog.journal.tally import Mark, Tally
 from losslog.runtime.containment import attempt
@@ -36,6 +39,18 @@ class Index(Tally):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._kept = -1
+
+    def open_batches(self) -> Iterator[Record]:
+        """The batches since the last end of an epoch, those that count.
+
+        Raises:
+            OSError: the journal cannot be read.
+        """
+        ends = self.counted["counts"].get("on_epoch_end", 0)
+        marks = [each.offset for each in self._marks if each.counted["counts"].get("on_epoch_end", 0) == ends]
+        for _, record in read(self.path, marks[0] if marks else 0):
+            if record is not None and record.hook == "on_batch_losses" and not is_void(record, self.fences):
+                yield record
 
     def load(self, place: Path | None = None) -> bool:
         """Start from one that is kept, where it belongs to this journal and has more of it than this one.

@@ -11,6 +11,7 @@ No thread; reads only. Contract:
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ class Resumed(NamedTuple):
         epoch: its epoch.
         step: its global step.
         finished: whether the run has done what it was meant to.
+        others: its checkpoints whose files are there, newest first, each with epoch and step.
     """
 
     folder: Path | None = None
@@ -42,6 +44,18 @@ class Resumed(NamedTuple):
     epoch: int | None = None
     step: int | None = None
     finished: bool = False
+    others: tuple[tuple[Path, int, int], ...] = ()
+
+    def loaded(self, files: Collection[Path]) -> Resumed | None:
+        """What a program that has read these files goes on with: the newest checkpoint among them, or None.
+
+        Args:
+            files: resolved paths.
+        """
+        for path, epoch, step in self.others:
+            if path.resolve() in files:
+                return self._replace(checkpoint=path, epoch=epoch, step=step)
+        return None
 
     def told(self, after: int | None, epoch: int) -> str:
         """What a person is told.
@@ -88,7 +102,15 @@ def resumed(run: str | os.PathLike[str], directory: Path, name: str | None, defa
             return Resumed()
         check_folder(found.folder)
         return found
-    found = past(find(run, directory, name))
+    try:
+        found = past(find(run, directory, name))
+    except JournalError:
+        if name is None or os.fspath(run) == "latest":
+            raise
+        elsewhere, _ = attempt(find, run, directory)
+        if elsewhere is None:
+            raise
+        found = past(elsewhere)  # there is one, of another name
     check_folder(found.folder or directory)
     if name is not None and found.name != name:
         raise JournalError(f"{found.folder} is a run of {found.name!r}, not of {name!r}: leave the name out, or resume "
@@ -106,7 +128,11 @@ def past(folder: Path) -> Resumed:
     lasting, planned = index.lasting, count_in(index.lasting, "epochs")
     found = Resumed(folder, lasting["name"] or folder.parent.name,
                     finished=lasting["ended"] == "finished" and lasting["done"] >= planned)  # fmt: skip
-    for path, epoch, step in reversed(lasting["checkpoints"]):
-        if (folder / path).is_file():
-            return found._replace(checkpoint=folder / path, epoch=epoch, step=step)
+    there = tuple(
+        (folder / path, epoch, step)
+        for path, epoch, step in reversed(lasting["checkpoints"])
+        if (folder / path).is_file()
+    )
+    if there:
+        found = found._replace(checkpoint=there[0][0], epoch=there[0][1], step=there[0][2], others=there)
     return found

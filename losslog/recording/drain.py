@@ -87,6 +87,28 @@ class Drain(Intake):
         """Records that wait for the journal to be writable."""
         return len(self._fresh)
 
+    def recall(self, epoch: int, step: int | None) -> int | None:
+        """Count the batches of an epoch that the run had not ended when it was left; of one process.
+
+        Args:
+            epoch: from 1.
+            step: the last one that counts; None is whatever came last.
+
+        Returns:
+            The last step counted, or None where there is none.
+        """
+        found, began = None, 0.0
+        for record in self._writer.index.open_batches() if self._joiner is None else ():
+            data = record.data
+            if data["epoch"] == epoch and (step is None or data["step"] <= step):
+                whole = Whole(data["losses"], data["total"], given=True)
+                self.means.add(whole, data.get("n", 1), data.get("weights"))
+                self._last_lr = data.get("lr", self._last_lr)
+                began = began or record.time
+                self._epoch_began = time.monotonic() - max(0.0, record.time - began)
+                found = data["step"]
+        return found
+
     def pass_on(self) -> None:
         """Write what the items gave."""
         if self._joiner is not None:

@@ -137,3 +137,40 @@ def test_every_command_knows_the_same_names(
         assert main([command, said, "--dir", str(tmp_path / "runs")]) == 0
         out = capsys.readouterr().out
         assert run.id in out or command == "diagnose"
+
+
+def test_a_run_of_another_name_is_said_to_be_one(trained: Any, make_run: Any) -> None:
+    other = trained("dogs")
+    for run in ("dogs", other.id, other.id[:-1]):
+        with pytest.raises(JournalError, match="is a run of 'dogs', not of 'cats'"):
+            make_run(name="cats", resume=run)
+
+
+def test_an_epoch_left_before_its_end_is_ended_by_the_resume(make_run: Any) -> None:
+    run = make_run(name="left")
+    for step in range(6):
+        run.log_batch({"a": float(step)}, epoch=1 + step // 3, lr=0.1)
+        if step == 2:
+            run.end_epoch()
+    run.end_at_exit("crashed", None)
+    again = make_run(name="left", resume="left", resume_epoch=2, resume_step=4)  # the last batch is superseded
+    assert again.epoch == 3
+    again.log_batch({"a": 9.0})
+    again.end_epoch()
+    again.close()
+    ends = [each.data for each in losslog.history.records(again.dir) if each.hook == "on_epoch_end"]
+    assert [(each["epoch"], each["losses"]) for each in ends] == [(1, {"a": 1.0}), (2, {"a": 3.5}), (3, {"a": 9.0})]
+    assert (ends[1]["step"], ends[1]["lr"]) == (4, 0.1)
+
+
+def test_an_epoch_that_is_gone_on_with_has_its_first_batches_in_its_means(make_run: Any) -> None:
+    run = make_run(name="amid")
+    for step in range(4):
+        run.log_batch({"a": float(step)})
+    run.end_at_exit("crashed", None)
+    again = make_run(name="amid", resume="amid", resume_step=1)
+    again.log_batch({"a": 5.0})
+    again.end_epoch()
+    again.close()
+    ends = [each.data for each in losslog.history.records(again.dir) if each.hook == "on_epoch_end"]
+    assert [(each["epoch"], each["losses"]) for each in ends] == [(1, {"a": 2.0})]
