@@ -129,8 +129,6 @@ class Run:
         store = Store(number) if self.world_size > 1 and not off else None
         leases = None if store is None else Leases(store, self.logging_rank, Tree(self.world_size).every)
         if not self.logging_rank:
-            if off:
-                select(plugins, options)  # checked as ever
             self._dir, self.id = directory / folder.clean_name(self.name), ""
             sender = None if store is None else Sender(self._queue, store, self.rank, self._not_finite, self.world_size)
             self._record(
@@ -174,7 +172,7 @@ class Run:
         drain.take(first)  # before anything can read it
         self._record(drain, tail, began, leases)
         self._delivery.serve(on, follower)
-        say("%s", start_line(self.dir, chosen))
+        say("%s", start_line(self._dir, chosen))
 
     @staticmethod
     def _check(config: Any, non_finite: str, resume: Any, **counts: int | None) -> None:
@@ -439,9 +437,9 @@ class Run:
         Raises:
             TypeError: ``path`` is no path.
         """
-        file, there = folder.file_in(self.dir, os.fsdecode(path))
+        file, there = folder.file_in(self._dir, os.fsdecode(path))
         if self.logging_rank and not there:
-            self._once("log_checkpoint: there is no file %s, here or in %s; logged as it is", file, self.dir)
+            self._once("log_checkpoint: there is no file %s, here or in %s; logged as it is", file, self._dir)
         self._emit("on_checkpoint", {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "path": file})
 
     def end_epoch(self, epoch: int | None = None, *, losses: Any = None, val_loss: Any = None, lr: Any = None) -> None:
@@ -481,7 +479,7 @@ class Run:
         """
         answer = None if self._closed else self._recorder.ask(timeout)
         if answer is None:
-            warn("epoch_means: no answer within %.3g s (is the disk of %s hanging?)", timeout, self.dir)
+            warn("epoch_means: no answer within %.3g s (is the disk of %s hanging?)", timeout, self._dir)
             return None
         return answer.means
 
@@ -794,7 +792,7 @@ class Run:
             for line in self._requests.left():
                 warn("%s", line)
             if self.logging_rank:
-                for level, line in end_report(status, self.stats, self.dir):
+                for level, line in end_report(status, self.stats, self._dir):
                     tell(level, "%s", line)
 
     def end_at_exit(self, status: str, error: str | None) -> None:

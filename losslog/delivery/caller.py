@@ -86,7 +86,11 @@ def check(thing: Any, hooks: Mapping[str, Sequence[str]]) -> None:
     Raises:
         ValueError: one cannot; the message names it, and what there is.
     """
-    for hook, methods in implemented(thing).items():
+    marked = implemented(thing)
+    for hook in hooks if marked and not inspect.ismodule(thing) else ():
+        if hook not in marked and inspect.isroutine(getattr(type(thing), hook, None)):
+            raise ValueError(f"{hook} is not marked: put @losslog.hookimpl before it, or it is never called")
+    for hook, methods in marked.items():
         for name in methods if hook in hooks else ():
             function = inspect.unwrap(getattr(thing, name))
             if (
@@ -98,10 +102,16 @@ def check(thing: Any, hooks: Mapping[str, Sequence[str]]) -> None:
             signature, _ = attempt(inspect.signature, function)
             offered = dict.fromkeys([*hooks[hook], "run", "seq", "time"])
             there = f"there are {', '.join(offered)}"
+            behind = getattr(function, "__func__", None)
+            first = None if behind is None else next(iter(inspect.signature(behind).parameters), None)
+            if first in offered:
+                raise ValueError(f"{name} has no self: its first argument, {first}, would be the object itself")
             for each in {} if signature is None else signature.parameters.values():
                 if each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
                     stars = "**" if each.kind is each.VAR_KEYWORD else "*"
                     raise ValueError(f"{name} takes {stars}{each.name}: name the arguments you want; {there}")
+                if each.kind is each.KEYWORD_ONLY:
+                    raise ValueError(f"{name} takes {each.name} by keyword only: leave out the *; {there}")
                 if each.default is each.empty and each.name not in (
                     *offered,
                     "self",
@@ -120,6 +130,7 @@ class Caller:
         trust: whose word the records are; None: that of the process's own user.
 
     Attributes:
+        called: the hook that was called last.
         flush_every: seconds between flushes.
         unknown: hooks that there are not, with what to say of each.
         misspelt: what to say of them where they may be a script's own.
@@ -148,6 +159,7 @@ class Caller:
         optional = {
             hook for hook, found in self._hooks.items() if all(each.optionalhook for each in found.get_hookimpls())
         }
+        self.called = ""
         self.unknown = {
             hook: f"there is no hook {hook}{did_you_mean(hook, offered)}"
             for hook in sorted(set(self._hooks) - set(offered) - optional)
@@ -185,6 +197,7 @@ class Caller:
         return self._call(hook, data, run, seq, time) if hook in self._hooks else None
 
     def _call(self, hook: str, data: Mapping[str, Any], run: Any, seq: int, time: float) -> Any:
+        self.called = hook
         given = {**data, "run": run, "seq": seq, "time": time}
         if self._trace:
             sys.stderr.write(f"losslog trace: {self.name}.{hook} seq={seq} {dict(data)!r}\n")

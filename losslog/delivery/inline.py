@@ -56,7 +56,8 @@ class Inline:
             raise error
         self.errors += 1
         if now_and_then(self.errors):
-            warn("inline plugin %s failed in %s (%d so far):\n%s", self.name, hook, self.errors, long_form(error))
+            where = self._caller.called or hook
+            warn("inline plugin %s failed in %s (%d so far):\n%s", self.name, where, self.errors, long_form(error))
 
     def figures(self, seq: int, end: int) -> Figures:
         """How it is doing; it has everything up to the record ``seq``, which ends at the offset ``end``."""

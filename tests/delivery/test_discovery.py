@@ -323,11 +323,21 @@ def rest(self: Any, *data: Any) -> None:
     pass
 
 
+def by_keyword(self: Any, *, metrics: Any) -> None:
+    pass
+
+
+def no_self(metrics: Any) -> None:
+    pass
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [(generator, "on_eval is a generator or a coroutine: a hook is a plain function"),
      (coroutine, "on_eval is a generator or a coroutine: a hook is a plain function"),
-     (keywords, f"on_eval takes **data: {NAME_THEM}"), (rest, f"on_eval takes *data: {NAME_THEM}")],
+     (keywords, f"on_eval takes **data: {NAME_THEM}"), (rest, f"on_eval takes *data: {NAME_THEM}"),
+     (by_keyword, f"on_eval takes metrics by keyword only: leave out the *; {NAME_THEM.partition('; ')[2]}"),
+     (no_self, "on_eval has no self: its first argument, metrics, would be the object itself")],
 )  # fmt: skip
 @pytest.mark.parametrize("marks", [{}, {"wrapper": True}, {"hookwrapper": True}], ids=str)
 def test_what_cannot_be_called_as_a_hook_is_refused(function: Any, said: str, marks: dict[str, bool]) -> None:
@@ -335,6 +345,31 @@ def test_what_cannot_be_called_as_a_hook_is_refused(function: Any, said: str, ma
     with pytest.raises(ValueError, match="on_eval") as caught:
         Caller("t", thing)
     assert str(caught.value) == said
+
+
+def test_a_hook_that_is_not_marked_beside_one_that_is_would_never_be_called() -> None:
+    class Half:
+        @hookimpl
+        def on_eval(self) -> None:
+            pass
+
+        def on_run_end(self) -> None:
+            pass
+
+    with pytest.raises(ValueError, match="on_run_end is not marked: put @losslog.hookimpl before it"):
+        Caller("t", Half())
+
+
+def test_the_hook_that_failed_is_known() -> None:
+    class Scalars:
+        @hookimpl
+        def on_scalars(self) -> None:
+            raise ValueError
+
+    caller = Caller("t", Scalars())
+    with pytest.raises(ValueError):
+        caller.call("on_eval", {"metrics": {"x": 1.0}, "epoch": 1, "split": "val"}, None, 0, 0.0)
+    assert caller.called == "on_scalars"
 
 
 def test_a_hook_that_does_not_exist_is_named() -> None:

@@ -83,5 +83,6 @@ def test_off_logs_nothing_and_keeps_what_a_loop_asks_back(
         assert run.flush()
         assert run.should_stop
     assert not os.listdir(tmp_path)
+    assert run.dir.is_dir()  # for a loop that saves beside its run
     assert probe.calls == []
     assert caplog.messages == ["LOSSLOG=off: nothing is logged", "stop requested: enough"]
