@@ -66,7 +66,7 @@ def _one(name: str, as_json: bool) -> int:
     installed = discover()
     if name not in installed:
         raise PluginError(missing(name, installed))
-    plugin = installed[name]
+    plugin = next(each for each in select("auto") if each.name == name)
     factory = plugin.load()
     options = {} if factory is None else options_of(factory)
     options |= dict.fromkeys(COMMON_OPTIONS, 1)
@@ -77,7 +77,10 @@ def _one(name: str, as_json: bool) -> int:
     if factory is None:
         print(f"{plugin.name} ({plugin.distribution}) {plugin.state}: {text}")
         return 0
-    print(f"{plugin.name} ({plugin.distribution})\n\n{text}\n\nOptions and their defaults:")
+    state = f": {plugin.state}: {plugin.reason}" if plugin.reason else ""
+    print(
+        f"{plugin.name} ({plugin.distribution}){state}\n\n{text}\n\nOptions and their defaults:".replace("\n\n\n", "")
+    )
     harmless = [*COMMON_OPTIONS, *(each.partition("=")[0] for each in getattr(factory, "journal_options", ()))]
     for key, default in options.items():
         local = "" if key in harmless else "  (a replay does not take it from the journal)"

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,8 +26,11 @@ from losslog.journal.archive import form_of
 from losslog.journal.folder import JOURNAL, LOCK, clean_name, runs
 from losslog.journal.locks import is_locked
 from losslog.runtime.containment import attempt, one_line
+from losslog.viewing.summary import summary_of
 
 EPOCH: Final = re.compile(r"epoch_(\d+)\.pth")
+FOLDER: Final = re.compile(r"(checkpoint|epoch|step)[-_=]?\d")  # a checkpoint that is one
+KINDS: Final = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar", ".pkl", ".pickle", ".keras", ".h5", ".zip")
 DAY: Final = 86_400.0
 
 
@@ -60,7 +65,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--runs", type=count, metavar="N", help="of each name, only the newest N runs stay")
     parser.add_argument("--older-than", type=positive, metavar="DAYS", help="runs that ended longer ago go")
     parser.add_argument("--checkpoints", type=positive_int, metavar="N", help="of each run, only the newest N stay")
-    parser.add_argument("--name", help="only runs of this name")
+    parser.add_argument("--name", help="only runs of this name; * and ? match any")
     add_dir(parser)
     parser.add_argument("--dry-run", action="store_true", help="list, and remove nothing")
     parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -76,7 +81,8 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("say what may go: --runs N, --older-than DAYS or --checkpoints N")
     found = list(things(Path(args.dir), args.name, args.runs, args.older_than, args.checkpoints))
     if not found:
-        print("nothing to remove")
+        there = named(Path(args.dir), args.name)
+        print("nothing to remove" if there else f"no runs{f' named {args.name}' if args.name else ''} under {args.dir}")
         return 0
     for each in found:
         say(f"{shown(each.size):>9}  {each.path}  ({each.why})")
@@ -102,7 +108,7 @@ def things(
 ) -> Iterator[Thing]:
     """What may go."""
     newer: dict[str, int] = {}
-    for folder in reversed(runs(directory, "*" if name is None else clean_name(name))):
+    for folder in reversed(named(directory, name)):
         before = newer.get(folder.parent.name, 0)
         newer[folder.parent.name] = before + 1
         if folder.is_symlink() or is_locked(folder / LOCK):
@@ -113,9 +119,33 @@ def things(
         elif days is not None and age > days:
             yield Thing(folder, size_of(folder), f"ended {age:.0f} days ago")
         elif checkpoints is not None:
-            matched = ((EPOCH.fullmatch(path.name), path) for path in (folder / "checkpoints").glob("*.pth"))
-            for _, path in sorted((int(match[1]), path) for match, path in matched if match)[:-checkpoints]:
-                yield Thing(path, path.stat().st_size, "an older checkpoint")
+            for path in checkpoints_of(folder)[:-checkpoints]:
+                yield Thing(path, size_of(path) if path.is_dir() else path.stat().st_size, "an older checkpoint")
+
+
+def named(directory: Path, name: str | None) -> list[Path]:
+    """The run folders of a name, or of names that match one with wildcards; oldest first."""
+    return [each for each in runs(directory, "*") if name is None or fnmatchcase(each.parent.name, clean_glob(name))]
+
+
+def clean_glob(name: str) -> str:
+    """A name as folders are called, its wildcards kept."""
+    return "".join(part if part in ("*", "?") else clean_name(part) for part in re.split(r"([*?])", name) if part)
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """The checkpoints of a run that lie in its folder, oldest first: those it logged, and the engine's own."""
+    matched = ((EPOCH.fullmatch(path.name), path) for path in (folder / "checkpoints").glob("*.pth"))
+    found = dict.fromkeys(path for _, path in sorted((int(match[1]), path) for match, path in matched if match))
+    summary, _ = attempt(summary_of, folder)
+    for place, *_ in () if summary is None else summary.lasting["checkpoints"]:
+        path = Path(os.path.normpath(folder / place))
+        own = path.resolve().is_relative_to(folder.resolve()) and not path.is_symlink()
+        kind = FOLDER.match(path.name) if path.is_dir() else path.suffix.lower() in KINDS
+        if own and kind and path.name != "best.pth" and path.exists():
+            found.pop(path, None)  # logged again: it is as new as that
+            found[path] = None
+    return list(found)
 
 
 def size_of(folder: Path) -> int:

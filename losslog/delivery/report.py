@@ -25,8 +25,10 @@ GOING: Final = ("starting", "live", "waiting", "hung")  # a lane that its follow
 def start_line(folder: Path, plugins: Sequence[Plugin]) -> str:
     """One line: what is on, what is not, where the run lies."""
     on = ", ".join(plugin.name for plugin in plugins if plugin.state == "ready") or "the journal alone"
-    off = ", ".join(plugin.name for plugin in plugins if plugin.state != "ready")
-    return f"{on}{f' (not on: {off}; losslog plugins says why)' if off else ''} -> {shown(folder)}"
+    off = ", ".join(plugin.name for plugin in plugins if plugin.state not in ("ready", "broken"))
+    broken = ", ".join(plugin.name for plugin in plugins if plugin.state == "broken")
+    aside = "; ".join([f"broken: {broken}"] * bool(broken) + [f"not on: {off}"] * bool(off))
+    return f"{on}{f' ({aside}; losslog plugins says why)' if aside else ''} -> {shown(folder)}"
 
 
 def shown(path: Path) -> str:

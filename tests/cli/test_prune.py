@@ -64,6 +64,42 @@ def test_old_checkpoints_go_and_the_best_stays(made: Any, prune: Any, capsys: py
     assert "1.0 kB" in capsys.readouterr().out
 
 
+def test_what_a_loop_logged_goes_too(make_run: Any, prune: Any, tmp_path: Path) -> None:
+    run = make_run(name="a")
+    (tmp_path / "elsewhere.pth").touch()
+    (run.dir / "checkpoint-7").mkdir()
+    for name in (
+        "ck1.pth",
+        "best.pth",
+        "../../../elsewhere.pth",
+        "journal.jsonl",
+        "checkpoint-7",
+        "ck2.pth",
+        "ck3.pth",
+    ):
+        (run.dir / name).parent.mkdir(exist_ok=True)
+        (run.dir / name).touch() if not (run.dir / name).exists() else None
+        run.log_checkpoint(name)
+    run.close()
+    assert prune("--checkpoints", "1", "--yes") == 0
+    assert sorted(each.name for each in run.dir.iterdir() if "journal" not in each.name and each.is_file()) == [
+        "best.pth", "ck3.pth"
+    ]  # fmt: skip
+    assert not (run.dir / "checkpoint-7").exists()
+    assert (tmp_path / "elsewhere.pth").exists()
+    assert (run.dir / "journal.jsonl").exists()
+
+
+def test_names_may_have_wildcards_and_one_that_is_none_is_said(
+    made: Any, prune: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [made("exp1"), made("exp2"), made("other")]
+    assert prune("--runs", "0", "--name", "nope", "--yes") == 0
+    assert "no runs named nope under " in capsys.readouterr().out
+    assert prune("--runs", "0", "--name", "exp*", "--yes") == 0
+    assert [each.exists() for each in folders] == [False, False, True]
+
+
 def test_a_live_run_stays(made: Any, prune: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder = made("a", 3, close=False)
     assert prune("--runs", "0", "--checkpoints", "1", "--yes") == 0

@@ -34,8 +34,10 @@ def plugin(name: str, state: str, reason: str = "") -> Plugin:
 
 
 def test_the_start_says_what_is_on_and_where_one_learns_why_the_rest_is_not() -> None:
-    line = start_line(Path("/x/1"), [plugin("a", "ready"), plugin("b", "broken", "no"), plugin("c", "ready")])
-    assert line == "a, c (not on: b; losslog plugins says why) -> /x/1"
+    found = [plugin("a", "ready"), plugin("b", "broken", "no"), plugin("c", "ready")]
+    assert start_line(Path("/x/1"), found) == "a, c (broken: b; losslog plugins says why) -> /x/1"
+    found += [plugin("d", "off"), plugin("e", "not ready")]
+    assert start_line(Path("/x/1"), found) == "a, c (broken: b; not on: d, e; losslog plugins says why) -> /x/1"
 
 
 def test_without_plugins_there_is_the_journal() -> None:
