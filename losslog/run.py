@@ -437,6 +437,8 @@ class Run:
         Raises:
             TypeError: ``path`` is no path.
         """
+        if not isinstance(path, str | bytes | os.PathLike) or not os.fspath(path):
+            raise TypeError(f"log_checkpoint takes the path of a file, got {path!r:.60}")
         file, there = folder.file_in(self._dir, os.fsdecode(path))
         if self.logging_rank and not there:
             self._once("log_checkpoint: there is no file %s, here or in %s; logged as it is", file, self._dir)

@@ -95,7 +95,7 @@ CASES = [
     Case("run.end_epoch(val_loss={'a': None})", "TypeError", "val_loss['a'] is None"),
     Case("run.end_epoch('1')", "TypeError", "epoch must be a whole number"),
     Case("run.end_epoch()", "", "", "an epoch without losses", ("on_epoch_end",)),
-    Case("run.log_checkpoint(5)", "TypeError", "not int"),
+    Case("run.log_checkpoint(5)", "TypeError", "log_checkpoint takes the path of a file, got 5"),
     Case("run.alert('x', level='fatal')", "ValueError", "alert level 'fatal': use one of info, warning, error"),
     Case("run.request_lr(-1)", "ValueError", "factor must be a positive number, got -1"),
     Case("run.emit('on_nothing')", "ValueError", "no hook 'on_nothing': add its specification"),
