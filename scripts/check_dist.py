@@ -4,8 +4,8 @@
 
 Every wheel and archive has its licence, and what builds it is bounded above, so that an archive still builds when the
 backend's next major version is out. pip fetches only what losslog and the console depend on (pluggy, rich). Steps:
-install losslog and the console, make a third plugin with ``losslog new-plugin`` and install its wheel, list plugins, log
-a tiny run, uninstall the third plugin and see that it is gone.
+install losslog and the console, make a third plugin with ``losslog new-plugin`` and install its wheel, list plugins,
+log a tiny run, uninstall the third plugin and see that it is gone.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class ShapeChecks(Subject):
         secret: Any = getattr(plugin, "secret_options", ())
         assert not isinstance(secret, str), f"secret_options = {secret!r}: a tuple of names"
         both = set(secret) & {str(each).partition("=")[0] for each in getattr(plugin, "journal_options", ())}
-        assert not both, f"secret_options and journal_options both have {sorted(both)}: a journal does not have a secret"
+        assert not both, f"secret_options and journal_options both have {sorted(both)}: no journal has a secret"
 
     def test_journal_options(self) -> None:
         """What it lets a journal decide are options it has, and none that says where data go, or what is read."""
