@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import check_dist  # noqa: E402
 import dist  # noqa: E402
+import matrix  # noqa: E402
 
 SOURCES = dist.distributions()
 PLUGINS = [path.name for path in SOURCES[1:]]
@@ -94,3 +95,26 @@ def test_every_plugin_is_in_the_list_of_the_readme_and_has_a_bound_on_what_it_se
         for needed in pyproject(source)["project"]["dependencies"]:
             name = re.split(r"[<>=!~ \[]", needed, maxsplit=1)[0]
             assert name == "losslog" or (">=" in needed and name.lower() in pinned), needed
+
+
+def test_each_row_of_the_matrix_pins_what_the_metadata_promise() -> None:
+    assert matrix.lowest(["pluggy>=1.3", "a[b]>=2,<3", "none", "x<2,>=1"]) == ["pluggy==1.3", "a==2"]
+    for name, row in matrix.ROWS.items():
+        assert [each for each in row.tests if not (ROOT / each).exists()] == []
+        pins = [each for each in matrix.packages(row) if "==" in each]
+        assert any(each.startswith(f"{name}==") for each in pins) == (name not in matrix.PYTHONS), name
+    served = {row.plugins[0] for row in matrix.ROWS.values() if row.bound and row.bound[0] != "."}
+    without = {"losslog-plateau", "losslog-report", "losslog-trackio"}  # they serve nothing, or one version's internals
+    assert {f"losslog-{name}" for name in served} == set(PLUGINS) - without
+    assert {python.removeprefix("3.") for python in matrix.PYTHONS} == {
+        each.rpartition(".")[2] for each in pyproject(ROOT)["project"]["classifiers"] if "Python :: 3." in each
+    }
+
+
+def test_the_matrix_finds_this_python_and_no_other_that_is_not_here() -> None:
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    found = matrix.python_of(version)
+    assert found is not None
+    said = subprocess.run([found, "-V"], capture_output=True, text=True, check=True).stdout
+    assert said.startswith(f"Python {version}.")
+    assert matrix.python_of("3.99") is None
