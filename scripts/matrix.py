@@ -28,7 +28,17 @@ CORE: Final = (
     "tests/journal", "tests/values", "tests/recording", "tests/delivery", "tests/runtime", "tests/test_run.py",
     "tests/test_api.py", "tests/test_hooks.py", "tests/test_hookspecs.py", "tests/test_tags.py",
 )  # fmt: skip
-TOOLS: Final = ("pytest>=8", "pytest-timeout", "pytest-randomly", "psutil", "pyte", "attrs", "pydantic", "nbformat")
+TOOLS: Final = (
+    "pytest>=8",
+    "pytest-timeout",
+    "pytest-randomly",
+    "psutil",
+    "pyte",
+    "attrs",
+    "pydantic",
+    "numpy",
+    "nbformat",
+)
 
 
 class Row(NamedTuple):
