@@ -70,7 +70,8 @@ def end_of(folder: Path | None, status: str, error: str | None) -> tuple[str, st
         status: as in ``on_run_end``.
         error: likewise.
     """
-    from losslog.viewing.summary import summary_of, worst  # 20 ms that are needed once
+    from losslog.recording.highlights import worst
+    from losslog.viewing.summary import summary_of  # 20 ms that are needed once
 
     summary = None if folder is None else attempt(summary_of, folder, keep=False)[0]
     facts = {} if summary is None else summary.facts
