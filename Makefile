@@ -10,7 +10,7 @@ PLUGINS := $(sort $(wildcard plugins/losslog-*))
 MANIFESTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check unit plugin faults stress docs dist bench clean
+.PHONY: help install demo test check unit plugin faults stress docs dist matrix bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -53,6 +53,9 @@ stress: install ## every threaded test 200 times
 dist: install ## wheels and sdists of everything, in dist/, checked
 	$(BIN)/python scripts/dist.py
 	$(BIN)/python scripts/check_dist.py
+
+matrix: ## other Pythons, and the oldest packages the metadata promise (about half an hour, gigabytes of wheels)
+	$(PYTHON) scripts/matrix.py
 
 bench: install ## every benchmark, into docs/performance.md (about 12 minutes)
 	$(BIN)/python -m benchmarks

@@ -25,6 +25,7 @@ from losslog.delivery.delivery import Delivery
 from losslog.delivery.discovery import Plugin, select
 from losslog.delivery.inline import Inline
 from losslog.delivery.report import cost_of, end_report, start_line
+from losslog.delivery.trust import into_journal
 from losslog.hookspecs import ARGUMENTS, hookimpl
 from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
@@ -148,9 +149,9 @@ class Run:
         self._step = resume_step + 1 if resume_step is not None else writer.last_step + 1
         self._epoch = resume_epoch + 1 if resume_epoch is not None else writer.last_epoch + 1
         on = [plugin for plugin in chosen if plugin.state == "ready"]
-        used = {plugin.name: plugin.options for plugin in chosen if plugin.options}
+        used = {each.name: into_journal(each.load(), each.options) for each in chosen if each.options}
         self._start = {"name": self.name, "config": self.config, "epochs": epochs, "steps_per_epoch": steps_per_epoch,
-                       "options": redact(used), "origin": origin([each.name for each in on]),
+                       "options": used, "origin": origin([each.name for each in on]),
                        "resumed": found.folder is not None and writer.seq > 0}  # fmt: skip
         first: list[Item] = [Event(time.time(), "on_run_start", self._start)]
         if self._start["resumed"]:

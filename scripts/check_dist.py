@@ -1,21 +1,26 @@
-"""Install the wheels of ``dist/`` into an empty environment, far from the checkout, and use them.
+"""Look into what lies in ``dist/``, then install the wheels into an empty environment, far from the checkout.
 
     python scripts/check_dist.py [FOLDER]
 
-pip fetches only what losslog and the console depend on (pluggy, rich). Steps: install losslog and the console, make a
-third plugin with ``losslog new-plugin`` and install its wheel, list plugins, log a tiny run, uninstall the third plugin
-and see that it is gone.
+Every wheel and archive has its licence, and what builds it is bounded above, so that an archive still builds when the
+backend's next major version is out. pip fetches only what losslog and the console depend on (pluggy, rich). Steps:
+install losslog and the console, make a third plugin with ``losslog new-plugin`` and install its wheel, list plugins,
+log a tiny run, uninstall the third plugin and see that it is gone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +34,35 @@ with losslog.Run("tiny", "runs", epochs=2) as run:
         run.end_epoch(val_loss=0.9)
 print("from", losslog.__file__)
 """
+
+
+def contents(file: Path) -> dict[str, bytes]:
+    """What is in a wheel or a source archive, by path."""
+    if file.suffix == ".whl":
+        with zipfile.ZipFile(file) as wheel:
+            return {name: wheel.read(name) for name in wheel.namelist() if not name.endswith("/")}
+    with tarfile.open(file) as archive:
+        return {each.name: archive.extractfile(each).read() for each in archive if each.isfile()}  # type: ignore[union-attr]
+
+
+def unbounded(pyproject: str) -> list[str]:
+    """What a distribution is built with, without an upper bound."""
+    needed = tomllib.loads(pyproject)["build-system"]["requires"]
+    return [each for each in needed if not re.search(r"<|==|~=", each)]
+
+
+def faults_of(file: Path, licence: bytes) -> list[str]:
+    """What a wheel or a source archive lacks."""
+    found = contents(file)
+    inside = [name for name in found if name.split("/")[-1] == "LICENSE" and found[name] == licence]
+    place = r"\.dist-info/licenses/LICENSE$" if file.suffix == ".whl" else r"^[^/]+/LICENSE$"
+    faults = [] if any(re.search(place, name) for name in inside) else ["it has no LICENSE"]
+    about = next(name for name in found if re.search(r"\.dist-info/METADATA$|^[^/]+/PKG-INFO$", name))
+    if b"\nLicense-File: LICENSE" not in found[about]:
+        faults.append("its metadata name no licence file")
+    for name in (name for name in found if re.search(r"^[^/]+/pyproject\.toml$", name) and file.suffix != ".whl"):
+        faults += [f"its build needs {each!r} without an upper bound" for each in unbounded(found[name].decode())]
+    return faults
 
 
 class Place:
@@ -78,6 +112,10 @@ def require(fact: bool, what: str) -> None:
 def main() -> None:
     """Do it all in a folder that is removed afterwards."""
     dist = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "dist"
+    licence = (ROOT / "LICENSE").read_bytes()
+    for file in sorted([*dist.glob("losslog*.whl"), *dist.glob("losslog*.tar.gz")]):
+        faults = faults_of(file, licence)
+        require(not faults, f"{file.name} is whole: {'; '.join(faults)}")
     with tempfile.TemporaryDirectory(prefix="losslog-dist-", ignore_cleanup_errors=True) as scratch:
         place = Place(Path(scratch))
         place.run("python", "-m", "pip", "install", "-q", wheel(dist, "losslog"), wheel(dist, "losslog_console"))

@@ -84,6 +84,33 @@ def test_secrets_among_options_reach_the_plugin_and_no_file(make_run: Made, pack
     holds_no_secret(run.dir)
 
 
+def test_what_a_plugin_declares_secret_is_in_no_file_whatever_it_is(
+    make_run: Made, package: Callable[..., str], caplog: Any
+) -> None:
+    source = """
+    import hashlib, pathlib
+    from losslog import hookimpl
+    class Plugin:
+        secret_options = ("places",)
+        def __init__(self, places=(), often=1):
+            self.places = places
+        @hookimpl
+        def on_run_start(self, run, options):
+            digest = hashlib.sha256(repr(self.places).encode()).hexdigest()
+            (pathlib.Path(run.dir) / "digest").write_text(f"{digest} {options}")
+    """
+    package(source, "placed")
+    caplog.set_level("DEBUG")
+    places = [f"chat://host/{SECRET}", {"deep": SECRET}]
+    run = make_run(plugins=["placed"], options={"placed": {"places": places, "often": 2}}, follower=True)
+    run.close()
+    digest, _, options = (run.dir / "digest").read_text().partition(" ")
+    assert digest == hashlib.sha256(repr(places).encode()).hexdigest()
+    assert options == "{'placed': {'places': '[redacted]', 'often': 2}}"
+    holds_no_secret(run.dir)
+    assert SECRET not in caplog.text
+
+
 def test_a_secret_is_not_on_a_command_line(make_run: Made, far: str) -> None:
     run = make_run(plugins=[far], options={"far": {"where": SECRET}}, follower=True)
     command = psutil.Process(run.stats["follower"]["pid"]).cmdline()
@@ -149,7 +176,7 @@ def test_a_blocked_plugin_is_imported_nowhere(
 ) -> None:
     package("import os, pathlib\npathlib.Path(os.environ['MARK']).write_text('imported')", "blocked")
     monkeypatch.setenv("MARK", str(tmp_path / "mark"))
-    monkeypatch.setenv("LOSSLOG_DISABLE", "blocked,console,tensorboard,wandb,mlflow,plateau,trackio")
+    monkeypatch.setenv("LOSSLOG_DISABLE", "blocked,console,tensorboard,wandb,mlflow,notify,plateau,trackio")
     run = make_run(plugins="auto", follower=True)
     run.log_batch(1.0)
     run.close()

@@ -40,7 +40,7 @@ class Plugin:
 
 @pytest.fixture(autouse=True)
 def _only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOSSLOG_DISABLE", "console,tensorboard,wandb,mlflow,plateau,trackio")
+    monkeypatch.setenv("LOSSLOG_DISABLE", "console,tensorboard,wandb,mlflow,notify,plateau,trackio")
 
 
 def found(name: str) -> Plugin:

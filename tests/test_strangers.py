@@ -239,6 +239,7 @@ LOCAL = {
     },
     "tensorboard": {"log_dir", "writer"},
     "trackio": set(),
+    "notify": {"urls", "burst", "every", "max_age"},
     "console": set(),
     "plateau": set(),
 }

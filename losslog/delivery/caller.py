@@ -57,12 +57,20 @@ def free_name(base: str, taken: Container[str]) -> str:
     return name
 
 
+class _Manager(pluggy.PluginManager):
+    """Passes over attributes that raise when they are looked at, whatever version of pluggy looks."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """The marks of a method; None where it has none."""
+        return attempt(super().parse_hookimpl_opts, plugin, name)[0]
+
+
 def implemented(thing: Any) -> dict[str, list[str]]:
     """The hooks an object implements, each with the names of the methods that do."""
-    probe = pluggy.PluginManager(hookspecs.PROJECT)
+    probe = _Manager(hookspecs.PROJECT)
     found: dict[str, list[str]] = {}
     for name in dir(thing):
-        marks = None if name.startswith("__") else attempt(probe.parse_hookimpl_opts, thing, name)[0]
+        marks = None if name.startswith("__") else probe.parse_hookimpl_opts(thing, name)
         if marks is not None:
             found.setdefault(marks.get("specname") or name, []).append(name)
     return found
@@ -141,7 +149,7 @@ class Caller:
 
     def __init__(self, name: str, thing: Any, specs: Sequence[Any] = (), trust: Trust | None = None) -> None:
         self.name, self.thing, self._trust = name, thing, trust
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager = _Manager(hookspecs.PROJECT)
         for namespace in (hookspecs, *specs):
             self._manager.add_hookspecs(namespace)
         offered = dict(hookspecs.ARGUMENTS)

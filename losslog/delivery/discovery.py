@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 GROUP: Final = "losslog.plugins"
 _told: Final = Once()
-OURS: Final = ("console", "mlflow", "plateau", "tensorboard", "trackio", "wandb")  # there is a losslog-NAME to install
+# There is a losslog-NAME to install.
+OURS: Final = ("console", "mlflow", "notify", "plateau", "report", "tensorboard", "trackio", "wandb")
 API: Final = 1  # of the contract with plugins; a class attribute ``losslog_api`` says for which one a plugin was made
 
 

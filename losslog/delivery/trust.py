@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from losslog.journal.redaction import REDACTED
+from losslog.journal.redaction import REDACTED, redact
 from losslog.runtime.notices import Once
 
 
@@ -39,6 +39,12 @@ def from_journal(factory: Any, options: Any) -> tuple[dict[str, Any], dict[str, 
         steps = name == "batch_every" and type(value) is int and value >= 1  # the lane's own
         (taken if steps or {name, f"{name}={value}"} & allowed else local)[name] = value
     return taken, local
+
+
+def into_journal(factory: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a plugin as a journal may have them: those it declares secret (``secret_options``) are left out."""
+    hidden = {str(each) for each in getattr(factory, "secret_options", ())}
+    return redact({name: REDACTED if name in hidden else value for name, value in options.items()})  # type: ignore[no-any-return]
 
 
 class Trust:

@@ -26,7 +26,8 @@ MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one co
 LONGEST: Final = 200  # characters of a repr
 # Looked for in names without their punctuation and case: privateKey, PRIVATE-KEY and private_key are one.
 _WORDS: Final = ("apikey", "accesskey", "privatekey", "signingkey", "token", "password", "passwd", "passphrase",
-                 "secret", "credential", "authorization", "cookie", "accountkey", "webhook")  # fmt: skip
+                 "secret", "credential", "authorization", "cookie", "accountkey", "webhook", "losslognotify",
+                 "notifyurl")  # fmt: skip
 _WHOLE: Final = frozenset({"auth", "bearer", "pass", "pwd", "dsn"})
 _EVEN_NUMBERS: Final = re.compile(
     r"^pwd$|password|passwd|passphrase|secret|credential|key$"
@@ -47,6 +48,13 @@ _PASSWORDS: Final = (
 _URLS: Final = (
     re.compile(r"(https?://)[^\s/@:\"'\[]{1,200}(?=@)", re.I),  # a token in place of a user
     re.compile(r"([?&](?:sig|signature|x-amz-signature|key|code)=)[^&\s\"']+", re.I),
+    # of services that send messages: who has the address can write there
+    re.compile(
+        r"\b((?:slack|discord|tgram|msteams|workflows|gchat|mmosts?|rockets?|zulip|matrixs?|wxteams|mailtos?|ntfys?|gotifys?"
+        r"|pover|pbul|prowl|ifttt|twilio|signals?|sendgrid|mailgun|opsgenie|pagerduty|feishu|lark|dingtalk|bark"
+        r"|revolt|guilded|whatsapp|apprises?)://)[^\s\"']+",
+        re.I,
+    ),
     re.compile(r"(https?://(?:hooks\.[^\s/\"']+/[^\s/\"']+|[^\s\"'?]{1,300}?/webhooks?)/)[^\s\"']+", re.I),
 )
 _FORMS: Final = re.compile(

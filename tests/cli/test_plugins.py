@@ -18,7 +18,7 @@ class Plugin:
 
 @pytest.fixture(autouse=True)
 def _only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOSSLOG_DISABLE", "console,tensorboard,wandb,mlflow,plateau,trackio,blocked")
+    monkeypatch.setenv("LOSSLOG_DISABLE", "console,tensorboard,wandb,mlflow,notify,plateau,trackio,blocked")
 
 
 def test_every_plugin_with_its_state_and_why(package: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -185,7 +185,7 @@ def test_one_that_is_slow(bench: Any, expected: str) -> None:
 @pytest.mark.parametrize("where_it_fails", ["import", "__init__"])
 @pytest.mark.parametrize("how", ["raise", "SystemExit"])
 def test_one_that_cannot_be_made(bench: Any, expected: str, where_it_fails: str, how: str) -> None:
-    env = {"LOSSLOG_DISABLE": "console,tensorboard,wandb,mlflow,plateau,trackio"}
+    env = {"LOSSLOG_DISABLE": "console,tensorboard,wandb,mlflow,notify,plateau,trackio"}
     outcome = bench.start(f"{where_it_fails}:{how}", env=env, plugins='"auto"').finish()
     trained_as_ever(outcome, expected)
     outcome.wait_for("witness")

@@ -22,6 +22,8 @@ from losslog.journal.redaction import REDACTED
         (["--api-key", "abc", "x"], ["--api-key", REDACTED, "x"]),
         (["--token=abc", "--password", "--lr"], [f"--token={REDACTED}", "--password", "--lr"]),
         (["-o", "mlflow.password=abc"], ["-o", f"mlflow.password={REDACTED}"]),
+        (["-o", "notify.urls=json://host/abc"], ["-o", f"notify.urls={REDACTED}"]),
+        (["--tell", "slack://a/b/c"], ["--tell", f"slack://{REDACTED}"]),
         (["--uri", "http://me:pw@host/x"], ["--uri", f"http://me:{REDACTED}@host/x"]),
         (["--uri=http://me:pw@host/x"], [f"--uri=http://me:{REDACTED}@host/x"]),
     ],

@@ -133,6 +133,7 @@ def test_tokens_are_known_by_their_form(text: str) -> None:
         {"url": "http://host:8080/a@b", "mail": "me@host", "time": "10:20:30"},
         {"names": ["disc", "box"], "pair": ("a", "b"), "lr": [0.1, 0.2]},
         {"note": "max_tokens=512, token_count: 7"},
+        {"data": "s3://bucket/data", "store": "sqlite:///runs.db", "init": "tcp://127.0.0.1:29500", "notify": True},
     ],
     ids=str,
 )
@@ -169,6 +170,7 @@ def test_an_object_that_breaks_when_it_is_looked_at_is_said() -> None:
     "https://hooks.slack.example/services/T00/B00/s3cret-value", "https://chat.example/api/webhooks/12/s3cret-value",
     "https://x.webhook.office.example/webhook/s3cret-value", "https://s3cret-value@host/x", "http://h/x?sig=s3cret-value",
     "https://h/x?a=1&key=s3cret-value#frag", "https://h/x?a=1&access_token=s3cret-value", "https://u:s3cret-value@h/db",
+    "slack://T00/B00/s3cret-value", "tgram://s3cret-value/12", "mailtos://me:s3cret-value@host", "ntfy://s3cret-value",
 ])  # fmt: skip
 def test_a_secret_in_a_url_is_hidden_and_the_rest_is_not(url: str) -> None:
     for found in (redact({"url": url})["url"], redact([f"--tracker={url}"])[0], next(iter(redact({url: 1})))):
@@ -177,7 +179,8 @@ def test_a_secret_in_a_url_is_hidden_and_the_rest_is_not(url: str) -> None:
     assert redact("see https://host:8080/a/b@c?page=2&q=x") == "see https://host:8080/a/b@c?page=2&q=x"
 
 
-@pytest.mark.parametrize("name", ["dsn", "webhook", "account_key", "slack_webhook_url", "pwd", "pass", "cookie"])
+@pytest.mark.parametrize("name", ["dsn", "webhook", "account_key", "slack_webhook_url", "pwd", "pass", "cookie",
+                                  "notify.urls", "notify_url", "LOSSLOG_NOTIFY"])  # fmt: skip
 def test_further_names_of_secrets(name: str) -> None:
     assert redact({name: SECRET}) == {name: REDACTED}
 

@@ -138,6 +138,10 @@ class ShapeChecks(Subject):
         assert isinstance(getattr(plugin, "near", False), bool), f"near = {plugin.near!r}: True or False"
         variables = getattr(plugin, "consent_variables", ())
         assert not isinstance(variables, str), f"consent_variables = {variables!r}: a tuple of names"
+        secret: Any = getattr(plugin, "secret_options", ())
+        assert not isinstance(secret, str), f"secret_options = {secret!r}: a tuple of names"
+        both = set(secret) & {str(each).partition("=")[0] for each in getattr(plugin, "journal_options", ())}
+        assert not both, f"secret_options and journal_options both have {sorted(both)}: no journal has a secret"
 
     def test_journal_options(self) -> None:
         """What it lets a journal decide are options it has, and none that says where data go, or what is read."""
