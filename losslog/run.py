@@ -371,9 +371,7 @@ class Run:
     @property
     def dir(self) -> Path:
         """The run folder; under ``LOSSLOG=off`` made when it is asked for, so that a loop can save beside its run."""
-        if settings.off():
-            self._dir.mkdir(parents=True, exist_ok=True)
-        return self._dir
+        return folder.made(self._dir) if settings.off() else self._dir
 
     @property
     def epoch(self) -> int:

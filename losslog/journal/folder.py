@@ -92,6 +92,16 @@ def journals(directory: Path, name: str = "*") -> list[Path]:
     return list((found | {each.parent: each for each in directory.glob(f"{name}/*/{JOURNAL}")}).values())
 
 
+def made(folder: Path) -> Path:
+    """The folder, made where it is not there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def runs(directory: Path, name: str = "*") -> list[Path]:
     """The run folders of a name, or of all, the newest last."""
     made = {}
