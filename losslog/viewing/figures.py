@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from losslog.journal.records import count_in
 from losslog.journal.redaction import redact
+from losslog.runtime.containment import attempt
 from losslog.viewing.column import Cell, Column
 from losslog.viewing.story import Story
 
@@ -88,17 +89,37 @@ def short(value: Any) -> float | None:
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 
-def flat(value: Any, path: str = "") -> dict[str, str]:
-    """Nested plain data as text by dotted key, at most `TEXTS` entries."""
-    if not isinstance(value, Mapping):
-        return {path: _text(value)}
+def flat(value: Any, path: str = "", *, most: int = TEXTS, exact: bool = False) -> dict[str, str]:
+    """Nested plain data as text by dotted key.
+
+    Args:
+        value: the data.
+        path: where it stands.
+        most: entries, at most.
+        exact: quote text that reads as another value, so that values that differ have texts that differ.
+    """
+    if not isinstance(value, Mapping) or (path and not value):
+        return {path: _value(value, exact)}
     found: dict[str, str] = {}
     for key, item in value.items():
-        below = flat(item, f"{path}.{key}" if path else _text(key))
+        below = flat(item, f"{path}.{key}" if path else _text(key), most=most, exact=exact)
         for name, text in below.items():
-            if len(found) < TEXTS:
+            if len(found) < most:
                 found[name] = text
     return found
+
+
+def _value(value: Any, exact: bool) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, str) and (value != value.strip() or not value or (exact and _reads(value))):
+        return json.dumps(value, ensure_ascii=False)
+    return _text(value)
+
+
+def _reads(text: str) -> bool:
+    """Whether a text reads as a number, a truth value or the like."""
+    return attempt(json.loads, text)[1] is None
 
 
 def _text(value: Any) -> str:
