@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_runs, command, folders_of
+from losslog.cli.diagnose import state_in_words, verdicts
 from losslog.cli.show import clean
 from losslog.delivery.report import shown
 from losslog.errors import LosslogError
@@ -63,14 +64,12 @@ def words_on(story: Story) -> dict[str, str]:
     """A word on each component: the plateau plugin's where it is installed, else what alerts said."""
     found = {}
     for alert in story.alerts:
-        if alert.get("component") and alert.get("source") == "plateau":
+        if alert.get("component") and alert.get("source") in ("plateau", "non_finite"):
             state = str(alert.get("key")).rpartition("/")[0].rpartition("/")[2]
-            found[str(alert["component"])] = state
+            found[str(alert["component"])] = state_in_words(state)
     if story.batches.steps <= JUDGED:
-        from losslog.cli.diagnose import verdicts
-
         judged, _ = attempt(verdicts, story.folder, {})
         for each in judged or ():
             since = f" since {each.since}" if each.severity != "info" else ""
-            found[each.component] = f"{each.state.replace('_', ' ')}{since}"
+            found[each.component] = f"{state_in_words(each.state)}{since}"
     return found

@@ -37,11 +37,7 @@ def _config(found: Mapping[str, Any]) -> Lines:
 
 
 def _losses(found: Mapping[str, Any]) -> Lines:
-    said = [("losses", _equal(found))]
-    things = AXES[found["axis"]]
-    for each in found["apart"]:
-        where = f"{things} {each['at']} (a block is {counted(each['width'], things)})"
-        said.append((each["component"], f"apart for good from {where}, {100 * each['change']:+z.0f} % at the end"))
+    said, things = [("losses", _equal(found))], AXES[found["axis"]]
     unit = "epoch" if found["axis"] == "epoch" else "step"
     for each in found["not_finite"]:
         whose = _run(found, each["run"])
@@ -52,6 +48,9 @@ def _losses(found: Mapping[str, Any]) -> Lines:
             share = f"{each['count']} of {counted(each['of'], 'value')}"
             text = f"{share} not finite in {whose}, the first at {unit} {each['first']}"
         said.append((each["component"], text))
+    for each in found["apart"]:
+        where = f"{things} {each['at']} (a block is {counted(each['width'], things)})"
+        said.append((each["component"], f"apart for good from {where}, {100 * each['change']:+z.0f} % at the end"))
     groups: dict[str, list[str]] = {}
     for name, why in found["untold"].items():
         groups.setdefault(why, []).append(name)
