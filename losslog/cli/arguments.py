@@ -22,9 +22,10 @@ from typing import Any, Final, NoReturn
 
 from losslog.errors import LosslogError
 from losslog.journal.folder import find
+from losslog.runtime.containment import one_line
 from losslog.runtime.notices import did_you_mean
 
-RUN: Final = "run folder, run id (or its beginning), name, latest, or NAME/latest"
+RUN: Final = "run folder, run id (or its beginning), name, NAME/ID, latest, or NAME/latest"
 TOGETHER: Final = 8  # runs at once
 _CHOICE: Final = re.compile(r"(.*invalid choice: )'([^']*)' \(choose from (.*)\)")
 
@@ -185,6 +186,25 @@ def folders_of(args: argparse.Namespace, *, least: int = 1) -> list[Path]:
     if len(found) > TOGETHER:
         raise UsageError(f"{len(found)} runs are more than the {TOGETHER} that can be told apart at once")
     return found
+
+
+def file_at(said: str, name: str) -> Path:
+    """The file that -o means: itself, or one of that name in a folder.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    path = Path(said)
+    if path.is_dir() or said.endswith(("/", os.sep)):
+        path /= name
+    if not path.parent.is_dir():
+        raise UsageError(f"{said} cannot be written (there is no folder {path.parent}): make it, or say -o FILE")
+    return path
+
+
+def reason(error: OSError) -> str:
+    """Why a file cannot be written, without the name of the file that was tried on the way."""
+    return error.strerror or one_line(error)
 
 
 def names_in(text: str) -> list[str]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from losslog.cli.arguments import add_dir, add_json, add_runs, command, finite, folders_of
 from losslog.cli.show import clean
-from losslog.viewing.compare import compare, lines_of
+from losslog.viewing.compare import compare
 from losslog.viewing.parts import story_of
+from losslog.viewing.telling import lines_of
 
 
 def add_parser(commands: Any) -> None:

@@ -80,6 +80,7 @@ def main(args: argparse.Namespace) -> int:
     rows = [_row(each) for each in found]
     if args.json:
         told = [dict(zip(HEADINGS, row, strict=True)) for row in rows]
+        told = [row | {"state": each.state} for row, each in zip(told, found, strict=True)]
         more = [{"text": each.text, "outlook": each.outlook} for each in found]
         print(json.dumps(finite([row | rest for row, rest in zip(told, more, strict=True)]), indent=2))
         return 0
@@ -99,9 +100,15 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _row(verdict: Any) -> tuple[str, ...]:
-    level = "-" if verdict.level is None else f"{verdict.level:.4g}"
+    gone = verdict.state in ("non_finite", "zero", "missing")  # where it stood before means nothing now
+    level = "-" if verdict.level is None or gone else f"{verdict.level:.4g}"
     typical = "-" if verdict.range is None else f"{verdict.range[0]:g}-{verdict.range[1]:g}"
     change = "-"
-    if verdict.rate is not None:
-        change = f"{verdict.rate:+.1f} % ({verdict.rate_low:+.1f} to {verdict.rate_high:+.1f}) per {verdict.per}"
-    return verdict.component, verdict.state, level, typical, change, str(verdict.since)
+    if verdict.rate is not None and not gone:
+        change = f"{verdict.rate:+z.1f} % ({verdict.rate_low:+z.1f} to {verdict.rate_high:+z.1f}) per {verdict.per}"
+    return verdict.component, state_in_words(verdict.state), level, typical, change, str(verdict.since)
+
+
+def state_in_words(state: str) -> str:
+    """A component's state as it is said to people."""
+    return "not finite" if state == "non_finite" else state.replace("_", " ")

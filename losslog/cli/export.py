@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from losslog.cli.arguments import UsageError, add_dir, add_run, command, folder_of
+from losslog.cli.arguments import UsageError, add_dir, add_run, command, file_at, folder_of, reason
 from losslog.cli.show import clean
 from losslog.delivery.report import shown
 from losslog.errors import LosslogError
-from losslog.runtime.containment import attempt, one_line
+from losslog.runtime.containment import attempt
 from losslog.viewing.export import FORMATS, export
 
 
@@ -37,7 +37,8 @@ def add_parser(commands: Any) -> None:
     add_run(parser, optional=True)
     parser.add_argument("--to", choices=FORMATS, required=True, help="csv, parquet (needs pyarrow) or jsonl")
     parser.add_argument("--by", choices=("step", "epoch"), default="step", help="what a row is")
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="unset: stdout; parquet needs one")
+    parser.add_argument("-o", "--output", metavar="FILE",
+                        help="or a folder, for RUN.FORMAT in it; unset: stdout; parquet needs one")  # fmt: skip
     add_dir(parser)
 
 
@@ -55,18 +56,19 @@ def main(args: argparse.Namespace) -> int:
         export(folder, args.to, args.by, sys.stdout)
         sys.stdout.flush()
         return 0
-    temporary = args.output.with_name(f".{args.output.name}.{os.getpid()}")
+    target = file_at(args.output, f"{folder.name}.{args.to}")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         _, error = attempt(_write, folder, args.to, args.by, temporary)
         if error is None:
-            _, error = attempt(os.replace, temporary, args.output)
+            _, error = attempt(os.replace, temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     if isinstance(error, OSError):
-        raise LosslogError(f"{clean(str(args.output))} cannot be written ({one_line(error)}): say -o FILE") from error
+        raise LosslogError(f"{clean(str(target))} cannot be written ({reason(error)}): say -o FILE") from error
     if error is not None:
         raise error
-    print(f"{clean(shown(args.output))}  {args.output.stat().st_size / 1024:.0f} KiB")
+    print(f"{clean(shown(target))}  {target.stat().st_size / 1024:.0f} KiB")
     return 0
 
 

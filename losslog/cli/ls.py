@@ -21,6 +21,7 @@ from typing import Any, Final
 from losslog.cli.arguments import add_dir, add_json, command, finite, names_in, positive_int
 from losslog.cli.show import clean
 from losslog.journal.folder import journals
+from losslog.recording.highlights import BEST
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import did_you_mean
 from losslog.viewing.summary import row_of
@@ -28,7 +29,19 @@ from losslog.viewing.summary import row_of
 HEADINGS: Final = (
     "name", "id", "status", "when", "took", "epochs", "total", "best AP", "worst", "alerts", "undelivered"
 )  # fmt: skip
-DROPPED: Final = ("when", "took", "alerts", "undelivered", "epochs", "total", "name")  # in this order
+DROPPED: Final = (
+    "when",
+    "took",
+    "alerts",
+    "undelivered",
+    "epochs",
+    "total",
+    "name",
+    "worst",
+    "best AP",
+    "status",
+)  # in this order, whole: a number is never cut
+TEXTS: Final = ("name", "id", "status", "worst", "undelivered")  # what may be shortened
 STATUSES: Final = ("running", "finished", "stopped", "failed", "crashed")
 WIDEST: Final = 28
 
@@ -93,14 +106,15 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
     began, _ = attempt(time.localtime, row["started"])
     done = str(row["epoch"]) if row["epoch"] or row["epochs"] else "-"
     total = row["total"]
-    kinds = sorted((value, tag) for tag, value in row["best"].items())
+    best = row["best"]
+    kind = next((tag for tag in (*BEST, *sorted(best)) if tag in best), None)
     worst = row["worst"]
     return {
         "name": clean(row["name"]), "id": clean(row["id"]), "status": row["status"],
         "when": time.strftime("%Y-%m-%d %H:%M", began) if began is not None and row["started"] else "-",
         "took": took(row["seconds"]), "epochs": f"{done}/{row['epochs']}" if row["epochs"] else done,
         "total": f"{total:.4g}" if isinstance(total, int | float) else "-",
-        "best AP": f"{kinds[-1][1][4:-3]} {kinds[-1][0]:.3f}" if kinds else "-",
+        "best AP": f"{kind[4:-3]} {best[kind]:.3f}" if kind else "-",
         "worst": clean(str(worst["title"])) if worst else "-", "alerts": str(row["alerts"] or "-"),
         "undelivered": clean(",".join(row["undelivered"])) or "-",
     }  # fmt: skip
@@ -120,7 +134,10 @@ def table(rows: list[dict[str, str]], width: int | None) -> list[str]:
     headings = list(HEADINGS)
     if width is not None:
         rows = [
-            {key: text if len(text) <= WIDEST else text[: WIDEST - 1] + "~" for key, text in row.items()}
+            {
+                key: text[: WIDEST - 1] + "~" if key in TEXTS and len(text) > WIDEST else text
+                for key, text in row.items()
+            }
             for row in rows
         ]
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in headings}
@@ -130,7 +147,7 @@ def table(rows: list[dict[str, str]], width: int | None) -> list[str]:
         headings.remove(key)
     lines = []
     for row in [dict(zip(HEADINGS, HEADINGS, strict=True)), *rows]:
-        lines.append("  ".join(row[key].ljust(widths[key]) for key in headings).rstrip()[:width])
+        lines.append("  ".join(row[key].ljust(widths[key]) for key in headings).rstrip())
     return lines
 
 

@@ -13,11 +13,12 @@ import webbrowser
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.cli.arguments import add_dir, add_runs, command, folders_of
+from losslog.cli.arguments import add_dir, add_runs, command, file_at, folders_of, reason
+from losslog.cli.diagnose import state_in_words, verdicts
 from losslog.cli.show import clean
 from losslog.delivery.report import shown
 from losslog.errors import LosslogError
-from losslog.runtime.containment import attempt, one_line
+from losslog.runtime.containment import attempt
 from losslog.viewing.page import FILE, page, write
 from losslog.viewing.parts import story_of
 from losslog.viewing.story import Story
@@ -36,8 +37,8 @@ def add_parser(commands: Any) -> None:
         examples=("losslog report", "losslog report RUN --open", "losslog report RUN RUN2 -o both.html"),
     )
     add_runs(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path,
-                        help=f"unset: {FILE} in the run's folder; of several runs, here")  # fmt: skip
+    parser.add_argument("-o", "--output", metavar="FILE",
+                        help=f"or a folder, for {FILE} in it; unset: the run's; of several runs, here")  # fmt: skip
     parser.add_argument("--open", action="store_true", help="open it in the browser")
     add_dir(parser)
 
@@ -45,12 +46,14 @@ def add_parser(commands: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the page, and say where it is."""
     folders = folders_of(args)
+    target = folders[0] / FILE if len(folders) == 1 else Path(FILE)
+    if args.output is not None:
+        target = file_at(args.output, FILE)
     stories = [story_of(folder) for folder in folders]
     text = page(stories, [words_on(story) for story in stories])
-    target = args.output or (folders[0] / FILE if len(folders) == 1 else Path(FILE))
     _, error = attempt(write, text, target)
     if isinstance(error, OSError):
-        raise LosslogError(f"{clean(str(target))} cannot be written ({one_line(error)}): say -o FILE") from error
+        raise LosslogError(f"{clean(str(target))} cannot be written ({reason(error)}): say -o FILE") from error
     if error is not None:
         raise error
     print(f"{clean(shown(target))}  {len(text.encode()) / 1024:.0f} KiB")
@@ -63,14 +66,12 @@ def words_on(story: Story) -> dict[str, str]:
     """A word on each component: the plateau plugin's where it is installed, else what alerts said."""
     found = {}
     for alert in story.alerts:
-        if alert.get("component") and alert.get("source") == "plateau":
+        if alert.get("component") and alert.get("source") in ("plateau", "non_finite"):
             state = str(alert.get("key")).rpartition("/")[0].rpartition("/")[2]
-            found[str(alert["component"])] = state
+            found[str(alert["component"])] = state_in_words(state)
     if story.batches.steps <= JUDGED:
-        from losslog.cli.diagnose import verdicts
-
         judged, _ = attempt(verdicts, story.folder, {})
         for each in judged or ():
             since = f" since {each.since}" if each.severity != "info" else ""
-            found[each.component] = f"{each.state.replace('_', ' ')}{since}"
+            found[each.component] = f"{state_in_words(each.state)}{since}"
     return found

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_json, add_run, command, finite, folder_of
+from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt, one_line
 from losslog.tags import epoch_series
 from losslog.viewing.state import lags
@@ -66,7 +67,10 @@ def main(args: argparse.Namespace) -> int:
     if began is not None and found["started"]:
         say(f"started {time.strftime('%Y-%m-%d %H:%M:%S', began)}, {found['seconds']:.0f} s, {found['folder']}")
     planned = f" of {found['epochs']}" if found["epochs"] else ""
-    did = [f"epochs {counts['on_epoch_end']}{planned}", f"steps {counts['on_batch_losses']}"]
+    done = count_in(found["last_epoch"], "epoch")
+    missing = done - counts["on_epoch_end"]
+    lacking = f" ({missing} of them not in the journal)" if missing > 0 else ""
+    did = [f"epochs {done or counts['on_epoch_end']}{planned}{lacking}", f"steps {counts['on_batch_losses']}"]
     did += [f"{hook[3:]}s {counts[hook]}" for hook in ("on_eval", "on_checkpoint", "on_alert")]
     say(", ".join(did))
     if found["garbled"]:

@@ -76,11 +76,25 @@ def lines(live: Live, interval: float) -> None:
                 if record is not None and not is_void(record, fences):
                     _tell(record.hook, record.data)
         if status != "running":
-            print(clean(f"{live.name} {live.folder.name}: {status}"), flush=True)
+            print(clean(_ending(live, status)), flush=True)
             return
         live.look()
         if live.status == "running":
             time.sleep(interval)
+
+
+def _ending(live: Live, status: str) -> str:
+    """How a run ended, where, and what to do about it."""
+    ident = live.folder.name
+    said = f"{live.name} {ident}: {status}"
+    if status == "finished":
+        return said
+    if live.step is not None:
+        said += f" after step {live.step}"
+    if live.epoch:
+        said += f", epoch {live.epoch}" + (f" of {live.epochs}" if live.epochs else "")
+    error = (live.story.ended or {}).get("error")
+    return said + (f", {' '.join(str(error).split())}" if error else "") + f"; losslog show {ident}"
 
 
 def _tell(hook: str, data: dict[str, Any]) -> None:

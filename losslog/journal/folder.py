@@ -4,7 +4,7 @@ No thread. Contract:
 
 - A run id is the UTC second and its fraction as four hex digits: ids sort as runs were made, also within a second.
 - RUN, wherever it is taken, is a run folder (or a file in it), a run id (or its beginning), a name (its newest run),
-  ``latest``, or ``NAME/latest``.
+  ``NAME/ID``, ``latest``, or ``NAME/latest``.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ def find(run: str | os.PathLike[str], directory: str | os.PathLike[str] = "runs"
     """The run folder that RUN means.
 
     Args:
-        run: a run folder (or a file in it), a run id or its beginning, a name, ``latest``, or ``NAME/latest``.
+        run: a run folder (or a file in it), a run id or its beginning, a name, ``NAME/ID``, ``latest``, or
+            ``NAME/latest``.
         directory: where runs lie.
         name: look for an id and for ``latest`` only among the runs of this name.
 
@@ -136,6 +137,8 @@ def find(run: str | os.PathLike[str], directory: str | os.PathLike[str] = "runs"
             raise JournalError(f"no runs{whose} under {root}/ yet (say --dir, or dir=, for another place)"
                                f"{_others(root, name)}")  # fmt: skip
         return known[-1].resolve()
+    if own and last and (within := [each for each in runs(root, clean_name(own)) if each.name.startswith(last)]):
+        known, text = within, last
     matches = [each for each in known if each.name.startswith(text)] if text else []
     named = [each for each in known if each.parent.name in (text, clean_name(text))]
     exact = [each for each in matches if each.name == text] or named[-1:]
@@ -145,7 +148,7 @@ def find(run: str | os.PathLike[str], directory: str | os.PathLike[str] = "runs"
         raise JournalError(f"{text} is the beginning of {len(matches)} run ids: "
                            f"{', '.join(each.name for each in matches[:5])}")  # fmt: skip
     raise JournalError(f"no run {text!r}: not a folder with a {JOURNAL}, and no run under {root}/ has that id or name"
-                       f"{_others(root, text)}")  # fmt: skip
+                       f"{_others(root, own or text)}")  # fmt: skip
 
 
 def _others(root: Path, name: str | None) -> str:

@@ -42,12 +42,12 @@ class _Stderr(logging.Handler):
             return
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.7) -> str:
     """`` (did you mean 'x'?)`` with the known word that is nearest; "" where none is near."""
     import difflib  # only for those who erred
 
     spelled = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(str(word).lower(), spelled, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(str(word).lower(), spelled, n=1, cutoff=likeness)
     return f" (did you mean {spelled[near[0]]!r}?)" if near else ""
 
 

@@ -56,6 +56,7 @@ class Column:
         last: the last value, finite or not.
         bad: steps of values that are not finite, the first `BAD` of them.
         bad_count: how many there were.
+        bad_since: the step from which on every value up to now is not finite, or None.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -65,6 +66,7 @@ class Column:
         self.last = math.nan
         self.bad: list[int] = []
         self.bad_count = 0
+        self.bad_since: int | None = None
 
     def add(self, xs: Sequence[int], values: Sequence[Any]) -> None:
         """Take values of increasing steps."""
@@ -74,8 +76,8 @@ class Column:
         total = sum(values)
         if total - total != 0.0:  # something is not finite
             xs, values = self._sift(xs, values)
-        elif values:
-            self.last = values[-1]
+        else:
+            self.last, self.bad_since = values[-1], None
         start, count = 0, len(xs)
         while start < count:
             place = xs[start] // self.width
@@ -99,7 +101,10 @@ class Column:
             old = self.cells.get(place)
             self.cells[place] = cell if old is None else merged(old, cell)
         self.narrow(self.limit)
-        self.last = later.last
+        if later.cells or later.bad_count:
+            self.last = later.last
+            going_on = self.bad_since is not None and not later.cells
+            self.bad_since = self.bad_since if going_on else later.bad_since
         self.bad_count += later.bad_count
         self.bad += later.bad[: BAD - len(self.bad)]
 
@@ -131,6 +136,9 @@ class Column:
         wrong = [x for x, value in zip(xs, values, strict=True) if not math.isfinite(value)]
         self.bad_count += len(wrong)
         self.bad += wrong[: BAD - len(self.bad)]
+        after = next((x for x in wrong if not kept or x > kept[-1][0]), None)
+        if kept or self.bad_since is None:
+            self.bad_since = after
         return [x for x, _ in kept], [value for _, value in kept]
 
     def ordered(self) -> list[tuple[int, Cell]]:

@@ -3,32 +3,30 @@
 Any thread; reads only. Contract:
 
 - Everything is said of the second run against the first.
-- Runs are compared by steps, or by images seen where their batches are not of one size.
-- Equal means equal to the last bit of every loss of every step; apart is what `losslog.viewing.divergence` says.
+- Runs are compared by steps, by images seen where their batches are not of one size, by epochs where one has no steps.
+- Equal means equal to the last bit in every step that both have; apart is what `losslog.viewing.divergence` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import zip_longest
-from pathlib import Path
+import math
+import re
 from typing import Any, Final
 
-from losslog.journal.fences import is_void
-from losslog.journal.records import Record
 from losslog.journal.redaction import redact
-from losslog.journal.scan import blocks, is_batch, record_of, resumes
 from losslog.viewing.column import Column
-from losslog.viewing.divergence import Point, lasting
+from losslog.viewing.divergence import Point, lasting, why_not
+from losslog.viewing.equality import differences
 from losslog.viewing.figures import flat
+from losslog.viewing.rates import rates
 from losslog.viewing.steps import Steps
 from losslog.viewing.story import Story
 
 SAME: Final = 0.02  # batches whose sizes differ by less are of one size
-AP: Final = ("AP", "AP50")
-LOSSES: Final = b'"losses": '
-STEP: Final = b'"step": '
+MOST: Final = 100_000  # entries of a config
+ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 Plain = dict[str, Any]
+Curves = dict[str, list[Point]]
 
 
 def compare(one: Story, two: Story) -> Plain:
@@ -38,91 +36,91 @@ def compare(one: Story, two: Story) -> Plain:
         one: read.
         two: read; it is compared with ``one``.
     """
-    sizes = [_per_step(each.batches) for each in (one, two)]
+    both = (one, two)
+    sizes = [_per_step(each.batches) for each in both]
     axis = "images" if min(sizes) > 0 and abs(sizes[0] - sizes[1]) > SAME * max(sizes) else "step"
-    first, common = first_difference(one.path, two.path)
-    equal = common if first is None else first
-    curves = [_curves(story, axis) for story in (one, two)]
-    start = 0.0 if first is None else place(one.batches, first, axis)
-    parted = []
+    if not all(each.batches.steps for each in both):
+        axis = "epoch"
+    curves = [_curves(story, axis) for story in both]
     shared = [name for name in curves[0] if name in curves[1]]
-    for name in shared if first is not None else ():
-        ends = [points[-1][0] for points in (curves[0][name], curves[1][name]) if points]
-        gap = lasting(curves[0][name], curves[1][name], start, min(ends)) if len(ends) == 2 else None
+    if axis == "epoch":
+        differ, common, first = _epochs_apart(curves[0], curves[1], shared)
+    else:
+        differ, common, first = differences(one.path, two.path, shared)
+    equal = min(differ.values(), default=common)
+    broken = [each for run, story in enumerate(both) for each in _broken(story, axis, run)]
+    lost = {each["component"] for each in broken if each["lasting"]}
+    start = one.batches.images_at(equal) if differ and axis == "images" else equal
+    parted, untold = [], {}
+    for name in shared:
+        if name not in differ or name in lost:
+            continue
+        mine, theirs = ([point for point in each[name] if math.isfinite(point[1])] for each in curves)
+        if not mine or not theirs:
+            continue
+        end = min(mine[-1][0], theirs[-1][0])
+        gap = lasting(mine, theirs, start, end)
         if gap is not None:
             parted.append({"component": name, "at": round(gap.x), "width": round(gap.width), "change": gap.change})
+        elif why := why_not(mine, theirs, start, end):
+            untold[name] = why
+    told = {*(each["component"] for each in parted), *(each["component"] for each in broken), *untold}
     return {
-        "runs": [{"name": each.name, "id": each.id} for each in (one, two)], "axis": axis,
-        "config": _config(one, two), "equal": equal, "whole": first is None, "common": common,
-        "apart": sorted(parted, key=lambda each: (each["at"], each["component"])),
-        "together": [name for name in shared if name not in {each["component"] for each in parted}],
+        "runs": [{"name": each.name, "id": each.id} for each in both], "axis": axis,
+        "config": _config(one, two), "equal": equal, "whole": not differ, "common": common, "first": first,
+        "shared": shared,
+        "apart": sorted(parted, key=lambda each: (each["at"], each["component"])), "not_finite": broken,
+        "same": [name for name in shared if name not in differ and name not in told], "untold": untold,
+        "together": [name for name in shared if name in differ and name not in told],
         "only": [[name for name in mine if name not in theirs] for mine, theirs in (curves, curves[::-1])],
-        "scores": _scores(one, two), "rates": _rates(one, two, axis), "data": _data(one, two, sizes),
-        "speed": [_pace(each.batches) for each in (one, two)],
+        "scores": _scores(one, two), **rates(one, two, axis), "data": _data(one, two, sizes),
+        "speed": [_pace(each.batches) for each in both],
     }  # fmt: skip
 
 
-def first_difference(one: Path, two: Path) -> tuple[int | None, int]:
-    """The first step at which the losses of two journals are not the same, and how many steps were compared.
-
-    None where they are the same as far as both go.
-
-    Raises:
-        OSError: a journal cannot be read.
-    """
-    count = 0
-    for mine, theirs in zip_longest(_batches(one), _batches(two)):
-        if mine is None or theirs is None:
-            break
-        if _essence(mine) != _essence(theirs):
-            ours, other = (record_of(line) for line in (mine, theirs))
-            if ours is None or other is None or _told(ours) != _told(other):
-                return (count if ours is None else int(ours.data.get("step") or 0)), count
-        count += 1
-    return None, count
-
-
-def _told(record: Record) -> tuple[Any, str]:
-    losses = record.data.get("losses")
-    return record.data.get("step"), repr(sorted(losses.items()) if isinstance(losses, dict) else losses)
+def _broken(story: Story, axis: str, run: int) -> list[Plain]:
+    """The components of a run that were NaN or infinite: since when, or from where on and how often."""
+    found = []
+    if axis == "epoch":
+        for name, points in _curves(story, axis).items():
+            wrong = [x for x, value in points if not math.isfinite(value)]
+            if wrong:
+                last = next((x for x, value in reversed(points) if math.isfinite(value)), -1)
+                since = next((x for x in wrong if x > last), None)
+                found.append((name, since, wrong[0], len(wrong), len(points)))
+    else:
+        total = {"total": story.batches.total} if not any(each.bad for each in story.batches.losses.values()) else {}
+        for name, column in (story.batches.losses | total).items():
+            if column.bad_count:
+                count = column.bad_count + sum(cell.n for cell in column.cells.values())
+                found.append((name, column.bad_since, column.bad[0], column.bad_count, count))
+    return [{"run": run, "component": name, "lasting": since is not None, "at": first if since is None else since,
+             "first": first, "count": count, "of": of} for name, since, first, count, of in found]  # fmt: skip
 
 
-def _essence(line: bytes) -> tuple[bytes, bytes]:
-    """A batch's step and losses as they are written."""
-    step, losses = line.find(STEP), line.find(LOSSES)
-    return line[step : line.find(b",", step)], line[losses : line.find(b"}", losses)]
-
-
-def _batches(path: Path) -> Iterator[bytes]:
-    fences = resumes(path)
-    for _, piece in blocks(path):
-        for line in piece.split(b"\n"):
-            if is_batch(line):
-                record = record_of(line) if fences else None
-                if record is None or not is_void(record, fences):
-                    yield line
+def _epochs_apart(one: Curves, two: Curves, names: list[str]) -> tuple[dict[str, int], int, int | None]:
+    """As `differences`, of the means of epochs."""
+    found: dict[str, int] = {}
+    common: set[float] = set()
+    for name in names:
+        mine, theirs = dict(one[name]), dict(two[name])
+        both = sorted(mine.keys() & theirs.keys())
+        common |= {*both}
+        wrong = [x for x in both if mine[x] != theirs[x] and (mine[x] == mine[x] or theirs[x] == theirs[x])]
+        if wrong:
+            found[name] = int(wrong[0])
+    before = [x for x in common if x < min(found.values(), default=math.inf)]
+    return found, len(before), int(min(common)) if common else None
 
 
 def _per_step(batches: Steps) -> float:
     return batches.images / batches.steps if batches.steps else 0.0
 
 
-def place(batches: Steps, step: float, axis: str) -> float:
-    """Where a step stands on the axis."""
-    if axis == "step" or not batches.knots:
-        return step
-    before = (-1.0, 0.0)
-    for at, _, images, _ in batches.knots:
-        if step <= at:
-            return before[1] + (step - before[0]) / (at - before[0]) * (images - before[1])
-        before = (at, images)
-    return before[1] / (before[0] + 1) * (step + 1)
-
-
-def _curves(story: Story, axis: str) -> dict[str, list[Point]]:
-    """Points by component; by epoch where there are no steps."""
-    if not story.batches.steps:
-        found: dict[str, list[Point]] = {}
+def _curves(story: Story, axis: str) -> Curves:
+    """Points by component."""
+    if axis == "epoch":
+        found: Curves = {}
         for epoch, values in story.epoch_values("losses"):
             for name, value in values.items():
                 found.setdefault(name, []).append((epoch, value))
@@ -132,16 +130,21 @@ def _curves(story: Story, axis: str) -> dict[str, list[Point]]:
 
 def _points(column: Column, batches: Steps, axis: str) -> list[Point]:
     middle = (column.width - 1) / 2
-    return [(place(batches, x + middle, axis), cell.sum / cell.n) for x, cell in column.ordered()]
+    where = batches.images_at if axis == "images" else float
+    return [(where(x + middle), cell.sum / cell.n) for x, cell in column.ordered()]
 
 
 def _config(one: Story, two: Story) -> list[list[str | None]]:
-    """[key, first, second] of everything that was set differently."""
-    mine, theirs = (flat(redact(each.start.get("config") or {})) for each in (one, two))
-    for key in ("epochs", "steps_per_epoch"):
-        for told, story in ((mine, one), (theirs, two)):
-            told.setdefault(key, str(story.start.get(key)))
+    """[key, first, second] of everything that was set differently; where an object lies in memory is no setting."""
+    mine, theirs = (_settings(each) for each in (one, two))
     return [[key, mine.get(key), theirs.get(key)] for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+
+
+def _settings(story: Story) -> dict[str, str]:
+    plan = {key: story.start.get(key) for key in ("epochs", "steps_per_epoch")}
+    config = redact(story.start.get("config") or {})
+    told = config | {key: value for key, value in plan.items() if value is not None and key not in config}
+    return {key: ADDRESS.sub("", text) for key, text in flat(told, most=MOST, exact=True).items()}
 
 
 def _scores(one: Story, two: Story) -> list[Plain]:
@@ -158,23 +161,6 @@ def _last(story: Story) -> dict[str, tuple[float, Any]]:
     return {tag: (value, each.get("epoch")) for each in story.evals for tag, value in each["series"].items()}
 
 
-def _rates(one: Story, two: Story, axis: str) -> list[Plain]:
-    """By group whose learning rate is not the same: where it begins to differ, and both rates there."""
-    found = []
-    mine, theirs = (
-        {group: _points(column, story.batches, axis) for group, column in story.batches.rates.items()}
-        for story in (one, two)
-    )
-    for group in mine.keys() & theirs.keys():
-        values = dict(theirs[group])
-        for x, rate in mine[group]:
-            other = values.get(x)
-            if other is not None and abs(other - rate) > 1e-6 * max(abs(other), abs(rate)):
-                found.append({"group": group, "at": round(x), "values": [rate, other]})
-                break
-    return sorted(found, key=lambda each: str(each["group"]))
-
-
 def _data(one: Story, two: Story, sizes: list[float]) -> Plain:
     both = (one, two)
     steps, epochs = [each.batches.steps for each in both], [len(each.epochs) for each in both]
@@ -186,76 +172,3 @@ def _pace(batches: Steps) -> float | None:
     if not batches.knots or batches.knots[-1][3] <= batches.began:
         return None
     return batches.steps / (batches.knots[-1][3] - batches.began)
-
-
-def lines_of(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is said, as (what it is about, the text)."""
-    axis = {"step": "step", "images": "image"}[found["axis"]]
-    said = parting_of(found) + _score_lines(found["scores"])
-    rates = [
-        f"{each['group']}: {each['values'][0]:.4g} -> {each['values'][1]:.4g} from {axis} {each['at']}"
-        for each in found["rates"]
-    ]
-    said += [("learning rate", text) for text in rates or ["the same"]]
-    for key, what in (("batch", "images a step"), ("steps", "steps"), ("epochs", "epochs")):
-        a, b = found["data"][key]
-        if a != b:
-            said.append(("data", f"{what}: {a:g} -> {b:g}"))
-    a, b = found["speed"]
-    if a and b:
-        said.append(("speed", f"{a:.3g} -> {b:.3g} steps/s ({100 * (b / a - 1):+.0f} %)"))
-    return said
-
-
-def parting_of(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The part of it that says what was set differently, and where the losses part."""
-    said = [("config", f"{key}: {_absent(a)} -> {_absent(b)}") for key, a, b in found["config"]]
-    said = said or [("config", "the same")]
-    if found["whole"]:
-        said.append(("losses", f"equal to the last bit in all {found['common']} steps that both have"))
-    elif found["common"]:
-        said.append(("losses", f"equal to the last bit before step {found['equal']}"))
-    else:
-        said.append(("losses", "not equal from the first step on"))
-    things = {"step": "steps", "images": "images"}[found["axis"]]
-    for each in found["apart"]:
-        where = f"{things[:-1]} {each['at']} (a block is {each['width']} {things})"
-        said.append((each["component"], f"apart for good from {where}, {100 * each['change']:+.0f} % at the end"))
-    rest = found["together"]
-    if rest and not found["whole"]:
-        count = f"the other {len(rest)}" if found["apart"] else f"all {len(rest)}"
-        said.append((", ".join(rest) if len(rest) <= 2 else count, "no lasting gap"))
-    for names, run in zip(found["only"], found["runs"], strict=True):
-        if names:
-            said.append((", ".join(names[:6]), f"only in {run['name']} {run['id']}"))
-    return said
-
-
-def _absent(text: str | None) -> str:
-    return "(not set)" if text is None else text
-
-
-def _score_lines(scores: list[Plain]) -> list[tuple[str, str]]:
-    """Overall scores, and of the classes those that changed most."""
-    said = []
-    for each in scores:
-        a, b = each["values"]
-        overall = each["tag"].startswith("mAP") and not each["tag"].startswith("mAP_class")
-        if overall and each["tag"].endswith("_AP"):
-            when = (
-                ""
-                if each["epochs"][0] == each["epochs"][1]
-                else f", epochs {each['epochs'][0]} and {each['epochs'][1]}"
-            )
-            said.append((each["tag"], f"{a:.3f} -> {b:.3f} ({100 * (b - a):+.1f}){when}"))
-        elif not each["tag"].startswith("mAP"):
-            said.append((each["tag"], f"{a:.4g} -> {b:.4g}"))
-    classes = [each for each in scores if each["tag"].startswith("mAP_class")]
-    classes.sort(key=lambda each: -abs(each["values"][1] - each["values"][0]))
-    most = [each for each in classes[:4] if abs(each["values"][1] - each["values"][0]) >= 0.01]
-    if most:
-        told = [
-            f"{each['tag'].partition('/')[2]} {100 * (each['values'][1] - each['values'][0]):+.1f}" for each in most
-        ]
-        said.append(("by class", ", ".join(told)))
-    return said

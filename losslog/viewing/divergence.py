@@ -73,6 +73,24 @@ def lasting(one: Sequence[Point], two: Sequence[Point], start: float, end: float
     return Gap(start + first * width, width, math.expm1(last))
 
 
+def why_not(one: Sequence[Point], two: Sequence[Point], start: float, end: float) -> str:
+    """Why the test says nothing of two curves; "" where it does.
+
+    Args:
+        one: (x, value) in the order of x.
+        two: likewise.
+        start: as for `lasting`.
+        end: likewise.
+    """
+    count = blocks_in(one, two, start, end)
+    if count < 2 * LAST:
+        return f"too few values to tell, it takes {2 * LAST * FEWEST}"
+    last = end - LAST * (end - start) / count
+    if any(value <= 0 for each in (one, two) for x, value in each if last <= x < end):
+        return "not told of values that are not above zero"
+    return ""
+
+
 def _onset(ratios: Sequence[tuple[float, float]], sign: float) -> int:
     """The first block from which on the gap, over any `WINDOW` blocks, stands out."""
     first = len(ratios) - LAST

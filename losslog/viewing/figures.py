@@ -4,7 +4,8 @@ No thread, no I/O. Contract:
 
 - The size is bounded by `CELLS`, over all runs of a page: more series have fewer points each, down to `FEWEST`.
 - A single step's value survives as its cell's lowest or highest, and the highest with its step.
-- Numbers have four significant digits; what is not finite is null, and its step is told.
+- Numbers have four significant digits, more where a series moves little; one that moves by no more than a float32 is
+  rounded is one value. What is not finite is null, and its step is told.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from typing import Any, Final
 
 from losslog.journal.records import count_in
 from losslog.journal.redaction import redact
-from losslog.viewing.column import Cell, Column
+from losslog.runtime.containment import attempt
+from losslog.viewing.column import Column
 from losslog.viewing.story import Story
 
 CELLS: Final = 40_000
 FEWEST: Final = 24
 MOST: Final = 1024
+DIGITS: Final = 4  # significant ones, more where a series moves little
+POINT: Final = 7  # significant digits of what has few points, and of a series that does not move
+NOISE: Final = 1e-6  # of its size; a series that moves less is drawn as one value
 TEXTS: Final = 200  # alerts, checkpoints, config entries shown of each
 LONGEST: Final = 2000  # characters of a text
 CUT: Final = 0.6  # a rate that falls below this part of itself in one step was cut
@@ -66,7 +71,7 @@ def figures(story: Story, verdicts: Mapping[str, str] | None = None) -> Plain:
         "losses": {_text(name): _drawn(column, shared) for name, column in batches.losses.items()},
         "total": _drawn(batches.total, shared),
         "means": _by_epoch(story, "losses", ends), "val": _by_epoch(story, "val_loss", ends),
-        "totals": [[_middle(count_in(each, "epoch"), ends), short(each.get("total"))] for each in story.epochs
+        "totals": [[_middle(count_in(each, "epoch"), ends), short(each.get("total"), POINT)] for each in story.epochs
                    if isinstance(each.get("losses"), Mapping)],
         "rates": {_text(name): _drawn(column, shared, band=False) for name, column in batches.rates.items()},
         "weights": {_text(name): _drawn(column, shared, band=False) for name, column in batches.weights.items()},
@@ -80,25 +85,45 @@ def figures(story: Story, verdicts: Mapping[str, str] | None = None) -> Plain:
     }  # fmt: skip
 
 
-def short(value: Any) -> float | None:
-    """Four significant digits; None where it is no finite number."""
+def short(value: Any, digits: int = DIGITS) -> float | None:
+    """Four significant digits, or so many; None where it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    rounded = float(f"{value:.4g}")
+    rounded = float(f"{value:.{digits}g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 
-def flat(value: Any, path: str = "") -> dict[str, str]:
-    """Nested plain data as text by dotted key, at most `TEXTS` entries."""
-    if not isinstance(value, Mapping):
-        return {path: _text(value)}
+def flat(value: Any, path: str = "", *, most: int = TEXTS, exact: bool = False) -> dict[str, str]:
+    """Nested plain data as text by dotted key.
+
+    Args:
+        value: the data.
+        path: where it stands.
+        most: entries, at most.
+        exact: quote text that reads as another value, so that values that differ have texts that differ.
+    """
+    if not isinstance(value, Mapping) or (path and not value):
+        return {path: _value(value, exact)}
     found: dict[str, str] = {}
     for key, item in value.items():
-        below = flat(item, f"{path}.{key}" if path else _text(key))
+        below = flat(item, f"{path}.{key}" if path else _text(key), most=most, exact=exact)
         for name, text in below.items():
-            if len(found) < TEXTS:
+            if len(found) < most:
                 found[name] = text
     return found
+
+
+def _value(value: Any, exact: bool) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, str) and (value != value.strip() or not value or (exact and _reads(value))):
+        return json.dumps(value, ensure_ascii=False)
+    return _text(value)
+
+
+def _reads(text: str) -> bool:
+    """Whether a text reads as a number, a truth value or the like."""
+    return attempt(json.loads, text)[1] is None
 
 
 def _text(value: Any) -> str:
@@ -112,22 +137,31 @@ def _text(value: Any) -> str:
 def _drawn(column: Column, shared: list[list[int]], *, band: bool = True) -> Plain | None:
     cells = column.ordered()
     if not cells:
-        return {"x": [], "mean": [], "bad": column.bad, "badCount": column.bad_count} if column.bad_count else None
+        return _with_bad({"x": [], "mean": []}, column) if column.bad_count else None
     xs = [x for x, _ in cells]
     if xs not in shared:
         shared.append(xs)
-    drawn: Plain = {"x": shared.index(xs), "w": column.width, "mean": [_mean(cell) for _, cell in cells]}
+    low, high = min(cell.low for _, cell in cells), max(cell.high for _, cell in cells)
+    size = max(abs(low), abs(high))
+    spread = high - low
+    if spread <= NOISE * size:
+        middle = short(low + spread / 2, POINT)
+        return _with_bad({"x": shared.index(xs), "w": column.width, "mean": [middle] * len(cells)}, column)
+    digits = DIGITS + math.ceil(max(0.0, math.log10(size) - math.log10(spread) - 1))
+    means = [short(cell.sum / cell.n, digits) for _, cell in cells]
+    drawn: Plain = {"x": shared.index(xs), "w": column.width, "mean": means}
     if band and column.width > 1:
-        drawn["lo"] = [short(cell.low) for _, cell in cells]
-        drawn["hi"] = [short(cell.high) for _, cell in cells]
+        drawn["lo"] = [short(cell.low, digits) for _, cell in cells]
+        drawn["hi"] = [short(cell.high, digits) for _, cell in cells]
         drawn["at"] = [cell.at - x for x, cell in cells]
+    return _with_bad(drawn, column)
+
+
+def _with_bad(drawn: Plain, column: Column) -> Plain:
+    """What is drawn, and where it is not finite."""
     if column.bad_count:
-        drawn |= {"bad": column.bad, "badCount": column.bad_count}
+        drawn |= {"bad": column.bad, "badCount": column.bad_count, "badSince": column.bad_since}
     return drawn
-
-
-def _mean(cell: Cell) -> float | None:
-    return short(cell.sum / cell.n)
 
 
 def _step_of(data: Plain) -> int | None:
@@ -156,14 +190,15 @@ def _by_epoch(story: Story, key: str, ends: Mapping[int, int | None]) -> dict[st
     for epoch, values in story.epoch_values(key):
         for name, value in values.items():
             at = _middle(epoch, ends) if key == "losses" else _place({"epoch": epoch}, ends)
-            found.setdefault(_text(name), []).append([at, short(value)])
+            found.setdefault(_text(name), []).append([at, short(value, POINT)])
     scalar = "loss" in story.batches.losses or any(
         not isinstance(each.get("losses"), Mapping | type(None)) for each in story.epochs
     )
     if key == "val_loss" and not scalar:
         found.pop("loss", None)  # one number beside components is their total
         found["total"] = [
-            [_place({"epoch": epoch}, ends), short(sum(values.values()))] for epoch, values in story.epoch_values(key)
+            [_place({"epoch": epoch}, ends), short(sum(values.values()), POINT)]
+            for epoch, values in story.epoch_values(key)
         ]
     return found
 
@@ -174,7 +209,7 @@ def _evals(story: Story, ends: Mapping[int, int | None]) -> dict[str, list[list[
     for each in story.evals:
         for tag, value in each["series"].items():
             kept = found.setdefault(_text(tag), [])
-            point = [_place(each, ends), short(value), count_in(each, "epoch")]
+            point = [_place(each, ends), short(value, POINT), count_in(each, "epoch")]
             if tag.startswith("mAP_class") and len(kept) == 2:  # [the best, the last]
                 kept[:] = [kept[0] if (kept[0][1] or 0) >= (kept[1][1] or 0) else kept[1], point]
             else:

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     import pandas
 
 STEP = "batch/"
+AXES = ("step", "epoch")
 
 
 def load(run: str | os.PathLike[str] = "latest", dir: str | os.PathLike[str] | None = None) -> LoadedRun:
     """Open a run to look at it; a live one, too.
 
     Args:
-        run: a run folder, a run id or its beginning, a name (its newest run), ``latest`` or ``NAME/latest``.
+        run: a run folder, a run id or its beginning, a name (its newest run), ``NAME/ID``, ``latest`` or
+            ``NAME/latest``.
         dir: where runs lie; None is ``LOSSLOG_DIR``, or ``runs``.
 
     Returns:
@@ -110,7 +112,9 @@ class LoadedRun:
 
         Raises:
             KeyError: there is no such component; the message names those there are.
+            ValueError: ``by`` is neither.
         """
+        _check(by)
         prefix = "batch/train" if by == "step" else "loss/train"
         found = {tag: values for tag, values in series(self.folder).items() if tag.startswith(prefix)}
         names = {tag.removeprefix(prefix).removeprefix("_") or "total": values for tag, values in found.items()}
@@ -126,7 +130,9 @@ class LoadedRun:
 
         Raises:
             LosslogError: pandas is not installed.
+            ValueError: ``by`` is neither.
         """
+        _check(by)
         try:
             import pandas
         except ImportError as error:
@@ -142,3 +148,8 @@ class LoadedRun:
 
     def __repr__(self) -> str:
         return f"<LoadedRun {self.name} {self.id} {self.status}>"
+
+
+def _check(by: object) -> None:
+    if by not in AXES:
+        raise ValueError(f"by={by!r}{did_you_mean(str(by), AXES, 0.6)}; there is {' and '.join(AXES)}")

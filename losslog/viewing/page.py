@@ -18,10 +18,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.viewing.compare import compare, parting_of
+from losslog.viewing.compare import compare
 from losslog.viewing.figures import figures, fit
 from losslog.viewing.parts import story_of
 from losslog.viewing.story import Story
+from losslog.viewing.telling import parting_of
 
 FILE: Final = "report.html"
 POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"

@@ -42,6 +42,11 @@ def change(value: float, before: Any) -> float | None:
     return (value - before) / abs(before)
 
 
+def counted(number: int, what: str) -> str:
+    """``1 step``, ``2 steps``."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def word_of(alert: Mapping[str, Any]) -> str:
     """What an alert calls its component: the state and the onset where its key has them, else its title."""
     source, _, rest = str(alert.get("key")).partition("/")

@@ -113,6 +113,15 @@ class Steps:
         for row in counted:
             self.count(row)
 
+    def images_at(self, step: float) -> float:
+        """How many images were seen when a step began; the step itself where no batch has come."""
+        before = (-1.0, 0.0)
+        for at, _, images, _ in self.knots:
+            if step <= at:
+                return before[1] + (step - before[0]) / (at - before[0]) * (images - before[1])
+            before = (at, images)
+        return before[1] / (before[0] + 1) * (step + 1) if self.knots else step
+
     def append(self, later: Steps) -> None:
         """Take what another took of the same journal, from where this one ended."""
         for mine, theirs in ((self.losses, later.losses), (self.rates, later.rates), (self.weights, later.weights)):

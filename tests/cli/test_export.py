@@ -127,6 +127,12 @@ def test_what_cannot_be_is_said_in_a_line(
         main(["export", str(resumed_run), "--to", "excel"])
 
 
+def test_a_folder_gets_the_table(resumed_run: Path, capsys: Any, tmp_path: Path) -> None:
+    for said in (str(tmp_path), f"{tmp_path}/"):
+        assert main(["export", str(resumed_run), "--to", "csv", "-o", said]) == 0
+        (tmp_path / f"{resumed_run.name}.csv").unlink()
+
+
 def test_cat_prints_the_lines_as_they_stand(resumed_run: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     whole = (resumed_run / JOURNAL).read_bytes()
     with (resumed_run / JOURNAL).open("ab") as file:

@@ -85,6 +85,20 @@ def test_latest_of_a_name_and_the_name_itself_are_its_newest_run(tmp_path: Path)
     assert find("latest", tmp_path, "a") == folder
 
 
+def test_a_run_is_found_as_it_lies(tmp_path: Path) -> None:
+    old, new = (make(tmp_path, "a", f"2026010{day}-000000-aaaa") for day in (1, 2))
+    other = make(tmp_path, "b", "20260101-000000-aaaa")
+    assert find("a/20260101-000000-aaaa", tmp_path) == find("a/20260101", tmp_path) == old
+    assert find("b/2026", tmp_path) == other
+    assert find("a/", tmp_path) == new
+    deep = make(tmp_path, "a-b", "20260103-000000-aaaa")
+    assert find("a/b", tmp_path) == deep  # a name with a slash
+    with pytest.raises(JournalError, match=r"is the beginning of 2 run ids"):
+        find("a/2026", tmp_path)
+    with pytest.raises(JournalError, match=r"no run 'a/2027': not a folder"):
+        find("a/2027", tmp_path)
+
+
 def test_runs_under_other_ids_are_ordered_by_their_journals(tmp_path: Path) -> None:
     new, old = make(tmp_path, "a", "first"), make(tmp_path, "a", "second")
     os.utime(old / JOURNAL, (1e9, 1e9))

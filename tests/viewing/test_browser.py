@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +123,92 @@ def test_odd_runs_are_shown_as_text(browser: Any, tmp_path: Path, book: Any, wri
     assert HOSTILE in browser.run("document.title")
     assert browser.run("document.querySelectorAll('img').length") == 0
     assert HOSTILE in browser.run("document.querySelector('h1').textContent")
+
+
+# ------------------------------------------------------------------ what is painted
+
+SPY = """window.texts = []; window.heights = [];
+    const text = CanvasRenderingContext2D.prototype.fillText, line = Path2D.prototype.lineTo;
+    CanvasRenderingContext2D.prototype.fillText = function (said, x, y, ...rest) {
+        if (this.textAlign === "right") window.texts.push([said, x - this.measureText(said).width]);
+        return text.call(this, said, x, y, ...rest); };
+    Path2D.prototype.lineTo = function (x, y) { window.heights.push(y); return line.call(this, x, y); };"""
+
+
+@pytest.fixture
+def painted(browser: Any) -> Iterator[Any]:
+    """Opens a page, and gives what its charts paint: labels on the left with where they begin, heights of lines."""
+    spy = browser.tell("Page.addScriptToEvaluateOnNewDocument", source=SPY)["identifier"]
+
+    def opened(path: Path) -> tuple[list[tuple[str, float]], list[float]]:
+        browser.look(1400, 1200)
+        browser.open(path)
+        assert browser.messages == []
+        return browser.run("window.texts"), browser.run("window.heights")
+
+    yield opened
+    browser.tell("Page.removeScriptToEvaluateOnNewDocument", identifier=spy)
+
+
+def alone(folder: Path, book: Any, value: Callable[[int], Any], steps: int = 600) -> Path:
+    run = book(folder)
+    run.start("alone")
+    for step in range(steps):
+        run.batch(step, value(step), lr=None)
+    return report(folder / "report.html", folder)
+
+
+@pytest.mark.parametrize("steps", [600, 5000])
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 3e-8])
+def test_a_constant_is_drawn_flat(tmp_path: Path, book: Any, painted: Any, noise: float, steps: int) -> None:
+    dice = random.Random(1)
+    page = alone(tmp_path / "r", book, lambda _: 0.30005 * (1 + noise * dice.random()), steps)
+    texts, heights = painted(page)
+    assert len(heights) > 100
+    _, often = Counter(heights).most_common(1)[0]
+    assert len(heights) - often < 20  # the grid
+    assert len({said for said, _ in texts}) > 2
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-4, 0.3, 1234567.0, 1e15, 1e30])
+@pytest.mark.parametrize("part", [1.0, 1e-3, 3e-5])
+def test_labels_are_whole_and_differ(tmp_path: Path, book: Any, painted: Any, size: float, part: float) -> None:
+    dice = random.Random(2)
+    texts, _ = painted(alone(tmp_path / "r", book, lambda _: size * (1 + part * dice.random())))
+    assert all(start >= 0 for _, start in texts)
+    values = {float(said) for said, _ in texts}
+    assert len(values) > 1
+    assert all(0.8 * size <= value <= 2.2 * size for value in values if value)
+
+
+def test_a_spike_leaves_no_trace_in_the_smoothed_line(tmp_path: Path, book: Any, painted: Any) -> None:
+    _, heights = painted(alone(tmp_path / "r", book, lambda step: 1e30 if step == 50 else 0.3))
+    _, often = Counter(map(round, heights)).most_common(1)[0]
+    assert len(heights) - often < 40  # the grid, the window around the spike
+
+
+def test_nothing_has_a_share_of_what_is_not_finite(tmp_path: Path, book: Any, browser: Any) -> None:
+    page = alone(tmp_path / "r", book, lambda step: {"a": math.nan if step >= 300 else 0.5, "b": 0.5})
+    browser.look(1400, 1200)
+    browser.open(page)
+    box, colours = browser.run("""(() => {
+        const chart = [...document.querySelectorAll('.chart')].find((one) => one.textContent.startsWith('share'));
+        const canvas = chart.querySelector('canvas'), context = canvas.getContext('2d');
+        const at = (part) => [...context.getImageData(canvas.width * part, canvas.height * 0.35, 1, 1).data];
+        return [chart.textContent, [at(0.35), at(0.83)]]; })()""")
+    assert "a not finite: from step 300 on" in box
+    assert colours[0][3] > 150
+    assert colours[1][3] < 60
+    assert "a: from step 300 on (300 values in all)" in browser.run("document.body.textContent")
+
+
+def test_one_is_said_as_one(tmp_path: Path, book: Any, browser: Any) -> None:
+    for name, epochs in (("one", 1), ("two", 2)):
+        run = book(tmp_path / name)
+        run.start("short")
+        for epoch in range(1, epochs + 1):
+            run.epoch(epoch, None, {"a": 1.0})
+        browser.open(report(tmp_path / name / "report.html", tmp_path / name))
+        said = browser.run("document.getElementById('head').textContent")
+        assert ("1 epoch ·" in said) is (epochs == 1)
+        assert ("2 epochs ·" in said) is (epochs == 2)

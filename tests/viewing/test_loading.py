@@ -88,3 +88,14 @@ def test_a_live_run_and_what_a_resume_superseded(make_run: Any) -> None:
     again.log_batch({"a": 5.0})
     again.close()
     assert losslog.load(run.dir).losses("a") == {0: 1.0, 1: 5.0}
+
+
+@pytest.mark.parametrize(
+    ("by", "near"), [("epok", " (did you mean 'epoch'?)"), ("steps", " (did you mean 'step'?)"), ("x", ""), (None, "")]
+)
+def test_a_misspelt_axis_is_an_error(run: losslog.Run, by: Any, near: str) -> None:
+    found = losslog.load(run.dir)
+    for look in (lambda: found.losses("loss_mask", by=by), lambda: found.losses(by=by), lambda: found.frame(by)):
+        with pytest.raises(ValueError, match="by=") as caught:
+            look()
+        assert str(caught.value) == f"by={by!r}{near}; there is step and epoch"

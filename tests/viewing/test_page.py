@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import random
 import re
 import subprocess
@@ -18,6 +19,7 @@ import losslog
 from losslog.cli import main
 from losslog.journal.folder import JOURNAL
 from losslog.viewing import notebook
+from losslog.viewing.figures import figures
 from losslog.viewing.page import POLICY, page
 from losslog.viewing.parts import story_of
 
@@ -51,6 +53,49 @@ def test_a_place_that_refuses(tmp_path: Path, write_run: Write, capsys: pytest.C
     folder = write_run(tmp_path / "r")
     assert main(["report", str(folder), "-o", str(tmp_path / "no" / "x.html")]) == 2
     assert "say -o FILE" in capsys.readouterr().err
+
+
+def test_a_folder_gets_the_page(
+    tmp_path: Path, write_run: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path / "r")
+    (tmp_path / "to").mkdir()
+    monkeypatch.chdir(tmp_path / "to")
+    for said in (".", "./", "../to", str(tmp_path / "to"), str(tmp_path / "to") + "/", ""):
+        assert main(["report", str(folder), "-o", said]) == 0
+        (tmp_path / "to" / "report.html").unlink()
+    for said in ("no/", "no/x.html"):
+        assert main(["report", str(folder), "-o", said]) == 2
+        assert capsys.readouterr().err == (
+            f"losslog report: {said} cannot be written (there is no folder no): make it, or say -o FILE\n"
+        )
+    (tmp_path / "to" / "report.html").mkdir()
+    assert main(["report", str(folder), "-o", "."]) == 2
+    assert f".{os.getpid()}" not in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["report.html"]
+
+
+def test_a_series_that_does_not_move_has_one_value(tmp_path: Path, book: Any) -> None:
+    run = book(tmp_path / "r")
+    run.start("r")
+    dice = random.Random(1)
+    for step in range(3000):
+        losses = {"flat": 0.30005 * (1 + 3e-8 * dice.random()), "tiny": 1.0 + 1e-5 * dice.random(), "big": 1e308}
+        run.batch(step, losses | {"both": 1.7e308 * (-1) ** step}, total=1.0)
+    found = figures(story_of(tmp_path / "r"))["losses"]
+    assert set(found["flat"]["mean"]) == {0.30005}
+    assert len(set(found["tiny"]["mean"])) > 100
+    assert set(found["big"]["mean"]) <= {1e308, None}
+
+
+def test_what_was_set_and_the_rates_part_on_the_page(tmp_path: Path, book: Any) -> None:
+    for name in ("a", "b"):
+        run = book(tmp_path / name)
+        run.start(name)
+        for step in range(100):
+            run.batch(step, {"x": 1.0}, lr=0.01 if name == "a" or step < 60 else 0.001)
+    (comparison,) = data_of(page([story_of(tmp_path / name) for name in "ab"]))["comparison"]
+    assert "learning rate: lr: 0.01 -> 0.001 from step 60" in comparison["lines"]
 
 
 def test_nothing_a_run_says_becomes_markup(tmp_path: Path, book: Any) -> None:

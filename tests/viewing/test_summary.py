@@ -12,6 +12,7 @@ import pytest
 
 import losslog
 from losslog.cli import main
+from losslog.cli.ls import HEADINGS, cells, table
 from losslog.journal.folder import JOURNAL
 from losslog.viewing import state
 from losslog.viewing.summary import Summary, kept_at, row_of, summary_of
@@ -156,3 +157,56 @@ def test_ls_cannot_be_steered(tmp_path: Path, write_run: Write, capsys: pytest.C
 def test_ls_where_nothing_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "--dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"no runs under {tmp_path}/ yet\n"
+
+
+@pytest.mark.parametrize("width", [*range(20, 150, 3), 40, 80, None])
+def test_a_number_is_never_cut(width: int | None) -> None:
+    row = {
+        "name": "a-long-name-of-a-run-that-is-cut-somewhere",
+        "id": "20260101-000000-aaaa",
+        "status": "finished",
+        "when": "2026-01-01 00:00",
+        "took": "7:03:20",
+        "epochs": "100/100",
+        "total": "0.123456789",
+        "best AP": "bbox 0.999",
+        "worst": "loss_mask has stalled for a long time now",
+        "alerts": "12",
+        "undelivered": "-",
+    }
+    heading, line = table([row, dict.fromkeys(row, "-")], width)[:2]
+    assert width is None or len(line) <= max(width, 20)
+    shown = [each for each in HEADINGS if each in heading]
+    for key in ("id", *(each for each in ("epochs", "total", "best AP", "alerts", "took", "when") if each in shown)):
+        assert row[key] in line
+    assert ("bbox" in line) is ("best AP" in shown)
+    assert ("~" in line) is (width is not None and ("worst" in shown or "name" in shown))
+
+
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        ({"mAP/segm_AP": 0.9, "mAP/bbox_AP": 0.5}, "bbox 0.500"), ({"mAP/segm_AP": 0.9}, "segm 0.900"),
+        ({"mAP/keypoints_AP": 0.9, "mAP/segm_AP": 0.1}, "segm 0.100"), ({"mAP/z_AP": 0.9, "mAP/y_AP": 0.1}, "y 0.100"),
+        ({}, "-"),
+    ],
+)  # fmt: skip
+def test_best_ap_is_of_one_kind(folder: Path, best: dict[str, float], said: str) -> None:
+    assert cells(row_of(folder) | {"best": best})["best AP"] == said
+
+
+@pytest.mark.parametrize("missing", [(), (1,), (2,), (1, 2)])
+def test_show_and_ls_count_epochs_alike(
+    tmp_path: Path, book: Any, capsys: pytest.CaptureFixture[str], missing: tuple[int, ...]
+) -> None:
+    run = book(tmp_path / "x" / "20260101-000000-aaaa")
+    run.start("x", epochs=3)
+    for epoch in (1, 2, 3):
+        run.batch(epoch, {"a": 1.0}, epoch)
+        if epoch not in missing:
+            run.epoch(epoch, epoch, {"a": 1.0})
+    run.end()
+    assert main(["show", "x/20260101", "--dir", str(tmp_path)]) == 0
+    said = f"({len(missing)} of them not in the journal), " if missing else ""
+    assert f"epochs 3 of 3{' ' if missing else ', '}{said}steps 3" in capsys.readouterr().out
+    assert cells(row_of(run.folder))["epochs"] == "3/3"

@@ -269,6 +269,27 @@ def test_without_the_console_plugin_there_are_lines(
     assert "Epoch 4/4" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("status", "planned"), [(None, 4), ("failed", 4), ("stopped", None)])
+def test_in_a_pipe_it_is_said_where_a_run_ended(
+    tmp_path: Path, book: Any, capsys: pytest.CaptureFixture[str], status: str | None, planned: int | None
+) -> None:
+    from losslog.cli import main
+
+    run = book(tmp_path / "20260101-000000-aaaa")
+    run.start("short", epochs=planned)
+    for step in range(30):
+        run.batch(step, {"a": 1.0}, 1 + step // 20)
+    if status:
+        run.add("on_run_end", status=status, error="ValueError: x\ny" if status == "failed" else None)
+    assert main(["watch", str(run.folder)]) == 0
+    why = ", ValueError: x y" if status == "failed" else ""
+    of = " of 4" if planned else ""
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"short 20260101-000000-aaaa: {status or 'crashed'} after step 29, epoch 2{of}{why}; "
+        "losslog show 20260101-000000-aaaa"
+    )
+
+
 def test_a_journal_that_vanishes_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from losslog.cli import main
 

@@ -30,6 +30,7 @@
     return s < 60 ? `${s} s` : s < 3600 ? `${(s / 60) | 0}:${two(s % 60)}` : `${(s / 3600) | 0}:${two(((s / 60) | 0) % 60)}:${two(s % 60)}`;
   };
   const bytes = (n) => (n < 1024 ? `${n} B` : n < 1 << 20 ? `${(n / 1024).toFixed(0)} KiB` : `${(n / (1 << 20)).toFixed(1)} MiB`);
+  const many = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
   const tail = (run) => run.id.replace(/^\d{8}-/, "");
   const distinct = new Set(RUNS.map((run) => run.name)).size === RUNS.length;
   const label = (run) => (MANY && !distinct ? `${run.name || "run"} ${tail(run)}` : run.name || run.id);
@@ -107,19 +108,16 @@
   function smoothed(values) {
     const reach = Math.floor((values.length * view.smooth) / 200);
     if (reach < 1) return values;
-    const found = new Array(values.length);
-    let sum = 0, count = 0;
-    for (let i = -reach; i < values.length; i++) {
-      if (i + reach < values.length) { sum += values[i + reach]; count++; }
-      if (i - reach - 1 >= 0) { sum -= values[i - reach - 1]; count--; }
-      if (i >= 0) found[i] = sum / count;
-    }
-    return found;
+    return values.map((_, i) => { // each window anew: a running sum never forgets a spike
+      let sum = 0, count = 0;
+      for (let at = Math.max(0, i - reach); at <= Math.min(values.length - 1, i + reach); at++) { sum += values[at]; count++; }
+      return sum / count;
+    });
   }
   /** Aligned data out of tables of their own x. */
   function joined(tables, run) {
-    const moved = tables.map(({ run, xs, ys }) => {
-      const pairs = xs.map((x, i) => [place(run, x), ys[i]]).filter(([x, y]) => x !== null && isFinite(x) && y !== null);
+    const moved = tables.map(({ run, xs, ys, role }) => {
+      const pairs = xs.map((x, i) => [place(run, x), ys[i]]).filter(([x, y]) => x !== null && isFinite(x) && (y !== null || role === "area"));
       pairs.sort((a, b) => a[0] - b[0]);
       const table = [[], []];
       for (const [x, y] of pairs) {
@@ -145,6 +143,7 @@
       const ends = [];
       for (const xs of run.xs) if (xs.length) ends.push(xs[0], xs[xs.length - 1]);
       for (const mark of run.marks) ends.push(mark[1]);
+      for (const each of Object.values(run.losses)) if (each && each.bad) ends.push(each.bad[0], each.bad[each.bad.length - 1]);
       if (!run.xs.length && !run.marks.length) for (const points of Object.values(run.means)) for (const point of points) ends.push(point[0]);
       for (const tag in run.evals) for (const point of run.evals[tag]) ends.push(point[0]);
       for (const x of ends) {
@@ -196,7 +195,7 @@
       scales: { x: { time: false, range: () => view.x || extent() }, y: { range, distr: view.scale === "log" && !bands && !made.extra.linear ? 3 : 1 } },
       axes: [
         { stroke: colours.soft, grid: { stroke: colours.grid, width: 1 }, ticks: { show: false }, size: 24, font: FONT, values: (u, at) => at.map(nice), space: 60 },
-        { stroke: colours.soft, grid: { stroke: colours.grid, width: 1 }, ticks: { show: false }, size: 50, font: FONT, values: (u, at) => at.map((each) => (each === null ? "" : short(each))) },
+        { stroke: colours.soft, grid: { stroke: colours.grid, width: 1 }, ticks: { show: false }, size: room, font: FONT, values: labels },
       ],
       series: [{ label: UNITS[view.unit], value: (u, value) => (value === null ? "" : nice(value)) }, ...shown.map(({ run, index, xs, ys, role, ...rest }) => ({ spanGaps: true, value: (u, value) => (value === null || value === undefined ? "" : short(value)), ...rest }))],
       bands: bands ? bands(shown) : undefined,
@@ -206,6 +205,18 @@
     made.shown = shown;
   }
   const FONT = '11px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
+
+  /** Labels that tell neighbours apart, and the room they take. */
+  function labels(u, at, axis, space, step) {
+    const size = Math.max(...at.map((each) => Math.abs(each || 0)));
+    const digits = Math.min(12, Math.max(4, Math.ceil(Math.log10(size / step || 1)) + 1));
+    return at.map((each) => {
+      if (each === null) return "";
+      const small = Math.abs(each) < step / 1000 ? 0 : each;
+      return small !== 0 && (size < 1e-3 || size >= 1e6) ? small.toExponential(digits > 4 ? digits - 1 : 2).replace(/\.?0+e/, "e").replace("e+", "e") : String(+small.toPrecision(digits));
+    });
+  }
+  const room = (u, texts) => Math.max(50, 14 + 6.3 * Math.max(0, ...(texts || []).map((each) => each.length)));
 
   function yRange(made, u, shown, low) {
     const [from, to] = view.x || extent();
@@ -234,7 +245,8 @@
     else top *= 1.25;
     bottom = Math.min(bottom, view.scale === "full" ? under : bottom);
     if (low !== null) bottom = Math.min(bottom, low);
-    const pad = 0.05 * (top - bottom) || Math.abs(top) * 0.1 || 0.5;
+    const noise = top - bottom <= 1e-6 * Math.max(Math.abs(top), Math.abs(bottom)); // what a float32 is rounded by
+    const pad = (noise ? 0 : 0.05 * (top - bottom)) || Math.abs(top) * 0.1 || 0.5;
     return [bottom >= 0 ? Math.max(0, bottom - pad) : bottom - pad, top + pad];
   }
 
@@ -373,7 +385,9 @@
       const column = name === null ? run.total : run.losses[name];
       const colour = ownColour(index);
       const { faint, line } = parts(run, column);
-      const bad = column && column.bad;
+      const bad = column && column.bad && [...column.bad];
+      const end = run.knots.length ? run.knots[run.knots.length - 1][0] : 0; // the page has the first steps alone
+      if (bad && typeof column.badSince === "number") for (let i = 0, from = bad[bad.length - 1]; i < 400; i++) bad.push(from + ((end - from) * (i + 1)) / 400);
       if (faint[0].length || bad) series.push({ run, index, role: "faint", xs: faint[0], ys: faint[1], bad, stroke: faded(colour, MANY ? 0.28 : 0.35), width: 1, points: { show: faint[0].length < 3, size: 3 } });
       if (line[0].length > 2) series.push({ run, index, role: "line", xs: line[0], ys: smoothed(line[1]), stroke: colour, width: 1.8, points: { show: false } });
       const means = name === null ? run.totals : run.means[name];
@@ -400,6 +414,10 @@
     const bad = (word) => word && !/^(improving|converged|unclear|warming up)/.test(word);
     return words.flatMap((word, index) => [index ? el("span", { class: "verdict" }, " | ") : "", el("span", { class: `verdict${bad(word) ? " bad" : ""}` }, word || "–")]);
   }
+  /** The components of a run that were not finite, and a word on each. */
+  const lostIn = (run) => Object.keys(run.losses).filter((name) => run.losses[name] && run.losses[name].badCount);
+  const since = (column) => (column.badSince === null || column.badSince === undefined ? `${column.badCount} value${column.badCount > 1 ? "s" : ""}, the first at step ${column.bad[0]}` : `from step ${column.badSince} on`);
+  const lostWords = (run) => lostIn(run).slice(0, 3).map((name) => el("span", { class: "verdict bad" }, `${name} not finite: ${since(run.losses[name])}; `));
   const union = (key) => [...new Set(RUNS.flatMap((run) => Object.keys(run[key])))];
 
   /** Several series of one kind in one chart: colour by run where there are several, by series where there is one. */
@@ -426,20 +444,30 @@
 
   function shares(run, index) {
     return () => {
-      const names = Object.keys(run.losses).filter((name) => run.losses[name] && typeof run.losses[name].x === "number");
-      const sorted = names.sort((a, b) => heights[b] - heights[a] || (a < b ? -1 : 1)); // the same order, so colours, in all runs
-      const first = sorted.slice(0, 7), others = sorted.slice(7);
-      const at = new Map(), order = [];
+      const drawn = (name) => run.losses[name] && typeof run.losses[name].x === "number";
+      const sorted = Object.keys(run.losses).filter(drawn).sort((a, b) => heights[b] - heights[a] || (a < b ? -1 : 1)); // the same order, so colours, in all runs
+      const first = sorted.slice(0, 7), others = sorted.slice(7), lost = lostIn(run);
+      const wide = Math.max(1, ...sorted.map((name) => run.losses[name].w)), rows = new Map();
       for (const name of sorted) {
         const { line } = parts(run, run.losses[name]);
         const ys = smoothed(line[1]);
         line[0].forEach((x, i) => {
-          if (!at.has(x)) { at.set(x, {}); order.push(x); }
-          const row = at.get(x), key = others.includes(name) ? "others" : name;
-          row[key] = (row[key] || 0) + Math.abs(ys[i]);
+          const start = Math.floor(x / wide) * wide;
+          if (!rows.has(start)) rows.set(start, {});
+          const row = rows.get(start), known = row[name] || (row[name] = [0, 0]);
+          known[0] += Math.abs(ys[i]);
+          known[1]++;
         });
       }
-      order.sort((a, b) => a - b);
+      const at = new Map(), starts = [...rows.keys()].sort((a, b) => a - b), order = starts.map((x) => x + (wide - 1) / 2);
+      starts.forEach((start, i) => {
+        const row = rows.get(start), found = {};
+        if (lost.every((name) => name in row)) for (const name in row) {
+          const key = others.includes(name) ? "others" : name;
+          found[key] = (found[key] || 0) + row[name][0] / row[name][1];
+        }
+        at.set(order[i], found); // empty where one is not finite: nothing has a share of that
+      });
       const keys = others.length ? [...first, `others`] : first;
       const series = [];
       let below = order.map(() => 0);
@@ -447,13 +475,13 @@
       for (const key of keys) {
         below = order.map((x, i) => {
           const row = at.get(x), sum = keys.reduce((total, each) => total + (row[each] || 0), 0);
-          return below[i] + (sum ? (100 * (row[key] || 0)) / sum : 0);
+          return sum ? below[i] + (100 * (row[key] || 0)) / sum : null;
         });
         tops.push(below);
       }
       keys.map((key, place) => [key, place]).reverse().forEach(([key, place]) => {
         const colour = ownColour(place);
-        series.push({ run, index, role: "area", xs: order, ys: tops[place], stroke: colour, fill: faded(colour, 0.75), width: 1, label: key === "others" ? `${others.length} others` : key, points: { show: false },
+        series.push({ run, index, role: "area", xs: order, ys: tops[place], stroke: colour, fill: faded(colour, 0.75), width: 1, spanGaps: false, label: key === "others" ? many(others.length, "other") : key, points: { show: false },
           value: (u, value, row, i) => (i === null || value === null || value === undefined ? "" : `${short(value - (place ? tops[place - 1][order.indexOf(order[i])] : 0))} %`) });
       });
       return { series, legend: true, low: 0, bands: () => keys.slice(1).map((_, i) => ({ series: [i + 1, i + 2] })), marks: alertMarks(null).filter((mark) => mark.index === index) };
@@ -468,7 +496,7 @@
   function head() {
     const header = document.getElementById("head");
     header.append(el("div", { class: "runs" }, ...RUNS.map((run, index) => {
-      const done = run.epochs ? `epoch ${run.epoch}/${run.epochs}` : run.epoch ? `${run.epoch} epochs` : `${run.steps} steps`;
+      const done = run.epochs ? `epoch ${run.epoch}/${run.epochs}` : run.epoch ? many(run.epoch, "epoch") : many(run.steps, "step");
       const chip = el("button", { class: "chip", own: index, "aria-pressed": "true", title: MANY ? "show or hide this run" : "", onclick: () => {
         if (!MANY) return;
         if (view.off.has(index)) view.off.delete(index); else view.off.add(index);
@@ -499,9 +527,9 @@
         const where = [alert.step !== null && alert.step !== undefined ? `step ${alert.step}` : "", alert.epoch ? `epoch ${alert.epoch}` : "", alert.source].filter(Boolean).join(", ");
         note(alert.level, dot.cloneNode ? dot.cloneNode() : "", el("b", {}, alert.title), el("span", { class: "soft" }, where), alert.text && alert.text !== alert.title ? el("p", {}, alert.text) : "");
       });
-      if (ranked.length > 30) note("", dot.cloneNode ? dot.cloneNode() : "", `${ranked.length - 30} more alerts: losslog show ${run.id}`);
+      if (ranked.length > 30) note("", dot.cloneNode ? dot.cloneNode() : "", `${many(ranked.length - 30, "more alert")}: losslog show ${run.id}`);
       const wrong = Object.entries({ ...run.losses, total: run.total }).filter(([, each]) => each && each.badCount);
-      if (wrong.length) note("error", dot.cloneNode ? dot.cloneNode() : "", el("b", {}, "Not finite"), el("ul", {}, ...wrong.map(([name, each]) => el("li", {}, `${name}: ${each.badCount} value${each.badCount > 1 ? "s" : ""}, the first at step ${each.bad[0]}`))));
+      if (wrong.length) note("error", dot.cloneNode ? dot.cloneNode() : "", el("b", {}, "Not finite"), el("ul", {}, ...wrong.map(([name, each]) => el("li", {}, `${name}: ${since(each)}${each.badSince === null || each.badSince === undefined ? "" : ` (${many(each.badCount, "value")} in all)`}`))));
     });
     if (!RUNS.some((run) => run.steps || run.epoch)) note("", "No losses have been logged yet.");
   }
@@ -523,7 +551,7 @@
   function share() {
     const box = el("div", { class: "charts" });
     RUNS.forEach((run, index) => {
-      if (Object.keys(run.losses).length > 1) box.append(chart(MANY ? label(run) : "share", shares(run, index), { linear: true }));
+      if (Object.keys(run.losses).length > 1) box.append(chart(MANY ? label(run) : "share", shares(run, index), { linear: true, words: lostWords(run) }));
     });
     if (box.children.length) section("Share of the total", "%", box);
   }
@@ -566,7 +594,7 @@
 
   const change = (a, b, percent) => {
     const delta = (b - a) * (percent ? 100 : 1);
-    return el("td", { class: Math.abs(delta) < 0.05 ? "" : delta > 0 ? "up" : "down" }, `${delta > 0 ? "+" : ""}${delta.toFixed(1)}`);
+    return el("td", { class: Math.abs(delta) < 0.05 ? "" : delta > 0 ? "up" : "down" }, Math.abs(delta) < 0.05 ? "0.0" : `${delta > 0 ? "+" : ""}${delta.toFixed(1)}`);
   };
   function table() {
     const tags = union("evals").filter((tag) => /^mAP/.test(tag) && (tag.startsWith("mAP_class") || /_AP(50|75|s|m|l)?$/.test(tag)));
@@ -581,7 +609,7 @@
       ? [...RUNS.map((run) => cell(last(run, tag))), ...(RUNS.length === 2 ? [RUNS.every((run) => last(run, tag)) ? change(last(RUNS[0], tag)[1], last(RUNS[1], tag)[1], true) : el("td", {}, "–")] : [])]
       : [cell(last(RUNS[0], tag)), cell(best(RUNS[0], tag)), el("td", {}, String((best(RUNS[0], tag) || [0, 0, "–"])[2]))])));
     section("Average precision, overall and by class", MANY ? "the last evaluation" : "", el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, ""), ...heading)), el("tbody", {}, ...rows))),
-      tags.length > 200 ? el("p", { class: "soft" }, `${tags.length - 200} more are in the journal.`) : "");
+      tags.length > 200 ? el("p", { class: "soft" }, `${tags.length - 200} more in the journal.`) : "");
   }
 
   function pairs(title, key, hint) {
@@ -589,7 +617,8 @@
     if (!names.length) return;
     const rows = names.map((name) => {
       const texts = RUNS.map((run) => (name in run[key] ? run[key][name] : "–"));
-      return el("tr", MANY && texts.some((text) => text !== texts[0]) ? { class: "differs" } : {}, el("td", {}, name), ...texts.map((text) => el("td", { class: "text" }, text)));
+      const plain = texts.map((text) => text.replace(/ at 0x[0-9a-fA-F]+/g, "")); // where an object lies is no setting
+      return el("tr", MANY && plain.some((text) => text !== plain[0]) ? { class: "differs" } : {}, el("td", {}, name), ...texts.map((text) => el("td", { class: "text" }, text)));
     });
     const heading = MANY ? el("thead", {}, el("tr", {}, el("th", {}, ""), ...RUNS.map((run, index) => el("th", { style: "text-align:left" }, el("span", { class: "dot", own: index }), label(run))))) : "";
     section(title, hint, el("div", { class: "scroll" }, el("table", {}, heading, el("tbody", {}, ...rows))));
@@ -604,8 +633,8 @@
     list("Plugins", "how far each had the journal when this page was made", ["plugin", "", "behind"], RUNS.flatMap((run, index) => run.plugins.map(([name, complete, behind, seq]) => el("tr", complete ? {} : { class: "differs" }, el("td", {}, own(run, index), name), el("td", {}, complete ? "complete" : `up to record ${seq}`), el("td", {}, complete ? "" : bytes(behind))))));
     pairs("What logging cost", "cost", "");
     const made = new Date(1000 * DATA.made).toISOString().slice(0, 16).replace("T", " ");
-    document.getElementById("foot").append(`Made ${made} UTC by losslog from ${RUNS.map((run) => `${run.records} records (${bytes(run.bytes)})`).join(", ")}. `,
-      RUNS.some((run) => run.garbled) ? `${RUNS.reduce((sum, run) => sum + run.garbled, 0)} garbled lines were skipped. ` : "", "Charts by uPlot (MIT).");
+    document.getElementById("foot").append(`Made ${made} UTC by losslog from ${RUNS.map((run) => `${many(run.records, "record")} (${bytes(run.bytes)})`).join(", ")}. `,
+      RUNS.some((run) => run.garbled) ? `Skipped: ${many(RUNS.reduce((sum, run) => sum + run.garbled, 0), "garbled line")}. ` : "", "Charts by uPlot (MIT).");
   }
 
   // ------------------------------------------------------------------ light, dark, print, width

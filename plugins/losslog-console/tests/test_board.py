@@ -108,3 +108,33 @@ def test_a_curve_in_a_line() -> None:
     long = spark([1.0] * 5000 + [9.0] + [1.0] * 4999, 20)
     assert len(long) == 20
     assert len(set(long)) > 1  # one value of ten thousand is still seen
+
+
+@pytest.mark.parametrize("braille", [True, False])
+@pytest.mark.parametrize("noise", [0.0, 1e-16, 1e-9, 1e-7])
+@pytest.mark.parametrize("size", [0.4, -0.4, 1e30])
+def test_rounding_noise_is_flat(size: float, noise: float, braille: bool) -> None:
+    values = [size * (1 + noise * (place * 7 % 5)) for place in range(300)]
+    assert len(set(spark(values, 20, braille=braille))) == 1
+    assert len(set(spark([size * (1 + 1e-3 * place) for place in range(300)], 20, braille=braille))) > 1
+
+
+@pytest.mark.parametrize("change", [0.0, -0.0, -1e-16, -0.0004, 0.0004])
+def test_no_change_has_no_minus(change: float) -> None:
+    lines = "\n".join(drawn(view([row("a", change=change)]), 120))
+    assert "-0.0 %" not in lines
+    assert "+0.0 %" in lines
+
+
+@pytest.mark.parametrize("emoji", [True, False])
+@pytest.mark.parametrize("width", [40, 50, 60, 70, 80, 90, 99, 100, 140])
+def test_what_an_alert_calls_it_is_there_at_every_width(width: int, emoji: bool) -> None:
+    rows = [row("loss_cls", math.nan, share=None, change=None, word="non-finite"), row("loss_mask"),
+            row("loss_box_regression", word="stalled since 245")]  # fmt: skip
+    lines = drawn(view(rows, alerts=[]), width, emoji=emoji)
+    assert "nan non-finite" in " ".join(lines[3].split()) or width >= 60
+    assert "non-finite" in lines[3]
+    assert all(cell_len(line) <= width for line in lines)
+    assert "stalled since" in lines[5] or width < 50
+    assert lines[5].endswith(("245", "…", "~"))
+    assert "20 %" in lines[4]

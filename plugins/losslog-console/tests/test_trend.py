@@ -83,3 +83,11 @@ def test_what_does_not_fit_takes_turns() -> None:
 def test_names_are_cut_and_told_apart() -> None:
     assert unprefixed(["total", "loss_a", "loss_b"]) == ["total", "a", "b"]
     assert len(set(shortened(["total", "aaaa1", "aaaa2", "aaaa3"], 10))) == 4
+
+
+@pytest.mark.parametrize("braille", [True, False])
+def test_nothing_is_said_to_fall_by_nothing(braille: bool) -> None:
+    told = grown(0.4, 0.4 * (1 - 1e-9)).told(80, braille)["a"]
+    assert "0.0 %" in told
+    assert "-" not in told
+    assert "▼" not in told

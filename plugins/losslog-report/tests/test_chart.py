@@ -32,6 +32,15 @@ def test_odd_curves_are_a_picture_all_the_same(values: list[float]) -> None:
     xml.dom.minidom.parseString(chart({"a": list(enumerate(values))}, {}, {}))
 
 
+@pytest.mark.parametrize("size", [0.0, 0.4, -0.4, 1e30])
+def test_rounding_noise_is_flat(size: float) -> None:
+    drawn = chart({"a": [(float(x), size * (1 + 1e-8 * (x % 3))) for x in range(50)]}, {}, {})
+    points = drawn.partition('points="')[2].partition('"')[0].split()
+    assert len({point.partition(",")[2] for point in points}) == 1
+    moved = chart({"a": [(float(x), 1 + 1e-4 * (x % 3)) for x in range(50)]}, {}, {})
+    assert len({point.partition(",")[2] for point in moved.partition('points="')[2].partition('"')[0].split()}) == 3
+
+
 def test_names_are_text() -> None:
     evil = '</text><script>alert(1)</script>&"'
     text = chart({evil: curve(3)}, {}, {evil: evil})

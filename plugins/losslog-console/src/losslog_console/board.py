@@ -4,6 +4,7 @@ No thread, no I/O. Contract:
 
 - Every line fits the width; what does not fit the height is counted, never half shown.
 - Columns go as the width shrinks, the curve last; a component is never left out for its name's length.
+- What an alert calls a component is there at every width, in the place of its curve, or of its share and change.
 - Nothing a run contains is acted upon by the terminal.
 """
 
@@ -133,13 +134,23 @@ def _table(rows: Sequence[Any], width: int, cursor: int, emoji: bool) -> list[Te
         line = Text(("> " if place == cursor else "  "), style="bold")
         line.append(set_cell_size(name, names), bad or "not bold")
         line.append(f" {_number(row.value):>9}", f"not bold {bad}".strip())
+        word = clean(row.word)
+        if word and not with_word and cell_len(word) >= curve:
+            room = max(1, width - line.cell_len - 1)
+            if cell_len(word) > room:
+                word = set_cell_size(word, room - 1) + ("…" if emoji else "~")
+            lines.append(line.append(f" {word}", bad))
+            continue
         line.append(f" {'' if row.share is None else f'{100 * row.share:.0f} %':>6}", "not bold")
         line.append(f" {_percent(row.change):>8}", _trend(row.change))
         if with_val:
             line.append(f" {'' if row.val is None else _number(row.val):>9}", "not bold")
-        line.append(f" {spark(row.curve, curve, braille=emoji)}", bad or "not bold cyan")
+        if word and not with_word:
+            line.append(f" {word}", bad)
+        else:
+            line.append(f" {spark(row.curve, curve, braille=emoji)}", bad or "not bold cyan")
         if with_word:
-            line.append(f" {clean(row.word)}", bad or "not bold")
+            line.append(f" {word}", bad or "not bold")
         lines.append(line)
     return lines
 
@@ -151,7 +162,7 @@ def _number(value: float) -> str:
 def _percent(change: float | None) -> str:
     if change is None:
         return ""
-    return f"{100 * change:+.1f} %" if abs(change) < 10 else f"x{1 + change:.3g}"
+    return f"{100 * change:+z.1f} %" if abs(change) < 10 else f"x{1 + change:.3g}"
 
 
 def _trend(change: float | None) -> str:

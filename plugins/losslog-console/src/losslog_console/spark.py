@@ -17,6 +17,7 @@ from typing import Final
 LEFT: Final = (0x40, 0x04, 0x02, 0x01)  # dots of the left column, from the bottom
 RIGHT: Final = (0x80, 0x20, 0x10, 0x08)
 WIDE: Final = 3
+NOISE: Final = 1e-6  # of its size; a curve that moves less is flat: that is what a float32 is rounded by
 ASCII: Final = "_.-=*^'"
 
 
@@ -38,6 +39,8 @@ def spark(values: Sequence[float], width: int, *, braille: bool = True) -> str:
         points = [math.log(each) if math.isfinite(each) else each for each in points]
         known = [math.log(each) for each in known]
     low, high = min(known), max(known)
+    if high - low <= NOISE * max(abs(low), abs(high)):
+        high = low
     levels = 4 if braille else len(ASCII)
     heights = [level_of(each, low, high, levels) for each in points]
     if not braille:

@@ -56,7 +56,8 @@ def _told(values: list[float], braille: bool) -> str:
     change = ""
     if math.isfinite(before) and math.isfinite(now) and before:
         percent = 100 * (now - before) / abs(before)
-        mark = ("▼ " if percent < 0 else "▲ ") if braille else "-" if percent < 0 else "+"
+        down = percent <= -0.05  # else it reads 0.0
+        mark = ("▼ " if down else "▲ ") if braille else "-" if down else "+"
         change = f"{mark}{abs(percent):{5 if braille else 0}.1f} %" if abs(percent) < 1000 else f"x{now / before:.3g}"
     curve = spark(values, CURVE, braille=braille).rstrip() if len(values) > 2 else ""  # two dots say nothing
     return f"  {change:>9}  {curve}"

@@ -204,6 +204,13 @@ def verdict(state: str, s: Situation, known: bool) -> str:
         s: Its situation.
         known: Whether there is a level yet.
     """
+    if state == "non_finite":
+        return (
+            f"{s.component} has not been finite since {s.axis} {s.since}: go back to a checkpoint before, lower the "
+            f"learning rate or clip gradients; with mixed precision, check that the loss is computed in float32."
+        )
+    if state in GONE:
+        return f"{s.component}: {GONE[state].format(f'{s.axis} {s.since}')}."
     if not known:
         return f"{s.component}: {state}; no whole epoch seen yet."
     rate = "" if s.rate is None else f", changing by {s.rate}"
@@ -215,6 +222,8 @@ def outlook(state: str, s: Situation, level: float | None) -> str:
     whole = s.epoch is not None and s.epoch > 1
     since = f"epoch {int(s.since / s.epoch) + 1}" if whole and s.epoch else f"{s.axis} {s.since}"
     at = "" if level is None else f" at {level:.3g}"
+    if state in GONE:
+        return GONE[state].format(f"{s.axis} {s.since}")
     if state == "improving" and s.rate is not None:
         return f"still improving {-s.rate.change:.2g} % {_per(s.rate)}: train longer"
     if state in ("stalled", "flat"):
@@ -228,6 +237,14 @@ def outlook(state: str, s: Situation, level: float | None) -> str:
             return f"too few values to say{'' if level is None else f': it ended{at}'}"
         return f"ended{at}, changing by {s.rate}: neither flat nor surely improving"
     return f"{state}{at}"
+
+
+GONE: Final = {
+    "non_finite": "not finite since {}: lower the learning rate or clip gradients",
+    "zero": "exactly zero since {}",
+    "missing": "no longer reported since {}",
+}
+"""What is said of a component in these states: where it stood before means nothing now."""
 
 
 def _per(rate: Rate) -> str:

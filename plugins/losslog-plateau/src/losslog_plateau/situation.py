@@ -41,7 +41,9 @@ class Rate:
 
     def __str__(self) -> str:
         """For example "-0.2 % per epoch (between -0.9 and +0.5)"."""
-        return f"{self.change:+.2g} % per {self.per} (between {self.low:+.2g} and {self.high:+.2g})"
+        values = (self.change, self.low, self.high)
+        change, low, high = (f"{each:+.2g}" if abs(each) >= 0.01 else "0" for each in values)
+        return f"{change} % per {self.per} (between {low} and {high})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 POINTS: Final = 60
+NOISE: Final = 1e-6  # of its size; a curve that moves less is flat: that is what a float32 is rounded by
 MOST: Final = 12
 WIDTH: Final = 210
 HEIGHT: Final = 96
@@ -60,7 +61,10 @@ def _one(name: str, curve: Curve, other: Curve, marked: Mapping[str, str]) -> st
         title += f'<text x="8" y="{HEIGHT - 2}" fill="{colour}" font-size="10">{html.escape(word[:36])}</text>'
     if not known:
         return title
-    box = (curve[0][0], max(curve[-1][0], curve[0][0] + 1), min(known), max(known))
+    low, high = min(known), max(known)
+    if high - low <= NOISE * max(abs(low), abs(high)):
+        low, high = low - abs(low) / 2, high + abs(high) / 2  # in the middle
+    box = (curve[0][0], max(curve[-1][0], curve[0][0] + 1), low, high)
     lines = _line(curve, box, f'stroke="{colour}" stroke-width="1.8"')
     return title + _line(other, box, f'stroke="{colour}" stroke-width="1" stroke-dasharray="3 2"') + lines
 
