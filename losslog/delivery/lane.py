@@ -163,7 +163,7 @@ class Lane:
 
     def _cycle(self) -> None:
         self._bell.clear()
-        found = self._tail.read(self.progress.at.offset, BATCH)
+        found = self._thinner.waiting(self._tail.read(self.progress.at.offset, BATCH), self._caller.newest_only)
         self._pace.fresh()
         for end, record in found:
             if self._quit or (self._until is not None and end > self._until):
