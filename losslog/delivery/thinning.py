@@ -46,10 +46,6 @@ class Thinner:
         """Forget the open window: its records come again."""
         self._window.clear()
 
-    def waiting(self, found: list[tuple[int, Record | None]], newest_only: bool) -> list[tuple[int, Record | None]]:
-        """Of the records that wait, those that are to be handed over."""
-        return newest(found) if newest_only and self.every == 1 else found
-
     def take(self, record: Record) -> Iterator[Record]:
         """The records to deliver now that this one has come."""
         if self.every == 1:

@@ -70,10 +70,25 @@ def test_a_plugin_that_only_shows_gets_the_first_and_the_newest_of_what_waits() 
     found = [*found[:6], (90, end), *found[6:], (99, None)]
     kept = [(place, None if each is None else each.seq) for place, each in newest(found)]
     assert kept == [(0, 0), (3, 3), (4, 4), (5, 5), (90, 9), (6, 6), (7, 7), (8, 8), (99, None)]
-    assert Thinner(1).waiting(found, True) == newest(found)
-    assert Thinner(1).waiting(found, False) == found
-    assert Thinner(2).waiting(found, True) == found  # a window has all of its steps
     assert newest([]) == []
+
+
+def test_a_window_has_all_of_its_steps_also_where_the_plugin_only_shows(make_run: Any, package: Any) -> None:
+    source = """
+    from losslog import hookimpl
+    class Plugin:
+        near, newest_only, seen = True, True, []
+        @hookimpl
+        def on_batch_losses(self, losses, n):
+            self.seen.append((losses["a"], n))
+    """
+    run = make_run(plugins=[package(source, "shows")], options={"shows": {"batch_every": 10}})
+    for step in range(100):
+        run.log_batch({"a": float(step)})
+    run.close()
+    from losslog_test_shows import Plugin
+
+    assert Plugin.seen == [(4.5 + 10 * window, 10) for window in range(10)]
 
 
 def test_a_near_plugin_that_only_shows_is_past_all_records(make_run: Any, probes: Any, until: Any) -> None:
