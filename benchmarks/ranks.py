@@ -2,8 +2,8 @@
 
 A real TCPStore on loopback, the logging rank's real drain in this process, at 10 steps a second on every rank. In a
 process beside it are the ranks that the logging rank hears itself, whose words go through the store: those of one that
-joins others are the sums that it would have. One such rank, a real `Relay`, is measured with all the ranks that it hears.
- The other ranks' words to those that join them, which the store carries as well, are left out.
+joins others are the sums that it would have. One such rank, a real `Relay`, is measured with all ranks that it hears.
+The other ranks' words to those that join them, which the store carries as well, are left out.
 
 The drain's share is the CPU of its thread over the time; a record is complete where it is over all ranks.
 """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Final
 
 from losslog.journal.fences import is_void
 from losslog.journal.folder import JOURNAL
@@ -19,6 +20,8 @@ from losslog.journal.lines import read
 from losslog.journal.records import Record
 from losslog.journal.scan import blocks, is_batch, record_of
 from losslog.tags import points_of
+
+OTHERS: Final = ("on_epoch_end", "on_eval", "on_metrics")  # with series, besides batches
 
 
 def records(folder: Path, *, superseded: bool = False, hooks: Collection[str] = ()) -> Iterator[Record]:
@@ -55,14 +58,18 @@ def resumes(folder: Path) -> list[Record]:
     return index_of(folder).fences
 
 
-def series(folder: Path) -> dict[str, dict[int, float]]:
+def series(folder: Path, *, batches: bool = True) -> dict[str, dict[int, float]]:
     """Every series of a run: ``{tag: {x: value}}``, x = epoch or global step as the tag's axis says.
+
+    Args:
+        folder: the run folder.
+        batches: give those of batch records, too.
 
     Raises:
         OSError: the journal cannot be read.
     """
     found: dict[str, dict[int, float]] = {}
-    for record in records(folder):
+    for record in records(folder, hooks=() if batches else OTHERS):
         for tag, x, value in points(record):
             found.setdefault(tag, {})[x] = value
     return found

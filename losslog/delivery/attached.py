@@ -11,8 +11,10 @@ Main thread of the follower process. Contract:
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
+import math
 import os
 import queue
 import signal
@@ -33,10 +35,14 @@ from losslog.journal.lines import whole_lines
 from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import logger
 from losslog.runtime.pace import Bell, start_thread
+from losslog.runtime.settings import switch
 
 LINGER: Final = 600.0  # seconds the follower goes on after the run's end
 CATCH_UP: Final = 10.0  # seconds lanes get before a killed run is declared ended
 STATS_EVERY: Final = 1.0
+NICE: Final = 10  # so that the user's own workers come first
+OBJECTS: Final = 20_000  # new ones between two looks of the garbage collector; trackers make many
+SETTLED: Final = 5.0  # seconds after which what the trackers imported need not be looked at any more
 
 
 class Outbox:
@@ -121,6 +127,9 @@ def attached(folder: Path) -> int:
     os.dup2(2, 1)  # what plugins print must not reach the parent as messages
     hello = Hello(**json.loads(sys.stdin.buffer.readline()))
     _like_parent(hello)
+    if switch("LOSSLOG_NICE", True) and hasattr(os, "nice"):
+        attempt(os.nice, NICE)
+    gc.set_threshold(OBJECTS, 20, 20)
     need_home(folder)
     outbox, error = attempt(Outbox, stream)
     if outbox is None:
@@ -188,9 +197,14 @@ class Child:
             lane.start()
         told = 0.0
         size = -1
+        settled = time.monotonic() + SETTLED
         while True:
             self._event.wait(0.25)
             self._event.clear()
+            if time.monotonic() > settled:
+                settled = math.inf
+                gc.collect()
+                gc.freeze()
             grown = self._size(size)
             if grown != size:
                 size = grown

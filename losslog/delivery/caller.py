@@ -139,6 +139,7 @@ class Caller:
 
     Attributes:
         called: the hook that was called last.
+        newest_only: whether it only shows, and need not get every batch.
         flush_every: seconds between flushes.
         unknown: hooks that there are not, with what to say of each.
         misspelt: what to say of them where they may be a script's own.
@@ -183,6 +184,7 @@ class Caller:
         if isinstance(every, bool) or not isinstance(every, int | float) or not every >= 0:
             raise ValueError(f"its flush_every is {every!r:.60}: give a number of seconds")
         self.flush_every = float(every)
+        self.newest_only = getattr(thing, "newest_only", False) is True
 
     def implements(self, hook: str) -> bool:
         """Whether a record of this hook means a call of the plugin."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from losslog.control import Post, RunHandle
+from losslog.delivery.caller import Caller
 from losslog.delivery.discovery import Plugin
 from losslog.delivery.follower import Follower
 from losslog.delivery.lane import Lane
@@ -173,8 +174,15 @@ def lane_of(
 ) -> Lane:  # fmt: skip
     """A plugin's lane; one that is not made yet is made in the lane's thread."""
     every = int(plugin.options.get("batch_every", 1)) if only is None else 1
-    make = functools.partial(plugin.caller, specs, trust)
+    make = functools.partial(_caller, plugin, specs, trust, near and every == 1)
     return Lane(plugin.name, make, tail, progress, handle, near=near, batch_every=every, only=only)
+
+
+def _caller(plugin: Plugin, specs: Sequence[Any], trust: Trust, live: bool) -> Caller:
+    """A plugin's caller; every batch counts where it is replayed, or where means over several are wanted."""
+    caller = plugin.caller(specs, trust)
+    caller.newest_only = caller.newest_only and live
+    return caller
 
 
 def lanes_for(

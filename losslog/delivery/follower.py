@@ -29,6 +29,7 @@ from losslog.delivery.wire import CANNOT, FINISH, REPORT, REQUESTS, WAKE, Figure
 from losslog.journal.files import opened
 from losslog.runtime.notices import say, warn
 from losslog.runtime.pace import Bell, start_thread
+from losslog.runtime.settings import switch
 
 if TYPE_CHECKING:
     import subprocess
@@ -97,7 +98,8 @@ class Follower:
         hello = Hello(paths, pythonpath, self._plugins, self._handle.name, self._handle.config, self._since)
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
-            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+            below = subprocess.BELOW_NORMAL_PRIORITY_CLASS if switch("LOSSLOG_NICE", True) else 0
+            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | below}
         try:
             mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             with open(opened(self._handle.dir / "follower.log", mode), "ab") as log:

@@ -21,7 +21,7 @@ from losslog.delivery.beginning import backend_at, beginning
 from losslog.delivery.caller import Caller
 from losslog.delivery.patience import PARK_AFTER, Patience
 from losslog.delivery.progress import BATCH, Progress
-from losslog.delivery.thinning import Thinner
+from losslog.delivery.thinning import Thinner, newest
 from losslog.delivery.wire import Figures
 from losslog.errors import StopTraining
 from losslog.journal.cursors import Position, Seqs
@@ -163,7 +163,7 @@ class Lane:
 
     def _cycle(self) -> None:
         self._bell.clear()
-        found = self._tail.read(self.progress.at.offset, BATCH)
+        found = (newest if self._caller.newest_only else list)(self._tail.read(self.progress.at.offset, BATCH))
         self._pace.fresh()
         for end, record in found:
             if self._quit or (self._until is not None and end > self._until):

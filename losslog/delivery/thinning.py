@@ -4,6 +4,7 @@ Lane threads. Contract:
 
 - A window is n consecutive steps of one epoch; it goes out with its last step's step, seq, time and learning rate.
 - An open window goes out before any other kind of record, so that order and epoch means stay true.
+- A plugin that only shows (``newest_only``) need not be told every batch that waits: `newest`.
 - `pending_seq` is the first record of the open window: the lane's cursor may not pass it.
 """
 
@@ -14,6 +15,15 @@ from typing import Any
 
 from losslog.journal.records import Record, count_in
 from losslog.values.totals import mean_of
+
+
+def newest(found: list[tuple[int, Record | None]]) -> list[tuple[int, Record | None]]:
+    """Records without the batches between the first and the last of those that follow each other in one epoch."""
+    epochs = [each.data.get("epoch") if each is not None and each.hook == "on_batch_losses" else None
+              for _, each in found]  # fmt: skip
+    around = zip([None, *epochs], epochs, [*epochs[1:], None], strict=False)
+    return [each for each, (before, epoch, after) in zip(found, around, strict=True)
+            if epoch is None or not before == epoch == after]  # fmt: skip
 
 
 class Thinner:

@@ -104,13 +104,18 @@ class Tally:
 
     def took(self, found: Sequence[tuple[int, Record]]) -> None:
         """Take records that were written just now, each with where it ends."""
-        last = len(found) - 1
-        for place, (end, record) in enumerate(found):
-            if record.hook == "on_batch_losses" and place < last and found[place + 1][1].hook == "on_batch_losses":
-                self._batch(record)
-                self._seq, self.size = record.seq, end
-            else:
-                self._record(record, self.size, end)
+        group: list[Record] = []
+        for end, record in found:
+            if record.hook == "on_batch_losses":
+                group.append(record)
+                upto = end
+                continue
+            if group:
+                self._written(group, upto)
+                group = []
+            self._record(record, self.size, end)
+        if group:
+            self._written(group, upto)
         if self.size - (self._marks[-1].offset if self._marks else 0) >= MARK_EVERY:
             self._mark()
 
@@ -172,14 +177,15 @@ class Tally:
         lasting["started"] = lasting["started"] or record.time
         lasting["last"], lasting["ended"] = record.time, None
 
-    def _batch(self, record: Record) -> None:
-        """One of several that follow each other, written just now."""
-        self.counted["counts"]["on_batch_losses"] += 1
-        step, epoch = record.data["step"], record.data["epoch"]
-        top = self.counted["top"]
-        if step > top[0] or epoch > top[1]:
-            self._reach(step, epoch)
-        self.lasting["step"] = max(self.lasting["step"], step)
+    def _written(self, group: list[Record], end: int) -> None:
+        """Take batches that follow each other."""
+        steps, last = [each.data["step"] for each in group], group[-1]
+        self._time(group[0])
+        self._time(last)
+        self._seq, self.size = last.seq, end
+        self.lasting["step"] = max(self.lasting["step"], *steps)
+        self._count(last, len(group))
+        self._reach(max(steps), max([each.data["epoch"] for each in group]))
 
     def _record(self, record: Record, begin: int, end: int) -> None:
         lasting, data, hook = self.lasting, record.data, record.hook

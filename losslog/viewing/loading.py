@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from losslog.errors import LosslogError
 from losslog.history import points, records, series
 from losslog.journal.folder import find
+from losslog.journal.index import index_of
 from losslog.runtime.notices import did_you_mean
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class LoadedRun:
         self.id = folder.name
 
     def _start(self) -> dict[str, Any]:
-        return next((each.data for each in records(self.folder) if each.hook == "on_run_start"), {})
+        return index_of(self.folder).start(0)
 
     @property
     def name(self) -> str:
@@ -116,7 +117,8 @@ class LoadedRun:
         """
         _check(by)
         prefix = "batch/train" if by == "step" else "loss/train"
-        found = {tag: values for tag, values in series(self.folder).items() if tag.startswith(prefix)}
+        every = series(self.folder, batches=by == "step")
+        found = {tag: values for tag, values in every.items() if tag.startswith(prefix)}
         names = {tag.removeprefix(prefix).removeprefix("_") or "total": values for tag, values in found.items()}
         if component not in names:
             raise KeyError(f"no component {component!r}{did_you_mean(component, names)}; there are {', '.join(names)}")
@@ -137,7 +139,8 @@ class LoadedRun:
             import pandas
         except ImportError as error:
             raise LosslogError("frame() needs pandas: pip install pandas") from error
-        found = {tag: each for tag, each in series(self.folder).items() if tag.startswith(STEP) == (by == "step")}
+        every = series(self.folder, batches=by == "step")
+        found = {tag: each for tag, each in every.items() if tag.startswith(STEP) == (by == "step")}
         return pandas.DataFrame(found).sort_index().rename_axis(by)
 
     def _repr_html_(self) -> str | None:

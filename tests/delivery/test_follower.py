@@ -54,6 +54,19 @@ def test_far_plugins_run_in_another_process(make_run: Made, package: Callable[..
     assert int((run.dir / "pid").read_text()) == run.stats["follower"]["pid"] != os.getpid()
 
 
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="this platform has no nice")
+@pytest.mark.parametrize("said", ["", "0"])
+def test_it_lets_the_users_own_processes_go_first(
+    make_run: Made, far: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSLOG_NICE", said)
+    run = make_run(plugins=[far], follower=True)
+    run.log_batch(1.0)
+    assert run.flush(30)
+    mine, its = (psutil.Process(pid).nice() for pid in (None, run.stats["follower"]["pid"]))
+    assert its == (mine if said == "0" else min(19, mine + 10))
+
+
 def test_everything_arrives_in_order(make_run: Made, far: str) -> None:
     run = make_run(plugins=[far], follower=True)
     for step in range(300):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from losslog.delivery.thinning import Thinner
+from losslog.delivery.thinning import Thinner, newest
 from losslog.journal.records import Record
 
 
@@ -62,3 +62,52 @@ def test_a_step_that_a_foreign_journal_made_up_does_no_harm(step: Any) -> None:
     thinner = Thinner(2)
     out = [each for record in (batch(0, 0, 1.0), batch(1, step, 3.0)) for each in thinner.take(record)]
     assert [each.data["losses"] for each in out] == [{"a": 2.0}]
+
+
+def test_a_plugin_that_only_shows_gets_the_first_and_the_newest_of_what_waits() -> None:
+    end = Record(9, 1.0, "on_epoch_end", {"epoch": 1})
+    found = [(seq, batch(seq, seq, 1.0, epoch=1 + seq // 4)) for seq in range(9)]
+    found = [*found[:6], (90, end), *found[6:], (99, None)]
+    kept = [(place, None if each is None else each.seq) for place, each in newest(found)]
+    assert kept == [(0, 0), (3, 3), (4, 4), (5, 5), (90, 9), (6, 6), (7, 7), (8, 8), (99, None)]
+    assert newest([]) == []
+
+
+def test_a_window_has_all_of_its_steps_also_where_the_plugin_only_shows(make_run: Any, package: Any) -> None:
+    source = """
+    from losslog import hookimpl
+    class Plugin:
+        near, newest_only, seen = True, True, []
+        @hookimpl
+        def on_batch_losses(self, losses, n):
+            self.seen.append((losses["a"], n))
+    """
+    run = make_run(plugins=[package(source, "shows")], options={"shows": {"batch_every": 10}})
+    for step in range(100):
+        run.log_batch({"a": float(step)})
+    run.close()
+    from losslog_test_shows import Plugin
+
+    assert Plugin.seen == [(4.5 + 10 * window, 10) for window in range(10)]
+
+
+def test_a_near_plugin_that_only_shows_is_past_all_records(make_run: Any, probes: Any, until: Any) -> None:
+    class Shows(probes):  # type: ignore[misc]
+        newest_only = True
+
+    shows = Shows()
+    run = make_run(plugins=[shows])
+    for _epoch in (1, 2):
+        for _ in range(500):
+            run.log_batch({"a": 1.0})
+        run.end_epoch()
+        assert shows.run is None or run.flush(30)
+    run.close()
+    firsts = [next(data["step"] for data in shows.of("on_batch_losses") if data["epoch"] == epoch) for epoch in (1, 2)]
+    assert firsts == [0, 500]
+    assert {499, 999} <= set(shows.steps)
+    assert shows.steps == sorted(set(shows.steps))
+    assert len(shows.steps) < 1000
+    assert [data["epoch"] for data in shows.of("on_epoch_end")] == [1, 2]
+    (lane,) = run.stats["lanes"].values()
+    assert (lane["state"], lane["behind"]) == ("done", 0)

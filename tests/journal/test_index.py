@@ -13,7 +13,7 @@ import pytest
 
 import losslog
 from losslog.cli import main
-from losslog.history import resumes
+from losslog.history import records, resumes
 from losslog.journal import index as module
 from losslog.journal import tally
 from losslog.journal.fences import is_void
@@ -144,6 +144,14 @@ def test_it_tells_what_every_record_decoded_tells(tmp_path: Path, seed: int) -> 
         kept.keep()
     (tmp_path / JOURNAL).write_bytes(whole)
     assert told_by(index_of(tmp_path)) == expected(tmp_path / JOURNAL)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_no_batch_is_read_without_them(tmp_path: Path, seed: int) -> None:
+    (tmp_path / JOURNAL).write_bytes(lines_of(a_story(seed), random.Random(seed)))
+    for void in (False, True):
+        every = [each for each in records(tmp_path, superseded=void) if each.hook in ("on_eval", "on_metrics")]
+        assert [*records(tmp_path, superseded=void, hooks=("on_eval", "on_metrics"))] == every
 
 
 @pytest.mark.parametrize("seed", range(12))

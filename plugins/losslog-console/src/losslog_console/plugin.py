@@ -73,6 +73,7 @@ class ConsolePlugin:
         if find_spec("rich") is None:
             raise NotReady("rich is not installed: pip install rich")
         self._progress, self._batches, self._emoji = progress, batches, emoji
+        self.newest_only = not batches  # what is drawn is the newest; lines are counted
         self._precision, self._stream = precision, stream
         self._state = Progress()
         self._memory = Memory()

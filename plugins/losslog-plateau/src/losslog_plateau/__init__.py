@@ -1,6 +1,6 @@
 """Tells which loss component has stalled, diverged or gone, while training runs.
 
-- `PlateauPlugin` is the losslog plugin: a near lane that feeds a watcher and raises alerts.
+- `PlateauPlugin` is the losslog plugin: a lane that feeds a watcher and raises alerts.
 - `Watcher` is the detector by itself, for replays, tables and benchmarks.
 """
 

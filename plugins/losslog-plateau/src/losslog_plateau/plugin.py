@@ -1,6 +1,6 @@
 """The losslog plugin: feeds a watcher with the records of a run and raises alerts.
 
-Runs in a near lane, in a thread of the training process; plain data only, no tensor and no device is touched.
+Runs in a far lane, in the follower; plain data only, no tensor and no device is touched.
 
 - Every finding becomes one alert with a key made of component, state and onset, so a replay never alerts twice.
 - Batch records are watched; epoch means only where there are no batch records.
@@ -61,7 +61,6 @@ class PlateauPlugin:
         ValueError: If an option means nothing; the message names it and what to give.
     """
 
-    near = True
     journal_options = (
         "typical", "planned_steps", "steps_per_epoch", "z", "sensitivity", "r", "window", "confirm", "watch", "ignore",
         "quiet", "oscillating", "on_stall", "lr_factor", "head_group",
