@@ -403,16 +403,24 @@ class Run:
         data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "split": str(split)}
         self._emit("on_eval", data | {"metrics": numbers(metrics, "metrics")})
 
-    def log_metrics(self, metrics: Mapping[str, Any], *, step: int | None = None, epoch: int | None = None) -> None:
+    def log_metrics(
+        self,
+        metrics: Mapping[str, Any],
+        *,
+        step: int | None = None,
+        epoch: int | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
         """Log other scalars under their own tags.
 
         Args:
             metrics: numbers by tag.
             step: x on the global step axis; None with no ``epoch`` is the last step.
             epoch: x on the epoch axis, where ``step`` is None.
+            detail: what the numbers sum up, as plain data; it is in the journal, no backend draws it.
 
         Raises:
-            TypeError: ``metrics`` is not a flat dict of numbers.
+            TypeError: ``metrics`` is not a flat dict of numbers, or ``detail`` no plain data.
         """
         if not isinstance(metrics, Mapping):
             raise TypeError(f"metrics must be a dict of numbers, got {type(metrics).__name__}")
@@ -421,6 +429,7 @@ class Run:
             step = self._last_step(None)
         data = {"step": None if step is None else whole(step, "step")}
         data["epoch"] = None if epoch is None else whole(epoch, "epoch")
+        data["detail"] = None if detail is None else plain(detail, "detail")
         self._emit("on_metrics", data | {"metrics": Later(keys or (), values)})
 
     def log_checkpoint(

@@ -23,6 +23,7 @@ from losslog.instrument.onethread import OneThread
 from losslog.instrument.optimizers import Heard, Stepper, Steppers, rates
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
+from losslog.instrument.reaching import Reaching
 from losslog.instrument.readings import Reading, averaged, plainly
 from losslog.instrument.roots import Root
 from losslog.instrument.series import Entry, Series
@@ -44,16 +45,18 @@ class Observer(Watching):
     """
 
     sees_training = True
+    knows_all = False  # whether it has seen every optimizer being made
 
     def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
         super().__init__(logbook)
         self.finder = finder
         self.leftovers = Leftovers(self, logbook, finder)
         self.steppers = Steppers(self.leftovers.dropped)
-        self.series = Series(logbook.step, lambda: self.steppers.alive, self._modules)
+        self.series = Series(logbook.step, lambda: self.steppers.alive, self.modules)
         self.silence = Silence(logbook)
         self.thread = OneThread()
         self.discovery = Discovery(self)
+        self.reaching = Reaching(self)
         self.sightings = Sightings(self, logbook, finder, self.discovery, self.leftovers)
         self.called, self.yielded = self.sightings.called, self.sightings.yielded  # type: ignore[method-assign]
         self._running: list[Heard] = []
@@ -78,7 +81,8 @@ class Observer(Watching):
         parameters = family.parameters()
         return not parameters or stepper.owns(parameters)
 
-    def _modules(self) -> Iterable[Any]:
+    def modules(self) -> Iterable[Any]:
+        """The modules that are watched, and those that were called from outside."""
         yield from (module for family in self.sightings.families for module in family.modules)
         yield from self.discovery.tops()
 
@@ -86,6 +90,7 @@ class Observer(Watching):
         """``torch.autograd.backward`` was called."""
         if not self.closed and self.follows():
             heard = Heard(root)
+            self.reaching.heard(heard)
             self.steppers.begins(heard)
             self._running.append(heard)
 
@@ -203,6 +208,8 @@ class Observer(Watching):
             self.logbook.unstepped(reading, counted=True)
             return
         self.finder.stepped(drivers)
+        if self.reaching.visiting:
+            reading = reading._replace(reach=self.reaching.stepped(stepper, reading, outputs, heard))
         self._record(stepper, reading, outputs, names)
 
     def _by_other_means(self, stepper: Stepper) -> list[Output]:

@@ -12,7 +12,8 @@ Plain functions on tensors and modules; for the thread that holds the graph, aft
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
@@ -33,6 +34,12 @@ DETECTOR: Final = (
 WRAPPERS: Final = ("module", "_orig_mod", "_fsdp_wrapped_module")
 HIDING: Final = ("CheckpointFunctionBackward",)
 """Nodes whose parameters the graph does not show: a reentrant checkpoint computes its inside anew, in backward."""
+PASSING: Final = "_DDPSinkBackward"
+"""A node of DistributedDataParallel's that all outputs share; each passes through it to its own."""
+MERGED: Final = "CompiledFunctionBackward"
+"""The node of a compiled graph: what its outputs share of the inside cannot be told apart."""
+FROZEN: Final = "requires_grad is False"
+NO_GRAPH: Final = "no graph was recorded (no_grad, or detached)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,7 @@ class Part:
         outside: Trainable parameters that are in no group of an optimizer.
         still: Trainable parameters whose group has a learning rate of 0.
         rates: Learning rates of its groups.
+        evaluating: Whether all of its modules are in eval mode, though the model is trained.
     """
 
     name: str
@@ -56,6 +64,7 @@ class Part:
     outside: int = 0
     still: int = 0
     rates: tuple[float, ...] = ()
+    evaluating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ class Loss:
     Attributes:
         component: Name of the loss.
         part: Name of the part.
-        why: "requires_grad is False", or "detached".
+        why: "requires_grad is False", "detached", or "no graph was recorded (no_grad, or detached)".
         whole: Whether the loss trains nothing at all any more.
     """
 
@@ -103,29 +112,51 @@ class Parts:
     """Which part of a model each of its parameters belongs to.
 
     Args:
-        model: A module, also wrapped (DistributedDataParallel, torch.compile, FSDP).
+        models: Modules, also wrapped (DistributedDataParallel, torch.compile, FSDP). The parts of all but the first one
+            begin with the class's name.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        inner, prefix = _unwrapped(model)
-        children = dict(inner.named_children())
-        detector = "rpn" in children or "roi_heads" in children or hasattr(children.get("backbone"), "fpn")
-        table = DETECTOR if detector else ()
+    def __init__(self, *models: nn.Module) -> None:
         self.of: dict[int, str] = {}
-        self._parameters: dict[str, list[nn.Parameter]] = {}
-        for name, parameter in inner.named_parameters():  # a shared parameter is listed once
-            part = next((part for start, part in table if name.startswith(start)), None)
-            part = part or prefix + (name.partition(".")[0] if "." in name else "parameters")
-            self.of[id(parameter)] = part
-            self._parameters.setdefault(part, []).append(parameter)
+        self._parameters: dict[str, list[weakref.ref[nn.Parameter]]] = {}
+        self._owners: dict[str, list[weakref.ref[nn.Module]]] = {}
+        self._tops = [weakref.ref(model) for model in models]
+        for model in models:
+            inner, prefix = _unwrapped(model)
+            if self.of:
+                prefix = f"{type(inner).__name__.lower()}.{prefix}"
+            children = dict(inner.named_children())
+            detector = "rpn" in children or "roi_heads" in children or hasattr(children.get("backbone"), "fpn")
+            table = DETECTOR if detector else ()
+            for name, parameter in inner.named_parameters():  # a shared parameter is listed once
+                if id(parameter) in self.of:
+                    continue
+                part = next((part for start, part in table if name.startswith(start)), None)
+                part = part or prefix + (name.partition(".")[0] if "." in name else "parameters")
+                self.of[id(parameter)] = part
+                self._parameters.setdefault(part, []).append(weakref.ref(parameter))
+            for module in inner.modules():
+                for parameter in module.parameters(recurse=False):
+                    self._owners.setdefault(self.of[id(parameter)], []).append(weakref.ref(module))
+                    break
 
     def __len__(self) -> int:
         """How many parts there are."""
         return len(self._parameters)
 
-    def signature(self) -> int:
-        """A number that changes when the set of trainable parameters does; microseconds."""
-        return hash(tuple(p.requires_grad for parameters in self._parameters.values() for p in parameters))
+    def signature(self) -> list[bool]:
+        """What changes when the set of trainable parameters does; microseconds."""
+        return [
+            each.requires_grad for parameters in self._parameters.values() for ref in parameters if (each := ref())
+            is not None
+        ]  # fmt: skip
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter that is alive, with its part."""
+        for part, parameters in self._parameters.items():
+            for ref in parameters:
+                if (each := ref()) is not None:
+                    yield part, each
 
     def summary(self, optimizers: Iterable[Any] = ()) -> dict[str, Part]:
         """Every part, and what the optimizers make of it.
@@ -136,8 +167,13 @@ class Parts:
         rates = {
             id(p): float(group["lr"]) for each in optimizers for group in each.param_groups for p in group["params"]
         }
+        known = any(key in rates for key in self.of)  # else they are copies of these: a master's, a shard's
+        members: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.parameters():
+            members.setdefault(name, []).append(parameter)
+        training = any((top := ref()) is not None and top.training for ref in self._tops)
         found = {}
-        for name, parameters in self._parameters.items():
+        for name, parameters in members.items():
             trainable = [p for p in parameters if p.requires_grad]
             grouped = [rates[id(p)] for p in trainable if id(p) in rates]
             found[name] = Part(
@@ -145,9 +181,10 @@ class Parts:
                 tensors=len(parameters),
                 trainable=len(trainable),
                 size=sum(p.numel() for p in parameters),
-                outside=len(trainable) - len(grouped) if rates else 0,
+                outside=len(trainable) - len(grouped) if known else 0,
                 still=sum(rate == 0 for rate in grouped),
                 rates=tuple(sorted(set(grouped))),
+                evaluating=training and not any((m := ref()) is not None and m.training for ref in self._owners[name]),
             )
         return found
 
@@ -160,11 +197,12 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
         parts: The model's parts.
     """
     roots = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
-    order = _order([value.grad_fn for value in roots.values() if value.grad_fn is not None])
+    nodes = [_node_of(value) for value in roots.values()]
+    order = _order([node for node in nodes if node is not None])
     masks = dict.fromkeys(order, 0)
-    for bit, value in enumerate(roots.values()):
-        if value.grad_fn is not None:
-            masks[value.grad_fn] |= 1 << bit
+    for bit, node in enumerate(nodes):
+        if node is not None:
+            masks[node] |= 1 << bit
     counts: list[dict[str, int]] = [{} for _ in roots]
     uncertain, leaf = 0, _leaf_type()
     for node, children in order.items():  # every node after all that use it
@@ -172,7 +210,8 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
         for child in children:
             masks[child] |= mask
         if children:
-            if type(node).__name__ in HIDING:
+            kind = type(node).__name__
+            if kind in HIDING or (kind == MERGED and mask & (mask - 1)):
                 uncertain |= mask
         elif type(node) is leaf:
             part = parts.of.get(id(node.variable))
@@ -192,6 +231,14 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
     return found
 
 
+def _node_of(value: Tensor) -> Any:
+    """The node behind a loss; of a wrapper's node, the one that this loss came from."""
+    node, place = value.grad_fn, value.output_nr
+    while node is not None and type(node).__name__ == PASSING and place < len(node.next_functions):
+        node, place = node.next_functions[place]
+    return node
+
+
 def lost(before: Mapping[str, Reach], after: Mapping[str, Reach], parts: Mapping[str, Part]) -> list[Loss]:
     """What losses have stopped to train between two walks: whole parts only, and only where the graph hides nothing.
 
@@ -205,11 +252,14 @@ def lost(before: Mapping[str, Reach], after: Mapping[str, Reach], parts: Mapping
         was = before.get(name)
         if was is None or not (was.certain and now.certain):
             continue
-        for part in was.tensors:
-            if part in now.tensors:
-                continue
-            frozen = part in parts and not parts[part].trainable
-            found.append(Loss(name, part, "requires_grad is False" if frozen else "detached", not now.tensors))
+        gone = [part for part in was.tensors if part not in now.tensors]
+        frozen = [part for part in gone if part in parts and not parts[part].trainable]
+        other = "detached" if now.attached or frozen else NO_GRAPH
+        for part in gone:
+            why = FROZEN if part in frozen else other
+            if why == NO_GRAPH and part in parts and parts[part].evaluating:
+                why += ", in eval mode"
+            found.append(Loss(name, part, why, not now.tensors))
     return found
 
 
