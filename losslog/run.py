@@ -49,7 +49,7 @@ from losslog.runtime import endings, settings
 from losslog.runtime.containment import encodable
 from losslog.runtime.notices import Once, did_you_mean, prepare, say, tell, warn
 from losslog.values.losses import Losses, normalise
-from losslog.values.snapshot import Later, Staged, begin, learning_rate, resolve, snapshot
+from losslog.values.snapshot import Later, Staged, begin, learning_rate, resolve, snapshot, weigher
 from losslog.values.targets import Targets
 from losslog.values.totals import Totals, told
 
@@ -265,6 +265,7 @@ class Run:
         batch_size: int | None = None,
         targets: Any = None,
         n: int = 1,
+        weights: Mapping[str, Any] | None = None,
     ) -> None:
         """Log the losses of one optimizer step.
 
@@ -277,6 +278,7 @@ class Run:
             batch_size: images in the batch.
             targets: the batch's targets; an alert on a non-finite loss names their image ids.
             n: over how many forward passes the values are means.
+            weights: how often components count in the total, where that is not once; give ``total`` too.
 
         Raises:
             TypeError, ValueError: a key or a value is not what a loss may be; the message names it.
@@ -308,7 +310,8 @@ class Run:
             n = whole(n, "n")
         if targets is not None:
             self._targets.keep(step, targets)
-        self._log(Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n))
+        batch = Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n)
+        self._log(batch if not weights or total is None else batch._replace(weights=weigher(weights)))
         if sampled:
             self.spent(time.thread_time() - began)
 

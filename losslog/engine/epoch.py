@@ -125,6 +125,10 @@ def train_one_epoch(
                     at = position.step if progress is not None else run.next_step
                     look = _look(reached, epoch, at)
                 losses, norm = stepper.step(batches, want_norm=run is not None and meter.is_due(), look=look)
+                if reached is not None:
+                    reached.computed(batches)
+                    if stepper.moved:
+                        reached.moved(optimizer)
             if scheduler is not None and stepper.moved:
                 scheduler.step()
             if run is None:
@@ -141,6 +145,7 @@ def train_one_epoch(
                     step=step,
                     targets=[target for batch in batches for target in targets_of(batch)],
                     n=len(batches),
+                    weights=stepper.weights if stepper.weights.keys() == set(components) else None,
                 )
                 if reached is not None:
                     reached.tell(run, step)
@@ -162,7 +167,14 @@ def train_one_epoch(
 
 def _look(reached: Reached, epoch: int, step: int) -> Callable[[Any], None]:
     """What has a look at one batch's losses, while their graph is there."""
-    return lambda losses: reached.take(reached.walk(losses), epoch, step)
+
+    def look(losses: Any) -> None:
+        fresh = reached.is_new(epoch)
+        reached.take(reached.walk(losses), epoch, step)
+        if fresh:
+            reached.measure()
+
+    return look
 
 
 def step_batches(loader: Iterable[Any], accumulate: int, steps: int | None) -> Iterator[list[Any]]:

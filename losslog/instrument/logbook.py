@@ -60,9 +60,10 @@ class Logbook:
         self._log(reading, lr, stepped=True, counted=True)
         if reading.beside is not None:
             run.log_later(*reading.beside, step=step)
-        if reading.reach is not None and self.reached is not None:
-            self.reached.take(reading.reach, run.epoch, step)
-            self.reached.tell(run, step)
+        reached = self.reached
+        if reached is not None and (reading.reach is not None or reached.waiting):
+            reached.take(reading.reach, run.epoch, step)
+            reached.tell(run, step)
 
     def unstepped(self, reading: Reading, *, counted: bool) -> None:
         """Forward passes were not followed by a step."""

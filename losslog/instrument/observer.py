@@ -142,6 +142,7 @@ class Observer(Watching):
             stepper = self.steppers.adopt(optimizer)
         if stepper is not None:
             stepper.inside, self._fired = False, True
+            self.reaching.moved(optimizer)
             self.thread.follow()
             stepper.ended += 1
             self._step(stepper, taken=True)

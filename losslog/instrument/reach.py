@@ -103,10 +103,6 @@ class Loss:
     why: str
     whole: bool
 
-    def __str__(self) -> str:
-        """For example "mask_head: requires_grad is False"."""
-        return f"{self.part}: {self.why}"
-
 
 class Parts:
     """Which part of a model each of its parameters belongs to.
@@ -271,8 +267,12 @@ def told(losses: list[Loss], step: int) -> str:
         step: Step of the later walk.
     """
     component, whole = losses[0].component, losses[0].whole
+    reasons: dict[str, list[str]] = {}
+    for each in losses:
+        reasons.setdefault(each.why, []).append(each.part)
+    because = "; ".join(f"{', '.join(parts)}: {why}" for why, parts in reasons.items())
     head = "trains nothing" if whole else f"no longer trains {', '.join(each.part for each in losses)}"
-    return f"{component} {head} since step {step}: {'; '.join(map(str, losses))}"
+    return f"{component} {head} since step {step}: {because}"
 
 
 def _order(roots: list[Any]) -> dict[Any, tuple[Any, ...]]:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from torch import Tensor, nn
 
+from losslog.instrument.gradients import Gradients
+from losslog.instrument.positives import Positives
 from losslog.instrument.reach import FROZEN, Loss, Part, Parts, Reach, lost, reach, told
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import warn
@@ -72,7 +74,8 @@ class Reached:
         self._seen: dict[str, set[int]] = {}  # epochs in which a component was seen
         self._broken = False
         self._untold: list[Callable[[Run], None]] = []
-        self._metrics: dict[str, int] = {}
+        self._gradients, self._positives = Gradients(), Positives()
+        self._metrics: dict[str, Any] = {}
         self._detail: dict[str, Any] | None = None
 
     def due(self, epoch: int | None) -> bool:
@@ -83,17 +86,16 @@ class Reached:
         """
         if self._broken:
             return False
-        if self._suspects or (epoch is not None and epoch != self._epoch):
+        if self._suspects or (epoch is not None and self.is_new(epoch)):
             return True
         if self._parts is None or self._changes >= CHANGES or self._parts.signature() == self._signature:
             return False
         self._changes += 1
         return True
 
-    @property
-    def parts(self) -> Parts | None:
-        """The parts as they were at the last walk."""
-        return self._parts
+    def is_new(self, epoch: int) -> bool:
+        """Whether an epoch is another than that of the last walk."""
+        return epoch != self._epoch
 
     def walk(self, losses: Mapping[str, Any] | Tensor) -> dict[str, Reach] | None:
         """Walk from the losses of one batch, whose graph is still there; None where that failed.
@@ -121,17 +123,47 @@ class Reached:
             if error is not None:
                 self._fails(error)
 
+    def measure(self) -> None:
+        """An epoch begins; after its first walk, before its first step: measure that, and count the targets."""
+        if self._parts is not None and not self._broken:
+            self._metrics |= self._positives.begin()
+            _, error = attempt(self._gradients.begin, self._parts, self._optimizers())
+            if error is not None:
+                self._fails(error)
+
+    def moved(self, optimizer: Any) -> None:
+        """An optimizer has stepped; its gradients are still there."""
+        if self._gradients.measuring:
+            found, error = attempt(self._gradients.end, optimizer)
+            self._metrics |= found or {}
+            if error is not None:
+                self._fails(error)
+
+    def computed(self, batches: Iterable[Any]) -> None:
+        """A step is computed of these batches, as the model is called with them."""
+        if self._positives.left > 0:
+            found, error = attempt(self._positives.look, batches)
+            self._metrics |= found or {}
+            if error is not None:
+                self._fails(error)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to tell."""
+        return bool(self._metrics or self._untold)
+
     def tell(self, run: Run, step: int | None = None) -> None:
         """Say what the walk found; once the step's losses are logged, so that it stands at that step.
 
         Args:
-            run: Gets the alerts, and ``reach/<component>``: how many parameters each loss trains.
+            run: Gets the alerts and metrics; ``reach/<component>`` is how many parameters each loss trains.
             step: Global step; None is the last one logged.
         """
         untold, self._untold = self._untold, []
         metrics, self._metrics = self._metrics, {}
         if metrics:
-            run.log_metrics(metrics, step=step, detail=self._detail)
+            detail, self._detail = self._detail, None
+            run.log_metrics(metrics, step=step, detail=detail)
         for each in untold:
             each(run)
 
@@ -254,7 +286,8 @@ class Reached:
         if (cause, part) in self._said:
             return
         self._said.add((cause, part))
-        text = f"{title[0].upper()}{title[1:]}: {', '.join(by)} would train it, and nothing moves its parameters."
+        words = title.removeprefix("the ")
+        text = f"{title if words == title else f'The {words}'}: {', '.join(by)} would train it, and nothing moves its parameters."
         evidence = {"part": part, "losses": by, "step": step}
         self._alert(title, text, "warning", by[0] if len(by) == 1 else None, cause, evidence)
 

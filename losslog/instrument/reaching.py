@@ -38,7 +38,7 @@ class Reaching:
         self._owner = owner
         self._reached = Reached(owner.modules, self._optimizers, certain=owner.knows_all)
         owner.logbook.reached = self._reached
-        self.visiting = False
+        self.visiting = self._measured = False
         self._epoch: int | None = None
         self._driver: Any = None
         self._left: set[Stepper] = set()
@@ -49,7 +49,8 @@ class Reaching:
 
     def look(self, output: Output, tensors: Iterable[Any]) -> None:
         """Losses were given."""
-        if output.driver is not self._driver or self.visiting or self._due():
+        fresh = output.driver is not self._driver or self._is_new()
+        if fresh or self.visiting or self._reached.due(None):
             self._driver = output.driver
             self._begin()
             if self.visiting and self._looked < MOST:
@@ -57,23 +58,40 @@ class Reaching:
                 found = self._reached.walk({str(place): each for place, each in enumerate(tensors)})
                 if found is not None:
                     output.reach = [found.get(str(place), NOTHING) for place in range(len(output.names))]
+            self._measure(fresh)
+
+    def computes(self, args: tuple[Any, ...]) -> None:
+        """A model was called in training."""
+        self._reached.computed([args])
+
+    def moved(self, optimizer: Any) -> None:
+        """An optimizer has stepped."""
+        self._reached.moved(optimizer)
 
     def heard(self, heard: Heard) -> None:
         """A backward pass begins, perhaps of losses that nobody gave."""
-        if not self._owner.sightings.pending and (self.visiting or self._due()):
+        fresh = self._is_new()
+        if not self._owner.sightings.pending and (fresh or self.visiting or self._reached.due(None)):
             self._begin()
             if self.visiting and self._looked < MOST:
                 self._looked += 1
                 heard.reach = self._reached.walk({str(place): each for place, each in enumerate(heard.root.tensors)})
+            self._measure(fresh)
 
-    def _due(self) -> bool:
+    def _is_new(self) -> bool:
         run = self._owner.logbook.made
-        return self._epoch != (1 if run is None else run.epoch) or self._reached.due(None)
+        return self._epoch != (1 if run is None else run.epoch)
+
+    def _measure(self, fresh: bool) -> None:
+        """Measure the steps of a visit that begins an epoch."""
+        if fresh and self.visiting and not self._measured:
+            self._measured = True
+            self._reached.measure()
 
     def _begin(self) -> None:
         run = self._owner.logbook.made
         if not self.visiting and (run is None or run.logging_rank):
-            self.visiting = True
+            self.visiting, self._measured = True, False
             self._steps = self._looked = 0
             self._left = {*self._owner.steppers.alive}
 

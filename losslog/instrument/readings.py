@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from losslog.values.snapshot import Keys, Staged, resolve, snapshot
+from losslog.values.snapshot import EXACT, Keys, Staged, resolve, snapshot
 from losslog.values.totals import mean_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from losslog.instrument.roots import Root
     from losslog.values.losses import Losses
 
-EXACT: Final = 1e-5  # a weight this near to 1 is 1
+
 RESOLUTION: Final = 1e-3  # what half precision may leave unexplained
 BY_HAND: Final = 128.0  # a power of two from here on, on all components alike, is a loss scaled by hand
 Weights = Callable[[], "dict[str, float]"]

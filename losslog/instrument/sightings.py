@@ -115,6 +115,7 @@ class Sightings:
 
     def _computes(self, args: tuple[Any, ...]) -> None:
         """A batch goes through a model in training."""
+        self._owner.reaching.computes(args)
         if self._finder.needs_batches and args:
             batch = args[0][0] if type(args[0]) in (list, tuple) and args[0] else args[0]
             if isinstance(batch, torch.Tensor) and not batch.requires_grad:

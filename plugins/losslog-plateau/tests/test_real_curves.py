@@ -67,7 +67,7 @@ def test_plugin_that_has_to_learn_the_epoch_is_silent(name: str, epochs: bool, c
         if recorded.per_epoch == 1:
             plugin.on_epoch_end(recorded.epoch(row), planned, step, losses, lr, run)
         else:
-            plugin.on_batch_losses(step, recorded.epoch(row), losses, total, lr, run)
+            plugin.on_batch_losses(step, recorded.epoch(row), losses, total, lr, None, run)
     assert [alert for alert in run.alerts if alert["level"] != "info"] == []
     assert run.stops == []
 
