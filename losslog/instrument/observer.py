@@ -30,7 +30,7 @@ from losslog.instrument.series import Entry, Series
 from losslog.instrument.sightings import Sightings
 from losslog.instrument.signals import listen
 from losslog.instrument.silence import Silence
-from losslog.instrument.skipping import Held, finite
+from losslog.instrument.skipping import Held, is_fatal
 from losslog.instrument.watching import Watching
 from losslog.instrument.window import Window
 from losslog.run import SAMPLE
@@ -197,12 +197,11 @@ class Observer(Watching):
             names = {name for each in outputs if each.named for name in each.names}
             reading = averaged(outputs)
         drivers = [each.driver for each in heard] or [each.driver for each in outputs]
-        if (pending := self.sightings.pending) != outputs:
+        pending, self.sightings.pending = self.sightings.pending, []
+        if pending != outputs:
             unreached = [each for each in pending if not each.reached and each not in outputs]
             others = len(self.steppers.alive) > 1
             self.sightings.pending = self.leftovers.unreached(unreached, drivers, stepper, others, bool(heard))
-        else:
-            self.sightings.pending = []
         if self.finder.begins(drivers):
             self.end_epoch()
         if not taken:
@@ -280,7 +279,7 @@ class Observer(Watching):
         self._held.release(self.series.put, wait=True)
         self.series.flush()
         pending = self.sightings.pending
-        fatal = pending.pop() if pending and self._is_fatal(pending[-1]) else None
+        fatal = pending.pop() if pending and is_fatal(pending[-1]) else None
         self._sort_out()
         if fatal is not None:
             self.logbook.step(averaged([fatal]), None)
@@ -292,11 +291,6 @@ class Observer(Watching):
         """Whether the open epoch was left in the middle."""
         unfinished = any(not each.exhausted for each in self.finder.current)
         return self._left or (status in ("failed", "stopped") and unfinished)
-
-    def _is_fatal(self, output: Output) -> bool:
-        """Whether the loop was left because of this loss: not finite, never backward, and data was still to come."""
-        over = output.driver is not None and output.driver.exhausted
-        return not output.reached and not over and not finite(output)
 
     def detach(self) -> None:
         """Take everything of ours off."""

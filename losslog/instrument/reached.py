@@ -287,7 +287,8 @@ class Reached:
             return
         self._said.add((cause, part))
         words = title.removeprefix("the ")
-        text = f"{title if words == title else f'The {words}'}: {', '.join(by)} would train it, and nothing moves its parameters."
+        said = title if words == title else f"The {words}"
+        text = f"{said}: {', '.join(by)} would train it, and nothing moves its parameters."
         evidence = {"part": part, "losses": by, "step": step}
         self._alert(title, text, "warning", by[0] if len(by) == 1 else None, cause, evidence)
 

@@ -267,6 +267,11 @@ class Measured:
         self._light = {name: list(each) for name, each in state["light"].items()}
 
 
+def reaching_nothing(metrics: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether each component of which that was looked at trains no parameter at all."""
+    return {name: count == 0 for name, count in _of(metrics, "reach/").items()}
+
+
 def _of(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return {
         tag.removeprefix(prefix): float(value)

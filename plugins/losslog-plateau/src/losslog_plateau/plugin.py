@@ -19,6 +19,7 @@ from losslog import hookimpl
 
 from . import advice
 from .finding import Finding, Verdict
+from .measured import reaching_nothing
 from .notice import Notice
 from .options import OnStall, cuts_of, filter_of, flag, reaction_of, z_of
 from .past import has_past, past_records
@@ -26,7 +27,6 @@ from .plan import Plan
 from .watcher import Watcher
 
 STALLED: Final = "stalled"
-REACH: Final = "reach/"
 NOT_TRAINED: Final = "not_trained"
 _said: Final = logging.getLogger("losslog")
 
@@ -152,13 +152,7 @@ class PlateauPlugin:
         """Take what was measured: what each component trains, gradients by part, targets."""
         at = self.watcher.step if step is None else step
         self._notify(self.watcher.scene.measured.metrics(at, metrics, detail), run, step, epoch)
-        found = {
-            tag.removeprefix(REACH): value == 0
-            for tag, value in metrics.items()
-            if tag.startswith(REACH) and isinstance(value, int | float)
-        }
-        if found:
-            self.watcher.untrained(at, found)
+        self.watcher.untrained(at, reaching_nothing(metrics))
 
     @hookimpl
     def on_alert(

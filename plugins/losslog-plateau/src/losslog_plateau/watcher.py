@@ -108,10 +108,9 @@ class Watcher:
         parts = 0.0
         now = step + 1
         due: list[Component] = []
-        components = scene.components
         for name, given in losses.items():
             value = given if type(given) is float else number(given)
-            component = components.get(name)
+            component = scene.components.get(name)
             if component is None:
                 component = self._add_component(name, list(losses), news)
             parts += value
