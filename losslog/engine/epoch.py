@@ -116,6 +116,8 @@ def train_one_epoch(
     if run is not None and is_main() and position.reached is None:
         position.reached = Reached(lambda: [model], lambda: [optimizer])
     reached = position.reached
+    if reached is not None:
+        reached.planned(steps or -(-(length_of(loader) or 0) // accumulate))
     try:
         for batches in step_batches(loader, accumulate, steps):
             with warmup.applied(optimizer, position.step):
@@ -126,9 +128,9 @@ def train_one_epoch(
                     look = _look(reached, epoch, at)
                 losses, norm = stepper.step(batches, want_norm=run is not None and meter.is_due(), look=look)
                 if reached is not None:
-                    reached.computed(batches)
+                    reached.measures.computed(batches)
                     if stepper.moved:
-                        reached.moved(optimizer)
+                        reached.measures.moved(optimizer)
             if scheduler is not None and stepper.moved:
                 scheduler.step()
             if run is None:
@@ -163,6 +165,14 @@ def train_one_epoch(
         return means.means()
     logged = run.epoch_means()
     return logged if logged is not None else {}
+
+
+def length_of(loader: Any) -> int | None:
+    """How many batches a loader says it has."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def _look(reached: Reached, epoch: int, step: int) -> Callable[[Any], None]:

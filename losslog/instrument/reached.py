@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from torch import Tensor, nn
 
-from losslog.instrument.gradients import Gradients
-from losslog.instrument.positives import Positives
+from losslog.instrument.measures import Measures
 from losslog.instrument.reach import FROZEN, Loss, Part, Parts, Reach, lost, reach, told
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import warn
@@ -34,18 +33,6 @@ HOPELESS: Final = 300
 """A loss that needs more of them comes and goes: nothing is suspected of it any more."""
 
 
-class Suspicion:
-    """What was seen once, and is to be seen again.
-
-    Attributes:
-        step: Where it was seen first.
-        agreed: Steps since that agreed.
-    """
-
-    def __init__(self, step: int) -> None:
-        self.step, self.agreed = step, 0
-
-
 class Reached:
     """Watches what each loss of one run trains.
 
@@ -53,6 +40,9 @@ class Reached:
         models: Gives the models, wrapped or not.
         optimizers: Gives all optimizers over their parameters that are known.
         certain: Whether there can be no other optimizers.
+
+    Attributes:
+        measures: What else is measured at these steps.
     """
 
     def __init__(
@@ -65,7 +55,7 @@ class Reached:
         self._models, self._optimizers, self._certain = models, optimizers, certain
         self._parts: Parts | None = None
         self._before: dict[str, Reach] = {}
-        self._suspects: dict[str, Suspicion] = {}
+        self._suspects: dict[str, list[int]] = {}  # the step it was seen at first, steps since that agreed
         self._needed: dict[str, int] = {}
         self._epoch: int | None = None
         self._signature: list[bool] = []
@@ -74,9 +64,10 @@ class Reached:
         self._seen: dict[str, set[int]] = {}  # epochs in which a component was seen
         self._broken = False
         self._untold: list[Callable[[Run], None]] = []
-        self._gradients, self._positives = Gradients(), Positives()
+        self.measures = Measures()
         self._metrics: dict[str, Any] = {}
-        self._detail: dict[str, Any] | None = None
+        self._detail: dict[str, Any] = {}
+        self._steps_per_epoch: int | None = None
 
     def due(self, epoch: int | None) -> bool:
         """Whether the coming step's graph is to be walked.
@@ -123,34 +114,20 @@ class Reached:
             if error is not None:
                 self._fails(error)
 
+    def planned(self, steps_per_epoch: int | None) -> None:
+        """How long an epoch is by its data, before one has ended."""
+        if steps_per_epoch and not self._broken:
+            self._steps_per_epoch = steps_per_epoch
+
     def measure(self) -> None:
-        """An epoch begins; after its first walk, before its first step: measure that, and count the targets."""
-        if self._parts is not None and not self._broken:
-            self._metrics |= self._positives.begin()
-            _, error = attempt(self._gradients.begin, self._parts, self._optimizers())
-            if error is not None:
-                self._fails(error)
-
-    def moved(self, optimizer: Any) -> None:
-        """An optimizer has stepped; its gradients are still there."""
-        if self._gradients.measuring:
-            found, error = attempt(self._gradients.end, optimizer)
-            self._metrics |= found or {}
-            if error is not None:
-                self._fails(error)
-
-    def computed(self, batches: Iterable[Any]) -> None:
-        """A step is computed of these batches, as the model is called with them."""
-        if self._positives.left > 0:
-            found, error = attempt(self._positives.look, batches)
-            self._metrics |= found or {}
-            if error is not None:
-                self._fails(error)
+        """An epoch begins; after its first walk, before its first step."""
+        if self._parts is not None:
+            self.measures.begin(self._parts, self._optimizers())
 
     @property
     def waiting(self) -> bool:
         """Whether there is something to tell."""
-        return bool(self._metrics or self._untold)
+        return bool(self._metrics or self._untold or self.measures.waiting)
 
     def tell(self, run: Run, step: int | None = None) -> None:
         """Say what the walk found; once the step's losses are logged, so that it stands at that step.
@@ -160,10 +137,12 @@ class Reached:
             step: Global step; None is the last one logged.
         """
         untold, self._untold = self._untold, []
-        metrics, self._metrics = self._metrics, {}
+        metrics, self._metrics = self._metrics | self.measures.take(), {}
         if metrics:
-            detail, self._detail = self._detail, None
-            run.log_metrics(metrics, step=step, detail=detail)
+            detail, self._detail = self._detail, {}
+            if detail and self._steps_per_epoch:
+                detail["steps_per_epoch"] = self._steps_per_epoch
+            run.log_metrics(metrics, step=step, detail=detail or None)
         for each in untold:
             each(run)
 
@@ -230,11 +209,11 @@ class Reached:
             if self._needed.get(name, AGREEING) > HOPELESS:
                 self._suspects.pop(name, None)
                 return
-            suspicion = self._suspects.setdefault(name, Suspicion(step))
-            suspicion.agreed += step > suspicion.step
-            if suspicion.agreed < self._needed.get(name, AGREEING):
+            suspicion = self._suspects.setdefault(name, [step, 0])
+            suspicion[1] += step > suspicion[0]
+            if suspicion[1] < self._needed.get(name, AGREEING):
                 return
-            at = suspicion.step
+            at = suspicion[0]
         self._suspects.pop(name, None)
         if before is None:
             self._tell_dead(name, at)

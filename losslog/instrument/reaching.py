@@ -62,11 +62,11 @@ class Reaching:
 
     def computes(self, args: tuple[Any, ...]) -> None:
         """A model was called in training."""
-        self._reached.computed([args])
+        self._reached.measures.computed([args])
 
     def moved(self, optimizer: Any) -> None:
         """An optimizer has stepped."""
-        self._reached.moved(optimizer)
+        self._reached.measures.moved(optimizer)
 
     def heard(self, heard: Heard) -> None:
         """A backward pass begins, perhaps of losses that nobody gave."""
@@ -105,6 +105,9 @@ class Reaching:
             self.visiting = False
             run = self._owner.logbook.made
             self._epoch = 1 if run is None else run.epoch
+        driver = outputs[0].driver if outputs else None
+        if driver is not None and len(self._owner.steppers.alive) == 1:
+            self._reached.planned((driver.length or 0) // max(1, reading.n))
         found: dict[str, Reach] = {}
         for output in outputs:
             if output.reach is None:

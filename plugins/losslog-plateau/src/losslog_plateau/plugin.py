@@ -153,6 +153,8 @@ class PlateauPlugin:
         at = self.watcher.step if step is None else step
         self._notify(self.watcher.scene.measured.metrics(at, metrics, detail), run, step, epoch)
         self.watcher.untrained(at, reaching_nothing(metrics))
+        if detail and self._plan.loaded(detail.get("steps_per_epoch")) and self._feed != "epoch":
+            self._set_lengths()
 
     @hookimpl
     def on_alert(
