@@ -31,6 +31,9 @@ DETECTOR: Final = (
     ("roi_heads.keypoint_", "keypoint_head"),
     ("head.", "head"),
 )
+MOST: Final = 24
+REST: Final = "the rest"
+"""Parts of a model that has more of them than `MOST`."""
 WRAPPERS: Final = ("module", "_orig_mod", "_fsdp_wrapped_module")
 HIDING: Final = ("CheckpointFunctionBackward",)
 """Nodes whose parameters the graph does not show: a reentrant checkpoint computes its inside anew, in backward."""
@@ -129,6 +132,8 @@ class Parts:
                     continue
                 part = next((part for start, part in table if name.startswith(start)), None)
                 part = part or prefix + (name.partition(".")[0] if "." in name else "parameters")
+                if part not in self._parameters and len(self._parameters) >= MOST:
+                    part = REST
                 self.of[id(parameter)] = part
                 self._parameters.setdefault(part, []).append(weakref.ref(parameter))
             for module in inner.modules():

@@ -29,6 +29,8 @@ CHANGES: Final = 8
 """Walks between two epochs' first steps: some loops switch ``requires_grad`` at every step, and mean it."""
 AGREEING: Final = 4
 """Further steps that must agree with a suspicion; four times as many after each that did not."""
+MOST: Final = 64
+"""Components in the table of what they train."""
 HOPELESS: Final = 300
 """A loss that needs more of them comes and goes: nothing is suspected of it any more."""
 
@@ -289,7 +291,7 @@ class Reached:
 def _detail(found: Mapping[str, Reach], parts: Mapping[str, Part]) -> dict[str, Any]:
     """What each component trains, by part, and what the optimizers make of the parts: plain data."""
     return {
-        "reach": {name: dict(each.tensors) for name, each in found.items()},
+        "reach": {name: dict(found[name].tensors) for name in [*found][:MOST]},
         "parts": {
             name: {"tensors": part.tensors, "trainable": part.trainable, "size": part.size, "lr": list(part.rates),
                    "outside": part.outside}
