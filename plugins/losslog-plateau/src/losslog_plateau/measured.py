@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, Final
 
 from .finding import Severity
+from .generalising import Generalising
 from .notice import Notice, Proof
 
 ORDER: Final = (
@@ -40,7 +41,11 @@ MASKS: Final = ("mask", "seg")
 
 
 class Measured:
-    """All of one run."""
+    """All of one run.
+
+    Attributes:
+        generalising: Validation against training.
+    """
 
     def __init__(self) -> None:
         self._proofs: dict[str, dict[str, Proof]] = {}
@@ -51,6 +56,7 @@ class Measured:
         self._large: dict[str, int] = {}
         self._bare: list[int] = [0, 0, 0]  # images, visits, first step without a box
         self._light: dict[str, list[int]] = {}  # first step, steps
+        self.generalising = Generalising()
 
     def proof_of(self, component: str) -> Proof | None:
         """The best proof that bears on a component, or None."""
@@ -252,6 +258,7 @@ class Measured:
             },
             "reach": self._reach, "norms": self._norms, "zero": self._zero, "small": self._small,
             "large": self._large, "bare": self._bare, "light": self._light,
+            "generalising": self.generalising.state_dict(),
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -263,6 +270,7 @@ class Measured:
         self._reach, self._norms = dict(state["reach"]), {name: list(each) for name, each in state["norms"].items()}
         self._zero = {name: list(each) for name, each in state["zero"].items()}
         self._small = {name: list(each) for name, each in state["small"].items()}
+        self.generalising.load_state_dict(state["generalising"])
         self._large, self._bare = dict(state["large"]), list(state["bare"])
         self._light = {name: list(each) for name, each in state["light"].items()}
 

@@ -29,6 +29,12 @@ class Notice:
     component: str | None
     evidence: Mapping[str, Any]
 
+    def tell(self, run: Any, step: int | None, epoch: int | None) -> None:
+        """Raise it as an alert of a run."""
+        key = f"plateau/{self.title}/{self.evidence.get('step', '')}"
+        run.alert(self.title, self.text, level=self.level, key=key, component=self.component, step=step, epoch=epoch,
+                  cause=self.cause, evidence=dict(self.evidence))  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:

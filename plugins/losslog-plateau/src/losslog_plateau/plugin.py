@@ -139,9 +139,12 @@ class PlateauPlugin:
             self._act(finding, run, step, epoch)
 
     @hookimpl
-    def on_epoch_end(self, epoch: int, epochs: int | None, step: int | None, losses: Any, lr: Any, run: Any) -> None:
-        """Watch epoch means, where there are no batch records."""
+    def on_epoch_end(
+        self, epoch: int, epochs: int | None, step: int | None, losses: Any, val_loss: Any, lr: Any, run: Any
+    ) -> None:
+        """Watch validation against training; and epoch means, where there are no batch records."""
         self._begin(run)
+        self._notify(self.watcher.scene.measured.generalising.take(epoch, losses, val_loss), run, step, epoch)
         for finding in self._take_epoch(epoch, epochs, losses, lr):
             self._act(finding, run, step, epoch)
 
@@ -254,17 +257,14 @@ class PlateauPlugin:
     def _replay(self, hook: str, data: dict[str, Any]) -> list[Finding]:
         losses, lr = data.get("losses"), data.get("lr")
         if hook == "on_epoch_end":
+            self.watcher.scene.measured.generalising.take(data["epoch"], losses, data.get("val_loss"))
             return self._take_epoch(data["epoch"], data.get("epochs"), losses, lr)
-        total = data.get("total")
-        return self._take_batch(data["step"], data["epoch"], losses, total, lr)
+        return self._take_batch(data["step"], data["epoch"], losses, data.get("total"), lr)
 
     def _notify(self, notices: Sequence[Notice], run: Any, step: int | None, epoch: int | None) -> None:
         for each in notices:
-            if run is None or not self._filter.reports(each.component or ""):
-                continue
-            key = f"plateau/{each.title}/{each.evidence.get('step', '')}"
-            run.alert(each.title, each.text, level=each.level, key=key, component=each.component, step=step,
-                      epoch=epoch, cause=each.cause, evidence=dict(each.evidence))  # fmt: skip
+            if run is not None and self._filter.reports(each.component or ""):
+                each.tell(run, step, epoch)
 
     def _act(self, finding: Finding, run: Any, step: int | None, epoch: int) -> None:
         component, state = finding.component, finding.state
