@@ -16,7 +16,8 @@ import time
 import torch
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from losslog.instrument.reach import Parts, reach
+from losslog.instrument.parts import Parts
+from losslog.instrument.reach import reach
 
 WALKS = 100
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,7 @@ from losslog.engine.batches import Forward, LossMeans, Means, apart, call_model,
 from losslog.engine.distributed import is_main
 from losslog.engine.optimization import LearningRates, MixedPrecision, Stepper, Warmup, learning_rates
 from losslog.instrument.reached import Reached
+from losslog.runtime.containment import attempt
 
 if TYPE_CHECKING:
     from losslog import Run
@@ -147,7 +148,7 @@ def train_one_epoch(
                     step=step,
                     targets=[target for batch in batches for target in targets_of(batch)],
                     n=len(batches),
-                    weights=stepper.weights if stepper.weights.keys() == set(components) else None,
+                    weights=stepper.weights if _has_all(stepper.weights, components) else None,
                 )
                 if reached is not None:
                     reached.tell(run, step)
@@ -169,10 +170,13 @@ def train_one_epoch(
 
 def length_of(loader: Any) -> int | None:
     """How many batches a loader says it has."""
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):
-        return None
+    length: int | None = attempt(len, loader)[0]
+    return length
+
+
+def _has_all(weights: Mapping[str, Any], losses: Any) -> bool:
+    """Whether there is a weight for each loss: what has no gradient may be a metric beside them."""
+    return bool(weights) and isinstance(losses, Mapping) and weights.keys() == losses.keys()
 
 
 def _look(reached: Reached, epoch: int, step: int) -> Callable[[Any], None]:

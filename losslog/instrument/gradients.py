@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from losslog.instrument.reach import Parts
+from losslog.instrument.parts import Parts
 
 SAMPLE: Final = 64
 
@@ -30,7 +30,7 @@ class Gradients:
     def __init__(self) -> None:
         self._kept: dict[int, list[Tensor]] = {}  # samples at the last visit, by optimizer
         self._ids: dict[int, tuple[int, ...]] = {}
-        self._open: dict[int, tuple[list[tuple[str, nn.Parameter]], list[Tensor]]] = {}
+        self._open: dict[int, tuple[Parts, dict[int, Tensor]]] = {}  # samples before the step, by parameter
 
     def begin(self, parts: Parts, optimizers: Iterable[Any]) -> None:
         """The coming step of these optimizers is measured."""
@@ -39,7 +39,8 @@ class Gradients:
             moved = {id(each) for group in optimizer.param_groups if group.get("lr") for each in group["params"]}
             members = [(part, each) for part, each in parts.parameters() if id(each) in moved and _plain(each)]
             if members:
-                self._open[id(optimizer)] = members, list(_samples(each for _, each in members))
+                samples = _samples(each for _, each in members)
+                self._open[id(optimizer)] = parts, dict(zip([id(each) for _, each in members], samples, strict=True))
 
     @property
     def measuring(self) -> bool:
@@ -52,7 +53,11 @@ class Gradients:
         Args:
             optimizer: It has stepped.
         """
-        members, before = self._open.pop(id(optimizer), ([], []))
+        if id(optimizer) not in self._open:
+            return {}
+        parts, samples = self._open.pop(id(optimizer))
+        members = [(part, each) for part, each in parts.parameters() if id(each) in samples]
+        before = [samples[id(each)] for _, each in members]
         found: dict[str, Any] = {}
         now = list(_samples(each for _, each in members))
         ids, kept = tuple(id(each) for _, each in members), self._kept.get(id(optimizer))

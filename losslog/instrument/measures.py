@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from losslog.instrument.gradients import Gradients
+from losslog.instrument.parts import Parts
 from losslog.instrument.positives import Positives
-from losslog.instrument.reach import Parts
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import warn
 

@@ -12,29 +12,18 @@ Plain functions on tensors and modules; for the thread that holds the graph, aft
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-# First match wins; prefixes of torchvision's detectors. Other models: their top-level modules.
-DETECTOR: Final = (
-    ("backbone.fpn.", "fpn"),
-    ("backbone.", "backbone"),
-    ("rpn.", "rpn"),
-    ("roi_heads.box_", "box_head"),
-    ("roi_heads.mask_", "mask_head"),
-    ("roi_heads.keypoint_", "keypoint_head"),
-    ("head.", "head"),
-)
-MOST: Final = 24
-REST: Final = "the rest"
-"""Parts of a model that has more of them than `MOST`."""
-WRAPPERS: Final = ("module", "_orig_mod", "_fsdp_wrapped_module")
+from losslog.instrument.parts import Part, Parts
+
+MOST: Final = 64
+"""Components in the table of what they train."""
 HIDING: Final = ("CheckpointFunctionBackward",)
 """Nodes whose parameters the graph does not show: a reentrant checkpoint computes its inside anew, in backward."""
 PASSING: Final = "_DDPSinkBackward"
@@ -43,31 +32,6 @@ MERGED: Final = "CompiledFunctionBackward"
 """The node of a compiled graph: what its outputs share of the inside cannot be told apart."""
 FROZEN: Final = "requires_grad is False"
 NO_GRAPH: Final = "no graph was recorded (no_grad, or detached)"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a model.
-
-    Attributes:
-        name: ``backbone``, ``mask_head``; or the name of a top-level module.
-        tensors: Parameters it has.
-        trainable: Those with ``requires_grad``.
-        size: Numbers in them.
-        outside: Trainable parameters that are in no group of an optimizer.
-        still: Trainable parameters whose group has a learning rate of 0.
-        rates: Learning rates of its groups.
-        evaluating: Whether all of its modules are in eval mode, though the model is trained.
-    """
-
-    name: str
-    tensors: int
-    trainable: int
-    size: int
-    outside: int = 0
-    still: int = 0
-    rates: tuple[float, ...] = ()
-    evaluating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,89 +69,6 @@ class Loss:
     part: str
     why: str
     whole: bool
-
-
-class Parts:
-    """Which part of a model each of its parameters belongs to.
-
-    Args:
-        models: Modules, also wrapped (DistributedDataParallel, torch.compile, FSDP). The parts of all but the first one
-            begin with the class's name.
-    """
-
-    def __init__(self, *models: nn.Module) -> None:
-        self.of: dict[int, str] = {}
-        self._parameters: dict[str, list[weakref.ref[nn.Parameter]]] = {}
-        self._owners: dict[str, list[weakref.ref[nn.Module]]] = {}
-        self._tops = [weakref.ref(model) for model in models]
-        for model in models:
-            inner, prefix = _unwrapped(model)
-            if self.of:
-                prefix = f"{type(inner).__name__.lower()}.{prefix}"
-            children = dict(inner.named_children())
-            detector = "rpn" in children or "roi_heads" in children or hasattr(children.get("backbone"), "fpn")
-            table = DETECTOR if detector else ()
-            for name, parameter in inner.named_parameters():  # a shared parameter is listed once
-                if id(parameter) in self.of:
-                    continue
-                part = next((part for start, part in table if name.startswith(start)), None)
-                part = part or prefix + (name.partition(".")[0] if "." in name else "parameters")
-                if part not in self._parameters and len(self._parameters) >= MOST:
-                    part = REST
-                self.of[id(parameter)] = part
-                self._parameters.setdefault(part, []).append(weakref.ref(parameter))
-            for module in inner.modules():
-                for parameter in module.parameters(recurse=False):
-                    self._owners.setdefault(self.of[id(parameter)], []).append(weakref.ref(module))
-                    break
-
-    def __len__(self) -> int:
-        """How many parts there are."""
-        return len(self._parameters)
-
-    def signature(self) -> list[bool]:
-        """What changes when the set of trainable parameters does; microseconds."""
-        return [
-            each.requires_grad for parameters in self._parameters.values() for ref in parameters if (each := ref())
-            is not None
-        ]  # fmt: skip
-
-    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every parameter that is alive, with its part."""
-        for part, parameters in self._parameters.items():
-            for ref in parameters:
-                if (each := ref()) is not None:
-                    yield part, each
-
-    def summary(self, optimizers: Iterable[Any] = ()) -> dict[str, Part]:
-        """Every part, and what the optimizers make of it.
-
-        Args:
-            optimizers: Anything with ``param_groups``; with none of them, nothing is known of groups.
-        """
-        rates = {
-            id(p): float(group["lr"]) for each in optimizers for group in each.param_groups for p in group["params"]
-        }
-        known = any(key in rates for key in self.of)  # else they are copies of these: a master's, a shard's
-        members: dict[str, list[nn.Parameter]] = {}
-        for name, parameter in self.parameters():
-            members.setdefault(name, []).append(parameter)
-        training = any((top := ref()) is not None and top.training for ref in self._tops)
-        found = {}
-        for name, parameters in members.items():
-            trainable = [p for p in parameters if p.requires_grad]
-            grouped = [rates[id(p)] for p in trainable if id(p) in rates]
-            found[name] = Part(
-                name=name,
-                tensors=len(parameters),
-                trainable=len(trainable),
-                size=sum(p.numel() for p in parameters),
-                outside=len(trainable) - len(grouped) if known else 0,
-                still=sum(rate == 0 for rate in grouped),
-                rates=tuple(sorted(set(grouped))),
-                evaluating=training and not any((m := ref()) is not None and m.training for ref in self._owners[name]),
-            )
-        return found
 
 
 def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
@@ -253,12 +134,12 @@ def lost(before: Mapping[str, Reach], after: Mapping[str, Reach], parts: Mapping
         was = before.get(name)
         if was is None or not (was.certain and now.certain):
             continue
-        gone = [part for part in was.tensors if part not in now.tensors]
-        frozen = [part for part in gone if part in parts and not parts[part].trainable]
+        gone = [part for part in was.tensors if part not in now.tensors and part in parts]
+        frozen = [part for part in gone if not parts[part].trainable]
         other = "detached" if now.attached or frozen else NO_GRAPH
         for part in gone:
             why = FROZEN if part in frozen else other
-            if why == NO_GRAPH and part in parts and parts[part].evaluating:
+            if why == NO_GRAPH and parts[part].evaluating:
                 why += ", in eval mode"
             found.append(Loss(name, part, why, not now.tensors))
     return found
@@ -280,6 +161,18 @@ def told(losses: list[Loss], step: int) -> str:
     return f"{component} {head} since step {step}: {because}"
 
 
+def detail_of(found: Mapping[str, Reach], parts: Mapping[str, Part]) -> dict[str, Any]:
+    """What each component trains, by part, and what the optimizers make of the parts: plain data."""
+    return {
+        "reach": {name: dict(found[name].tensors) for name in [*found][:MOST]},
+        "parts": {
+            name: {"tensors": part.tensors, "trainable": part.trainable, "size": part.size, "lr": list(part.rates),
+                   "outside": part.outside}
+            for name, part in parts.items()
+        },
+    }  # fmt: skip
+
+
 def _order(roots: list[Any]) -> dict[Any, tuple[Any, ...]]:
     """All nodes below the roots with their children, every node before its children."""
     children: dict[Any, tuple[Any, ...]] = {}
@@ -294,21 +187,6 @@ def _order(roots: list[Any]) -> dict[Any, tuple[Any, ...]]:
             stack.append((node, True))
             stack += [(child, False) for child in below if child not in children]
     return {node: children[node] for node in reversed(done)}
-
-
-def _unwrapped(model: nn.Module) -> tuple[nn.Module, str]:
-    """The module inside wrappers and lonely parents, and the names of the parents."""
-    prefix = ""
-    while True:
-        children = dict(model.named_children())
-        own = next(iter(model.parameters(recurse=False)), None)
-        if own is not None or len(children) != 1:
-            return model, prefix
-        (name, child), *_ = children.items()
-        if next(child.parameters(), None) is None or not list(child.children()):
-            return model, prefix
-        prefix += "" if name in WRAPPERS else f"{name}."
-        model = child
 
 
 @cache

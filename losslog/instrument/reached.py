@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from losslog.instrument.measures import Measures
-from losslog.instrument.reach import FROZEN, Loss, Part, Parts, Reach, lost, reach, told
+from losslog.instrument.parts import Part, Parts
+from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, lost, reach, told
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import warn
 
@@ -29,8 +31,6 @@ CHANGES: Final = 8
 """Walks between two epochs' first steps: some loops switch ``requires_grad`` at every step, and mean it."""
 AGREEING: Final = 4
 """Further steps that must agree with a suspicion; four times as many after each that did not."""
-MOST: Final = 64
-"""Components in the table of what they train."""
 HOPELESS: Final = 300
 """A loss that needs more of them comes and goes: nothing is suspected of it any more."""
 
@@ -56,6 +56,7 @@ class Reached:
     ) -> None:
         self._models, self._optimizers, self._certain = models, optimizers, certain
         self._parts: Parts | None = None
+        self._names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
         self._before: dict[str, Reach] = {}
         self._suspects: dict[str, list[int]] = {}  # the step it was seen at first, steps since that agreed
         self._needed: dict[str, int] = {}
@@ -155,7 +156,7 @@ class Reached:
 
     def _walk(self, losses: Mapping[str, Any]) -> dict[str, Reach]:
         if self._parts is None or not self._suspects:  # a head may have been replaced
-            self._parts = Parts(*self._models())
+            self._parts = Parts(*self._models(), names=self._names)
             self._signature = self._parts.signature()
         empty = {
             name for name, each in losses.items()
@@ -172,7 +173,7 @@ class Reached:
         known = {name: each for name, each in losses.items() if each.certain}
         if known:
             self._metrics |= {f"reach/{name}": each.total for name, each in known.items()}
-            self._detail = _detail(known, parts)
+            self._detail = detail_of(known, parts)
         for name, each in losses.items():
             self._compare(name, each, parts, step)
         self._tell_groups(losses, parts, step)
@@ -286,15 +287,3 @@ class Reached:
             run.alert(title, text, level, key=f"reach/{title}", component=component, cause=cause, evidence=evidence)
 
         self._untold.append(tell)
-
-
-def _detail(found: Mapping[str, Reach], parts: Mapping[str, Part]) -> dict[str, Any]:
-    """What each component trains, by part, and what the optimizers make of the parts: plain data."""
-    return {
-        "reach": {name: dict(found[name].tensors) for name in [*found][:MOST]},
-        "parts": {
-            name: {"tensors": part.tensors, "trainable": part.trainable, "size": part.size, "lr": list(part.rates),
-                   "outside": part.outside}
-            for name, part in parts.items()
-        },
-    }  # fmt: skip
