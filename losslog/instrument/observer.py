@@ -208,9 +208,7 @@ class Observer(Watching):
             self.logbook.unstepped(reading, counted=True)
             return
         self.finder.stepped(drivers)
-        if self.reaching.visiting:
-            reading = reading._replace(reach=self.reaching.stepped(stepper, reading, outputs, heard))
-        self._record(stepper, reading, outputs, names)
+        self._record(stepper, self.reaching.stepped(stepper, reading, outputs, heard), outputs, names)
 
     def _by_other_means(self, stepper: Stepper) -> list[Output]:
         """The outputs of a step whose gradients no backward pass gave: those over the same data as the last one."""

@@ -95,16 +95,19 @@ class Reaching:
             self._steps = self._looked = 0
             self._left = {*self._owner.steppers.alive}
 
-    def stepped(
-        self, stepper: Stepper, reading: Reading, outputs: Sequence[Output], heard: Sequence[Heard]
-    ) -> Mapping[str, Reach] | None:
-        """A step was taken; what its losses train, or None where not all of it was looked at."""
+    def stepped(self, stepper: Stepper, reading: Reading, outputs: Sequence[Output], heard: Sequence[Heard]) -> Reading:
+        """A step was taken: its reading, with what its losses train where all of it was looked at."""
+        if not self.visiting:
+            return reading
         self._steps += 1
         self._left -= {stepper, *stepper.partners}
         if not self._left or self._steps >= STEPS:
             self.visiting = False
             run = self._owner.logbook.made
             self._epoch = 1 if run is None else run.epoch
+        return reading._replace(reach=self._found(reading, outputs, heard))
+
+    def _found(self, reading: Reading, outputs: Sequence[Output], heard: Sequence[Heard]) -> Mapping[str, Reach] | None:
         driver = outputs[0].driver if outputs else None
         if driver is not None and len(self._owner.steppers.alive) == 1:
             self._reached.planned((driver.length or 0) // max(1, reading.n))
