@@ -155,14 +155,19 @@ class Reached:
             warn("what the losses train is not looked at in this run: %s", one_line(error))
 
     def _walk(self, losses: Mapping[str, Any]) -> dict[str, Reach]:
-        if self._parts is None or not self._suspects:  # a head may have been replaced
-            self._parts = Parts(*self._models(), names=self._names)
-            self._signature = self._parts.signature()
         empty = {
             name for name, each in losses.items()
             if isinstance(each, Tensor) and not each.requires_grad and each.numel() == 1 and not float(each)
         }  # fmt: skip
-        return reach({name: each for name, each in losses.items() if name not in empty}, self._parts)
+        losses = {name: each for name, each in losses.items() if name not in empty}
+        known = self._parts
+        parts = self._parts = known or Parts(*self._models(), names=self._names)
+        found = reach(losses, parts)
+        if known is not None and not all(each.certain for each in found.values()):  # a head may have been replaced
+            parts = self._parts = Parts(*self._models(), names=self._names)
+            found = reach(losses, parts)
+        self._signature = parts.signature()
+        return found
 
     def _take(self, found: Mapping[str, Reach], epoch: int, step: int) -> None:
         assert self._parts is not None
