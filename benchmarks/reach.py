@@ -16,7 +16,8 @@ import time
 import torch
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from losslog.instrument.reach import Parts, reach
+from losslog.instrument.parts import Parts
+from losslog.instrument.reach import reach
 
 WALKS = 100
 
@@ -38,8 +39,14 @@ def main() -> None:
     losses = model([torch.rand(3, size, size, device=device)] * 2, [target] * 2)
     forward = time.perf_counter() - began
     parts, optimizer = Parts(model), torch.optim.SGD(model.parameters(), lr=0.01)
-    walks, summaries = [], []
+    walks, summaries, makings, flags = [], [], [], []
     for _ in range(WALKS):
+        began = time.perf_counter()
+        Parts(model)
+        makings.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        parts.signature()
+        flags.append(time.perf_counter() - began)
         began = time.perf_counter()
         found = reach(losses, parts)
         walks.append(time.perf_counter() - began)
@@ -49,6 +56,8 @@ def main() -> None:
     for name, each in found.items():
         print(f"{name:18} {each.total:4} tensors  {dict(each.tensors)}")
     print(f"walk    median {1e3 * statistics.median(walks):.2f} ms, slowest {1e3 * max(walks):.2f} ms")
+    print(f"parts   median {1e3 * statistics.median(makings):.2f} ms, where the model is another")
+    print(f"flags   median {1e6 * statistics.median(flags):.0f} us, at each step")
     print(f"groups  median {1e3 * statistics.median(summaries):.2f} ms")
     print(f"forward {1e3 * forward:.0f} ms")
 

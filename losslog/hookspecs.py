@@ -137,7 +137,13 @@ def on_eval(
 
 @hookspec
 def on_metrics(
-    step: int | None, epoch: int | None, metrics: Mapping[str, float], run: RunHandle, seq: int, time: float
+    step: int | None,
+    epoch: int | None,
+    metrics: Mapping[str, float],
+    detail: Mapping[str, Any] | None,
+    run: RunHandle,
+    seq: int,
+    time: float,
 ) -> None:
     """Any other scalars: throughput, memory, gradient norm, the user's own.
 
@@ -149,6 +155,8 @@ def on_metrics(
         epoch: the x value on the epoch axis when ``step`` is None. Both are None for metrics logged before the first
             step: x is 0 on the step axis.
         metrics: numbers by tag; the tag is used as it is.
+        detail: what the numbers sum up, as plain data; or None. With ``reach/<component>``: ``reach``, the parameters
+            that each component trains by part, and ``parts``, what is known of each part.
     """
 
 

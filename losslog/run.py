@@ -49,7 +49,7 @@ from losslog.runtime import endings, settings
 from losslog.runtime.containment import encodable
 from losslog.runtime.notices import Once, did_you_mean, prepare, say, tell, warn
 from losslog.values.losses import Losses, normalise
-from losslog.values.snapshot import Later, Staged, begin, learning_rate, resolve, snapshot
+from losslog.values.snapshot import Later, Staged, begin, learning_rate, resolve, snapshot, weigher
 from losslog.values.targets import Targets
 from losslog.values.totals import Totals, told
 
@@ -265,6 +265,7 @@ class Run:
         batch_size: int | None = None,
         targets: Any = None,
         n: int = 1,
+        weights: Mapping[str, Any] | None = None,
     ) -> None:
         """Log the losses of one optimizer step.
 
@@ -277,6 +278,7 @@ class Run:
             batch_size: images in the batch.
             targets: the batch's targets; an alert on a non-finite loss names their image ids.
             n: over how many forward passes the values are means.
+            weights: how often components count in the total, where that is not once; give ``total`` too.
 
         Raises:
             TypeError, ValueError: a key or a value is not what a loss may be; the message names it.
@@ -308,7 +310,8 @@ class Run:
             n = whole(n, "n")
         if targets is not None:
             self._targets.keep(step, targets)
-        self._log(Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n))
+        batch = Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n)
+        self._log(batch if not weights or total is None else batch._replace(weights=weigher(weights)))
         if sampled:
             self.spent(time.thread_time() - began)
 
@@ -403,16 +406,24 @@ class Run:
         data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "split": str(split)}
         self._emit("on_eval", data | {"metrics": numbers(metrics, "metrics")})
 
-    def log_metrics(self, metrics: Mapping[str, Any], *, step: int | None = None, epoch: int | None = None) -> None:
+    def log_metrics(
+        self,
+        metrics: Mapping[str, Any],
+        *,
+        step: int | None = None,
+        epoch: int | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
         """Log other scalars under their own tags.
 
         Args:
             metrics: numbers by tag.
             step: x on the global step axis; None with no ``epoch`` is the last step.
             epoch: x on the epoch axis, where ``step`` is None.
+            detail: what the numbers sum up, as plain data; it is in the journal, no backend draws it.
 
         Raises:
-            TypeError: ``metrics`` is not a flat dict of numbers.
+            TypeError: ``metrics`` is not a flat dict of numbers, or ``detail`` no plain data.
         """
         if not isinstance(metrics, Mapping):
             raise TypeError(f"metrics must be a dict of numbers, got {type(metrics).__name__}")
@@ -421,6 +432,7 @@ class Run:
             step = self._last_step(None)
         data = {"step": None if step is None else whole(step, "step")}
         data["epoch"] = None if epoch is None else whole(epoch, "epoch")
+        data["detail"] = None if detail is None else plain(detail, "detail")
         self._emit("on_metrics", data | {"metrics": Later(keys or (), values)})
 
     def log_checkpoint(

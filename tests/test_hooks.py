@@ -122,12 +122,18 @@ def test_on_eval_gives_nested_metrics(told: Any) -> None:
 def test_on_metrics_gives_either_axis(told: Any) -> None:
     run, plugin = told()
     run.log_metrics({"speed": 3}, step=7)
-    run.log_metrics({"size": 2.5}, epoch=2)
+    run.log_metrics({"size": 2.5}, epoch=2, detail={"by": {"part": 1}})
     run.close()
     assert plugin.of("on_metrics") == [
-        {"step": 7, "epoch": None, "metrics": {"speed": 3.0}},
-        {"step": None, "epoch": 2, "metrics": {"size": 2.5}},
+        {"step": 7, "epoch": None, "metrics": {"speed": 3.0}, "detail": None},
+        {"step": None, "epoch": 2, "metrics": {"size": 2.5}, "detail": {"by": {"part": 1}}},
     ]
+
+
+def test_what_metrics_sum_up_is_plain_data(told: Any) -> None:
+    run, _ = told()
+    with pytest.raises(TypeError, match="detail"):
+        run.log_metrics({"speed": 3}, detail={"by": object()})
 
 
 def test_on_epoch_end_gives_the_means(told: Any) -> None:

@@ -19,6 +19,7 @@ from losslog.runtime.containment import attempt, one_line
 from losslog.tags import epoch_series
 from losslog.viewing.state import lags
 from losslog.viewing.summary import summary_of
+from losslog.viewing.trained import table
 
 COUNTED: Final = ("on_batch_losses", "on_epoch_end", "on_eval", "on_checkpoint", "on_alert", "on_metrics")
 
@@ -51,7 +52,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         "counts": dict.fromkeys(COUNTED, 0) | facts["counts"], "garbled": facts["garbled"],
         "last_epoch": facts["last_epoch"], "last_step": facts["last_step"], "best": facts["best"],
         "alerts": facts["alerts"], "config": start.get("config") or {}, "origin": origin, "bytes": summary.size,
-        "plugins": plugins,
+        "plugins": plugins, "trains": facts["trains"],
     }  # fmt: skip
 
 
@@ -79,6 +80,10 @@ def main(args: argparse.Namespace) -> int:
     for tag, (value, epoch) in found["best"].items():
         if (not tag.startswith("mAP_class") and tag.endswith(("_AP", "_AP50"))) or tag.startswith("eval"):
             say(f"best {tag} {value:.4f} (epoch {epoch})")
+    if lines := table(found["trains"]):
+        say(f"what each loss trains (step {found['trains'].get('step')}):")
+        for line in lines:
+            say(f"   {line}")
     for alert in found["alerts"][-5:]:
         places = [f"{what} {alert[what]}" for what in ("step", "epoch") if alert.get(what) is not None][:1]
         say(f"{alert.get('level')}: {alert.get('title')}{f' ({places[0]})' if places else ''}")

@@ -12,11 +12,10 @@ Contract:
 
 from __future__ import annotations
 
-import functools
 import itertools
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +25,8 @@ from torch import Tensor, nn
 from losslog.engine.batches import Forward, LossMeans, Means, apart, call_model, count_images, targets_of
 from losslog.engine.distributed import is_main
 from losslog.engine.optimization import LearningRates, MixedPrecision, Stepper, Warmup, learning_rates
-from losslog.engine.reached import Reached
+from losslog.instrument.reached import Reached
+from losslog.runtime.containment import attempt
 
 if TYPE_CHECKING:
     from losslog import Run
@@ -115,8 +115,10 @@ def train_one_epoch(
         run.non_finite = "stop"
     warmup = warmup or Warmup(0)
     if run is not None and is_main() and position.reached is None:
-        position.reached = Reached(model, [optimizer], run)
+        position.reached = Reached(lambda: [model], lambda: [optimizer])
     reached = position.reached
+    if reached is not None:
+        reached.planned(steps or -(-(length_of(loader) or 0) // accumulate))
     try:
         for batches in step_batches(loader, accumulate, steps):
             with warmup.applied(optimizer, position.step):
@@ -124,8 +126,12 @@ def train_one_epoch(
                 look = None
                 if reached is not None and run is not None and reached.due(epoch):
                     at = position.step if progress is not None else run.next_step
-                    look = functools.partial(reached.take, epoch=epoch, step=at)
+                    look = _look(reached, epoch, at)
                 losses, norm = stepper.step(batches, want_norm=run is not None and meter.is_due(), look=look)
+                if reached is not None:
+                    reached.measures.computed(batches)
+                    if stepper.moved:
+                        reached.measures.moved(optimizer)
             if scheduler is not None and stepper.moved:
                 scheduler.step()
             if run is None:
@@ -142,11 +148,12 @@ def train_one_epoch(
                     step=step,
                     targets=[target for batch in batches for target in targets_of(batch)],
                     n=len(batches),
+                    weights=stepper.weights if _has_all(stepper.weights, components) else None,
                 )
                 if reached is not None:
-                    reached.tell()
+                    reached.tell(run, step)
                 if report := meter.count(batches, norm):
-                    run.log_metrics(report | (reached.metrics() if reached is not None else {}), step=step)
+                    run.log_metrics(report, step=step)
                 run.apply_requests(optimizer, scheduler if scheduler is not None else request_scheduler)
                 if run.should_stop:
                     position.stopped = True
@@ -154,12 +161,34 @@ def train_one_epoch(
     finally:
         stepper.close()
     if run is not None and (report := meter.rest()):
-        report |= reached.metrics() if reached is not None else {}
         run.log_metrics(report, step=position.step - 1 if progress is not None else None)
     if run is None:
         return means.means()
     logged = run.epoch_means()
     return logged if logged is not None else {}
+
+
+def length_of(loader: Any) -> int | None:
+    """How many batches a loader says it has."""
+    length: int | None = attempt(len, loader)[0]
+    return length
+
+
+def _has_all(weights: Mapping[str, Any], losses: Any) -> bool:
+    """Whether there is a weight for each loss: what has no gradient may be a metric beside them."""
+    return bool(weights) and isinstance(losses, Mapping) and weights.keys() == losses.keys()
+
+
+def _look(reached: Reached, epoch: int, step: int) -> Callable[[Any], None]:
+    """What has a look at one batch's losses, while their graph is there."""
+
+    def look(losses: Any) -> None:
+        fresh = reached.is_new(epoch)
+        reached.take(reached.walk(losses), epoch, step)
+        if fresh:
+            reached.measure()
+
+    return look
 
 
 def step_batches(loader: Iterable[Any], accumulate: int, steps: int | None) -> Iterator[list[Any]]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from losslog.control import group_name
 from losslog.engine.batches import Forward, Losses, as_losses, mean_losses, to_device, total_of
+from losslog.values.totals import total_name
 
 LearningRates = dict[str, float] | float
 
@@ -84,6 +85,25 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> LearningRates:
     return {group_name(index, group): float(group["lr"]) for index, group in enumerate(groups)}
 
 
+WHOLE: Final = ""
+
+
+def _hear(losses: Losses, heard: dict[str, Tensor]) -> None:
+    """Have the gradients of components and total kept, where the model gives a total of its own."""
+    whole = None if isinstance(losses, Tensor) else total_name(losses)
+    if isinstance(losses, Tensor) or whole is None:
+        return
+    for name, value in losses.items():
+        if value.grad_fn is not None:
+            key, place = WHOLE if name == whole else name, value.output_nr
+
+            def keep(gradients: Any, key: str = key, place: int = place) -> None:
+                if gradients[place] is not None:
+                    heard[key] = gradients[place].detach()
+
+            value.grad_fn.register_prehook(keep)
+
+
 class Stepper:
     """Takes optimizer steps.
 
@@ -117,6 +137,7 @@ class Stepper:
         self._clip_norm = clip_norm
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.moved = False
+        self.weights: dict[str, Tensor] = {}
         self._hook = optimizer.register_step_post_hook(self._note_step)
 
     def _note_step(self, *_: Any) -> None:
@@ -138,11 +159,14 @@ class Stepper:
 
         Returns:
             The mean losses over the batches, and the total gradient norm before clipping (a 0-d tensor), if known.
-            `moved` tells whether the optimizer moved: a `GradScaler` skips steps with infinite gradients.
+            `moved` tells whether the optimizer moved: a `GradScaler` skips steps with infinite gradients. `weights` has
+            how often each component counts in the total, where that is an entry of its own.
         """
         scaler = self._precision.scaler
         self._optimizer.zero_grad(set_to_none=True)
         parts: list[Losses] = []
+        heard: dict[str, Tensor] = {}
+        self.weights = {}
         for batch in batches:
             batch = to_device(batch, self._device)
             with self._precision.autocast():
@@ -151,8 +175,11 @@ class Stepper:
                 look(losses)
                 look = None
             total = total_of(losses) / len(batches) if len(batches) > 1 else total_of(losses)
+            _hear(losses, heard)
             (scaler.scale(total) if scaler else total).backward()  # type: ignore[no-untyped-call]
             parts.append(losses)
+        if heard:
+            self.weights = {name: each / heard[WHOLE] for name, each in heard.items() if name != WHOLE}
         norm = self._gradient_norm(want_norm or self._skip_non_finite)
         self.moved = False
         if self._skip_non_finite and norm is not None and not torch.isfinite(norm).item():

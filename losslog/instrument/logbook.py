@@ -17,6 +17,7 @@ from losslog.instrument.readings import Reading
 from losslog.values.totals import mean_of
 
 if TYPE_CHECKING:
+    from losslog.instrument.reached import Reached
     from losslog.run import Run
     from losslog.values.losses import Losses
 
@@ -30,6 +31,7 @@ class Logbook:
     Attributes:
         steps: optimizer steps recorded since the last end of an epoch.
         trained: whether any step was recorded.
+        reached: judges what losses were found to train.
     """
 
     def __init__(self, make: Callable[[], Run]) -> None:
@@ -37,6 +39,7 @@ class Logbook:
         self.made: Run | None = None
         self.steps = 0
         self.trained = False
+        self.reached: Reached | None = None
         self._validation: list[Reading] = []
         self._validation_over = False
         self._evaluations: list[tuple[Any, dict[str, Any]]] = []
@@ -57,13 +60,17 @@ class Logbook:
         self._log(reading, lr, stepped=True, counted=True)
         if reading.beside is not None:
             run.log_later(*reading.beside, step=step)
+        reached = self.reached
+        if reached is not None and (reading.reach is not None or reached.waiting):
+            reached.take(reading.reach, run.epoch, step)
+            reached.tell(run, step)
 
     def unstepped(self, reading: Reading, *, counted: bool) -> None:
         """Forward passes were not followed by a step."""
         self._log(reading, None, stepped=False, counted=counted)
 
     def _log(self, reading: Reading, lr: Any, *, stepped: bool, counted: bool) -> None:
-        keys, values, has_total, n, weights, _ = reading
+        keys, values, has_total, n, weights = reading[:5]
         self.run.log_forwards(
             keys, values, lr, n, has_total=has_total, weights=weights, stepped=stepped, counted=counted
         )

@@ -23,13 +23,14 @@ from losslog.instrument.onethread import OneThread
 from losslog.instrument.optimizers import Heard, Stepper, Steppers, rates
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
+from losslog.instrument.reaching import Reaching
 from losslog.instrument.readings import Reading, averaged, plainly
 from losslog.instrument.roots import Root
 from losslog.instrument.series import Entry, Series
 from losslog.instrument.sightings import Sightings
 from losslog.instrument.signals import listen
 from losslog.instrument.silence import Silence
-from losslog.instrument.skipping import Held, finite
+from losslog.instrument.skipping import Held, is_fatal
 from losslog.instrument.watching import Watching
 from losslog.instrument.window import Window
 from losslog.run import SAMPLE
@@ -44,16 +45,18 @@ class Observer(Watching):
     """
 
     sees_training = True
+    knows_all = False  # whether it has seen every optimizer being made
 
     def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
         super().__init__(logbook)
         self.finder = finder
         self.leftovers = Leftovers(self, logbook, finder)
         self.steppers = Steppers(self.leftovers.dropped)
-        self.series = Series(logbook.step, lambda: self.steppers.alive, self._modules)
+        self.series = Series(logbook.step, lambda: self.steppers.alive, self.modules)
         self.silence = Silence(logbook)
         self.thread = OneThread()
         self.discovery = Discovery(self)
+        self.reaching = Reaching(self)
         self.sightings = Sightings(self, logbook, finder, self.discovery, self.leftovers)
         self.called, self.yielded = self.sightings.called, self.sightings.yielded  # type: ignore[method-assign]
         self._running: list[Heard] = []
@@ -78,7 +81,8 @@ class Observer(Watching):
         parameters = family.parameters()
         return not parameters or stepper.owns(parameters)
 
-    def _modules(self) -> Iterable[Any]:
+    def modules(self) -> Iterable[Any]:
+        """The modules that are watched, and those that were called from outside."""
         yield from (module for family in self.sightings.families for module in family.modules)
         yield from self.discovery.tops()
 
@@ -86,6 +90,7 @@ class Observer(Watching):
         """``torch.autograd.backward`` was called."""
         if not self.closed and self.follows():
             heard = Heard(root)
+            self.reaching.heard(heard)
             self.steppers.begins(heard)
             self._running.append(heard)
 
@@ -137,6 +142,7 @@ class Observer(Watching):
             stepper = self.steppers.adopt(optimizer)
         if stepper is not None:
             stepper.inside, self._fired = False, True
+            self.reaching.moved(optimizer)
             self.thread.follow()
             stepper.ended += 1
             self._step(stepper, taken=True)
@@ -191,19 +197,18 @@ class Observer(Watching):
             names = {name for each in outputs if each.named for name in each.names}
             reading = averaged(outputs)
         drivers = [each.driver for each in heard] or [each.driver for each in outputs]
-        if (pending := self.sightings.pending) != outputs:
+        pending, self.sightings.pending = self.sightings.pending, []
+        if pending != outputs:
             unreached = [each for each in pending if not each.reached and each not in outputs]
             others = len(self.steppers.alive) > 1
             self.sightings.pending = self.leftovers.unreached(unreached, drivers, stepper, others, bool(heard))
-        else:
-            self.sightings.pending = []
         if self.finder.begins(drivers):
             self.end_epoch()
         if not taken:
             self.logbook.unstepped(reading, counted=True)
             return
         self.finder.stepped(drivers)
-        self._record(stepper, reading, outputs, names)
+        self._record(stepper, self.reaching.stepped(stepper, reading, outputs, heard), outputs, names)
 
     def _by_other_means(self, stepper: Stepper) -> list[Output]:
         """The outputs of a step whose gradients no backward pass gave: those over the same data as the last one."""
@@ -272,7 +277,7 @@ class Observer(Watching):
         self._held.release(self.series.put, wait=True)
         self.series.flush()
         pending = self.sightings.pending
-        fatal = pending.pop() if pending and self._is_fatal(pending[-1]) else None
+        fatal = pending.pop() if pending and is_fatal(pending[-1]) else None
         self._sort_out()
         if fatal is not None:
             self.logbook.step(averaged([fatal]), None)
@@ -284,11 +289,6 @@ class Observer(Watching):
         """Whether the open epoch was left in the middle."""
         unfinished = any(not each.exhausted for each in self.finder.current)
         return self._left or (status in ("failed", "stopped") and unfinished)
-
-    def _is_fatal(self, output: Output) -> bool:
-        """Whether the loop was left because of this loss: not finite, never backward, and data was still to come."""
-        over = output.driver is not None and output.driver.exhausted
-        return not output.reached and not over and not finite(output)
 
     def detach(self) -> None:
         """Take everything of ours off."""

@@ -35,9 +35,10 @@ class Heard:
         taken: whether an optimizer has stepped with it.
         feeds: the steppers it gave gradients.
         before: gradients that were there when it began, and their versions, by stepper.
+        reach: what it trains, where that was looked at.
     """
 
-    __slots__ = ("before", "driver", "feeds", "root", "taken")
+    __slots__ = ("before", "driver", "feeds", "reach", "root", "taken")
 
     def __init__(self, root: Root) -> None:
         self.root = root
@@ -45,6 +46,7 @@ class Heard:
         self.taken = False
         self.feeds: list[Stepper] = []
         self.before: dict[Stepper, tuple[list[Any], list[int]]] = {}
+        self.reach: Any = None
 
 
 class Stepper:

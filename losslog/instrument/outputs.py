@@ -27,6 +27,7 @@ from losslog.values.totals import TOTAL_NAMES
 if TYPE_CHECKING:
     from losslog.instrument.family import Family
     from losslog.instrument.passes import Pass
+    from losslog.instrument.reach import Reach
 
 Tensor: Final = torch.Tensor
 NESTED: Final = ("loss_dict", "losses")  # dicts of losses beside a total
@@ -61,11 +62,12 @@ class Output:
         thread: that called the module.
         number: outputs come in this order.
         driver: the pass over data that the batch came from.
+        reach: what each loss trains, where that was looked at.
     """
 
     __slots__ = (
-        "driver", "family", "marks", "named", "names", "number", "plain", "reached", "thread", "totals", "values",
-        "vectors",
+        "driver", "family", "marks", "named", "names", "number", "plain", "reach", "reached", "thread", "totals",
+        "values", "vectors",
     )  # fmt: skip
     _numbers = itertools.count()
 
@@ -79,6 +81,7 @@ class Output:
         self.marks: list[Mark | None] = []
         self.totals: frozenset[int] = NONE
         self.driver: Pass | None = None
+        self.reach: list[Reach] | None = None
         self.vectors: dict[int, Any] | None = None
 
     @property

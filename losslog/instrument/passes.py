@@ -52,6 +52,11 @@ class Pass:
         self.unused += 1
 
     @property
+    def length(self) -> int | None:
+        """How many batches its loader says it has; None where it does not, or has given more."""
+        return None if self.endless else self._length
+
+    @property
     def endless(self) -> bool:
         """Whether it has given more batches than its loader says there are."""
         return self._length is not None and self._given > self._length

@@ -12,50 +12,26 @@ Plain functions on tensors and modules; for the thread that holds the graph, aft
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-# First match wins; prefixes of torchvision's detectors. Other models: their top-level modules.
-DETECTOR: Final = (
-    ("backbone.fpn.", "fpn"),
-    ("backbone.", "backbone"),
-    ("rpn.", "rpn"),
-    ("roi_heads.box_", "box_head"),
-    ("roi_heads.mask_", "mask_head"),
-    ("roi_heads.keypoint_", "keypoint_head"),
-    ("head.", "head"),
-)
-WRAPPERS: Final = ("module", "_orig_mod", "_fsdp_wrapped_module")
+from losslog.instrument.parts import Part, Parts
+
+MOST: Final = 64
+"""Components in the table of what they train."""
 HIDING: Final = ("CheckpointFunctionBackward",)
 """Nodes whose parameters the graph does not show: a reentrant checkpoint computes its inside anew, in backward."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a model.
-
-    Attributes:
-        name: ``backbone``, ``mask_head``; or the name of a top-level module.
-        tensors: Parameters it has.
-        trainable: Those with ``requires_grad``.
-        size: Numbers in them.
-        outside: Trainable parameters that are in no group of an optimizer.
-        still: Trainable parameters whose group has a learning rate of 0.
-        rates: Learning rates of its groups.
-    """
-
-    name: str
-    tensors: int
-    trainable: int
-    size: int
-    outside: int = 0
-    still: int = 0
-    rates: tuple[float, ...] = ()
+PASSING: Final = "_DDPSinkBackward"
+"""A node of DistributedDataParallel's that all outputs share; each passes through it to its own."""
+MERGED: Final = "CompiledFunctionBackward"
+"""The node of a compiled graph: what its outputs share of the inside cannot be told apart."""
+FROZEN: Final = "requires_grad is False"
+NO_GRAPH: Final = "no graph was recorded (no_grad, or detached)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +61,7 @@ class Loss:
     Attributes:
         component: Name of the loss.
         part: Name of the part.
-        why: "requires_grad is False", or "detached".
+        why: "requires_grad is False", "detached", or "no graph was recorded (no_grad, or detached)".
         whole: Whether the loss trains nothing at all any more.
     """
 
@@ -93,63 +69,6 @@ class Loss:
     part: str
     why: str
     whole: bool
-
-    def __str__(self) -> str:
-        """For example "mask_head: requires_grad is False"."""
-        return f"{self.part}: {self.why}"
-
-
-class Parts:
-    """Which part of a model each of its parameters belongs to.
-
-    Args:
-        model: A module, also wrapped (DistributedDataParallel, torch.compile, FSDP).
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        inner, prefix = _unwrapped(model)
-        children = dict(inner.named_children())
-        detector = "rpn" in children or "roi_heads" in children or hasattr(children.get("backbone"), "fpn")
-        table = DETECTOR if detector else ()
-        self.of: dict[int, str] = {}
-        self._parameters: dict[str, list[nn.Parameter]] = {}
-        for name, parameter in inner.named_parameters():  # a shared parameter is listed once
-            part = next((part for start, part in table if name.startswith(start)), None)
-            part = part or prefix + (name.partition(".")[0] if "." in name else "parameters")
-            self.of[id(parameter)] = part
-            self._parameters.setdefault(part, []).append(parameter)
-
-    def __len__(self) -> int:
-        """How many parts there are."""
-        return len(self._parameters)
-
-    def signature(self) -> int:
-        """A number that changes when the set of trainable parameters does; microseconds."""
-        return hash(tuple(p.requires_grad for parameters in self._parameters.values() for p in parameters))
-
-    def summary(self, optimizers: Iterable[Any] = ()) -> dict[str, Part]:
-        """Every part, and what the optimizers make of it.
-
-        Args:
-            optimizers: Anything with ``param_groups``; with none of them, nothing is known of groups.
-        """
-        rates = {
-            id(p): float(group["lr"]) for each in optimizers for group in each.param_groups for p in group["params"]
-        }
-        found = {}
-        for name, parameters in self._parameters.items():
-            trainable = [p for p in parameters if p.requires_grad]
-            grouped = [rates[id(p)] for p in trainable if id(p) in rates]
-            found[name] = Part(
-                name=name,
-                tensors=len(parameters),
-                trainable=len(trainable),
-                size=sum(p.numel() for p in parameters),
-                outside=len(trainable) - len(grouped) if rates else 0,
-                still=sum(rate == 0 for rate in grouped),
-                rates=tuple(sorted(set(grouped))),
-            )
-        return found
 
 
 def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
@@ -160,11 +79,12 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
         parts: The model's parts.
     """
     roots = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
-    order = _order([value.grad_fn for value in roots.values() if value.grad_fn is not None])
+    nodes = [_node_of(value) for value in roots.values()]
+    order = _order([node for node in nodes if node is not None])
     masks = dict.fromkeys(order, 0)
-    for bit, value in enumerate(roots.values()):
-        if value.grad_fn is not None:
-            masks[value.grad_fn] |= 1 << bit
+    for bit, node in enumerate(nodes):
+        if node is not None:
+            masks[node] |= 1 << bit
     counts: list[dict[str, int]] = [{} for _ in roots]
     uncertain, leaf = 0, _leaf_type()
     for node, children in order.items():  # every node after all that use it
@@ -172,7 +92,8 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
         for child in children:
             masks[child] |= mask
         if children:
-            if type(node).__name__ in HIDING:
+            kind = type(node).__name__
+            if kind in HIDING or (kind == MERGED and mask & (mask - 1)):
                 uncertain |= mask
         elif type(node) is leaf:
             part = parts.of.get(id(node.variable))
@@ -192,6 +113,14 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
     return found
 
 
+def _node_of(value: Tensor) -> Any:
+    """The node behind a loss; of a wrapper's node, the one that this loss came from."""
+    node, place = value.grad_fn, value.output_nr
+    while node is not None and type(node).__name__ == PASSING and place < len(node.next_functions):
+        node, place = node.next_functions[place]
+    return node
+
+
 def lost(before: Mapping[str, Reach], after: Mapping[str, Reach], parts: Mapping[str, Part]) -> list[Loss]:
     """What losses have stopped to train between two walks: whole parts only, and only where the graph hides nothing.
 
@@ -205,11 +134,14 @@ def lost(before: Mapping[str, Reach], after: Mapping[str, Reach], parts: Mapping
         was = before.get(name)
         if was is None or not (was.certain and now.certain):
             continue
-        for part in was.tensors:
-            if part in now.tensors:
-                continue
-            frozen = part in parts and not parts[part].trainable
-            found.append(Loss(name, part, "requires_grad is False" if frozen else "detached", not now.tensors))
+        gone = [part for part in was.tensors if part not in now.tensors and part in parts]
+        frozen = [part for part in gone if not parts[part].trainable]
+        other = "detached" if now.attached or frozen else NO_GRAPH
+        for part in gone:
+            why = FROZEN if part in frozen else other
+            if why == NO_GRAPH and parts[part].evaluating:
+                why += ", in eval mode"
+            found.append(Loss(name, part, why, not now.tensors))
     return found
 
 
@@ -221,8 +153,24 @@ def told(losses: list[Loss], step: int) -> str:
         step: Step of the later walk.
     """
     component, whole = losses[0].component, losses[0].whole
+    reasons: dict[str, list[str]] = {}
+    for each in losses:
+        reasons.setdefault(each.why, []).append(each.part)
+    because = "; ".join(f"{', '.join(parts)}: {why}" for why, parts in reasons.items())
     head = "trains nothing" if whole else f"no longer trains {', '.join(each.part for each in losses)}"
-    return f"{component} {head} since step {step}: {'; '.join(map(str, losses))}"
+    return f"{component} {head} since step {step}: {because}"
+
+
+def detail_of(found: Mapping[str, Reach], parts: Mapping[str, Part]) -> dict[str, Any]:
+    """What each component trains, by part, and what the optimizers make of the parts: plain data."""
+    return {
+        "reach": {name: dict(found[name].tensors) for name in [*found][:MOST]},
+        "parts": {
+            name: {"tensors": part.tensors, "trainable": part.trainable, "size": part.size, "lr": list(part.rates),
+                   "outside": part.outside}
+            for name, part in parts.items()
+        },
+    }  # fmt: skip
 
 
 def _order(roots: list[Any]) -> dict[Any, tuple[Any, ...]]:
@@ -239,21 +187,6 @@ def _order(roots: list[Any]) -> dict[Any, tuple[Any, ...]]:
             stack.append((node, True))
             stack += [(child, False) for child in below if child not in children]
     return {node: children[node] for node in reversed(done)}
-
-
-def _unwrapped(model: nn.Module) -> tuple[nn.Module, str]:
-    """The module inside wrappers and lonely parents, and the names of the parents."""
-    prefix = ""
-    while True:
-        children = dict(model.named_children())
-        own = next(iter(model.parameters(recurse=False)), None)
-        if own is not None or len(children) != 1:
-            return model, prefix
-        (name, child), *_ = children.items()
-        if next(child.parameters(), None) is None or not list(child.children()):
-            return model, prefix
-        prefix += "" if name in WRAPPERS else f"{name}."
-        model = child
 
 
 @cache

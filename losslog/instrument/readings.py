@@ -10,18 +10,19 @@ Made on the training thread, resolved on the drain thread. Contract:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from losslog.values.snapshot import Keys, Staged, resolve, snapshot
+from losslog.values.snapshot import EXACT, Keys, Staged, resolve, snapshot
 from losslog.values.totals import mean_of
 
 if TYPE_CHECKING:
     from losslog.instrument.outputs import Output
+    from losslog.instrument.reach import Reach
     from losslog.instrument.roots import Root
     from losslog.values.losses import Losses
 
-EXACT: Final = 1e-5  # a weight this near to 1 is 1
+
 RESOLUTION: Final = 1e-3  # what half precision may leave unexplained
 BY_HAND: Final = 128.0  # a power of two from here on, on all components alike, is a loss scaled by hand
 Weights = Callable[[], "dict[str, float]"]
@@ -45,6 +46,7 @@ class Reading(NamedTuple):
         n: of how many passes they are means.
         weights: gives those that are not 1, after ``values`` were resolved; None where no backward pass was heard.
         beside: metrics of the same step.
+        reach: what each loss trains, by its name; None where that was not looked at.
     """
 
     keys: Keys
@@ -53,6 +55,7 @@ class Reading(NamedTuple):
     n: int = 1
     weights: Weights | None = None
     beside: Beside | None = None
+    reach: Mapping[str, Reach] | None = None
 
     def losses(self) -> Losses:
         """Plain losses, without the total; waits for the device."""

@@ -34,15 +34,17 @@ class Root:
         scale: of the GradScaler that scaled them, a float or a tensor; 1.0 without.
         reached: (output, index of the loss in it, gradient) of each loss that it came through.
         whole: the output that has given all of these, each once and as a float, where that was seen at once.
+        tensors: what it was called with, while listeners are told that it begins.
     """
 
-    __slots__ = ("__weakref__", "marks", "reached", "scale", "thread", "value", "whole")
+    __slots__ = ("__weakref__", "marks", "reached", "scale", "tensors", "thread", "value", "whole")
 
     def __init__(self, thread: int, value: Any, marks: list[Mark]) -> None:
         self.thread, self.value, self.marks = thread, value, marks
         self.scale: Any = 1.0
         self.reached: list[tuple[Any, int, Any]] = []  # of a `losslog.instrument.outputs.Output`
         self.whole: Any = None
+        self.tensors: Sequence[Any] = ()
 
 
 def running(thread: int | None = None) -> Root | None:
@@ -110,8 +112,12 @@ def _begins(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -
             return None
         value, marks = _sum(several, grad_tensors)
         root = Root(threading.get_ident(), value, marks)
-    for listener in listeners:
-        listener.backward_begins(root)
+    root.tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
+    try:
+        for listener in listeners:
+            listener.backward_begins(root)
+    finally:
+        root.tensors = ()
     _open.append(root)
     return root
 

@@ -36,6 +36,8 @@ class ScriptObserver(Observer):
         finder: finds epochs.
     """
 
+    knows_all = True
+
     def __init__(self, make: Callable[[dict[str, Any]], Run], finder: EpochFinder) -> None:
         super().__init__(Logbook(self._make_run), finder)
         self._make = make

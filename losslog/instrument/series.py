@@ -91,7 +91,7 @@ class Series:
         stepper, reading = entry.stepper, entry.reading
         keys = reading.keys
         if keys is None:
-            return reading._replace(keys=(f"{self.name_of(stepper)}/loss",))
+            return _prefixed(reading, self.name_of(stepper))._replace(keys=(f"{self.name_of(stepper)}/loss",))
         if all(name in entry.own and len(self._bearers.get(name, ())) < 2 for name in keys):
             return reading
         before = self.name_of(stepper)
@@ -101,7 +101,7 @@ class Series:
             reading = reading._replace(weights=lambda: {f"{before}/{name}": each for name, each in plain().items()})
         if reading.has_total:
             reading = reading._replace(beside=_with_total(reading, f"{before}/total"))
-        return reading._replace(keys=told)
+        return _prefixed(reading, before)._replace(keys=told)
 
     def name_of(self, stepper: Stepper) -> str:
         """What an optimizer's series are called: after the module it trains, else after its class."""
@@ -114,6 +114,12 @@ class Series:
                 name = f"{base}-{count}"
             self._names[stepper] = name
         return name
+
+
+def _prefixed(reading: Reading, before: str) -> Reading:
+    """With the names of what was looked at as those of the series are."""
+    reach = reading.reach
+    return reading if reach is None else reading._replace(reach={f"{before}/{name}": reach[name] for name in reach})
 
 
 def _with_total(reading: Reading, name: str) -> Beside:

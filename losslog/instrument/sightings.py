@@ -9,6 +9,7 @@ Training thread. Contract:
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
@@ -91,7 +92,7 @@ class Sightings:
             found = again(family, output)
             if found is not None:
                 self._computes(args)
-                self._trained(found)
+                self._trained(found, output.values())
                 return
         spread = type(module).__name__ == "DataParallel"
         losses = read(output, type(module).__name__ if family is None else family.name, spread=spread)
@@ -114,6 +115,7 @@ class Sightings:
 
     def _computes(self, args: tuple[Any, ...]) -> None:
         """A batch goes through a model in training."""
+        self._owner.reaching.computes(args)
         if self._finder.needs_batches and args:
             batch = args[0][0] if type(args[0]) in (list, tuple) and args[0] else args[0]
             if isinstance(batch, torch.Tensor) and not batch.requires_grad:
@@ -135,12 +137,13 @@ class Sightings:
         output.totals = totals
         flat = output.named and not totals and None not in output.marks and len({*output.names}) == len(output.names)
         family.plain = output.names if flat and not self.pending else None
-        self._trained(output)
+        self._trained(output, [each.tensor for each in losses])
 
-    def _trained(self, output: Output) -> None:
+    def _trained(self, output: Output, tensors: Iterable[Any]) -> None:
         if self._logbook.has_evaluations:
             self._owner.log_evaluations()
         output.driver = self.drive(output.family)
+        self._owner.reaching.look(output, tensors)
         self.pending.append(output)
         if len(self.pending) > MOST_WAITING:
             del self.pending[: MOST_WAITING // 2]

@@ -79,3 +79,9 @@ class Held:
 def finite(what: Any) -> bool:
     """Whether all values of a reading or an output are finite; waits for the device."""
     return all(map(math.isfinite, resolve(what.values)))
+
+
+def is_fatal(output: Any) -> bool:
+    """Whether the loop was left because of this loss: not finite, never backward, and data was still to come."""
+    over = output.driver is not None and output.driver.exhausted
+    return not output.reached and not over and not finite(output)

@@ -4,7 +4,8 @@ Training thread. Contract:
 
 - A loss that is made of others, or is what backward was called on beside others, is their total and no component.
 - A step of which one loss is all there is has that loss as its total.
-- What a dict holds beside losses that were reached (an accuracy, a loss that nobody optimised) is a metric.
+- What a dict holds beside losses that were reached (an accuracy, a loss that nobody optimised) is a metric. A loss that
+  was a component before, and has no graph any more, stays one: it counts once, as far as can be told.
 """
 
 from __future__ import annotations
@@ -51,12 +52,23 @@ class Window:
                 else:
                     count += 1
                     parts.setdefault(name, []).append(part)
+            if count:
+                self._keep_detached(turn, each, parts)
             for name, part in alone:
                 if count or part.place in part.output.totals:
                     self._wholes.add((id(part.output), part.place))
                 if not count:
                     whole.setdefault(name, []).append(part)
         self._parts, self._whole = self._sorted(parts), whole
+
+    def _keep_detached(self, turn: int, heard: Heard, parts: dict[str, list[Part]]) -> None:
+        """Take in what no gradient can come to any more."""
+        for output in dict.fromkeys(output for output, _, _ in heard.root.reached):
+            if output.named and None in output.marks:
+                for index, name in enumerate(output.names):
+                    if output.marks[index] is None and name in (output.family.keys or ()):
+                        parts.setdefault(name, []).append(Part(turn, output, index, heard.root.scale))
+                        self.own.add(name)
 
     def _sorted(self, parts: dict[str, list[Part]]) -> dict[str, list[Part]]:
         """In the order in which models gave them; backward passes come the other way round."""

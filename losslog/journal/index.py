@@ -27,7 +27,7 @@ from losslog.journal.records import Record
 from losslog.journal.tally import Mark, Tally
 from losslog.runtime.containment import attempt
 
-VERSION: Final = 2
+VERSION: Final = 3
 EDGE: Final = 256  # bytes at either end by which a journal is known again
 MOST: Final = 4000
 KEEP_EVERY: Final = 8 << 20  # bytes the journal grows before the index is written again

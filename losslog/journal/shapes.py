@@ -92,7 +92,7 @@ SHAPES: Final[Mapping[str, Mapping[str, Callable[[Any], bool]]]] = {
     "on_batch_losses": {"step": _whole, "epoch": _whole, "losses": _losses, "total": _number, "lr": _numbers,
                         "batch_size": _whole, "ranks": _whole, "n": _whole, "spread": _spread, "weights": _weights},
     "on_eval": {"epoch": _whole, "step": _whole, "split": _text, "metrics": _metrics},
-    "on_metrics": {"step": _whole, "epoch": _whole, "metrics": _metrics},
+    "on_metrics": {"step": _whole, "epoch": _whole, "metrics": _metrics, "detail": _table},
     "on_epoch_end": {"epoch": _whole, "epochs": _whole, "step": _whole, "losses": _losses, "total": _number,
                      "val_loss": _losses, "lr": _numbers, "duration": _number, "dropped": _whole,
                      "weights": _weights},

@@ -74,6 +74,7 @@ class Tally:
         }  # fmt: skip
         self.counted: dict[str, Any] = {
             "counts": {"on_batch_losses": 0}, "last_epoch": {}, "last_step": {}, "best": {}, "top": [-1, 0],
+            "trains": {},
         }  # fmt: skip
         self.fences: list[Record] = []
         self.keys: dict[str, None] = {}
@@ -223,6 +224,8 @@ class Tally:
             counted["last_epoch"] = data
         elif record.hook == "on_eval":
             self._eval(data)
+        elif record.hook == "on_metrics" and "reach" in (data.get("detail") or {}):
+            counted["trains"] = {"step": data.get("step"), **data["detail"]}
         if record.hook in VOIDABLE:
             self._reach(count_in(data, "step"), count_in(data, "epoch"))
 

@@ -12,13 +12,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from losslog.errors import LosslogError
 from losslog.values.losses import as_float, check_names
 
 Keys = tuple[str, ...] | None  # None: the loop gave one scalar
+EXACT: Final = 1e-5  # a weight this near to 1 is 1
 _FLOATS: Final = {float}
 _checked: set[tuple[str, ...]] = set()
 
@@ -72,6 +73,18 @@ def snapshot(losses: Any, total: Any = None, name: str = "losses") -> tuple[Keys
             return keys, values
         return _careful(losses, total, name)
     return _careful(losses, total, name)
+
+
+def weigher(weights: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
+    """What gives those weights that are not 1, once somebody may wait for them.
+
+    Raises:
+        TypeError, ValueError: a weight is no number; the message names it.
+    """
+    names, values = snapshot(dict(weights), name="weights")
+    return lambda: {
+        name: each for name, each in zip(names or (), resolve(values), strict=False) if abs(each - 1.0) > EXACT
+    }
 
 
 def _careful(losses: Any, total: Any, what: str) -> tuple[Keys, list[float] | Staged]:

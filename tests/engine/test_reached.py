@@ -63,7 +63,7 @@ def test_healthy_run_is_silent_and_has_its_metrics(tmp_path: Path) -> None:
         for record in records(folder)
         if record.hook == "on_metrics" and "reach/loss_mask" in record.data["metrics"]
     ]
-    assert [data["step"] for data in found] == [STEPS - 1, 2 * STEPS - 1, 3 * STEPS - 1]
+    assert [data["step"] for data in found] == [0, STEPS, 2 * STEPS]
     assert all(data["metrics"]["reach/loss_mask"] > 10 for data in found)
 
 
@@ -174,7 +174,7 @@ def test_walk_that_fails_is_said_once_and_training_goes_on(
     def fail(*_: Any) -> Any:
         raise RuntimeError("no graph today")
 
-    monkeypatch.setattr("losslog.engine.reached.reach", fail)
+    monkeypatch.setattr("losslog.instrument.reached.reach", fail)
     model = make()
     folder = train(tmp_path, model, sgd(model))
     assert alerts(folder) == []

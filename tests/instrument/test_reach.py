@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from losslog.detection import build_maskrcnn  # noqa: E402
 from losslog.detection.stall import stall_mask_branch  # noqa: E402
-from losslog.instrument.reach import Parts, lost, reach, told  # noqa: E402
+from losslog.instrument.parts import Parts  # noqa: E402
+from losslog.instrument.reach import lost, reach, told  # noqa: E402
 
 TRUNK = {"backbone", "fpn"}
 HEADS = {

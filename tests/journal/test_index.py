@@ -57,7 +57,9 @@ def a_story(seed: int) -> list[Record]:
         elif kind < 0.88:
             add("on_alert", level="info", title="x", key=f"k/{draw.randrange(20)}", step=step, epoch=epoch)
         elif kind < 0.93:
-            add("on_metrics", step=draw.choice([None, step]), epoch=epoch, metrics={"m": 1.0})
+            detail: Any = {"reach": {"a": {"head": draw.randrange(9)}}, "parts": {}} if draw.random() < 0.5 else None
+            at = draw.choice([None, step])
+            add("on_metrics", step=at, epoch=epoch, metrics={"m": 1.0}, **({"detail": detail} if detail else {}))
         elif kind < 0.97:
             add("on_custom", x=1)
         else:
@@ -115,6 +117,9 @@ def by_force(path: Path) -> tuple[dict[str, Any], list[int], set[str]]:
         "checkpoints": [[each["path"], each["epoch"], each["step"]] for each in of("on_checkpoint")],
         "counts": counts, "best": best,
         "last_epoch": ([{}, *of("on_epoch_end", counting)])[-1],
+        "trains": next(
+            ({"step": each["step"], **each["detail"]} for each in reversed(of("on_metrics", counting))
+             if "detail" in each), {}),
         "last_step": ([{}, *of("on_batch_losses", counting)])[-1],
     }  # fmt: skip
     return told, [each.seq for each in fences], {str(each["key"]) for each in of("on_alert")}

@@ -19,7 +19,7 @@ def start(plugin: PlateauPlugin, epochs: int | None = 60, steps_per_epoch: int |
 def batches(plugin: PlateauPlugin, rows: Any, run: Any, lr: Any = None) -> None:
     for step, losses in rows:
         epoch = step // PER_EPOCH + 1
-        plugin.on_batch_losses(step, epoch, losses, sum(losses.values()), lr, run)
+        plugin.on_batch_losses(step, epoch, losses, sum(losses.values()), lr, None, run)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_replay_gives_the_same_alerts(stall: Any, make: Any) -> None:
 
 def test_non_finite_shares_its_key_with_the_core(run: Any) -> None:
     plugin = start(PlateauPlugin())
-    plugin.on_batch_losses(0, 1, {"loss_mask": math.nan, "loss_box_reg": 1.0}, math.nan, None, run)
+    plugin.on_batch_losses(0, 1, {"loss_mask": math.nan, "loss_box_reg": 1.0}, math.nan, None, None, run)
     assert [(a["key"], a["level"], a["step"]) for a in run.alerts] == [("non_finite/loss_mask", "error", 0)]
 
 
@@ -88,7 +88,7 @@ def test_epoch_means_are_watched_where_there_are_no_batches(make: Any, run: Any)
     plugin = start(PlateauPlugin(), epochs=40, steps_per_epoch=None)
     for epoch in range(1, 41):
         losses = {"loss_mask": make.stalled(12.0)(epoch), "loss_classifier": make.healthy(epoch)}
-        plugin.on_epoch_end(epoch, 40, epoch * 50 - 1, losses, None, run)
+        plugin.on_epoch_end(epoch, 40, epoch * 50 - 1, losses, None, None, run)
     assert run.states("loss_mask") == ["stalled"]
     assert 12 < run.alerts[0]["epoch"] < 24
 
@@ -96,13 +96,13 @@ def test_epoch_means_are_watched_where_there_are_no_batches(make: Any, run: Any)
 def test_epoch_means_are_left_alone_where_there_are_batches(stall: Any, run: Any) -> None:
     plugin = start(PlateauPlugin())
     batches(plugin, stall[:100], run)
-    plugin.on_epoch_end(2, 60, 99, {"loss_mask": math.nan}, None, run)
+    plugin.on_epoch_end(2, 60, 99, {"loss_mask": math.nan}, None, None, run)
     assert run.alerts == []
 
 
 def test_batches_after_epoch_means_start_anew(stall: Any, run: Any) -> None:
     plugin = start(PlateauPlugin())
-    plugin.on_epoch_end(1, 60, 49, {"loss_mask": 1.0}, None, run)
+    plugin.on_epoch_end(1, 60, 49, {"loss_mask": 1.0}, None, None, run)
     batches(plugin, stall[50:100], run)
     assert plugin.watcher.clock.steps_per_epoch == PER_EPOCH
     assert plugin.watcher.updates == 50
@@ -110,15 +110,15 @@ def test_batches_after_epoch_means_start_anew(stall: Any, run: Any) -> None:
 
 def test_scalar_losses_are_watched(run: Any) -> None:
     plugin = start(PlateauPlugin())
-    plugin.on_batch_losses(0, 1, 1.5, 1.5, None, run)
-    plugin.on_batch_losses(1, 1, math.inf, math.inf, None, run)
+    plugin.on_batch_losses(0, 1, 1.5, 1.5, None, None, run)
+    plugin.on_batch_losses(1, 1, math.inf, math.inf, None, None, run)
     assert [alert["key"] for alert in run.alerts] == ["non_finite/loss"]
 
 
 def test_tensors_are_taken(run: Any) -> None:
     torch = pytest.importorskip("torch")
     plugin = start(PlateauPlugin())
-    plugin.on_batch_losses(0, 1, {"loss_mask": torch.tensor(1.5)}, torch.tensor(1.5), 0.1, run)
+    plugin.on_batch_losses(0, 1, {"loss_mask": torch.tensor(1.5)}, torch.tensor(1.5), 0.1, None, run)
     assert plugin.watcher.updates == 1
 
 
@@ -180,7 +180,7 @@ def test_second_stall_of_a_component_does_not_raise_again(stall: Any, run: Any) 
     plugin = start(PlateauPlugin(on_stall="raise_head_lr"))
     for step, losses in stall:
         lr = 0.01 if step < 1700 else 0.1
-        plugin.on_batch_losses(step, step // PER_EPOCH + 1, losses, sum(losses.values()), lr, run)
+        plugin.on_batch_losses(step, step // PER_EPOCH + 1, losses, sum(losses.values()), lr, None, run)
     assert run.states("loss_mask") == ["stalled", "stalled"]
     assert len(run.rates) == 1
 
@@ -188,7 +188,7 @@ def test_second_stall_of_a_component_does_not_raise_again(stall: Any, run: Any) 
 def test_after_a_cut_the_head_rate_is_left_alone(stall: Any, run: Any) -> None:
     plugin = start(PlateauPlugin(on_stall="raise_head_lr"))
     for step, losses in stall:
-        plugin.on_batch_losses(step, 1 + step // PER_EPOCH, losses, None, 0.01 if step < 700 else 0.001, run)
+        plugin.on_batch_losses(step, 1 + step // PER_EPOCH, losses, None, 0.01 if step < 700 else 0.001, None, run)
     assert run.states("loss_mask") == ["stalled"]
     assert run.rates == []
     assert "left alone" in run.alerts[0]["text"]
@@ -290,14 +290,14 @@ def test_first_epoch_of_unknown_length_is_silent(epochs: int | None, rows: Any, 
     """An epoch may be a hundred steps long or a hundred thousand: a stand in the first one says nothing."""
     plugin = start(PlateauPlugin(on_stall="stop"), epochs=epochs, steps_per_epoch=None)
     for step, losses in rows(steps=8000, per_epoch=250)(make.stalled(2.0)):
-        plugin.on_batch_losses(step, 1, losses, None, None, run)
+        plugin.on_batch_losses(step, 1, losses, None, None, None, run)
     assert (run.alerts, run.stops) == ([], [])
     assert {verdict.state for verdict in plugin.verdicts()} & {"stalled", "flat", "diverging"} == set()
 
 
 def test_non_finite_is_told_in_the_first_epoch_too(run: Any) -> None:
     plugin = start(PlateauPlugin(), steps_per_epoch=None)
-    plugin.on_batch_losses(0, 1, {"loss_mask": math.nan}, math.nan, None, run)
+    plugin.on_batch_losses(0, 1, {"loss_mask": math.nan}, math.nan, None, None, run)
     assert [alert["key"] for alert in run.alerts] == ["non_finite/loss_mask"]
 
 
@@ -358,7 +358,7 @@ def test_alert_carries_its_evidence(stall: Any, run: Any) -> None:
 def test_reach_of_zero_is_the_cause_of_the_stall(stall: Any, run: Any) -> None:
     plugin = start(PlateauPlugin())
     batches(plugin, stall[:760], run, lr=0.01)
-    plugin.on_metrics(step=760, metrics={"reach/loss_mask": 0, "reach/loss_box_reg": 20, "throughput": 0.0})
+    plugin.on_metrics(760, None, {"reach/loss_mask": 0, "reach/loss_box_reg": 20, "throughput": 0.0}, None, run)
     batches(plugin, stall[760:], run, lr=0.01)
     (alert,) = run.alerts
     assert (alert["cause"], alert["evidence"]["untrained_since"]) == ("not_trained", 760)
@@ -393,7 +393,7 @@ SAID = "loss_mask trains nothing since step 760: mask_head: requires_grad is Fal
 def test_alert_that_it_trains_nothing_is_quoted_by_the_later_stall(stall: Any, run: Any) -> None:
     plugin = start(PlateauPlugin())
     batches(plugin, stall[:761], run, lr=0.01)
-    plugin.on_alert(component="loss_mask", step=760, cause="not_trained", text=SAID, run=run)
+    plugin.on_alert(component="loss_mask", step=760, cause="not_trained", text=SAID, evidence=None, run=run)
     batches(plugin, stall[761:], run, lr=0.01)
     (alert,) = run.alerts
     assert (alert["cause"], alert["evidence"]["untrained_since"]) == ("not_trained", 760)
@@ -406,7 +406,7 @@ def test_alert_that_it_trains_nothing_is_quoted_by_the_later_stall(stall: Any, r
 )
 def test_stop_on_a_cause_is_asked_for_at_once(cause: Any, component: Any, stops: int, run: Any) -> None:
     plugin = start(PlateauPlugin(on_cause={"not_trained": "stop"}))
-    plugin.on_alert(component=component, step=3, cause=cause, text=SAID, run=run)
+    plugin.on_alert(component=component, step=3, cause=cause, text=SAID, evidence=None, run=run)
     assert len(run.stops) == stops
 
 

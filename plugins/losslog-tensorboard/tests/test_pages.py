@@ -97,6 +97,16 @@ def test_an_alert_stands_at_its_step_in_the_sub_run(drive, texts):
     assert "loss\\_mask stalls" in text
 
 
+def test_an_alert_on_a_component_is_a_mark_in_a_series_of_its_own(drive, accumulate):
+    run = drive()
+    run.batch(39)
+    for level, step in (("info", 40), ("error", 80)):
+        run.plugin.on_alert(level, "loss_mask stalls", "", "plateau", "loss_mask", step, None, run.run, run.tick(None))
+    run.end()
+    marks = accumulate("batch").Scalars("alert/loss_mask")
+    assert [(each.step, each.value) for each in marks] == [(40, 1.0), (80, 3.0)]
+
+
 def test_an_alert_without_a_step_stands_at_the_last_batch(drive, texts):
     run = drive()
     run.batch(12)

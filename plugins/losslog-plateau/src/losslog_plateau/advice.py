@@ -55,7 +55,14 @@ def _because(s: Situation) -> str:
 
 _REMEDIES: Final = {
     "not_trained": " Is that part frozen, detached, or missing from the optimizer?",
+    "part_not_trained": "",
+    "not_in_optimizer": " Add its parameters to the optimizer.",
     "lr_zero": " Give the group a learning rate.",
+    "no_targets": " Look at the annotations and the transforms.",
+    "tiny_weight": " Give it a larger weight, or leave it out.",
+    "zero_gradient": " Is it multiplied by 0, masked out, or cut off by a saturated or dead activation?",
+    "vanishing_gradient": " Look at its activations, its initialisation and its normalisation.",
+    "unchanged": "",
     "lr_cut": " A cut often flattens a curve: undo or delay it if the level is not good enough; a higher head learning "
     "rate alone is not the remedy here.",
     "lr_cut_planned": "",

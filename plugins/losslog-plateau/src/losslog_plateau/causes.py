@@ -2,8 +2,9 @@
 
 Pure functions of the scene; what was not measured is left to `losslog_plateau.advice`, as a question.
 
-- In order of proof: it trains nothing; the learning rate of its part is 0; the learning rate was cut at the onset or
-  before it, or a cut is planned; chance level; the learning rate still rises.
+- In order of proof: it trains nothing, or a part no longer; its part is in no optimizer, or has a learning rate of 0;
+  its targets are empty; its weight is tiny; its gradient is zero or vanishes; the learning rate still rises; it was cut
+  at the onset or before it, or a cut is planned; chance level.
 - A cut after the onset is no cause: the effect came first.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 from .component import Component
 from .known import BCE, CHANCE, CHANCE_WIDTH, HEADS, known
 from .learning_rate import Cut
+from .measured import TOLD
 from .scene import Scene
 
 
@@ -24,7 +26,8 @@ class Cause:
     """A cause that was measured.
 
     Attributes:
-        name: "not_trained", "lr_zero", "lr_cut", "lr_cut_planned", "chance_level" or "lr_rising".
+        name: "not_trained", one of `losslog_plateau.measured.ORDER`, "lr_rising", "lr_cut", "lr_cut_planned" or
+            "chance_level".
         text: What was measured, as a clause.
         evidence: The same as data.
     """
@@ -44,7 +47,7 @@ def cause_of(scene: Scene, component: Component, since: int) -> Cause | None:
     """
     return (
         _not_trained(scene, component)
-        or _rate_of_zero(scene, component)
+        or _measured(scene, component)
         or _rising(scene)
         or _cut_before(scene, since)
         or _planned(scene)
@@ -81,6 +84,14 @@ def _not_trained(scene: Scene, component: Component) -> Cause | None:
     step, said = found
     text = said or f"it trains no parameter since {scene.axis} {step}"
     return Cause("not_trained", text, {"untrained_since": step} | ({"said": said} if said else {}))
+
+
+def _measured(scene: Scene, component: Component) -> Cause | None:
+    proof = scene.measured.proof_of(component.name)
+    if proof is not None and proof.cause in TOLD:
+        return Cause(proof.cause, proof.text, proof.evidence)
+    rate = _rate_of_zero(scene, component)
+    return rate if rate is not None or proof is None else Cause(proof.cause, proof.text, proof.evidence)
 
 
 def _rate_of_zero(scene: Scene, component: Component) -> Cause | None:

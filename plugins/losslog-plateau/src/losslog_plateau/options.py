@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from .known import HEADS
+from .measured import ORDER
 from .settings import SENSITIVITY
 
 OnStall = Literal["stop", "raise_head_lr"] | None
 ACTIONS: Final = (None, "stop", "raise_head_lr")
-CAUSES: Final = frozenset({"not_trained", "part_not_trained", "not_in_optimizer", "lr_zero"})
-"""Causes that are proven at their step, and may stop a run."""
+CAUSES: Final = frozenset({"not_trained", *ORDER, "exploding_gradient"})
+"""Causes that are proven, and may stop a run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Runs in the plugin's lane.
 
-- Options come first, then what the run says, then the first whole epoch seen.
+- Options come first, then what the run says, then the first whole epoch seen, then what the data loader says.
 - Until the length of an epoch is known, the first epoch is *open*: it may be a hundred steps long, or a hundred
   thousand.
 """
@@ -39,6 +39,7 @@ class Plan:
         self.epochs: int | None = None
         self._told: int | None = None
         self._learnt: int | None = None
+        self._data: int | None = None  # what the loader says
         self._start: tuple[int, int] | None = None  # epoch, its first step
         self._whole = False  # whether that epoch was seen from its first step
 
@@ -67,10 +68,17 @@ class Plan:
             self._start = (epoch, step)
             usable = epoch == before[0] + 1 and length > 0 and self._whole
             self._whole = True
-            if usable and abs(length - (self._learnt or 0)) > CHANGE * length:
+            if usable and abs(length - (self._learnt or self._data or 0)) > CHANGE * length:
                 self._learnt = length
                 return True
         return False
+
+    def loaded(self, steps: Any) -> bool:
+        """Take how long an epoch is by its loader; whether that is news."""
+        if type(steps) is not int or steps < 1 or self._data or self.steps_per_epoch is not None:
+            return False
+        self._data = steps
+        return True
 
     def rewind(self) -> None:
         """The run goes on from elsewhere: the epoch at hand is not seen from its first step."""
@@ -79,7 +87,7 @@ class Plan:
     @property
     def steps_per_epoch(self) -> float | None:
         """Steps in an epoch, or None while that is unknown."""
-        length = self._given or self._told or self._learnt
+        length = self._given or self._told or self._learnt or self._data
         if length is None and self._planned and self.epochs:
             return self._planned / self.epochs
         return length

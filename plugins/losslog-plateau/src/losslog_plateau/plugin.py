@@ -5,7 +5,7 @@ Runs in a far lane, in the follower; plain data only, no tensor and no device is
 - Every finding becomes one alert with a key made of component, state and onset, so a replay never alerts twice.
 - Batch records are watched; epoch means only where there are no batch records.
 - Nothing is said of flatness, divergence and shares while the first epoch is open and its length unknown.
-- Metrics ``reach/<component>`` (how many parameters a component trains) are the proof that one trains nothing.
+- Metrics ``reach/<component>``, ``grad_norm/<part>``, ``targets/...`` and the weights of a record are proofs of causes.
 - After a resume the watcher is rebuilt from the journal, so that it stands where it stood at the checkpoint.
 """
 
@@ -19,13 +19,14 @@ from losslog import hookimpl
 
 from . import advice
 from .finding import Finding, Verdict
+from .measured import reaching_nothing
+from .notice import Notice
 from .options import OnStall, cuts_of, filter_of, flag, reaction_of, z_of
 from .past import has_past, past_records
 from .plan import Plan
 from .watcher import Watcher
 
 STALLED: Final = "stalled"
-REACH: Final = "reach/"
 NOT_TRAINED: Final = "not_trained"
 _said: Final = logging.getLogger("losslog")
 
@@ -128,35 +129,41 @@ class PlateauPlugin:
         self._take_plan(epochs, steps_per_epoch)
 
     @hookimpl
-    def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, run: Any) -> None:
-        """Watch the raw losses of one step."""
+    def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, weights: Any, run: Any) -> None:
+        """Watch the raw losses of one step, and how often they count."""
         self._begin(run)
+        if isinstance(losses, Mapping):
+            self._notify(self.watcher.scene.measured.weighed(step, losses, weights), run, step, epoch)
         for finding in self._take_batch(step, epoch, losses, total, lr):
             self._act(finding, run, step, epoch)
 
     @hookimpl
-    def on_epoch_end(self, epoch: int, epochs: int | None, step: int | None, losses: Any, lr: Any, run: Any) -> None:
-        """Watch epoch means, where there are no batch records."""
+    def on_epoch_end(
+        self, epoch: int, epochs: int | None, step: int | None, losses: Any, val_loss: Any, lr: Any, run: Any
+    ) -> None:
+        """Watch validation against training; and epoch means, where there are no batch records."""
         self._begin(run)
+        self._notify(self.watcher.scene.measured.generalising.take(epoch, losses, val_loss), run, step, epoch)
         for finding in self._take_epoch(epoch, epochs, losses, lr):
             self._act(finding, run, step, epoch)
 
     @hookimpl
-    def on_metrics(self, step: int | None, metrics: Mapping[str, Any]) -> None:
-        """Take what the graph showed: how many parameters each component trains."""
-        found = {
-            tag.removeprefix(REACH): value == 0
-            for tag, value in metrics.items()
-            if tag.startswith(REACH) and isinstance(value, int | float)
-        }
-        if found:
-            self.watcher.untrained(self.watcher.step if step is None else step, found)
+    def on_metrics(
+        self, step: int | None, epoch: int | None, metrics: Mapping[str, Any], detail: Any, run: Any
+    ) -> None:
+        """Take what was measured: what each component trains, gradients by part, targets."""
+        at = self.watcher.step if step is None else step
+        self._notify(self.watcher.scene.measured.metrics(at, metrics, detail), run, step, epoch)
+        self.watcher.untrained(at, reaching_nothing(metrics))
+        if detail and self._plan.loaded(detail.get("steps_per_epoch")) and self._feed != "epoch":
+            self._set_lengths()
 
     @hookimpl
-    def on_alert(self, component: str | None, step: int | None, cause: str | None, text: str, run: Any) -> None:
-        """Remember who was found to train nothing, to quote it later; stop where ``on_cause`` says so."""
-        if component is not None and cause == NOT_TRAINED:
-            self.watcher.untrained(self.watcher.step if step is None else step, {component: True}, text.rstrip("."))
+    def on_alert(
+        self, component: str | None, step: int | None, cause: str | None, text: str, evidence: Any, run: Any
+    ) -> None:
+        """Remember what was found, to quote it later; stop where ``on_cause`` says so."""
+        self._take_alert(component, step, cause, text, evidence)
         if cause is not None and self._reaction.on_cause.get(cause) == "stop" and self._filter.reports(component or ""):
             run.request_stop(f"{text.rstrip('.')} (on_cause)")
 
@@ -231,22 +238,32 @@ class PlateauPlugin:
             if hook == "on_run_start":
                 self._take_plan(data.get("epochs"), data.get("steps_per_epoch"))
             elif hook == "on_metrics":
-                self.on_metrics(data.get("step"), data.get("metrics") or {})
+                self.on_metrics(data.get("step"), None, data.get("metrics") or {}, data.get("detail"), None)
             elif hook == "on_alert":
-                if data.get("cause") == NOT_TRAINED and data.get("component"):
-                    said = str(data.get("text", "")).rstrip(".")
-                    self.watcher.untrained(data.get("step") or 0, {data["component"]: True}, said)
+                self._take_alert(*(data.get(each) for each in ("component", "step", "cause", "text", "evidence")))
             else:
                 for finding in self._replay(hook, data):
                     if finding.state == STALLED and self._filter.reports(finding.component):
                         self._raised.add(finding.component)
 
+    def _take_alert(self, component: Any, step: Any, cause: Any, text: Any, evidence: Any) -> None:
+        at = self.watcher.step if step is None else step
+        if component is not None and cause == NOT_TRAINED:
+            self.watcher.untrained(at, {component: True}, str(text).rstrip("."))
+        elif cause is not None:
+            self.watcher.scene.measured.alerted(cause, component, at, str(text), evidence or {})
+
     def _replay(self, hook: str, data: dict[str, Any]) -> list[Finding]:
         losses, lr = data.get("losses"), data.get("lr")
         if hook == "on_epoch_end":
+            self.watcher.scene.measured.generalising.take(data["epoch"], losses, data.get("val_loss"))
             return self._take_epoch(data["epoch"], data.get("epochs"), losses, lr)
-        total = data.get("total")
-        return self._take_batch(data["step"], data["epoch"], losses, total, lr)
+        return self._take_batch(data["step"], data["epoch"], losses, data.get("total"), lr)
+
+    def _notify(self, notices: Sequence[Notice], run: Any, step: int | None, epoch: int | None) -> None:
+        for each in notices:
+            if run is not None and self._filter.reports(each.component or ""):
+                each.tell(run, step, epoch)
 
     def _act(self, finding: Finding, run: Any, step: int | None, epoch: int) -> None:
         component, state = finding.component, finding.state

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from .clock import Clock
 from .component import Component
 from .learning_rate import LearningRate
+from .measured import Measured
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Scene:
         rates: The learning rates so far.
         planned_cuts: Steps at which the schedule is known to cut the learning rate.
         untrained: Components that were found to train no parameter: the step since which, and what was said of it.
+        measured: What others measured: reach, gradients, targets, weights.
         step: Step of the newest update.
         updates: Updates so far.
         held: Whether the length of an epoch is still to be learnt: nothing can be said of flatness before.
@@ -33,6 +35,7 @@ class Scene:
     rates: LearningRate = field(default_factory=LearningRate)
     planned_cuts: tuple[int, ...] = ()
     untrained: dict[str, tuple[int, str]] = field(default_factory=dict)
+    measured: Measured = field(default_factory=Measured)
     step: int = -1
     updates: int = 0
     held: bool = False

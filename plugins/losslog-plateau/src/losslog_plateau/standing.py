@@ -25,7 +25,9 @@ SEVERITY: Final[Mapping[str, Severity]] = {
     "non_finite": "error",
 }
 """Severity of a state in a verdict; the others are "info"."""
-PROOFS: Final = ("not_trained", "lr_zero")
+PROOFS: Final = (
+    "not_trained", "part_not_trained", "not_in_optimizer", "lr_zero", "no_targets", "zero_gradient",
+)  # fmt: skip
 """Causes that make a standstill a warning even where its range is not known."""
 BENIGN: Final = ("lr_rising", "lr_cut_planned")
 """Causes that make a standstill information: it is to end by itself."""

@@ -25,7 +25,7 @@ from .settings import Settings, typical_ranges
 from .totals import Totals, non_finite
 
 SCALAR: Final = "loss"
-STATE_VERSION: Final = 3
+STATE_VERSION: Final = 4
 STRIDE_UPDATES: Final = 8
 """Updates from which the distance of rows is learnt: the second longest gap between them."""
 
@@ -108,10 +108,9 @@ class Watcher:
         parts = 0.0
         now = step + 1
         due: list[Component] = []
-        components = scene.components
         for name, given in losses.items():
             value = given if type(given) is float else number(given)
-            component = components.get(name)
+            component = scene.components.get(name)
             if component is None:
                 component = self._add_component(name, list(losses), news)
             parts += value
@@ -177,8 +176,8 @@ class Watcher:
         """
         if step < self.scene.step:
             self.scene.step = step
-            for component in self.scene.components.values():
-                component.forget_line()
+            for each in self.scene.components.values():
+                each.forget_line()
 
     def verdicts(self) -> list[Verdict]:
         """The present state of every component, in the order in which they came."""
@@ -227,6 +226,7 @@ class Watcher:
             "untrained": {name: list(found) for name, found in self.scene.untrained.items()},
             "held": self.scene.held,
             "over": self.scene.over,
+            "measured": self.scene.measured.state_dict(),
             "rates": self.scene.rates.state_dict(),
             "totals": self._totals.state_dict(),
             "components": {name: component.state_dict() for name, component in self.scene.components.items()},
@@ -249,6 +249,7 @@ class Watcher:
         self._totals.load_state_dict(state["totals"])
         self.scene.untrained = {name: (step, said) for name, (step, said) in state["untrained"].items()}
         self.scene.held, self.scene.over = state["held"], state["over"]
+        self.scene.measured.load_state_dict(state["measured"])
         self.scene.components = {}
         names = list(state["components"])
         for name, data in state["components"].items():

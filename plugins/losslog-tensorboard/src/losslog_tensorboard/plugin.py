@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Axes = tuple[Axis, Axis] | tuple[LiveAxis, LiveAxis]
 
+GRAVITY: Final = {"info": 1, "warning": 2, "error": 3}
 ALERTS: Final = "alerts"
 CONFIG: Final = "config"
 
@@ -133,12 +134,15 @@ class TensorBoardPlugin:
         run: Any,
         time: float,
     ) -> None:
-        """A text at the step."""
+        """A text at the step, and a mark in a series of the component's own beside its losses."""
         from losslog_tensorboard.events import alert_markdown
 
         where = ", ".join(f"{axis} {x}" for axis, x in (("epoch", epoch), ("step", step)) if x is not None)
         markdown = alert_markdown(level, title, text, source, component, where)
-        self._open(run)[1].add_text(time, self._step if step is None else step, ALERTS, markdown)
+        at = self._step if step is None else step
+        self._open(run)[1].add_text(time, at, ALERTS, markdown)
+        if component is not None:
+            self._open(run)[1].add(time, at, {f"alert/{component}": float(GRAVITY.get(level, 1))})
         self._flush()
 
     @hookimpl

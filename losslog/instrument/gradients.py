@@ -1,0 +1,107 @@
+"""Gradients, updates and standing still by part of a model, measured at one step an epoch.
+
+On the thread that trains. Contract:
+
+- No value is read back: what is measured stays on its device until a record wants it.
+- Only parameters that an optimizer moves and that have a gradient are measured; of each at most 64 values, spread over
+  it, are kept for comparison.
+- Nothing is put on parameters, and none is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from losslog.instrument.parts import Parts
+
+SAMPLE: Final = 64
+
+
+class Gradients:
+    """Measures one model's parts.
+
+    A visit is `begin` before a step of an optimizer and `end` after it, while the gradients are still there.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, list[Tensor]] = {}  # samples at the last visit, by optimizer
+        self._ids: dict[int, tuple[int, ...]] = {}
+        self._open: dict[int, tuple[Parts, dict[int, Tensor]]] = {}  # samples before the step, by parameter
+
+    def begin(self, parts: Parts, optimizers: Iterable[Any]) -> None:
+        """The coming step of these optimizers is measured."""
+        self._open = {}
+        for optimizer in optimizers:
+            moved = {id(each) for group in optimizer.param_groups if group.get("lr") for each in group["params"]}
+            members = [(part, each) for part, each in parts.parameters() if id(each) in moved and _plain(each)]
+            if members:
+                samples = _samples(each for _, each in members)
+                self._open[id(optimizer)] = parts, dict(zip([id(each) for _, each in members], samples, strict=True))
+
+    @property
+    def measuring(self) -> bool:
+        """Whether a step is waited for."""
+        return bool(self._open)
+
+    def end(self, optimizer: Any) -> dict[str, Any]:
+        """What the step of an optimizer was like: ``grad_norm/<part>`` and the like; empty where nothing was begun.
+
+        Args:
+            optimizer: It has stepped.
+        """
+        if id(optimizer) not in self._open:
+            return {}
+        parts, samples = self._open.pop(id(optimizer))
+        members = [(part, each) for part, each in parts.parameters() if id(each) in samples]
+        before = [samples[id(each)] for _, each in members]
+        found: dict[str, Any] = {}
+        now = list(_samples(each for _, each in members))
+        ids, kept = tuple(id(each) for _, each in members), self._kept.get(id(optimizer))
+        earlier = kept if self._ids.get(id(optimizer)) == ids else None
+        by_part: dict[str, list[int]] = {}
+        for index, (part, each) in enumerate(members):
+            if each.grad is not None and not each.grad.is_sparse:
+                by_part.setdefault(part, []).append(index)
+        for part, places in by_part.items():
+            gradients = [members[place][1].grad for place in places]
+            found[f"grad_norm/{part}"] = nn.utils.get_total_norm([each for each in gradients if each is not None])
+            old = torch.cat([before[place] for place in places])
+            moved = torch.cat([now[place] for place in places]) - old
+            weight = torch.linalg.vector_norm(old)
+            ratio = torch.linalg.vector_norm(moved) / weight
+            found[f"update_ratio/{part}"] = torch.where(weight > 0, ratio, torch.zeros_like(ratio))
+            if earlier is not None:
+                same = [(earlier[place] == now[place]).all() for place in places]
+                found[f"unchanged/{part}"] = torch.stack(same).float().mean()
+        if now:
+            self._kept[id(optimizer)], self._ids[id(optimizer)] = now, ids
+        return found
+
+
+def _plain(parameter: Any) -> bool:
+    """Whether a parameter is whole here: no shard, no quantised or sparse one."""
+    return (
+        parameter.requires_grad
+        and parameter.numel() > 0
+        and parameter.layout == torch.strided
+        and not hasattr(parameter, "to_local")
+        and not parameter.is_meta
+        and parameter.is_floating_point()
+    )
+
+
+def _samples(parameters: Iterable[nn.Parameter]) -> Iterator[Tensor]:
+    """A few values of each, as float32 copies."""
+    with torch.no_grad():
+        for each in parameters:
+            flat = each.detach()
+            count = min(SAMPLE, flat.numel())
+            if flat.is_contiguous():
+                flat = flat.view(-1)[:: max(1, flat.numel() // count)][:count]
+            else:
+                flat = flat.flatten()[:: max(1, flat.numel() // count)][:count]
+            yield flat.to(torch.float32, copy=True)

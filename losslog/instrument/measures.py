@@ -1,0 +1,67 @@
+"""What is measured at the first steps of an epoch, beside the graph: gradients by part, and whether targets are there.
+
+On the thread that trains. Contract:
+
+- It never raises: what fails is said once, and nothing is measured any more.
+- Figures wait here until a step is recorded; no device is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from losslog.instrument.gradients import Gradients
+from losslog.instrument.parts import Parts
+from losslog.instrument.positives import Positives
+from losslog.runtime.containment import attempt, one_line
+from losslog.runtime.notices import warn
+
+
+class Measures:
+    """Measures for one run."""
+
+    def __init__(self) -> None:
+        self._gradients, self._positives = Gradients(), Positives()
+        self._found: dict[str, Any] = {}
+        self._broken = False
+
+    def begin(self, parts: Parts, optimizers: Iterable[Any]) -> None:
+        """An epoch begins; its first step is not taken yet.
+
+        Args:
+            parts: The model's.
+            optimizers: Those whose next step is measured.
+        """
+        if not self._broken:
+            self._found |= self._positives.begin()
+            self._try(self._gradients.begin, parts, optimizers)
+
+    def moved(self, optimizer: Any) -> None:
+        """An optimizer has stepped; its gradients are still there."""
+        if self._gradients.measuring:
+            self._try(self._gradients.end, optimizer)
+
+    def computed(self, batches: Iterable[Any]) -> None:
+        """A step is computed of these batches, as the model is called with them."""
+        if self._positives.left > 0:
+            self._try(self._positives.look, batches)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are figures."""
+        return bool(self._found)
+
+    def take(self) -> dict[str, Any]:
+        """The figures since the last call, by tag."""
+        found, self._found = self._found, {}
+        return found
+
+    def _try(self, function: Callable[..., Any], *args: Any) -> None:
+        if self._broken:
+            return
+        found, error = attempt(function, *args)
+        self._found |= found or {}
+        if error is not None:
+            self._broken = True
+            warn("gradients and targets are not measured in this run: %s", one_line(error))

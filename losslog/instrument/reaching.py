@@ -1,0 +1,143 @@
+"""When the graph behind a loop's losses is looked at, for one observer: what each loss trains.
+
+Training thread. Contract:
+
+- A visit begins with the first output of an epoch (of a new pass over the data, where its end is not known yet), and
+  where the set of trainable parameters has changed; it is over when every optimizer has stepped, or 8 steps later.
+- Only whole steps count: one of which an output was not looked at proves nothing.
+- Plain figures are kept, neither graph nor tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from losslog.instrument.optimizers import Heard, Stepper
+from losslog.instrument.outputs import Output
+from losslog.instrument.reach import Reach
+from losslog.instrument.reached import Reached
+from losslog.instrument.readings import Reading
+from losslog.values.totals import TOTAL_NAMES
+
+STEPS: Final = 8  # optimizers that step more seldom are not waited for
+MOST: Final = 16  # outputs of one visit that are looked at: some criteria are called for every sample
+
+
+class Reaching:
+    """Looks for one observer.
+
+    Args:
+        owner: the observer.
+
+    Attributes:
+        visiting: whether the outputs at hand are looked at.
+    """
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+        self._reached = Reached(owner.modules, self._optimizers, certain=owner.knows_all)
+        owner.logbook.reached = self._reached
+        self.visiting = self._measured = False
+        self._epoch: int | None = None
+        self._driver: Any = None
+        self._left: set[Stepper] = set()
+        self._steps = self._looked = 0
+
+    def _optimizers(self) -> Iterable[Any]:
+        return [optimizer for each in self._owner.steppers.alive if (optimizer := each.ref()) is not None]
+
+    def look(self, output: Output, tensors: Iterable[Any]) -> None:
+        """Losses were given."""
+        fresh = output.driver is not self._driver or self._is_new()
+        if fresh or self.visiting or self._reached.due(None):
+            self._driver = output.driver
+            self._begin()
+            if self.visiting and self._looked < MOST:
+                self._looked += 1
+                found = self._reached.walk({str(place): each for place, each in enumerate(tensors)})
+                if found is not None:
+                    output.reach = [found.get(str(place), NOTHING) for place in range(len(output.names))]
+            self._measure(fresh)
+
+    def computes(self, args: tuple[Any, ...]) -> None:
+        """A model was called in training."""
+        self._reached.measures.computed([args])
+
+    def moved(self, optimizer: Any) -> None:
+        """An optimizer has stepped."""
+        self._reached.measures.moved(optimizer)
+
+    def heard(self, heard: Heard) -> None:
+        """A backward pass begins, perhaps of losses that nobody gave."""
+        fresh = self._is_new()
+        if not self._owner.sightings.pending and (fresh or self.visiting or self._reached.due(None)):
+            self._begin()
+            if self.visiting and self._looked < MOST:
+                self._looked += 1
+                heard.reach = self._reached.walk({str(place): each for place, each in enumerate(heard.root.tensors)})
+            self._measure(fresh)
+
+    def _is_new(self) -> bool:
+        run = self._owner.logbook.made
+        return self._epoch != (1 if run is None else run.epoch)
+
+    def _measure(self, fresh: bool) -> None:
+        """Measure the steps of a visit that begins an epoch."""
+        if fresh and self.visiting and not self._measured:
+            self._measured = True
+            self._reached.measure()
+
+    def _begin(self) -> None:
+        run = self._owner.logbook.made
+        if not self.visiting and (run is None or run.logging_rank):
+            self.visiting, self._measured = True, False
+            self._steps = self._looked = 0
+            self._left = {*self._owner.steppers.alive}
+
+    def stepped(self, stepper: Stepper, reading: Reading, outputs: Sequence[Output], heard: Sequence[Heard]) -> Reading:
+        """A step was taken: its reading, with what its losses train where all of it was looked at."""
+        if not self.visiting:
+            return reading
+        self._steps += 1
+        self._left -= {stepper, *stepper.partners}
+        if not self._left or self._steps >= STEPS:
+            self.visiting = False
+            run = self._owner.logbook.made
+            self._epoch = 1 if run is None else run.epoch
+        return reading._replace(reach=self._found(reading, outputs, heard))
+
+    def _found(self, reading: Reading, outputs: Sequence[Output], heard: Sequence[Heard]) -> Mapping[str, Reach] | None:
+        driver = outputs[0].driver if outputs else None
+        if driver is not None and len(self._owner.steppers.alive) == 1:
+            self._reached.planned((driver.length or 0) // max(1, reading.n))
+        found: dict[str, Reach] = {}
+        for output in outputs:
+            if output.reach is None:
+                return None
+            for index, (name, each) in enumerate(zip(output.names, output.reach, strict=True)):
+                key = "loss" if reading.keys is None else name
+                total = index in output.totals or (name in TOTAL_NAMES and len(output.names) > 1)
+                counts = each.attached if reading.keys is None else name in reading.keys or not each.attached
+                if each is not NOTHING and counts and not total:
+                    found[key] = _joined(found.get(key), each)
+        if not outputs:
+            for backward in heard:
+                if backward.reach is None:
+                    return None
+                for its in backward.reach.values():
+                    found["loss"] = _joined(found.get("loss"), its)
+        return found
+
+
+NOTHING: Final = Reach(certain=False)
+"""Of a loss that tells nothing: an entry of exactly 0 without a graph."""
+
+
+def _joined(one: Reach | None, other: Reach) -> Reach:
+    """What a loss trains by two calls of it."""
+    if one is None:
+        return other
+    parts = dict.fromkeys((*one.tensors, *other.tensors))
+    tensors = {part: max(one.tensors.get(part, 0), other.tensors.get(part, 0)) for part in parts}
+    return Reach(tensors, one.certain and other.certain, one.attached or other.attached)

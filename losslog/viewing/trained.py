@@ -1,0 +1,46 @@
+"""What each loss trains, as a table in text: components by parts, with the parts' parameters and learning rates.
+
+Any thread, no I/O. Contract:
+
+- It takes what a journal may hold: what does not fit is left out, never raised at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+MOST: Final = 12  # parts that fit beside each other
+
+
+def table(trains: Any) -> list[str]:
+    """Lines of the table; none where nothing is known.
+
+    Args:
+        trains: ``detail`` of an ``on_metrics`` record: ``reach`` by component and part, ``parts`` by name.
+    """
+    reach = trains.get("reach") if isinstance(trains, Mapping) else None
+    parts = trains.get("parts") if isinstance(trains, Mapping) else None
+    if not isinstance(reach, Mapping) or not isinstance(parts, Mapping) or not reach or not parts:
+        return []
+    names = [name for name, part in parts.items() if isinstance(part, Mapping)]
+    rows = [["tensors trained", *names]]
+    for component, found in reach.items():
+        counts = found if isinstance(found, Mapping) else {}
+        rows.append([str(component), *(str(counts.get(name, "-")) for name in names)])
+    rows.append(["of", *(str(parts[name].get("tensors", "?")) for name in names)])
+    rows.append(["lr", *(_rate(parts[name]) for name in names)])
+    if len(names) > MOST:
+        rows = [[*row[: MOST + 1], "..."] for row in rows]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+
+
+def _rate(part: Mapping[str, Any]) -> str:
+    """The learning rates of a part, or why it has none."""
+    trainable, outside, rates = part.get("trainable"), part.get("outside"), part.get("lr")
+    if trainable == 0:
+        return "frozen"
+    if outside and outside == trainable:
+        return "none"
+    return "/".join(f"{rate:.3g}" for rate in rates if isinstance(rate, int | float)) if rates else "?"

@@ -1,0 +1,288 @@
+"""What others measured of a run, as records carry it: reach, gradients by part, targets, weights.
+
+Plain data, fed by the plugin. What is news of it becomes a `Notice`; what bears on a component is kept as a `Proof`,
+for the alert of its standstill to quote. Constant memory for a fixed set of parts and components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from statistics import median
+from typing import Any, Final
+
+from .finding import Severity
+from .generalising import Generalising
+from .notice import Notice, Proof
+
+ORDER: Final = (
+    "part_not_trained", "not_in_optimizer", "lr_zero", "no_targets", "tiny_weight", "zero_gradient",
+    "vanishing_gradient", "unchanged",
+)  # fmt: skip
+"""Causes that others measure, the best proof first."""
+TOLD: Final = ORDER[:3]
+"""Causes that come as alerts of their own."""
+VISITS: Final = 3
+"""Visits in a row (an epoch apart) that a gradient must be zero: one batch may have nothing to learn from."""
+VANISHING: Final = 1e-4
+"""Part of the median of the others."""
+EXPLODING: Final = 1000.0
+"""Times its own median so far."""
+KEPT: Final = 8
+LARGE: Final = 0.1
+"""Update by weight that is a tenth a step."""
+FEW_IMAGES: Final = 16
+FEW_MASKS: Final = 4
+TINY: Final = 0.01
+"""Weight below which a component may hardly count, and the share of the total that is hardly any."""
+STEPS: Final = 20
+"""Steps in a row that a weight must be tiny."""
+MASKS: Final = ("mask", "seg")
+
+
+class Measured:
+    """All of one run.
+
+    Attributes:
+        generalising: Validation against training.
+    """
+
+    def __init__(self) -> None:
+        self._proofs: dict[str, dict[str, Proof]] = {}
+        self._reach: dict[str, list[str]] = {}  # parts that each component trains
+        self._norms: dict[str, list[float]] = {}
+        self._zero: dict[str, list[int]] = {}  # first step, visits
+        self._small: dict[str, list[int]] = {}
+        self._large: dict[str, int] = {}
+        self._bare: list[int] = [0, 0, 0]  # images, visits, first step without a box
+        self._light: dict[str, list[int]] = {}  # first step, steps
+        self.generalising = Generalising()
+
+    def proof_of(self, component: str) -> Proof | None:
+        """The best proof that bears on a component, or None."""
+        found = self._proofs.get(component, {})
+        return next((found[cause] for cause in ORDER if cause in found), None)
+
+    def alerted(self, cause: str, component: str | None, step: int, text: str, evidence: Mapping[str, Any]) -> None:
+        """Somebody has told of a cause."""
+        losses = [component] if component is not None else evidence.get("losses")
+        for name in losses if isinstance(losses, list) and cause in TOLD else ():
+            self._prove(str(name), Proof(cause, step, text.rstrip("."), {"said": text, **evidence}))
+
+    def weighed(self, step: int, losses: Mapping[str, float], weights: Mapping[str, float] | None) -> list[Notice]:
+        """Take how often components count in the total."""
+        if not weights:
+            if self._light:
+                self._light.clear()
+            return []
+        parts = {name: abs(weights.get(name, 1.0) * value) for name, value in losses.items() if isfinite(value)}
+        total, news = sum(parts.values()), []
+        for name, part in parts.items():
+            weight = weights.get(name, 1.0)
+            if not 0 < abs(weight) <= TINY or part > TINY * total:
+                self._light.pop(name, None)
+                self._proofs.get(name, {}).pop("tiny_weight", None)
+                continue
+            since = self._light.setdefault(name, [step, 0])
+            since[1] += 1
+            if since[1] == STEPS:
+                share = 100 * part / total if total else 0.0
+                text = f"its weight in the total is {weight:.3g}: it is {share:.2g} % of what is optimised"
+                data = {"weight": weight, "share": part / total if total else 0.0}
+                self._prove(name, Proof("tiny_weight", since[0], text, data))
+                said = f"{name}: {text}. Is that meant? Nothing much is learnt for it."
+                news.append(Notice("tiny_weight", f"{name} hardly counts", said, "info", name, data))
+        return news
+
+    def metrics(self, step: int, metrics: Mapping[str, Any], detail: Mapping[str, Any] | None) -> list[Notice]:
+        """Take the metrics of a visit."""
+        reach = (detail or {}).get("reach")
+        if isinstance(reach, Mapping):
+            self._reach |= {name: list(parts) for name, parts in reach.items() if isinstance(parts, Mapping) and parts}
+            self._mended(reach, (detail or {}).get("parts"))
+        news = self._targets(step, metrics)
+        norms = _of(metrics, "grad_norm/")
+        news += self._gradients(step, norms)
+        news += self._updates(step, _of(metrics, "update_ratio/"))
+        news += self._standing(step, _of(metrics, "unchanged/"), norms)
+        return news
+
+    def _mended(self, reach: Mapping[str, Any], parts: Any) -> None:
+        """Drop the proofs of what is so no longer."""
+        parts = parts if isinstance(parts, Mapping) else {}
+        for name, proofs in self._proofs.items():
+            lost = proofs["part_not_trained"].evidence.get("lost", {}) if "part_not_trained" in proofs else {}
+            if lost and all(part in reach.get(name, {}) for part in lost):
+                del proofs["part_not_trained"]
+            for cause in ("lr_zero", "not_in_optimizer"):
+                part = parts.get(proofs[cause].evidence.get("part")) if cause in proofs else None
+                if isinstance(part, Mapping):
+                    mended = any(part.get("lr") or ()) if cause == "lr_zero" else not part.get("outside")
+                    if mended:
+                        del proofs[cause]
+
+    def _targets(self, step: int, metrics: Mapping[str, Any]) -> list[Notice]:
+        images, boxes, masks = (metrics.get(f"targets/{each}") for each in ("images", "boxes", "masks"))
+        if not isinstance(images, int | float) or not isinstance(boxes, int | float):
+            return []
+        if boxes:
+            self._bare = [0, 0, 0]
+            if not isinstance(masks, int | float) or masks or boxes < FEW_MASKS:
+                self._clear("no_targets", None)
+                return []
+            names = [name for name in self._reach if any(each in name.lower() for each in MASKS)]
+            text = f"none of the {boxes:.0f} boxes in the batches looked at has a mask with a pixel in it"
+            evidence = {"images": images, "boxes": boxes, "masks": 0, "step": step}
+            return self._empty(step, names, "the targets have no masks", text, evidence)
+        self._bare = [self._bare[0] + int(images), self._bare[1] + 1, self._bare[2] if self._bare[1] else step]
+        if self._bare[0] < FEW_IMAGES or self._bare[1] < 2:
+            return []
+        text = f"none of the {self._bare[0]} images in the batches looked at has a box"
+        evidence = {"images": self._bare[0], "boxes": 0, "step": self._bare[2]}
+        return self._empty(self._bare[2], [*self._reach], "the targets have no boxes", text, evidence)
+
+    def _empty(
+        self, step: int, names: Sequence[str], title: str, text: str, evidence: Mapping[str, Any]
+    ) -> list[Notice]:
+        new = not any("no_targets" in self._proofs.get(name, {}) for name in names)
+        for name in names:
+            self._prove(name, Proof("no_targets", step, text, evidence))
+        said = (
+            f"{text[0].upper()}{text[1:]}: there is nothing to learn from. Look at the annotations and the transforms."
+        )
+        component = names[0] if len(names) == 1 else None
+        return [Notice("no_targets", title, said, "warning", component, evidence)] if new else []
+
+    def _gradients(self, step: int, norms: Mapping[str, float]) -> list[Notice]:
+        news = []
+        for part, norm in norms.items():
+            others = [value for name, value in norms.items() if name != part and isfinite(value)]
+            usual = median(others) if others else 0.0
+            before = self._norms.setdefault(part, [])
+            if not isfinite(norm):
+                news.append(self._about(part, "exploding_gradient", step, f"the gradient of {part} is {norm}"))
+                continue
+            zero = norm == 0 < usual
+            small = not zero and norm < VANISHING * usual
+            for counts, holds, needed, cause in (
+                (self._zero, zero, VISITS, "zero_gradient"),
+                (self._small, small, 2, "vanishing_gradient"),
+            ):
+                if not holds:
+                    counts.pop(part, None)
+                    self._clear(cause, part)
+                    continue
+                seen = counts.setdefault(part, [step, 0])
+                seen[1] += 1
+                if seen[1] < needed:
+                    continue
+                words = "exactly 0" if zero else f"{norm:.2g}, {norm / usual:.1g} of that of the other parts"
+                text = f"the gradient of {part} is {words} since step {seen[0]}"
+                if seen[1] == needed:
+                    news.append(self._about(part, cause, seen[0], text, norm=norm, others=usual))
+            if len(before) >= VISITS and norm > EXPLODING * max(median(before), 1e-12):
+                text = f"the gradient of {part} is {norm:.3g}, {norm / max(median(before), 1e-12):.0f} times its usual"
+                news.append(self._about(part, "exploding_gradient", step, text, norm=norm, usual=median(before)))
+            if not zero:
+                before.append(norm)
+                del before[:-KEPT]
+        return news
+
+    def _updates(self, step: int, ratios: Mapping[str, float]) -> list[Notice]:
+        news = []
+        for part, ratio in ratios.items():
+            count = self._large.get(part, 0) + 1 if ratio > LARGE else 0
+            self._large[part] = count
+            if count == VISITS:
+                text = (
+                    f"{part} moves by {100 * ratio:.0f} % of its weights' size in one step, at {VISITS} visits in a row"
+                )
+                news.append(self._about(part, "large_update", step, text, level="info", ratio=ratio))
+        return news
+
+    def _standing(self, step: int, shares: Mapping[str, float], norms: Mapping[str, float]) -> list[Notice]:
+        news = []
+        for part, share in shares.items():
+            if share < 1 or not norms.get(part):
+                self._clear("unchanged", part)
+                continue
+            text = (
+                f"no parameter of {part} has changed for an epoch, though an optimizer moves it and it has a gradient: "
+                f"are the steps too small for its precision, or is it written back?"
+            )
+            news.append(self._about(part, "unchanged", step, text))
+        return news
+
+    def _about(
+        self, part: str, cause: str, since: int, text: str, level: Severity = "warning", **evidence: float
+    ) -> Notice:
+        """A notice on a part, and proofs for the losses that train it, and it more than other parts."""
+        losses = self._own(part)
+        data = {"part": part, "losses": losses, "step": since, **evidence}
+        for name in losses:
+            self._prove(name, Proof(cause, since, text.partition(": ")[0], data))
+        title = {
+            "zero_gradient": "the gradient of {} is zero",
+            "vanishing_gradient": "the gradient of {} vanishes",
+            "exploding_gradient": "the gradient of {} explodes",
+            "large_update": "{} moves by more than a tenth a step",
+            "unchanged": "the parameters of {} do not change",
+        }[cause].format(part)
+        finite = {key: each for key, each in data.items() if not isinstance(each, float) or isfinite(each)}
+        component = losses[0] if len(losses) == 1 else None
+        said = text if text.startswith(part) else f"{text[0].upper()}{text[1:]}"
+        said = said if said.endswith("?") else f"{said}."
+        return Notice(cause, title, said, level, component, finite)
+
+    def _own(self, part: str) -> list[str]:
+        """Losses for which a part is their own: which train it, where not all of several do."""
+        found = [name for name, parts in self._reach.items() if part in parts]
+        return found if len(found) < len(self._reach) or len(found) == 1 else []
+
+    def _prove(self, component: str, proof: Proof) -> None:
+        self._proofs.setdefault(component, {}).setdefault(proof.cause, proof)
+
+    def _clear(self, cause: str, part: str | None) -> None:
+        """A cause holds no more."""
+        for proofs in self._proofs.values():
+            found = proofs.get(cause)
+            if found is not None and (part is None or found.evidence.get("part") == part):
+                del proofs[cause]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data from which `load_state_dict` restores exactly."""
+        return {
+            "proofs": {
+                name: [[each.cause, each.since, each.text, dict(each.evidence)] for each in proofs.values()]
+                for name, proofs in self._proofs.items()
+            },
+            "reach": self._reach, "norms": self._norms, "zero": self._zero, "small": self._small,
+            "large": self._large, "bare": self._bare, "light": self._light,
+            "generalising": self.generalising.state_dict(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._proofs = {
+            name: {cause: Proof(cause, since, text, data) for cause, since, text, data in proofs}
+            for name, proofs in state["proofs"].items()
+        }
+        self._reach, self._norms = dict(state["reach"]), {name: list(each) for name, each in state["norms"].items()}
+        self._zero = {name: list(each) for name, each in state["zero"].items()}
+        self._small = {name: list(each) for name, each in state["small"].items()}
+        self.generalising.load_state_dict(state["generalising"])
+        self._large, self._bare = dict(state["large"]), list(state["bare"])
+        self._light = {name: list(each) for name, each in state["light"].items()}
+
+
+def reaching_nothing(metrics: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether each component of which that was looked at trains no parameter at all."""
+    return {name: count == 0 for name, count in _of(metrics, "reach/").items()}
+
+
+def _of(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    return {
+        tag.removeprefix(prefix): float(value)
+        for tag, value in metrics.items()
+        if tag.startswith(prefix) and isinstance(value, int | float)
+    }

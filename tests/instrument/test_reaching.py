@@ -1,0 +1,371 @@
+"""What losses train, seen from outside: loops as people write them are silent, and their faults are told."""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from losslog.history import records
+
+EPOCHS, STEPS = 3, 10
+
+
+class Net(nn.Module):
+    """A trunk and two heads, two losses."""
+
+    def __init__(self, wrap=None):
+        super().__init__()
+        self.trunk, self.left, self.right = nn.Linear(4, 8), nn.Linear(8, 1), nn.Linear(8, 1)
+        self.wrap = wrap
+
+    def forward(self, x):
+        y = self.trunk(x) if self.wrap is None else self.wrap(self.trunk, x)
+        return {"loss_left": self.left(y).square().mean(), "loss_right": (self.right(y) - 1).square().mean()}
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return Net()
+
+
+def batches(steps=STEPS):
+    torch.manual_seed(1)
+    return torch.utils.data.DataLoader(torch.randn(4 * steps, 4), 4)
+
+
+def alerts(run):
+    return [each.data for each in records(run.dir) if each.hook == "on_alert"]
+
+
+def grave(run):
+    return [each for each in alerts(run) if each["level"] != "info"]
+
+
+def metrics(run, tag):
+    found = [each.data for each in records(run.dir) if each.hook == "on_metrics"]
+    return [(each["step"], each["metrics"][tag]) for each in found if tag in each["metrics"]]
+
+
+def train(model, watch, change=None, optimizer=None, total=lambda losses: sum(losses.values()), **options):
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.01)
+    run = watch(model, optimizer, **options)
+    for epoch in range(1, EPOCHS + 1):
+        for batch in batches():
+            if change is not None:
+                change(epoch)
+            loss = total(model(batch))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    run.close()
+    return run
+
+
+def test_walked_at_the_first_step_of_each_epoch(net, watch):
+    run = train(net, watch)
+    assert grave(run) == []
+    assert metrics(run, "reach/loss_left") == [(0, 4), (STEPS, 4), (2 * STEPS, 4)]
+    assert [step for step, _ in metrics(run, "grad_norm/left")] == [0, STEPS, 2 * STEPS]
+    details = [each.data["detail"] for each in records(run.dir) if each.data.get("detail")]
+    assert details[0]["reach"] == {"loss_left": {"trunk": 2, "left": 2}, "loss_right": {"trunk": 2, "right": 2}}
+    assert (details[0]["parts"]["left"]["lr"], details[0]["steps_per_epoch"]) == ([0.01], STEPS)
+
+
+def test_gradient_norm_is_that_of_the_step(net, watch):
+    seen = {}
+
+    def total(losses):
+        return sum(losses.values())
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    run = watch(net, optimizer)
+    for batch in batches(2):
+        before = net.left.weight.detach().clone()
+        optimizer.zero_grad()
+        total(net(batch)).backward()
+        seen.setdefault("norm", nn.utils.get_total_norm([each.grad for each in net.left.parameters()]).item())
+        optimizer.step()
+        seen.setdefault("moved", (net.left.weight.detach() - before).norm().item() > 0)
+    run.close()
+    assert metrics(run, "grad_norm/left")[0][1] == pytest.approx(seen["norm"])
+    (_, ratio), *_ = metrics(run, "update_ratio/left")
+    assert 0 < ratio < 0.1
+
+
+def frozen_at(net, step):
+    count = [0]
+
+    def change(epoch):
+        if count[0] == step:
+            net.left.requires_grad_(False)
+        count[0] += 1
+
+    return change
+
+
+def test_part_frozen_in_the_middle_of_an_epoch_is_told_at_that_step(net, watch):
+    run = train(net, watch, frozen_at(net, STEPS + 4))
+    (alert,) = grave(run)
+    assert (alert["component"], alert["cause"], alert["step"]) == ("loss_left", "part_not_trained", STEPS + 4)
+    assert alert["text"] == f"loss_left no longer trains left since step {STEPS + 4}: left: requires_grad is False"
+
+
+def test_loss_that_is_detached_is_told_when_the_steps_after_it_agree(net, watch):
+    detach = [False]
+
+    class Detaching(Net):
+        def forward(self, x):
+            losses = super().forward(x)
+            return losses if not detach[0] else {**losses, "loss_left": losses["loss_left"].detach()}
+
+    net.__class__ = Detaching
+    run = train(net, watch, lambda epoch: detach.__setitem__(0, epoch > 1))
+    (alert,) = grave(run)
+    assert (alert["component"], alert["cause"], alert["step"]) == ("loss_left", "not_trained", STEPS + 4)
+    assert alert["evidence"]["step"] == STEPS
+    assert "no graph was recorded" in alert["text"]
+    rows = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"]
+    assert {tuple(each["losses"]) for each in rows} == {("loss_left", "loss_right")}  # its series goes on
+    assert all(each["total"] == pytest.approx(sum(each["losses"].values())) for each in rows)
+
+
+def test_batches_without_anything_to_learn_from_are_no_fault(net, watch):
+    class Sparse(Net):
+        def forward(self, x):
+            losses = super().forward(x)
+            return losses if x[0, 0] > 0.5 else {**losses, "loss_left": torch.zeros(())}
+
+    net.__class__ = Sparse
+    assert grave(train(net, watch)) == []
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing(reentrant, watch):
+    net = Net(lambda module, x: checkpoint(module, x.requires_grad_(), use_reentrant=reentrant))
+    assert grave(train(net, watch)) == []
+
+
+def test_what_a_reentrant_checkpoint_hides_is_not_claimed(watch):
+    net = Net(lambda module, x: checkpoint(module, x.requires_grad_(), use_reentrant=True))
+    run = train(net, watch, frozen_at(net, STEPS))
+    assert grave(run) == []
+    assert metrics(run, "reach/loss_left") == []
+
+
+def test_autocast_and_a_scaler(net, watch):
+    optimizer, scaler = torch.optim.SGD(net.parameters(), lr=0.01), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    run = watch(net, optimizer)
+    for _ in range(EPOCHS):
+        for batch in batches():
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = sum(net(batch).values())
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    run.close()
+    assert grave(run) == []
+    assert all(value < 100 for _, value in metrics(run, "grad_norm/trunk"))  # unscaled
+
+
+def test_accumulation_is_seen_as_a_whole(net, watch):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    run = watch(net, optimizer)
+    for _ in range(EPOCHS):
+        for index, batch in enumerate(batches()):
+            losses = net(batch)
+            if index % 2:  # each half trains one head
+                losses = {**losses, "loss_left": losses["loss_left"]}
+            (sum(losses.values()) / 2).backward()
+            if index % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+    run.close()
+    assert grave(run) == []
+    details = [each.data["detail"] for each in records(run.dir) if each.data.get("detail")]
+    assert details[0]["steps_per_epoch"] == STEPS // 2
+
+
+def test_compiled_whole_or_by_part(net, watch):
+    assert grave(train(torch.compile(net, backend="aot_eager"), watch)) == []
+    torch._dynamo.reset()
+
+
+def test_adversaries_that_freeze_each_other(watch):
+    torch.manual_seed(0)
+    maker, judge = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 4)), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+    first, second = torch.optim.Adam(maker.parameters(), 1e-3), torch.optim.Adam(judge.parameters(), 1e-3)
+    criterion = nn.BCEWithLogitsLoss()
+    run = watch(maker, [first, second])
+    for _ in range(EPOCHS):
+        for batch in batches():
+            judge.requires_grad_(True)
+            fake = maker(torch.randn(4, 2))
+            second.zero_grad()
+            loss = criterion(judge(batch), torch.ones(4, 1)) + criterion(judge(fake.detach()), torch.zeros(4, 1))
+            loss.backward()
+            second.step()
+            judge.requires_grad_(False)
+            first.zero_grad()
+            criterion(judge(fake), torch.ones(4, 1)).backward()
+            first.step()
+    run.close()
+    assert grave(run) == []
+
+
+def test_tasks_that_take_turns_are_no_fault(watch):
+    """One criterion; each batch is of a task of its own, drawn by lot."""
+    torch.manual_seed(0)
+    trunk = nn.ModuleDict({"trunk": nn.Linear(4, 8), "a": nn.Linear(8, 2), "b": nn.Linear(8, 2)})
+    criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(trunk.parameters(), lr=0.01)
+    run = watch(trunk, optimizer)
+    for epoch in range(8):
+        for index, batch in enumerate(batches()):
+            task = "ab"[torch.randint(2, ()).item()] if index else "ab"[epoch % 2]
+            loss = criterion(trunk[task](trunk["trunk"](batch)), torch.zeros(4, dtype=torch.long))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    run.close()
+    assert grave(run) == []
+
+
+def test_loss_that_no_module_gives(watch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    run = watch(net, optimizer)
+    for epoch in range(EPOCHS):
+        for batch in batches():
+            if epoch == 1:
+                net[2].requires_grad_(False)
+            loss = nn.functional.mse_loss(net(batch), torch.zeros(4, 1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    run.close()
+    (alert,) = grave(run)
+    assert (alert["title"], alert["cause"]) == ("loss no longer trains 2", "part_not_trained")
+
+
+def test_frozen_from_the_start_is_information_once(net, watch):
+    net.trunk.requires_grad_(False)
+    run = train(net, watch)
+    assert grave(run) == []
+    assert [(each["cause"], each["evidence"]) for each in alerts(run)] == [("frozen", {"parts": ["trunk"]})]
+
+
+def test_optimizer_for_the_head_alone_is_information_once(net, watch):
+    run = train(net, watch, optimizer=torch.optim.SGD(net.left.parameters(), lr=0.01))
+    assert grave(run) == []
+    assert [each["cause"] for each in alerts(run)] == ["not_moved"]
+
+
+def test_head_that_was_replaced_after_the_optimizer_was_made(net, watch):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    net.left = nn.Linear(8, 1)
+    (alert,) = grave(train(net, watch, optimizer=optimizer))
+    assert (alert["cause"], alert["component"]) == ("not_in_optimizer", "loss_left")
+
+
+def test_second_optimizer_that_was_not_named_has_its_part(net, watch):
+    body = torch.optim.SGD([*net.trunk.parameters(), *net.right.parameters()], lr=0.01)
+    head = torch.optim.SGD(net.left.parameters(), lr=0.01)
+
+    class Both:
+        zero_grad = staticmethod(lambda: (body.zero_grad(), head.zero_grad()))
+        step = staticmethod(lambda: (body.step(), head.step()))
+
+    run = watch(net, body)
+    for _ in range(EPOCHS):
+        for batch in batches():
+            Both.zero_grad()
+            sum(net(batch).values()).backward()
+            Both.step()
+    run.close()
+    assert grave(run) == []
+
+
+def test_training_is_what_it_is_without(watch):
+    ends = []
+    for attached in (True, False):
+        torch.manual_seed(0)
+        net = Net()
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+        if attached:
+            train(net, watch, optimizer=optimizer)
+        else:
+            for _ in range(EPOCHS):
+                for batch in batches():
+                    optimizer.zero_grad()
+                    sum(net(batch).values()).backward()
+                    optimizer.step()
+        ends.append([each.tolist() for each in net.parameters()])
+    assert ends[0] == ends[1]
+
+
+def test_no_graph_is_kept_alive(net, watch):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    watch(net, optimizer)
+    losses = net(torch.randn(4, 4))
+    gone = [weakref.ref(each) for each in losses.values()]
+    sum(losses.values()).backward()
+    optimizer.step()
+    del losses
+    gc.collect()
+    assert [each() for each in gone] == [None, None]
+
+
+def test_ddp_that_looks_for_unused_parameters(net, watch, tmp_path):
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        pytest.skip("needs torch.distributed with gloo")
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        run = train(DistributedDataParallel(net, find_unused_parameters=True), watch)
+    finally:
+        distributed.destroy_process_group()
+    assert grave(run) == []
+    assert metrics(run, "reach/loss_left")[0][1] == 4  # not what the other loss trains
+
+
+SCRIPT = """
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+net = nn.ModuleDict({"trunk": nn.Linear(4, 8), "head": nn.Linear(8, 2)})
+criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=0.01)
+loader = torch.utils.data.DataLoader(torch.randn(40, 4), 4)
+for epoch in range(3):
+    if epoch == 1:
+        net["head"].requires_grad_(False)
+    for batch in loader:
+        loss = criterion(net["head"](net["trunk"](batch)), torch.zeros(4, dtype=torch.long))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+"""
+
+
+def test_script_under_losslog_run(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT, "utf-8")
+    command = [sys.executable, "-m", "losslog", "run", "--dir", "runs", "--plugins", "plateau", "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (journal,) = tmp_path.rglob("journal.jsonl")
+    lines = [json.loads(line) for line in journal.read_text("utf-8").splitlines()]
+    found = [each["data"] for each in lines if each["hook"] == "on_alert"]
+    (alert,) = (each for each in found if each["level"] != "info")
+    assert (alert["title"], alert["step"]) == ("loss no longer trains linear-2", 10)
