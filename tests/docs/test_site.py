@@ -18,7 +18,15 @@ from losslog import hookspecs
 from losslog.cli import COMMANDS
 
 ROOT = Path(losslog.__file__).parent.parent
-INSIDE = {"closed", "end_at_exit", "forget", "log_forwards", "log_later", "next_step", "spent"}  # for losslog's own packages
+INSIDE = {
+    "closed",
+    "end_at_exit",
+    "forget",
+    "log_forwards",
+    "log_later",
+    "next_step",
+    "spent",
+}  # for losslog's own packages
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import docs_blocks  # noqa: E402
