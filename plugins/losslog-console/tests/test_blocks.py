@@ -321,3 +321,9 @@ def test_the_best_of_a_resumed_run_is_that_of_the_whole_run(tmp_path, capsys, ca
     assert "best so far: Box mAP 0.9000 (epoch 1), Validation Loss 0.1000 (epoch 1)" in out.split("Epoch 4/4")[1]
     last = [line for line in caplog.messages if "finished after" in line][-1]
     assert "since the resume, 4 epochs, best bbox AP 0.9000 (epoch 1), 2 alerts: grave ->" in last
+
+
+def test_how_often_a_component_counts_stands_behind_it(drive, capsys):
+    run = drive()
+    run.epoch(1, {"loss_a": 1.0, "loss_b": 0.5}, weights={"loss_b": 2.0})
+    assert capsys.readouterr().out.splitlines()[-2:] == ["   loss_a: 1.0000", "   loss_b: 0.5000 x 2"]

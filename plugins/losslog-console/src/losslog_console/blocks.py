@@ -39,15 +39,23 @@ class Blocks:
         self.width = width
 
     def epoch(
-        self, epoch: int, epochs: int | None, losses: Any, total: Any, val_loss: Any, trends: Mapping[str, str] = NONE
+        self,
+        epoch: int,
+        epochs: int | None,
+        losses: Any,
+        total: Any,
+        val_loss: Any,
+        trends: Mapping[str, str] = NONE,
+        weights: Mapping[str, float] | None = None,
     ) -> list[str]:
         """The head of an epoch's block, its training losses and its validation loss.
 
-        ``trends`` has what stands behind the value of a component, of ``total``, or of ``""`` for a scalar.
+        ``trends`` has what stands behind the value of a component, of ``total``, or of ``""`` for a scalar; ``weights``
+        how often a component counts in the total, where that is not once.
         """
         lines = [title(epoch, epochs)]
         if losses is not None:
-            lines += self._training(losses, total, trends)
+            lines += self._training(losses, total, trends, weights or {})
         if val_loss is not None:
             lines.append(self._mark("📈", f"Validation Loss: {self._number(scalars('val', val_loss)['val'])}"))
         return lines
@@ -107,12 +115,15 @@ class Blocks:
             parts.append(f"lr {float(rate):.3g}")
         return f"{where}  {'  '.join(parts)}"
 
-    def _training(self, losses: Any, total: Any, trends: Mapping[str, str]) -> list[str]:
+    def _training(self, losses: Any, total: Any, trends: Mapping[str, str], weights: Mapping[str, float]) -> list[str]:
         values = scalars("train", losses, total)
         if not isinstance(losses, Mapping):
             return [self._mark("📊", f"Training Loss: {self._number(values['train'])}{trends.get('', '')}")]
         components = {name: values[f"train_{name}"] for name in losses}
-        entries = pairs(components, self.precision)
+        entries = [
+            f"{each} x {weights[name]:.3g}" if name in weights else each
+            for each, name in zip(pairs(components, self.precision), sorted(components), strict=True)
+        ]
         whole = f"Total: {self._number(values['train_total'])}"
         if trends and len(entries) <= MANY:
             wide = max(map(len, [whole, *entries]))

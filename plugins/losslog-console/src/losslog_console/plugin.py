@@ -152,13 +152,15 @@ class ConsolePlugin:
         time: float,
         lr: Any,
         duration: float | None,
+        weights: Mapping[str, float] | None,
     ) -> None:
         """Print the epoch's block."""
         epochs = self._state.epochs = self._state.epochs if epochs is None else epochs
         lines = self._leftover(epoch)
         self._trend.add(epoch, losses, total)
         blocks = self._blocks()
-        lines += blocks.epoch(epoch, epochs, losses, total, val_loss, self._trend.told(blocks.width, blocks.emoji))
+        trends = self._trend.told(blocks.width, blocks.emoji)
+        lines += blocks.epoch(epoch, epochs, losses, total, val_loss, trends, weights)
         for held in self._held.pop(epoch, []):
             lines += held
         self._memory.add_losses(epoch, val_loss)

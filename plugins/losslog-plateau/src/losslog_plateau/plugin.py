@@ -24,6 +24,7 @@ from .notice import Notice
 from .options import OnStall, cuts_of, filter_of, flag, reaction_of, z_of
 from .past import has_past, past_records
 from .plan import Plan
+from .reading import number
 from .watcher import Watcher
 
 STALLED: Final = "stalled"
@@ -134,7 +135,7 @@ class PlateauPlugin:
         self._begin(run)
         if isinstance(losses, Mapping):
             self._notify(self.watcher.scene.measured.weighed(step, losses, weights), run, step, epoch)
-        for finding in self._take_batch(step, epoch, losses, total, lr):
+        for finding in self._take_batch(step, epoch, losses, total, lr, weights):
             self._act(finding, run, step, epoch)
 
     @hookimpl
@@ -209,14 +210,22 @@ class PlateauPlugin:
         self.watcher = Watcher(**self._arguments)
         self._set_lengths()
 
-    def _take_batch(self, step: int, epoch: int, losses: Any, total: Any, lr: Any) -> list[Finding]:
+    def _take_batch(
+        self, step: int, epoch: int, losses: Any, total: Any, lr: Any, weights: Any = None
+    ) -> list[Finding]:
         if self._feed != "batch":
             if self._feed == "epoch":  # epoch means were all there was until now
                 self._make_watcher()
             self._feed = "batch"
         if self._plan.learn(step, epoch):
             self._set_lengths()
-        return self.watcher.update(step, losses, lr, total if isinstance(losses, Mapping) else None)
+        if not isinstance(losses, Mapping):
+            total = None
+        elif isinstance(weights, Mapping) and total is not None:  # what the total would be, did all count once
+            total = number(total) - sum(
+                (number(weight) - 1.0) * number(losses[name]) for name, weight in weights.items() if name in losses
+            )
+        return self.watcher.update(step, losses, lr, total)
 
     def _take_epoch(self, epoch: int, epochs: int | None, losses: Any, lr: Any) -> list[Finding]:
         if self._feed == "batch" or losses is None:
@@ -258,7 +267,7 @@ class PlateauPlugin:
         if hook == "on_epoch_end":
             self.watcher.scene.measured.generalising.take(data["epoch"], losses, data.get("val_loss"))
             return self._take_epoch(data["epoch"], data.get("epochs"), losses, lr)
-        return self._take_batch(data["step"], data["epoch"], losses, data.get("total"), lr)
+        return self._take_batch(data["step"], data["epoch"], losses, data.get("total"), lr, data.get("weights"))
 
     def _notify(self, notices: Sequence[Notice], run: Any, step: int | None, epoch: int | None) -> None:
         for each in notices:
