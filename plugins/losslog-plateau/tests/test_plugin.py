@@ -55,6 +55,15 @@ def test_non_finite_shares_its_key_with_the_core(run: Any) -> None:
     assert [(a["key"], a["level"], a["step"]) for a in run.alerts] == [("non_finite/loss_mask", "error", 0)]
 
 
+@pytest.mark.parametrize(("weights", "told"), [({"loss_b": 2.0}, 0), (None, 1), ({"loss_b": 3.0}, 1)])
+def test_a_total_of_weighed_components_is_their_sum(run: Any, weights: Any, told: int) -> None:
+    plugin = start(PlateauPlugin())
+    for step in range(200):
+        a, b = 1.0 + 0.1 * math.sin(step), 1.0 + 0.2 * math.cos(3 * step)
+        plugin.on_batch_losses(step, step // PER_EPOCH + 1, {"loss_a": a, "loss_b": b}, a + 2 * b, None, weights, run)
+    assert len([each for each in run.alerts if "not the sum" in each["title"]]) == told
+
+
 def test_plan_is_epochs_times_steps(run: Any) -> None:
     assert start(PlateauPlugin()).watcher.clock.planned_steps == 3000
 
