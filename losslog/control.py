@@ -264,3 +264,21 @@ def scale_lr(optimizer: Any, scheduler: Any, factor: float, group: str | None) -
     if chosen and scheduler is not None and len(chosen) < len(groups) and getattr(scheduler, "eta_min", None):
         warn("the scheduler's eta_min is one number for all groups: the ratio of the scaled groups shrinks towards it")
     return [group_name(index, groups[index]) for index in chosen]
+
+
+def scale_all(optimizers: Any, schedulers: Any, factor: float, group: str | None) -> list[str]:
+    """`scale_lr` of one optimizer or of a list of them, each with those of the schedulers that are its own."""
+    if not isinstance(optimizers, list | tuple):
+        return scale_lr(optimizers, schedulers, factor, group)
+    found = []
+    for each in optimizers:
+        own = [one for one in schedulers or () if len(optimizers) == 1 or getattr(one, "optimizer", None) is each]
+        found += scale_lr(each, _Several(own) if own else None, factor, group)
+    return list(dict.fromkeys(found))
+
+
+class _Several:
+    """Schedulers of one optimizer, as `scale_lr` looks for those inside another."""
+
+    def __init__(self, schedulers: list[Any]) -> None:
+        self._schedulers = schedulers
