@@ -127,6 +127,7 @@ class Loop(Observer):
         self.stepped = False
         self._seen: list[tuple[Stepper, Reading]] = []
         self._optimizers = optimizers
+        self._saving: tuple[Any, Any] = (None, None)
         self._rates: dict[int, tuple[Any, Any]] = {}
         self._validation: tuple[int, dict[str, Any]] | None = None
         for each in optimizers or ():
@@ -233,6 +234,8 @@ class Loop(Observer):
             if self._validation is not None and self._validation[0] != step:
                 self._superseded()
             self._validation = (step, {**self._validation[1], **losses} if self._validation is not None else losses)
+            if not self.logbook.steps:  # the epoch has ended already
+                self._superseded()
 
     def _superseded(self) -> None:
         """No epoch's end took the last validation with it: it becomes metrics, at its step."""
@@ -249,6 +252,33 @@ class Loop(Observer):
     def checkpoint(self, path: str | os.PathLike[str]) -> None:
         """A checkpoint was written."""
         self.logbook.checkpoint(os.fspath(path))
+
+    def saves(self, owner: Any, path_of: Callable[..., str | os.PathLike[str]]) -> None:
+        """Log what an object's ``save_checkpoint`` writes, until the run ends.
+
+        Args:
+            owner: the framework's trainer or runner.
+            path_of: gives the path, of the arguments it is called with.
+        """
+        original = owner.save_checkpoint
+
+        @functools.wraps(original)
+        def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            if not self.closed:
+                self.guarded(lambda: self.checkpoint(path_of(*args, **kwargs)))
+            return result
+
+        owner.save_checkpoint = save_checkpoint
+        self._saving = (owner, save_checkpoint)
+
+    def detach(self) -> None:
+        """Take everything of ours off."""
+        super().detach()
+        owner, ours = self._saving
+        if owner is not None and vars(owner).get("save_checkpoint") is ours:
+            del owner.save_checkpoint
+        self._saving = (None, None)
 
     def state(self, *, epoch_done: bool = False) -> dict[str, Any]:
         """What a checkpoint has to know; waits until what was logged before it is in the journal.

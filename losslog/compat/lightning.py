@@ -25,10 +25,10 @@ LOWEST: Final = "2.2"
 KEY: Final = "losslog"  # in a checkpoint
 SPACES: Final = ("lightning.pytorch", "pytorch_lightning")
 require("lightning", LOWEST, "lightning", "lightning", "pytorch-lightning")
-_used: Final = [each for each in SPACES if each in sys.modules] or [
+USED: Final = [each for each in SPACES if each in sys.modules] or [
     next(each for each in SPACES if util.find_spec(each.partition(".")[0]))
 ]
-_Callback: Any = type("Callback", tuple(import_module(each).Callback for each in _used), {})
+_Callback: Any = type("Callback", tuple(import_module(each).Callback for each in USED), {})
 _callbacks: Final[weakref.WeakKeyDictionary[Any, LosslogCallback]] = weakref.WeakKeyDictionary()  # by their module
 
 
@@ -70,16 +70,7 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
             optimizers=trainer.optimizers,
             past=self.past if trainer.global_step else None,
         )
-        trainer.save_checkpoint = self._saving(trainer.save_checkpoint)
-
-    def _saving(self, save: Any) -> Any:
-        @functools.wraps(save)
-        def save_checkpoint(filepath: Any, *args: Any, **kwargs: Any) -> None:
-            save(filepath, *args, **kwargs)
-            if self.loop is not None and not self.loop.closed:
-                self.loop.guarded(self.loop.checkpoint, filepath)
-
-        return save_checkpoint
+        self.loop.saves(trainer, lambda filepath, *args, **kwargs: filepath)
 
     @contained
     def heard(self, trainer: Any, name: str, value: Any) -> None:
@@ -175,7 +166,6 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
             del _callbacks[pl_module]
             _forget()
         if self.loop is not None and not self.loop.closed:
-            vars(trainer).pop("save_checkpoint", None)
             self.past = self.loop.state()
             self.loop.end(error)
 

@@ -30,11 +30,12 @@ class Window:
     Attributes:
         divided: what the framework divides a loss by before backward.
         batches: since the last step.
+        hears: whether the total is what ``backward`` was called on.
         full: whether the step is being taken: backward passes from now on are not counted (LBFGS looks again).
     """
 
     def __init__(self) -> None:
-        self.divided = 1
+        self.divided, self.hears = 1, True
         self._now: dict[str, Any] = {}
         self._beside: dict[str, Any] = {}
         self._clear()
@@ -48,8 +49,13 @@ class Window:
 
     def backward(self, root: Root) -> None:
         """A backward pass has ended."""
-        if not self.full:
+        if self.hears and not self.full:
             self._roots.append(root)
+
+    @property
+    def heard(self) -> bool:
+        """Whether a backward pass was heard since the last step."""
+        return bool(self._roots)
 
     def value(self, name: str, value: Any) -> None:
         """Something was logged in this batch: a loss or a metric."""
