@@ -21,11 +21,11 @@ from typing import Any, Final, TypeVar
 
 from losslog.compat.naming import apart
 from losslog.compat.opening import few, opened
+from losslog.compat.quiet import Notes, Quiet
 from losslog.compat.window import Window
 from losslog.errors import StopTraining
 from losslog.instrument.family import Family
 from losslog.instrument.listeners import guarded, tell
-from losslog.instrument.logbook import Logbook
 from losslog.instrument.observer import Observer
 from losslog.instrument.optimizers import Heard, Stepper, rates
 from losslog.instrument.outputs import Output
@@ -80,13 +80,6 @@ def contained(method: Method) -> Method:
     return call  # type: ignore[return-value]
 
 
-class _Notes(Logbook):
-    """What is seen of a loop whose framework says what a step is."""
-
-    def unstepped(self, reading: Reading, *, counted: bool) -> None:
-        """It is in the framework's window, if it counts."""
-
-
 class Loop(Observer):
     """One training under a framework, from its begin to its end.
 
@@ -119,10 +112,10 @@ class Loop(Observer):
         given["config"] = {**config, **(given.get("config") or {})}
         self._thread = threading.get_ident()
         self.run = opened(given, past)
-        super().__init__(_Notes(lambda: self.run), EpochFinder())
+        super().__init__(Notes(lambda: self.run), EpochFinder())
         self.logbook.made, self.run.watcher = self.run, self
         self.finder.told = True
-        self.silence.how = "run.log_batch(losses)"
+        self.silence = Quiet(self.logbook)
         self.window = Window()
         self.stepped = False
         self._seen: list[tuple[Stepper, Reading]] = []
@@ -180,7 +173,6 @@ class Loop(Observer):
         for each in outputs:
             each.family.keys = tuple(name for name in dict.fromkeys(each.names) if name in (reading.keys or ()))
         self.discovery.stepped(stepper, explained=bool(reading.keys))
-        self.silence.recorded(stepper)
         self._seen.append((stepper, reading))
 
     # ------------------------------------------------------------------ told by the adapter

@@ -10,6 +10,7 @@ Training thread. Contract:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -44,7 +45,6 @@ class _Handlers(Guest):
     def __init__(self, options: dict[str, Any], optimizers: Sequence[Any] | None) -> None:
         self.options, self._optimizers = options, optimizers
         self._over = False
-        self._failing: Any = None
 
     def add(self, trainer: Any, evaluators: Mapping[str, Any]) -> None:
         from ignite.engine import Events
@@ -54,7 +54,7 @@ class _Handlers(Guest):
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iterated)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._ended)
         trainer.add_event_handler(Events.COMPLETED, self._completed)
-        self._event = Events.EXCEPTION_RAISED
+        trainer.run = self._running(trainer.run)
         for split, each in evaluators.items():
             each.add_event_handler(Events.COMPLETED, self._evaluated, split)
 
@@ -68,8 +68,6 @@ class _Handlers(Guest):
             optimizers=self._optimizers,
             past=self.past if engine.state.iteration else None,
         )
-        if self._failing is None:
-            self._failing = engine.add_event_handler(self._event, self._failed)
 
     @contained
     def _iterated(self, engine: Any) -> None:
@@ -105,14 +103,21 @@ class _Handlers(Guest):
             self.past = self.loop.state()
             self.loop.end()
 
-    def _failed(self, engine: Any, error: BaseException) -> None:
-        """Ignite raises an error where nobody handles it: so it is raised here where nobody else does."""
-        if self.loop is not None:
-            self.loop.end(error)
-        self._failing.remove()
-        self._failing = None
-        if not engine.has_event_handler(self._event):
-            raise error
+    def _running(self, run: Any) -> Any:
+        """Training that ends otherwise; a handler of EXCEPTION_RAISED would keep errors from those who call ``run``."""
+
+        @functools.wraps(run)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return run(*args, **kwargs)
+            except BaseException as error:
+                if self.loop is not None:
+                    self.loop.end(error)
+                raise
+            finally:
+                self._completed(None)
+
+        return call
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -2,8 +2,8 @@
 
 Training thread, every rank. Contract:
 
-- Losses, metrics and epochs come from `losslog.compat.lightning.LosslogCallback`, at every step; Lightning's own thinned
-  and renamed copies of them are left out. What others give to ``logger.log_metrics`` is logged beside.
+- Losses, metrics and epochs come from `losslog.compat.lightning.LosslogCallback`, at every step; Lightning's own
+  thinned and renamed copies of them are left out. What others give to ``logger.log_metrics`` is logged beside.
 - A Trainer that has the callback already keeps it, and its run.
 """
 

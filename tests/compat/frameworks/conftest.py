@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ class Workshop:
         return [data for name, data in self.records if name == hook]
 
     def loop(self, name: str, *changes: tuple[str, str], **environment: str) -> dict[str, Any]:
-        """Run a loop of ../shared/frameworks with changes to its text; gives its truth, with which the journal agrees."""
+        """Run a loop of ../shared/frameworks with changes to its text; gives its truth: the journal agrees with it."""
         if not (LOOPS / f"{name}.py").is_file():
             pytest.skip(f"no {LOOPS}: the loops with their truth are not part of the project")
         for each in LOOPS.glob("*.py"):
@@ -92,4 +91,20 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
 
 
-Loops = Callable[..., Any]
+class Told:
+    """What a run's journal tells."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        (journal,) = (folder / "runs" / name).glob("*/journal.jsonl")
+        self.records = [json.loads(line) for line in journal.read_text("ascii").splitlines()]
+
+    def data(self, hook: str) -> list[dict[str, Any]]:
+        return [each["data"] for each in self.records if each["hook"] == hook]
+
+    def agrees(self, truth: dict[str, Any]) -> None:
+        batches = self.data("on_batch_losses")
+        assert [each["step"] for each in batches] == list(range(len(truth["steps"])))
+        for batch, true in zip(batches, truth["steps"], strict=True):
+            assert {**batch["losses"], "total": batch["total"]} == pytest.approx(true, rel=1e-5)
+        ends = self.data("on_epoch_end")
+        assert [each["epoch"] for each in ends] == list(range(1, truth.get("epochs", 0) + 1))

@@ -1,5 +1,7 @@
 """Loops of all kinds under Lightning, each with what truly happened; run by a test as a script."""
+# ruff: noqa: E402
 
+import contextlib
 import json
 import sys
 import warnings
@@ -7,7 +9,6 @@ import warnings
 warnings.filterwarnings("ignore")
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 SPACE = sys.argv[1] if len(sys.argv) > 1 else "lightning.pytorch"
 if SPACE == "pytorch_lightning":
@@ -182,19 +183,15 @@ class Broken(Base):
 
 
 def fails():
-    try:
+    with contextlib.suppress(ValueError):
         trainer("fails", max_epochs=1).fit(Broken(T.setdefault("fails", {})), loader())
-    except ValueError:
-        pass
 
 
 def interrupted():
     module = Broken(T.setdefault("interrupted", {}))
     module.error = KeyboardInterrupt()
-    try:
+    with contextlib.suppress(SystemExit, KeyboardInterrupt):
         trainer("interrupted", max_epochs=1).fit(module, loader())
-    except (SystemExit, KeyboardInterrupt):
-        pass
 
 
 class Asks(L.Callback):
@@ -241,4 +238,5 @@ for each in ALL if SPACE == "lightning.pytorch" else [accumulation, gan, logger]
     L.seed_everything(0)
     each()
     assert "log" not in vars(L.LightningModule) or not hasattr(L.LightningModule.log, "__wrapped__"), each
-json.dump(T, open("truth.json", "w"))
+with open("truth.json", "w") as file:
+    json.dump(T, file)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.compat.frameworks.conftest import Workshop, need
+from tests.compat.frameworks.conftest import Told, Workshop, need
 
 need("lightning")
 OURS = "__import__('losslog.compat.lightning', fromlist=['x']).LosslogCallback()"
@@ -19,25 +19,6 @@ LOOPS = Path(__file__).with_name("lightning_loops.py")
 @pytest.mark.parametrize("name", ["loop_pl_dict", "loop_pl_functional", "loop_map"])
 def test_loops_agree_with_their_truth(workshop: Workshop, name: str) -> None:
     workshop.loop(name, TRAINER)
-
-
-class Told:
-    """What a run's journal tells."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        (journal,) = (folder / "runs" / name).glob("*/journal.jsonl")
-        self.records = [json.loads(line) for line in journal.read_text("ascii").splitlines()]
-
-    def data(self, hook: str) -> list[dict[str, Any]]:
-        return [each["data"] for each in self.records if each["hook"] == hook]
-
-    def agrees(self, truth: dict[str, Any]) -> None:
-        batches = self.data("on_batch_losses")
-        assert [each["step"] for each in batches] == list(range(len(truth["steps"])))
-        for batch, true in zip(batches, truth["steps"], strict=True):
-            assert {**batch["losses"], "total": batch["total"]} == pytest.approx(true, rel=1e-5)
-        ends = self.data("on_epoch_end")
-        assert [each["epoch"] for each in ends] == list(range(1, truth.get("epochs", 0) + 1))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +72,7 @@ def test_checkpoints_are_logged_behind_their_epoch(told: tuple[Path, dict[str, A
     saved = run.data("on_checkpoint")
     assert [each["epoch"] for each in saved] == [2, 4]
     assert all((folder / each["path"]).is_file() for each in saved)
-    assert [each["val_loss"] is None for each in run.data("on_epoch_end")] == [True, False, True, False]
+    assert ["val_loss" in each for each in run.data("on_epoch_end")] == [False, True, False, True]
 
 
 def test_several_optimizers_are_one_series_with_all_rates(told: tuple[Path, dict[str, Any]]) -> None:
@@ -170,7 +151,7 @@ trainer.fit(Lit(), data(), ckpt_path="ck/last.ckpt" if again else None)
     workshop.run(source)
     resume = workshop.data("on_resume")
     assert [each["step"] for each in resume] == [14]
-    where = [index for index, (hook, _) in enumerate(workshop.records) if hook == "on_resume"][0]
+    where = [hook for hook, _ in workshop.records].index("on_resume")
     before = [data["step"] for hook, data in workshop.records[:where] if hook == "on_batch_losses"]
     after = [data["step"] for hook, data in workshop.records[where:] if hook == "on_batch_losses"]
     assert before[:15] == list(range(15))
@@ -209,8 +190,10 @@ from losslog.compat.lightning import LosslogCallback
 import json
 SYNC = True
 def seen(module, parts):
-    with open(f"rank{module.global_rank}.txt", "a") as file: file.write(json.dumps({k: float(v) for k, v in parts.items()}) + "\\n")
-trainer = L.Trainer(max_epochs=2, devices=2, strategy="ddp", callbacks=[LosslogCallback()], enable_checkpointing=False, **quiet)
+    with open(f"rank{module.global_rank}.txt", "a") as file:
+        file.write(json.dumps({k: float(v) for k, v in parts.items()}) + "\\n")
+quiet |= dict(devices=2, strategy="ddp", callbacks=[LosslogCallback()], enable_checkpointing=False)
+trainer = L.Trainer(max_epochs=2, **quiet)
 trainer.fit(Lit(), data())
 """
     )
@@ -239,7 +222,8 @@ def test_the_entry_point_serves_only_those_who_ask(workshop: Workshop) -> None:
     )
     source = (
         MODULE
-        + "SYNC = False\ndef seen(*args): pass\nL.Trainer(max_epochs=1, enable_checkpointing=False, **quiet).fit(Lit(), data())\n"
+        + "SYNC = False\ndef seen(*args): pass\n"
+        + "L.Trainer(max_epochs=1, enable_checkpointing=False, **quiet).fit(Lit(), data())\n"
     )
     workshop.run(source)
     assert workshop.journals == []
