@@ -2,12 +2,11 @@
 
 Training thread. Contract:
 
-- An adapter says what the framework says: values by name, a batch's end, a step, a validation, an epoch's end, a
-  checkpoint, the end. What that means is decided here, once.
+- An adapter says what the framework says; what that means is decided here, once.
 - A record is one optimizer step (`losslog.compat.window`), with the learning rates that it was taken with. Components
   are those the framework was told of by name, else those that modules gave and a backward pass came to.
-- A checkpoint knows its run: training that goes on from it goes on with the run, without a gap or a doubled step.
-- Nothing of ours raises into training; `losslog.StopTraining` of an inline plugin is a request to stop.
+- Training that goes on from a checkpoint goes on with its run, without a gap or a doubled step.
+- Nothing of ours raises into training; `losslog.StopTraining` of an inline plugin is a request.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from losslog.compat.naming import apart
-from losslog.compat.opening import few, opened
+from losslog.compat.opening import opened, together
 from losslog.compat.quiet import Notes, Quiet
 from losslog.compat.window import Window
 from losslog.errors import StopTraining
@@ -32,7 +31,6 @@ from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import Reading
 from losslog.instrument.roots import Root
-from losslog.run import Run
 from losslog.values.totals import TOTAL_NAMES
 
 PATIENCE: Final = 2.0  # seconds that a checkpoint waits for the journal
@@ -44,16 +42,16 @@ class Guest:
 
     Attributes:
         options: of `losslog.Run`.
-        loop: the training that goes on, or None.
+        loop: the training that goes on, a `Loop`, or None.
         past: what a checkpoint said of the run that it is of, or None.
     """
 
     options: Mapping[str, Any]
-    loop: Loop | None = None
+    loop: Any = None
     past: Mapping[str, Any] | None = None
 
     @property
-    def run(self) -> Run | None:
+    def run(self) -> Any:
         """The run, once training has begun."""
         return None if self.loop is None else self.loop.run
 
@@ -131,8 +129,8 @@ class Loop(Observer):
         """Call a function: its error is said, and training goes on."""
         try:
             guarded(function, *args, **kwargs)
-        except StopTraining as reason:
-            self.run.request_stop(str(reason) or "StopTraining")
+        except StopTraining as why:
+            self.run.request_stop(str(why) or "StopTraining")
 
     # ------------------------------------------------------------------ heard from torch
 
@@ -188,17 +186,10 @@ class Loop(Observer):
 
     def lr(self) -> Any:
         """The rates that the optimizers stepped with last."""
-        known = [*self._rates.values()] or [(each, rates(each)) for each in self._optimizers or ()]
-        if len(known) == 1:
-            return few(known[0][1])
-        found: dict[str, Any] = {}
-        for index, (optimizer, rate) in enumerate(known):
-            name, each = f"{index}-{type(optimizer).__name__}", few(rate)
-            found |= {f"{name}/{group}": one for group, one in each.items()} if isinstance(each, dict) else {name: each}
-        return {name: rate for name, rate in found.items() if rate is not None} or None
+        return together([*self._rates.values()] or [(each, rates(each)) for each in self._optimizers or ()])
 
     def should_stop(self, optimizers: Sequence[Any] | None = None, schedulers: Sequence[Any] = ()) -> bool:
-        """Carry out what hooks ask for: learning rates here; gives whether to stop."""
+        """Carry out requests: learning rates here; gives whether to stop."""
         its = optimizers if optimizers is not None else [each for each, _ in self._rates.values()]
         if its and all(hasattr(each, "param_groups") for each in its):
             self.run.apply_requests([*its], [*schedulers])

@@ -28,7 +28,8 @@ class LosslogCallback(Callback, Guest):  # type: ignore[misc]
     """
 
     order = 60  # behind the Recorder
-    loop, past, run = None, None, True  # type: ignore[assignment]
+    run: Any = True
+    loop: Any = None
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -44,7 +45,6 @@ class LosslogCallback(Callback, Guest):  # type: ignore[misc]
 
     @contained
     def _batch(self) -> None:
-        assert self.loop is not None
         self.loop.window.batch()
         if self.loop.stepped:
             self.loop.step()
@@ -63,7 +63,6 @@ class LosslogCallback(Callback, Guest):  # type: ignore[misc]
     @contained
     def after_epoch(self) -> None:
         """The epoch is over, its validation too."""
-        assert self.loop is not None
         recorder = self.learn.recorder
         said = dict(zip([*recorder.metric_names][1:], [*recorder.log][1:], strict=False))
         kept = {name: value for name, value in said.items() if is_number(value) and not name.startswith("train_")}
@@ -73,5 +72,4 @@ class LosslogCallback(Callback, Guest):  # type: ignore[misc]
     @contained
     def after_fit(self) -> None:
         """Training is over."""
-        assert self.loop is not None
         self.loop.end()

@@ -71,7 +71,6 @@ class _Handlers(Guest):
 
     @contained
     def _iterated(self, engine: Any) -> None:
-        assert self.loop is not None
         output, window = engine.state.output, self.loop.window
         for name, value in (output if isinstance(output, Mapping) else {}).items():
             window.value(str(name), value)
@@ -87,14 +86,12 @@ class _Handlers(Guest):
 
     @contained
     def _close(self) -> None:
-        assert self.loop is not None
         if self._over:
             self._over = False
             self.loop.end_epoch()
 
     @contained
     def _evaluated(self, engine: Any, split: str) -> None:
-        assert self.loop is not None
         self.loop.evaluated(engine.state.metrics, split=split)
 
     def _completed(self, engine: Any) -> None:

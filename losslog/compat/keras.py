@@ -54,7 +54,6 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
     @contained
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """One record."""
-        assert self.loop is not None
         losses = {}
         trackers = {each.name: each for each in self.model.metrics if hasattr(each, "total") and hasattr(each, "count")}
         for name, mean in (logs or {}).items():
@@ -78,7 +77,6 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
     @contained
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """The epoch is over, its validation too."""
-        assert self.loop is not None
         said = {name: float(value) for name, value in (logs or {}).items()}
         figures = {name: value for name, value in said.items() if not name.startswith("val_") and not is_loss(name)}
         figures.pop("learning_rate", None)
@@ -90,5 +88,4 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
     @contained
     def on_train_end(self, logs: Any = None) -> None:
         """Training is over."""
-        assert self.loop is not None
         self.loop.end()

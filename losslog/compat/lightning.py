@@ -10,14 +10,13 @@ Training thread, every rank. Contract:
 
 from __future__ import annotations
 
-import functools
 import sys
-import weakref
 from collections.abc import Mapping
 from importlib import import_module, util
 from typing import Any, Final
 
 from losslog.compat.base import Guest, Loop, contained
+from losslog.compat.hearing import forget, hear, hears
 from losslog.compat.naming import require
 from losslog.runtime import settings
 
@@ -29,7 +28,6 @@ USED: Final = [each for each in SPACES if each in sys.modules] or [
     next(each for each in SPACES if util.find_spec(each.partition(".")[0]))
 ]
 _Callback: Any = type("Callback", tuple(import_module(each).Callback for each in USED), {})
-_callbacks: Final[weakref.WeakKeyDictionary[Any, LosslogCallback]] = weakref.WeakKeyDictionary()  # by their module
 
 
 class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
@@ -49,8 +47,7 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
         """Hear what the module logs; a second callback of ours is silent."""
         first = next(each for each in trainer.callbacks if isinstance(each, LosslogCallback))
         if stage == "fit" and first is self:
-            _callbacks[pl_module] = self
-            _hear(pl_module)
+            hear(pl_module, self)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Mapping[str, Any]) -> None:
         """Training is to go on."""
@@ -58,7 +55,7 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Training begins, behind the sanity check."""
-        if _callbacks.get(pl_module) is not self:
+        if hears(pl_module) is not self:
             return
         every, batches, epochs = trainer.accumulate_grad_batches, trainer.num_training_batches, trainer.max_epochs
         planned = pl_module.automatic_optimization and batches < float("inf") and int(batches) > 0
@@ -75,7 +72,6 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
     @contained
     def heard(self, trainer: Any, name: str, value: Any) -> None:
         """The module has logged something."""
-        assert self.loop is not None
         if trainer.validating:
             self._validated.add(name)
         elif self._inside and hasattr(value, "compute"):  # of torchmetrics
@@ -88,14 +84,12 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
     @contained
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         """What is logged from now on belongs to a step."""
-        assert self.loop is not None
         self._inside = True
         self.loop.window.divided = trainer.accumulate_grad_batches
 
     @contained
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         """The window is full."""
-        assert self.loop is not None
         self.loop.stepped = True
         if pl_module.automatic_optimization:
             self._inside = False
@@ -104,7 +98,6 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
     @contained
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         """One record, where an optimizer has stepped."""
-        assert self.loop is not None
         self._inside = False
         self.loop.window.batch()
         if self.loop.stepped:
@@ -116,7 +109,6 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
     @contained
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Validation; behind the epoch's last batch the epoch is over, before its checkpoint."""
-        assert self.loop is not None
         figures = trainer.callback_metrics
         found = {key: figures[key] for key in figures if key.partition("/dataloader_idx_")[0] in self._validated}
         self._validated.clear()
@@ -128,13 +120,11 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
     @contained
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """The epoch is over."""
-        assert self.loop is not None
         self.loop.end_epoch()
 
     @contained
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Lightning has reduced what was logged for the last epoch."""
-        assert self.loop is not None
         figures = trainer.callback_metrics
         found = {name: figures[name] for name in sorted(self._epochly) if name in figures}
         self._epochly.clear()
@@ -162,38 +152,11 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
             self._end(trainer, pl_module, None)
 
     def _end(self, trainer: Any, pl_module: Any, error: BaseException | None) -> None:
-        if _callbacks.get(pl_module) is self:
-            del _callbacks[pl_module]
-            _forget()
+        if hears(pl_module) is self:
+            forget(pl_module)
         if self.loop is not None and not self.loop.closed:
             self.past = self.loop.state()
             self.loop.end(error)
-
-
-_originals: Final[dict[Any, Any]] = {}  # ``LightningModule.log``, by its class
-
-
-def _hear(module: Any) -> None:
-    """Hear what modules log: on the class, so that copies and pickles of a module carry nothing of ours."""
-    owner: Any = next(each for each in reversed(type(module).__mro__) if "log" in vars(each))
-    if owner in _originals:
-        return
-    original = _originals[owner] = owner.log
-
-    @functools.wraps(original)
-    def log(self: Any, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, name, value, *args, **kwargs)
-        callback = _callbacks.get(self)
-        if callback is not None:
-            callback.heard(self.trainer, name, value)
-
-    owner.log = log
-
-
-def _forget() -> None:
-    while not _callbacks and _originals:
-        owner, original = _originals.popitem()
-        owner.log = original
 
 
 def callbacks() -> list[Any]:

@@ -34,7 +34,7 @@ class LosslogLogger(_Logger):  # type: ignore[misc]
         super().__init__()
         self._options = options
         self._callback: Guest | None = None
-        self._version = time.strftime("%Y%m%d-%H%M%S")
+        self._stamp = time.strftime("%Y%m%d-%H%M%S")
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ class LosslogLogger(_Logger):  # type: ignore[misc]
     @property
     def version(self) -> str:
         """Likewise."""
-        return self._version
+        return self._stamp
 
     @property
     def experiment(self) -> Run | None:

@@ -59,7 +59,6 @@ class LosslogHook(Guest, Hook):  # type: ignore[misc]
     @contained
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """One record, where the optimizer has stepped."""
-        assert self.loop is not None
         said = {name: value for name, value in (outputs or {}).items() if is_number(value)}
         losses = {name: value for name, value in said.items() if "loss" in name}  # as parse_losses tells them apart
         self.loop.window.batch(losses or None, {name: value for name, value in said.items() if name not in losses})
@@ -76,13 +75,11 @@ class LosslogHook(Guest, Hook):  # type: ignore[misc]
     @contained
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> None:
         """A validation is over."""
-        assert self.loop is not None
         self.loop.evaluated(metrics or {})
         self._over = self._over or not self._by_epoch
         self._close()
 
     def _close(self) -> None:
-        assert self.loop is not None
         if self._over:
             self._over = False
             self.loop.end_epoch()
@@ -95,7 +92,6 @@ class LosslogHook(Guest, Hook):  # type: ignore[misc]
     @contained
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """The checkpoint knows its run; one behind an epoch goes on with the next."""
-        assert self.loop is not None
         self._close()
         due = runner.val_loop is not None and (runner.iter + 1) % runner.val_interval == 0
         checkpoint.setdefault("meta", {})[KEY] = self.loop.state(epoch_done=due and not self._by_epoch)
@@ -103,7 +99,6 @@ class LosslogHook(Guest, Hook):  # type: ignore[misc]
     @contained
     def after_train(self, runner: Any) -> None:
         """Training is over."""
-        assert self.loop is not None
         self.loop.end()
 
 

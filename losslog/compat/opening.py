@@ -9,7 +9,7 @@ Training thread. Contract:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,8 +38,23 @@ def opened(options: dict[str, Any], past: Mapping[str, Any] | None) -> Run:
         return Run(**options)
 
 
-def few(found: Any) -> Any:
+def _few(found: Any) -> Any:
     """Rates by group without those that say nothing: groups without names that are alike, or very many."""
     if not isinstance(found, dict) or not all(name.isdigit() for name in found):
         return found
     return next(iter(found.values()), None) if len(set(found.values())) == 1 or len(found) > MANY else found
+
+
+def together(known: Sequence[tuple[Any, Any]]) -> Any:
+    """The rates of several optimizers as one: by number and class where there are several.
+
+    Args:
+        known: each with its rates.
+    """
+    if len(known) == 1:
+        return _few(known[0][1])
+    found: dict[str, Any] = {}
+    for index, (optimizer, rate) in enumerate(known):
+        name, each = f"{index}-{type(optimizer).__name__}", _few(rate)
+        found |= {f"{name}/{group}": one for group, one in each.items()} if isinstance(each, dict) else {name: each}
+    return {name: rate for name, rate in found.items() if rate is not None} or None

@@ -66,13 +66,11 @@ class LosslogCallback(Guest, TrainerCallback, ExportableState):  # type: ignore[
     @contained
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A batch of a window is over."""
-        assert self.loop is not None
         self.loop.window.batch()
 
     @contained
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One record."""
-        assert self.loop is not None
         self._inside = False
         self.loop.window.batch()
         self.loop.step()
@@ -85,7 +83,6 @@ class LosslogCallback(Guest, TrainerCallback, ExportableState):  # type: ignore[
     @contained
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         """The Trainer, or somebody's ``compute_loss``, logs."""
-        assert self.loop is not None
         said = {name: value for name, value in (logs or {}).items() if name not in KNOWN and is_number(value)}
         self._early |= {name: value for name, value in said.items() if name.startswith("eval_")}
         said = {
@@ -105,7 +102,6 @@ class LosslogCallback(Guest, TrainerCallback, ExportableState):  # type: ignore[
             self._close()
 
     def _close(self) -> None:
-        assert self.loop is not None
         if self._over:
             self._over = False
             self.loop.end_epoch()
@@ -113,7 +109,6 @@ class LosslogCallback(Guest, TrainerCallback, ExportableState):  # type: ignore[
     @contained
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """An evaluation is over, of one of several data sets perhaps."""
-        assert self.loop is not None
         found, self._early = {**self._early, **(kwargs.get("metrics") or {})}, {}
         self.loop.evaluated({name: value for name, value in found.items() if not name.endswith(FIGURES)})
 
@@ -133,12 +128,10 @@ class LosslogCallback(Guest, TrainerCallback, ExportableState):  # type: ignore[
     @contained
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A checkpoint was written."""
-        assert self.loop is not None
         self.loop.checkpoint(f"{args.output_dir}/checkpoint-{state.global_step}")
 
     @contained
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Training is over."""
-        assert self.loop is not None
         self._close()
         self.loop.end()

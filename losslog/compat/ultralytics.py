@@ -66,7 +66,6 @@ class _Callbacks(Guest):
 
     @contained
     def on_train_batch_end(self, trainer: Any) -> None:
-        assert self.loop is not None
         items = trainer.loss_items
         names = (trainer.loss_names,) if isinstance(trainer.loss_names, str) else trainer.loss_names
         if not isinstance(items, dict):  # one loss is no vector
@@ -83,7 +82,6 @@ class _Callbacks(Guest):
 
     def _evaluated(self, trainer: Any) -> None:
         """The epoch is over, said before or behind its checkpoint; what the final evaluation says again is none."""
-        assert self.loop is not None
         if not self.loop.logbook.steps:
             return
         figures = dict(trainer.metrics or {})
@@ -98,7 +96,6 @@ class _Callbacks(Guest):
 
     @contained
     def on_model_save(self, trainer: Any) -> None:
-        assert self.loop is not None
         self._evaluated(trainer)
         self.loop.checkpoint(trainer.last)
         if trainer.best_fitness == trainer.fitness and Path(trainer.best).exists():
@@ -107,7 +104,6 @@ class _Callbacks(Guest):
 
     @contained
     def on_train_end(self, trainer: Any) -> None:
-        assert self.loop is not None
         self.loop.end()
 
 
