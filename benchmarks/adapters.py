@@ -152,8 +152,8 @@ def main() -> None:
         share = found["losslog"] / found["own"]
         rows.append([name, *(tables.number(found[each]) for each in ("bare", "losslog", "own")), f"{share:.2f}",
                      "reached" if share <= GOAL else "**not reached**"])  # fmt: skip
-    head = ["framework", "a bare step, us", "losslog's adapter adds, us", "its TensorBoard logger at every step adds, us",
-            "share", f"goal: {GOAL:g}"]  # fmt: skip
+    head = ["framework", "a bare step, us", "losslog's adapter adds, us", "its TensorBoard logger adds, us", "share",
+            f"goal: {GOAL:g}"]  # fmt: skip
     text = tables.table(head, rows)
     print(text)
     tables.renew(options.page, text, BEGIN, END)

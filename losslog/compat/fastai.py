@@ -9,6 +9,7 @@ Training thread. Contract:
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, Final
 
 from losslog.compat.base import Guest, Loop, contained
@@ -57,7 +58,8 @@ class LosslogCallback(Callback, Guest):  # type: ignore[misc]
         """
         if self.learn.training:
             self._batch()
-            if self.loop is not None and not self.loop.closed and self.loop.should_stop([]):
+            groups = [SimpleNamespace(param_groups=self.learn.opt.hypers)]
+            if self.loop is not None and not self.loop.closed and self.loop.should_stop(groups):
                 raise CancelFitException
 
     @contained

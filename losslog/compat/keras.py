@@ -10,6 +10,7 @@ Training thread. Contract:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, Final
 
 from losslog.compat.base import Guest, Loop, contained
@@ -71,8 +72,13 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
         if losses:
             self.loop.window.batch(losses)
             self.loop.step()
-        if self.loop.should_stop():
+        optimizer = self.model.optimizer
+        before = float(optimizer.learning_rate)
+        group = {"lr": before}
+        if self.loop.should_stop([SimpleNamespace(param_groups=[group])]):
             self.model.stop_training = True
+        if group["lr"] != before:
+            optimizer.learning_rate = group["lr"]
 
     @contained
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:

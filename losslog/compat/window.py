@@ -63,9 +63,9 @@ class Window:
             return
         short = plain_name(name)
         if is_loss(short, value) or short in TOTAL_NAMES:
-            self._now[short] = value
+            self._now[short] = _read(value)
         else:
-            self._beside[name] = value
+            self._beside[name] = _read(value)
 
     def batch(self, losses: Any = None, metrics: Mapping[str, Any] | None = None) -> None:
         """A batch is over.
@@ -117,6 +117,14 @@ class Window:
         if weights is None and parts:
             weights = dict
         return Reading(keys, values, keys is not None and total is not None, n, weights, beside and Beside(*beside))
+
+
+def _read(value: Any) -> Any:
+    """A value as it is now, whatever the loop does to its tensor afterwards; on a device a copy there."""
+    if not hasattr(value, "detach"):
+        return value
+    value = value.detach()
+    return value.reshape(()).tolist() if value.is_cpu else value.clone()
 
 
 def _means(several: Sequence[Values]) -> tuple[tuple[str, ...], Numbers]:

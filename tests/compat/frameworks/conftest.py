@@ -94,8 +94,8 @@ def workshop(tmp_path: Path) -> Workshop:
 class Told:
     """What a run's journal tells."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        (journal,) = (folder / "runs" / name).glob("*/journal.jsonl")
+    def __init__(self, folder: Path, name: str, run: str = "*") -> None:
+        (journal,) = (folder / "runs" / name).glob(f"{run}/journal.jsonl")
         self.records = [json.loads(line) for line in journal.read_text("ascii").splitlines()]
 
     def data(self, hook: str) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.compat.frameworks.conftest import Workshop, need
+from tests.compat.frameworks.conftest import Told, Workshop, need
 
 
 @pytest.mark.parametrize("name", ["loop_mme", "loop_mm_iter"])
@@ -162,15 +162,29 @@ from losslog.compat.fastai import LosslogCallback
 data = torch.utils.data.TensorDataset(torch.randn(12, 4), torch.randn(12, 1))
 loaders = DataLoaders(torch.utils.data.DataLoader(data, 2), torch.utils.data.DataLoader(data, 4))
 def mae(p, t): return (p - t).abs().mean()
-learner = Learner(loaders, torch.nn.Linear(4, 1), loss_func=torch.nn.MSELoss(), metrics=mae, cbs=[LosslogCallback()])
-with learner.no_bar(): learner.fit(2, lr=0.01)
+from fastai.callback.core import Callback
+ours = LosslogCallback(plugins=None)
+class Asks(Callback):
+    def before_batch(self):
+        if not self.training: return
+        run = ours.loop.run
+        if run.next_step == 8: run.request_lr(0.5)
+        if run.next_step == 20: run.request_stop("enough")
+        run.flush()
+learner = Learner(loaders, torch.nn.Linear(4, 1), loss_func=torch.nn.MSELoss(), metrics=mae, cbs=[ours, Asks()])
+with learner.no_bar():
+    learner.fit(2, lr=0.01)
+    learner.fit(9, lr=0.01)
 """)
-    assert [each["step"] for each in workshop.data("on_batch_losses")] == list(range(12))
-    ends = workshop.data("on_epoch_end")
+    runs = [Told(workshop.folder, "script", each.parent.name) for each in workshop.journals]
+    assert [each.data("on_run_end")[0]["status"] for each in runs] == ["finished", "stopped"]
+    assert len(runs[1].data("on_batch_losses")) == 21
+    batches, ends = runs[0].data("on_batch_losses"), runs[0].data("on_epoch_end")
+    assert [each["step"] for each in batches] == list(range(12))
+    assert [each["lr"] for each in batches] == pytest.approx([0.01] * 9 + [0.005] * 3)
     assert [each["epoch"] for each in ends] == [1, 2]
     assert all(isinstance(each["val_loss"], float) for each in ends)
-    assert all(each["metrics"].keys() == {"mae"} for each in workshop.data("on_eval"))
-    assert all(each["lr"] == 0.01 for each in workshop.data("on_batch_losses"))
+    assert all(each["metrics"].keys() == {"mae"} for each in runs[0].data("on_eval"))
 
 
 def test_stable_baselines(workshop: Workshop) -> None:
@@ -189,3 +203,22 @@ model.logger.close()
     assert {"policy_gradient_loss", "value_loss", "entropy_loss"} == batches[0]["losses"].keys()
     assert [each["epoch"] for each in workshop.data("on_epoch_end")] == list(range(1, len(batches) + 1))
     assert any("time/fps" in each["metrics"] for each in workshop.data("on_metrics"))
+
+
+def test_keras_honours_requests(workshop: Workshop) -> None:
+    need("keras")
+    workshop.run("""
+import numpy, keras
+from losslog.compat.keras import LosslogCallback
+ours = LosslogCallback()
+class Asks(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 2: ours.run.request_lr(0.1)
+        if batch == 4: ours.run.request_stop("enough")
+        ours.run.flush()
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+model.compile(keras.optimizers.SGD(0.01), loss="mse", metrics=["mae"])
+model.fit(numpy.ones((16, 4)), numpy.ones((16, 1)), batch_size=2, epochs=3, verbose=0, callbacks=[ours, Asks()])
+""")
+    assert [each["lr"] for each in workshop.data("on_batch_losses")] == pytest.approx([0.01] * 3 + [0.001] * 2)
+    assert workshop.data("on_run_end")[0]["status"] == "stopped"
