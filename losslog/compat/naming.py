@@ -8,8 +8,9 @@ No thread. Contract:
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Final
 
@@ -47,7 +48,8 @@ def _numbers(version: str) -> list[int]:
     return [int("".join(filter(str.isdigit, part)) or 0) for part in version.partition("+")[0].split(".")[:3]]
 
 
-def plain_name(name: str, prefixes: Sequence[str] = TRAINING) -> str:
+@functools.lru_cache(maxsize=4096)
+def plain_name(name: str, prefixes: tuple[str, ...] = TRAINING) -> str:
     """A value's name without what says only where it was logged: ``train/loss_cls`` and ``loss_cls_step``."""
     before = next((each for each in prefixes if name.startswith(each) and len(name) > len(each)), "")
     return name.removeprefix(before).removesuffix("_step")
@@ -60,6 +62,8 @@ def is_loss(name: str, value: Any = None) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value is one number: Python's, numpy's or a tensor's."""
+    if type(value) is float:
+        return True
     if isinstance(value, bool | str | bytes):
         return False
     shape = getattr(value, "shape", None)
@@ -68,7 +72,7 @@ def is_number(value: Any) -> bool:
     return hasattr(value, "item") and math.prod(shape) == 1 and not str(getattr(value, "dtype", "")).endswith("bool")
 
 
-def apart(values: Mapping[str, Any], prefixes: Sequence[str] = VALIDATION) -> tuple[dict[str, Any], dict[str, Any]]:
+def apart(values: Mapping[str, Any], prefixes: tuple[str, ...] = VALIDATION) -> tuple[dict[str, Any], dict[str, Any]]:
     """The losses among an evaluation's values, and the metrics, under plain names; what is no number is left out."""
     named = {plain_name(str(name), prefixes): value for name, value in values.items() if is_number(value)}
     losses = {name: value for name, value in named.items() if is_loss(name)}
