@@ -15,7 +15,7 @@ from typing import Any, Final
 from losslog.compat.base import Guest, Loop, contained
 from losslog.compat.naming import is_number, require
 
-LOWEST: Final = "2.8"
+LOWEST: Final = "2.8.12"
 require("fastai", LOWEST, "fastai")
 
 from fastai.callback.core import Callback, CancelFitException  # noqa: E402 - it was looked at first

@@ -20,7 +20,7 @@ from losslog.compat.hearing import forget, hear, hears
 from losslog.compat.naming import require
 from losslog.runtime import settings
 
-LOWEST: Final = "2.2"
+LOWEST: Final = "2.6"
 KEY: Final = "losslog"  # in a checkpoint
 SPACES: Final = ("lightning.pytorch", "pytorch_lightning")
 require("lightning", LOWEST, "lightning", "lightning", "pytorch-lightning")

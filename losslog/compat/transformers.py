@@ -20,7 +20,7 @@ from losslog.compat.base import Guest, Loop, contained
 from losslog.compat.naming import is_number, require
 from losslog.runtime.containment import attempt
 
-LOWEST: Final = "4.46"
+LOWEST: Final = "5.24"
 require("transformers", LOWEST, "transformers")
 
 from transformers import TrainerCallback  # noqa: E402 - it was looked at first

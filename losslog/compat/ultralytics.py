@@ -18,7 +18,7 @@ from losslog.compat.base import Guest, Loop, contained
 from losslog.compat.naming import require
 from losslog.runtime.containment import attempt
 
-LOWEST: Final = "8.3"
+LOWEST: Final = "8.4"
 NOTE: Final = "losslog.json"  # beside the weights
 KINDS: Final = {"bbox": ("box", "B"), "segm": ("seg", "M"), "keypoints": ("pose", "P")}
 FIGURES: Final = {"AP": "mAP50-95", "AP50": "mAP50", "precision": "precision", "recall": "recall"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,19 @@ def test_an_adapter_stays_small() -> None:
     shared = {"__init__", "base", "naming", "opening", "quiet", "window", "hearing", "reporting", "torchvision"}
     found = {path.stem: code_lines(path.read_text("utf-8")) for path in PACKAGE.glob("*.py") if path.stem not in shared}
     assert {name: lines for name, lines in found.items() if lines >= 120} == {}
+
+
+def test_the_extras_and_the_docs_state_the_versions_that_adapters_ask_for() -> None:
+    extras = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    page = (PACKAGE.parents[1] / "docs" / "frameworks.md").read_text("utf-8")
+    found = {}
+    for path in PACKAGE.glob("*.py"):
+        bound = re.search(r'^LOWEST: Final = "([\d.]+)"', path.read_text("utf-8"), re.M)
+        if bound is not None:
+            found[path.stem] = bound[1]
+    assert len(found) == 9
+    for name, bound in found.items():
+        assert extras[name][0].endswith(f">={bound}"), name
+        assert f"| {bound} |" in page, name
