@@ -10,7 +10,7 @@ PLUGINS := $(sort $(wildcard plugins/losslog-*))
 MANIFESTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check unit plugin faults stress docs dist matrix bench clean
+.PHONY: help install demo test check unit frameworks plugin faults stress docs dist matrix bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -40,6 +40,16 @@ test: check unit docs plugin ## everything CI runs
 unit: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 	for plugin in $(PLUGINS); do $(BIN)/python -m pytest -q -c pyproject.toml --rootdir . $$plugin/tests || exit 1; done
+
+FRAMEWORKS := .venv-frameworks
+EXTRAS := lightning,transformers,accelerate,mmengine,ultralytics,ignite,keras,fastai,sb3
+
+frameworks: ## the adapters against real frameworks, in an environment of their own
+	test -x $(FRAMEWORKS)/$(notdir $(BIN))/python || $(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/$(notdir $(BIN))/python -m pip install -q -c constraints.txt -c constraints-frameworks.txt \
+		-e ".[$(EXTRAS)]" -e ./plugins/losslog-console -e ./plugins/losslog-plateau \
+		pytest pytest-timeout pytest-randomly pytest-xdist torchvision pycocotools faster-coco-eval
+	$(FRAMEWORKS)/$(notdir $(BIN))/python -m pytest -q -n 2 tests/compat/frameworks
 
 plugin: install ## losslog new-plugin, install it, test it, train with it
 	$(BIN)/python scripts/new_plugin_check.py

@@ -229,15 +229,14 @@ def rest(found: Found) -> str:
     return table(("what", ""), rows)
 
 
-def renew(page: Path, text: str) -> None:
-    """Put ``text`` between the page's markers.
+def renew(page: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
+    """Put ``text`` between two of the page's markers.
 
     Raises:
-        ValueError: the page has no markers.
+        ValueError: the page has no such markers.
     """
-    old = page.read_text("utf-8")
-    before, begin, inside = old.partition(BEGIN)
-    _, end, after = inside.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} lacks the markers {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", "utf-8")
+    before, there, inside = page.read_text("utf-8").partition(begin)
+    _, too, after = inside.partition(end)
+    if not there or not too:
+        raise ValueError(f"{page} lacks the markers {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", "utf-8")

@@ -235,7 +235,7 @@ def scale_lr(optimizer: Any, scheduler: Any, factor: float, group: str | None) -
 
     Args:
         optimizer: anything with ``param_groups``.
-        scheduler: a torch scheduler, or None.
+        scheduler: a torch scheduler, or a list of them, or None.
         factor: > 0.
         group: name (or index as text) of a parameter group; None means all.
 
@@ -250,7 +250,7 @@ def scale_lr(optimizer: Any, scheduler: Any, factor: float, group: str | None) -
                 groups[index][key] *= factor
             elif key in groups[index]:  # a tensor lr of a capturable optimizer: changed in place, it is aliased
                 groups[index][key].mul_(factor)
-    waiting, seen = [scheduler], set()
+    waiting, seen = [*scheduler] if isinstance(scheduler, list) else [scheduler], set()
     while waiting:
         each = waiting.pop()
         if each is None or id(each) in seen:
@@ -264,3 +264,14 @@ def scale_lr(optimizer: Any, scheduler: Any, factor: float, group: str | None) -
     if chosen and scheduler is not None and len(chosen) < len(groups) and getattr(scheduler, "eta_min", None):
         warn("the scheduler's eta_min is one number for all groups: the ratio of the scaled groups shrinks towards it")
     return [group_name(index, groups[index]) for index in chosen]
+
+
+def scale_all(optimizers: Any, schedulers: Any, factor: float, group: str | None) -> list[str]:
+    """`scale_lr` of one optimizer or of a list of them, each with those of the schedulers that are its own."""
+    if not isinstance(optimizers, list | tuple):
+        return scale_lr(optimizers, schedulers, factor, group)
+    found: dict[str, None] = {}
+    for each in optimizers:
+        own = [one for one in schedulers or () if len(optimizers) == 1 or getattr(one, "optimizer", None) is each]
+        found |= dict.fromkeys(scale_lr(each, own[0] if len(own) == 1 else own or None, factor, group))
+    return [*found]

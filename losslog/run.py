@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from losslog.control import Requests, RunHandle, Watcher, alert_data, lr_data, scale_lr
+from losslog.control import Requests, RunHandle, Watcher, alert_data, lr_data, scale_all
 from losslog.delivery.caller import free_name, hooks_of, name_of
 from losslog.delivery.delivery import Delivery
 from losslog.delivery.discovery import Plugin, select
@@ -572,13 +572,13 @@ class Run:
         Scales the rates such that torch's schedulers keep the ratio, also after a resume (`losslog.control.scale_lr`).
 
         Args:
-            optimizer: its parameter groups are changed.
-            scheduler: its scheduler, where there is one.
+            optimizer: its parameter groups are changed; or a list of several.
+            scheduler: its scheduler, where there is one; or a list of those there are.
         """
         self._settle()
         for request in self._requests.take_lr():
             factor, group = request["factor"], request["group"]
-            changed = scale_lr(optimizer, scheduler, factor, group)
+            changed = scale_all(optimizer, scheduler, factor, group)
             if changed:
                 text = f"learning rate of {', '.join(changed)} multiplied by {factor:g}"
                 say("%s, asked by %s", text, request.get("source", "the script"))

@@ -17,7 +17,8 @@ from losslog.runtime.notices import Once, did_you_mean, say
 OFF: Final = frozenset({"0", "false", "no", "off"})
 ON: Final = frozenset({"1", "true", "yes", "on"})
 VARIABLES: Final = ("LOSSLOG", *(f"LOSSLOG_{name}" for name in ("PLUGINS", "DISABLE", "DIR", "FOLLOWER", "STRICT",
-                                                                "TRACE", "FANOUT", "NOTIFY", "NICE")))  # fmt: skip
+                                                                "TRACE", "FANOUT", "NOTIFY", "NICE",
+                                                                "LIGHTNING")))  # fmt: skip
 # Between our own processes.
 INNER: Final = frozenset({"LOSSLOG_PARENT_PID", "LOSSLOG_PROGRAM", "LOSSLOG_RANK_PID", "LOSSLOG_FAULTS"})
 _once: Final = Once()

@@ -1,0 +1,93 @@
+"""accelerate: ``Accelerator(log_with=LosslogTracker())`` beside, or in the place of, its own trackers.
+
+Training thread, every process. Contract:
+
+- It records what is given to ``accelerator.log``, no more: names with ``loss`` in them are a batch's losses, those that
+  say that they are of a validation its losses and metrics, the rest metrics at their step.
+- ``epoch`` among the values tells epochs: one ends when it changes, and with ``end_training``.
+- Where `losslog.attach` logs to the same run the losses come from there, and what is logged here are metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from losslog.compat.naming import VALIDATION, apart, is_loss, is_number, plain_name, require
+from losslog.instrument.listeners import guarded
+from losslog.run import Run
+
+LOWEST: Final = "1.0"
+require("accelerate", LOWEST, "accelerate")
+
+from accelerate.tracking import GeneralTracker  # noqa: E402 - it was looked at first
+
+
+class LosslogTracker(GeneralTracker):  # type: ignore[misc]
+    """Logs what an Accelerator is given to log.
+
+    Args:
+        options: keyword arguments of `losslog.Run`.
+    """
+
+    name = "losslog"
+    requires_logging_directory = False
+    main_process_only = False  # ranks are joined
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self._options = options
+        self._run: Run | None = None
+        self._epoch: float | None = None
+        self._open = False
+        self._validation: dict[str, Any] = {}
+
+    @property
+    def tracker(self) -> Run:
+        """The run; made now if it was not."""
+        if self._run is None:
+            self._run = Run(**self._options)
+        return self._run
+
+    def store_init_configuration(self, values: Mapping[str, Any]) -> None:
+        """Begin a run with these as its config."""
+        if self._run is None:
+            self._run = Run(**{**self._options, "config": {**values, **(self._options.get("config") or {})}})
+
+    def log(self, values: Mapping[str, Any], step: int | None = None, **kwargs: Any) -> None:
+        """Log values."""
+        guarded(self._log, self.tracker, dict(values), step)
+
+    def _log(self, run: Run, values: dict[str, Any], step: int | None) -> None:
+        named = {name: value for name, value in values.items() if is_number(value)}
+        epoch = named.pop("epoch", None)
+        if epoch is not None:
+            if self._epoch is not None and float(epoch) != self._epoch:
+                self._end_epoch(run)
+            self._epoch = float(epoch)
+        validation = {name: named.pop(name) for name in list(named) if name.startswith(VALIDATION)}
+        losses = {} if run.watcher is not None else {name: named.pop(name) for name in list(named) if is_loss(name)}
+        if losses:
+            lr = named.pop("lr", named.pop("learning_rate", None))
+            at = step if step is not None and step >= run.next_step else None
+            found = {plain_name(name): value for name, value in losses.items()}
+            run.log_batch(next(iter(found.values())) if found.keys() == {"loss"} else found, lr=lr, step=at)
+            self._open = True
+        if named:
+            run.log_metrics(named, step=step)
+        lost, metrics = apart(validation)
+        self._validation |= lost
+        if metrics:
+            run.log_eval(metrics)
+
+    def _end_epoch(self, run: Run) -> None:
+        found, self._validation = self._validation, {}
+        if self._open:
+            self._open = False
+            run.end_epoch(val_loss=(found["loss"] if found.keys() == {"loss"} else found) if found else None)
+
+    def finish(self) -> None:
+        """Training is over."""
+        if self._run is not None:
+            guarded(self._end_epoch, self._run)
+            self._run.close()

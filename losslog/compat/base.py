@@ -1,0 +1,300 @@
+"""What adapters of training frameworks share: one training under a framework, put to a run.
+
+Training thread. Contract:
+
+- An adapter says what the framework says; what that means is decided here, once.
+- A record is one optimizer step (`losslog.compat.window`), with the learning rates that it was taken with. Components
+  are those the framework was told of by name, else those that modules gave and a backward pass came to.
+- Training that goes on from a checkpoint goes on with its run, without a gap or a doubled step.
+- Nothing of ours raises into training; `losslog.StopTraining` of an inline plugin is a request.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from losslog.compat.naming import apart
+from losslog.compat.opening import opened, together
+from losslog.compat.quiet import Notes, Quiet
+from losslog.compat.window import Window
+from losslog.errors import StopTraining
+from losslog.instrument.family import Family
+from losslog.instrument.listeners import guarded, tell
+from losslog.instrument.observer import Observer
+from losslog.instrument.optimizers import Heard, Stepper, rates
+from losslog.instrument.outputs import Output
+from losslog.instrument.passes import EpochFinder
+from losslog.instrument.readings import Reading
+from losslog.instrument.roots import Root
+from losslog.values.totals import TOTAL_NAMES
+
+PATIENCE: Final = 2.0  # seconds that a checkpoint waits for the journal
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class Guest:
+    """What a framework's callback has of ours.
+
+    Attributes:
+        options: of `losslog.Run`.
+        loop: the training that goes on, a `Loop`, or None.
+        past: what a checkpoint said of the run that it is of, or None.
+    """
+
+    options: Mapping[str, Any]
+    loop: Any = None
+    past: Mapping[str, Any] | None = None
+
+    @property
+    def run(self) -> Any:
+        """The run, once training has begun."""
+        return None if self.loop is None else self.loop.run
+
+    def leave(self) -> None:
+        """An earlier training of this callback, that an error broke off where the framework does not tell of errors."""
+        if self.loop is not None and not self.loop.closed:
+            error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+            self.loop.end(error or InterruptedError("training was broken off"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or a pickle for another process, begins without a training."""
+        return {name: value for name, value in vars(self).items() if name != "loop"}
+
+
+def contained(method: Method) -> Method:
+    """A method of a `Guest` that does nothing outside of a training, and never raises into it."""
+
+    @functools.wraps(method)
+    def call(self: Guest, *args: Any, **kwargs: Any) -> None:
+        loop = self.loop
+        if loop is not None and not loop.closed:
+            loop.guarded(method, self, *args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+class Loop(Observer):
+    """One training under a framework, from its begin to its end.
+
+    Args:
+        options: of `losslog.Run`, as the user gave them.
+        config: hyper-parameters; what the user gave as ``config`` is added, and wins.
+        epochs: planned.
+        steps_per_epoch: planned optimizer steps.
+        optimizers: whose rates are logged; None: of all that step.
+        past: what `state` gave when the checkpoint was written that training goes on from.
+
+    Attributes:
+        run: where it is logged.
+        window: what waits for a step.
+        stepped: whether an optimizer has stepped since the last record.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        config: Mapping[str, Any],
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        optimizers: Sequence[Any] | None = None,
+        past: Mapping[str, Any] | None = None,
+    ) -> None:
+        tell("script_logs")
+        given = {"epochs": epochs, "steps_per_epoch": steps_per_epoch} | dict(options)
+        given["config"] = {**config, **(given.get("config") or {})}
+        self._thread = threading.get_ident()
+        self.run = opened(given, past)
+        super().__init__(Notes(lambda: self.run), EpochFinder())
+        self.logbook.made, self.run.watcher = self.run, self
+        self.finder.told = True
+        self.silence = Quiet(self.logbook)
+        self.window = Window()
+        self.stepped = False
+        self._seen: list[tuple[Stepper, Reading]] = []
+        self._optimizers = optimizers
+        self._saving: tuple[Any, Any] = (None, None)
+        self._rates: dict[int, tuple[Any, Any]] = {}
+        self._validation: tuple[int, dict[str, Any]] | None = None
+        for each in optimizers or ():
+            self.steppers.add(each)
+        self.discovery.start()
+
+    def guarded(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Call a function: its error is said, and training goes on."""
+        try:
+            guarded(function, *args, **kwargs)
+        except StopTraining as why:
+            self.run.request_stop(str(why) or "StopTraining")
+
+    # ------------------------------------------------------------------ heard from torch
+
+    def trains(self, optimizer: Any) -> bool:
+        """Every optimizer."""
+        return True
+
+    def follows(self) -> bool:
+        """The thread of the framework's loop."""
+        return threading.get_ident() == self._thread
+
+    def may_feed(self, heard: Heard, stepper: Stepper) -> bool:
+        """Any pass."""
+        return True
+
+    def drives(self, stepper: Stepper, family: Family) -> bool:
+        """Where no backward pass was heard the framework has to tell."""
+        return False
+
+    def backward_ends(self, root: Root) -> None:
+        """A backward pass has ended: it is part of the total."""
+        super().backward_ends(root)
+        if not self.closed and root.thread == self._thread:
+            self.window.backward(root)
+
+    def step_ends(self, optimizer: Any) -> None:
+        """An optimizer has stepped."""
+        mine = self._optimizers is None or any(each is optimizer for each in self._optimizers)
+        if mine and not self.closed and self.follows():
+            super().step_ends(optimizer)
+            self._rates[id(optimizer)] = (optimizer, rates(optimizer))
+            self.stepped = True
+
+    def scaler_ends(self, optimizer: Any) -> None:
+        """A step that a GradScaler left out is one to the framework, or its batches are of the next."""
+
+    def _record(self, stepper: Stepper, reading: Reading, outputs: list[Output], own: Collection[str]) -> None:
+        for each in outputs:
+            each.family.keys = tuple(name for name in dict.fromkeys(each.names) if name in (reading.keys or ()))
+        self.discovery.stepped(stepper, explained=bool(reading.keys))
+        self._seen.append((stepper, reading))
+
+    # ------------------------------------------------------------------ told by the adapter
+
+    def step(self) -> None:
+        """The window's batches were stepped on: one record."""
+        self.stepped, seen = False, self._seen
+        self._seen = []
+        reading = self.window.take([(self.series.name_of(stepper), its) for stepper, its in seen] if len(seen) > 1 else
+                                   [("", its) for _, its in seen])  # fmt: skip
+        if reading is not None:
+            self.logbook.step(reading, self.lr())
+
+    def lr(self) -> Any:
+        """The rates that the optimizers stepped with last."""
+        return together([*self._rates.values()] or [(each, rates(each)) for each in self._optimizers or ()])
+
+    def should_stop(self, optimizers: Sequence[Any] | None = None, schedulers: Sequence[Any] = ()) -> bool:
+        """Carry out requests: learning rates here; gives whether to stop."""
+        its = optimizers if optimizers is not None else [each for each, _ in self._rates.values()]
+        if its and all(hasattr(each, "param_groups") for each in its):
+            self.run.apply_requests([*its], [*schedulers])
+        return self.run.should_stop
+
+    def evaluated(
+        self, values: Mapping[str, Any], *, split: str = "val", nested: Mapping[str, Any] | None = None
+    ) -> None:
+        """An evaluation is over: losses of a validation go with the epoch's end, metrics are logged.
+
+        Args:
+            values: by name.
+            split: what was evaluated.
+            nested: metrics in the form of `Run.log_eval`, beside.
+        """
+        self.logbook.log_evaluations()
+        losses, metrics = apart(values)
+        before = not self.logbook.trained and self.run.next_step == 0  # nothing was trained yet
+        if before or split != "val":
+            metrics, losses = metrics | losses, {}
+        if metrics or nested:
+            self.run.log_eval({**metrics, **(nested or {})}, split=split, epoch=0 if before else None)
+        if losses:
+            step = self.run.next_step - 1
+            if self._validation is not None and self._validation[0] != step:
+                self._superseded()
+            self._validation = (step, {**self._validation[1], **losses} if self._validation is not None else losses)
+            if not self.logbook.steps:  # the epoch has ended already
+                self._superseded()
+
+    def _superseded(self) -> None:
+        """No epoch's end took the last validation with it: it becomes metrics, at its step."""
+        if self._validation is not None:
+            step, losses = self._validation
+            self.run.log_metrics({f"val/{name}": value for name, value in losses.items()}, step=step)
+            self._validation = None
+
+    def end_epoch(self) -> None:
+        """The open epoch is over; one without a step is none."""
+        if self.logbook.steps:
+            self.run.end_epoch()
+
+    def checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """A checkpoint was written."""
+        self.logbook.checkpoint(os.fspath(path))
+
+    def saves(self, owner: Any, path_of: Callable[..., str | os.PathLike[str]]) -> None:
+        """Log what an object's ``save_checkpoint`` writes, until the run ends.
+
+        Args:
+            owner: the framework's trainer or runner.
+            path_of: gives the path, of the arguments it is called with.
+        """
+        original = owner.save_checkpoint
+
+        @functools.wraps(original)
+        def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            if not self.closed:
+                self.guarded(lambda: self.checkpoint(path_of(*args, **kwargs)))
+            return result
+
+        owner.save_checkpoint = save_checkpoint
+        self._saving = (owner, save_checkpoint)
+
+    def detach(self) -> None:
+        """Take everything of ours off."""
+        super().detach()
+        owner, ours = self._saving
+        if owner is not None and vars(owner).get("save_checkpoint") is ours:
+            del owner.save_checkpoint
+        self._saving = (None, None)
+
+    def state(self, *, epoch_done: bool = False) -> dict[str, Any]:
+        """What a checkpoint has to know; waits until what was logged before it is in the journal.
+
+        Args:
+            epoch_done: whether training that goes on from it begins another epoch, though this one's end is to come.
+        """
+        self.run.flush(PATIENCE)
+        done = self.run.epoch - 1 + int(epoch_done and self.logbook.steps > 0)
+        return {"run": os.path.abspath(self.run.dir), "epoch": done, "step": self.run.next_step - 1}
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Training is over."""
+        self.run.__exit__(None if error is None else type(error), error, None)
+
+    # ------------------------------------------------------------------ asked by the run
+
+    def before_epoch_end(self) -> Any:
+        """Record what belongs to the epoch; gives its validation losses."""
+        seen = super().before_epoch_end()
+        _, losses = self._validation or (0, {})
+        self._validation = None
+        if losses.keys() <= set(TOTAL_NAMES) and isinstance(seen, dict):
+            return {**seen, **losses}
+        alone = len(losses) == 1 and next(iter(losses)) in TOTAL_NAMES
+        return next(iter(losses.values())) if alone else losses or seen
+
+    def cut_short(self, status: str) -> bool:
+        """Whether the open epoch was left in the middle."""
+        return status != "finished"
+
+    def close(self, status: str) -> None:
+        """Record what waits."""
+        if self.cut_short(status) or not self.logbook.steps:
+            self._superseded()
+        super().close(status)

@@ -1,0 +1,60 @@
+"""Which run a training under a framework is logged to, and which of its learning rates are worth a series.
+
+Training thread. Contract:
+
+- A checkpoint that knows its run goes on with it, wherever the folder of runs has been moved; where that cannot be, a
+  new run begins, and it is said.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from losslog.errors import LosslogError
+from losslog.run import Run
+from losslog.runtime.containment import one_line
+from losslog.runtime.notices import warn
+
+MANY: Final = 16  # groups without names; where there are more, the first one's rate is logged
+
+
+def opened(options: dict[str, Any], past: Mapping[str, Any] | None) -> Run:
+    """The run that a checkpoint was of, else a new one."""
+    if past is None:
+        return Run(**options)
+    numbers = {"resume_epoch": past["epoch"], "resume_step": past["step"]}
+    if "resume" in options:
+        return Run(**(numbers | options if options["resume"] else options))
+    folder = Path(str(past["run"]))
+    if not folder.is_dir():  # the folder of runs was moved
+        folder = Path(os.fspath(options.get("dir", "runs")), *folder.parts[-2:])
+    try:
+        return Run(**options, **numbers, resume=folder)
+    except LosslogError as error:
+        warn("the checkpoint's run cannot be gone on with, a new one begins: %s", one_line(error))
+        return Run(**options)
+
+
+def _few(found: Any) -> Any:
+    """Rates by group without those that say nothing: groups without names that are alike, or very many."""
+    if not isinstance(found, dict) or not all(name.isdigit() for name in found):
+        return found
+    return next(iter(found.values()), None) if len(set(found.values())) == 1 or len(found) > MANY else found
+
+
+def together(known: Sequence[tuple[Any, Any]]) -> Any:
+    """The rates of several optimizers as one: by number and class where there are several.
+
+    Args:
+        known: each with its rates.
+    """
+    if len(known) == 1:
+        return _few(known[0][1])
+    found: dict[str, Any] = {}
+    for index, (optimizer, rate) in enumerate(known):
+        name, each = f"{index}-{type(optimizer).__name__}", _few(rate)
+        found |= {f"{name}/{group}": one for group, one in each.items()} if isinstance(each, dict) else {name: each}
+    return {name: rate for name, rate in found.items() if rate is not None} or None

@@ -1,0 +1,205 @@
+"""What adapters share, without a framework: names, versions, the window, epochs, resume."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from losslog.compat.base import Guest, Loop, contained
+from losslog.compat.naming import apart, is_loss, is_number, plain_name, require
+
+PACKAGE = Path(__file__).parents[2] / "losslog" / "compat"
+
+
+def journal(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    (file,) = folder.rglob("journal.jsonl")
+    return [(each["hook"], each["data"]) for each in map(json.loads, file.read_text("ascii").splitlines())]
+
+
+def data(folder: Path, hook: str) -> list[dict[str, Any]]:
+    return [found for name, found in journal(folder) if name == hook]
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Any:
+    made = Loop({"dir": tmp_path, "name": "run", "plugins": None}, config={"a": 1}, epochs=2)
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("train/loss_cls", "loss_cls"),
+        ("train_loss", "loss"),
+        ("loss_box_step", "loss_box"),
+        ("loss", "loss"),
+        ("train_", "train_"),
+    ],
+)
+def test_where_a_value_was_logged_is_no_part_of_its_name(name: str, plain: str) -> None:
+    assert plain_name(name) == plain
+
+
+def test_a_loss_has_the_word_in_its_name_or_a_gradient() -> None:
+    graded = torch.ones((), requires_grad=True)
+    assert is_loss("train_LOSS")
+    assert is_loss("kl", graded)
+    assert not is_loss("kl", 1.0)
+    assert not is_loss("accuracy", graded)
+
+
+def test_numbers_are_told_from_the_rest() -> None:
+    assert all(map(is_number, (1, 1.5, torch.tensor(1.0), torch.ones(1))))
+    assert not any(map(is_number, (True, "1", None, torch.ones(2), torch.tensor(True), [1])))
+
+
+def test_an_evaluation_is_told_apart() -> None:
+    assert apart({"val/loss_a": 1.0, "val_acc": 2.0, "eval_note": "x"}) == ({"loss_a": 1.0}, {"acc": 2.0})
+
+
+def test_a_framework_that_is_missing_or_too_old_is_named_with_the_fix() -> None:
+    with pytest.raises(
+        ImportError, match=r"needs nothing-like-it >= 2.0: it is not installed. pip install 'losslog\[x\]'"
+    ):
+        require("nothing-like-it", "2.0", "x")
+    with pytest.raises(ImportError, match=r"needs pytest >= 999: pytest [\d.]+ is installed"):
+        require("pytest", "999", "x")
+    require("pytest", "1", "x")
+
+
+def train(loop: Loop, layer: Any, optimizer: Any, batches: int, divided: int = 1) -> list[dict[str, float]]:
+    truth = []
+    for _ in range(batches):
+        out = layer(torch.ones(2, 2))
+        parts = {"loss_a": out[:, 0].square().mean(), "kl": out[:, 1].abs().mean()}
+        (sum(parts.values()) / divided).backward()  # type: ignore[union-attr]
+        for name, value in parts.items():
+            loop.window.value(f"train/{name}", value)
+        loop.window.value("speed", 7.0)
+        loop.window.batch()
+        truth.append({name: value.item() for name, value in parts.items()})
+    optimizer.step()
+    optimizer.zero_grad()
+    loop.step()
+    return truth
+
+
+@pytest.mark.parametrize("batches", [1, 3, 4])
+def test_a_window_is_the_mean_of_its_batches_and_the_total_what_went_backward(
+    loop: Loop, tmp_path: Path, batches: int
+) -> None:
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    loop.window.divided = 4
+    truth = train(loop, layer, optimizer, batches, divided=4)
+    loop.end()
+    (batch,) = data(tmp_path, "on_batch_losses")
+    means = {name: sum(each[name] for each in truth) / batches for name in truth[0]}
+    assert batch["losses"] == pytest.approx(means)
+    assert batch["total"] == pytest.approx(sum(means.values()))
+    assert batch["lr"] == 0.1
+    assert data(tmp_path, "on_metrics")[0]["metrics"] == {"speed": 7.0}
+
+
+def test_the_earlier_of_two_validations_becomes_metrics(loop: Loop, tmp_path: Path) -> None:
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    loop.evaluated({"val_loss": 9.0, "val_acc": 0.1})
+    train(loop, layer, optimizer, 1)
+    loop.evaluated({"val_loss": 1.0})
+    train(loop, layer, optimizer, 1)
+    loop.evaluated({"val_loss": 2.0, "val_acc": 0.5})
+    loop.end_epoch()
+    loop.end_epoch()  # one without a step is none
+    loop.end()
+    assert [each["val_loss"] for each in data(tmp_path, "on_epoch_end")] == [2.0]
+    assert {"val/loss": 1.0} in [each["metrics"] for each in data(tmp_path, "on_metrics")]
+    assert [(each["epoch"], each["metrics"]) for each in data(tmp_path, "on_eval")] == [
+        (0, {"acc": 0.1, "loss": 9.0}),
+        (1, {"acc": 0.5}),
+    ]
+
+
+def test_an_epoch_that_an_error_broke_off_is_not_ended(loop: Loop, tmp_path: Path) -> None:
+    layer = torch.nn.Linear(2, 2)
+    train(loop, layer, torch.optim.SGD(layer.parameters(), lr=0.1), 1)
+    loop.end(ValueError("broken"))
+    assert data(tmp_path, "on_epoch_end") == []
+    assert data(tmp_path, "on_run_end")[0]["status"] == "failed"
+
+
+def test_a_checkpoints_state_goes_on_with_its_run(loop: Loop, tmp_path: Path) -> None:
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    train(loop, layer, optimizer, 1)
+    loop.end_epoch()
+    state = loop.state()
+    train(loop, layer, optimizer, 1)
+    loop.end()
+    again = Loop({"dir": tmp_path, "name": "run", "plugins": None}, config={}, past=state)
+    train(again, layer, optimizer, 1)
+    again.end()
+    assert state["epoch"] == 1
+    assert [each["step"] for each in data(tmp_path, "on_batch_losses")] == [0, 1, 1]
+    assert [(each["epoch"], each["step"]) for each in data(tmp_path, "on_resume")] == [(1, 0)]
+
+
+def test_a_state_of_a_run_that_is_gone_begins_a_new_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    past = {"run": str(tmp_path / "gone" / "run"), "epoch": 1, "step": 3}
+    made = Loop({"dir": tmp_path, "name": "run", "plugins": None}, config={}, past=past)
+    made.end()
+    assert "cannot be gone on with" in caplog.text
+    assert len(list(tmp_path.rglob("journal.jsonl"))) == 1
+
+
+class Callback(Guest):
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    @contained
+    def fails(self) -> None:
+        raise ValueError("ours")
+
+
+def test_our_errors_stay_ours_and_copies_begin_without_a_training(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    callback = Callback(name="x")
+    callback.fails()
+    assert caplog.text == ""  # no training, nothing to do
+    callback.loop = loop
+    callback.fails()
+    assert "ValueError: ours" in caplog.text
+    copy = pickle.loads(pickle.dumps(callback))
+    assert copy.loop is None
+    assert copy.options == {"name": "x"}
+
+
+def test_an_adapter_stays_small() -> None:
+    from tests.test_house import code_lines
+
+    shared = {"__init__", "base", "naming", "opening", "quiet", "window", "hearing", "reporting", "torchvision"}
+    found = {path.stem: code_lines(path.read_text("utf-8")) for path in PACKAGE.glob("*.py") if path.stem not in shared}
+    assert {name: lines for name, lines in found.items() if lines >= 120} == {}
+
+
+def test_the_extras_and_the_docs_state_the_versions_that_adapters_ask_for() -> None:
+    extras = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    page = (PACKAGE.parents[1] / "docs" / "frameworks.md").read_text("utf-8")
+    found = {}
+    for path in PACKAGE.glob("*.py"):
+        bound = re.search(r'^LOWEST: Final = "([\d.]+)"', path.read_text("utf-8"), re.M)
+        if bound is not None:
+            found[path.stem] = bound[1]
+    assert len(found) == 9
+    for name, bound in found.items():
+        assert extras[name][0].endswith(f">={bound}"), name
+        assert f"| {bound} |" in page, name
