@@ -13,13 +13,14 @@ Declarations only. Contract, unless a hook says otherwise:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
 
 if TYPE_CHECKING:
     from losslog.control import RunHandle
+    from losslog.values.picture import Picture
 
 PROJECT: Final = "losslog"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -132,6 +133,35 @@ def on_eval(
         step: global optimizer step, or None.
         split: ``val`` unless said otherwise.
         metrics: numbers by name, or nested: ``{"bbox": {"AP": 0.5, "AP50": 0.7, "classes": {"cat": 0.4}}}``.
+    """
+
+
+@hookspec
+def on_images(
+    epoch: int,
+    step: int | None,
+    split: str,
+    name: str,
+    images: Sequence[Picture],
+    folder: str | None,
+    run: RunHandle,
+    seq: int,
+    time: float,
+) -> None:
+    """Images with what is in them and what the model found.
+
+    Called when:
+        At each `Run.log_images`; `losslog.engine.evaluate` does it after each evaluation.
+
+    Arguments:
+        epoch: from 1; 0 before training.
+        step: global optimizer step, or None.
+        split: ``val``, ``train``, ...
+        name: which images: ``fixed`` (the same in every epoch), ``hardest`` (of this evaluation), ``labels`` (as the
+            model gets them), or what the loop says.
+        images: as `losslog.values.picture.Picture` describes them. ``path`` and ``thumbnail`` are files that may be
+            read here, or None; `losslog.detection.drawing` draws either way.
+        folder: the data folder as the run had it, or None; ``path`` need not be joined with it.
     """
 
 

@@ -112,6 +112,22 @@ class Recorder:
         )
 
     @hookimpl
+    def on_images(
+        self,
+        epoch: int,
+        step: int | None,
+        split: str,
+        name: str,
+        images: Any,
+        folder: str | None,
+        seq: int,
+        time: float,
+    ) -> None:
+        """Remember the call."""
+        self.take("on_images", {"epoch": epoch, "step": step, "split": split, "name": name, "images": images,
+                                "folder": folder, "seq": seq, "time": time})  # fmt: skip
+
+    @hookimpl
     def on_metrics(
         self, step: int | None, epoch: int | None, metrics: Mapping[str, float], seq: int, time: float
     ) -> None:
