@@ -2,8 +2,8 @@
 
 Any thread; reads pictures, writes nothing. Pillow and numpy, no torch. Contract:
 
-- What is drawn is what a record of ``on_images`` has. A picture that cannot be read is a grey ground, and a mask that is
-  garbled is none: neither is an error.
+- What is drawn is what a record of ``on_images`` has. A picture that cannot be read is a grey ground and a line, and a
+  mask that is garbled is none: neither is an error.
 - A class has the same colour in truth and predictions, in every epoch and backend. What is wrong has a red frame.
 - Only formats that hold pixels and nothing else are opened, scaled down while they are decoded where they can be.
 """
@@ -25,11 +25,12 @@ from PIL import Image, ImageDraw, ImageFont
 from losslog.detection.images import TURNS, to_rgb
 from losslog.detection.rle import sampled
 from losslog.journal.files import buffered
-from losslog.runtime.containment import attempt
+from losslog.runtime.containment import attempt, one_line
+from losslog.runtime.notices import Once
 
 SIDE: Final = 256  # pixels of a picture on a sheet
 WIDEST: Final = 1600  # of a sheet, where one tile is no wider
-FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs a program (EPS does)
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs a program (EPS does)
 CAPTION: Final = 18
 GAP: Final = 6
 _MASK: Final = 0.45  # of a mask's colour over the picture
@@ -38,6 +39,7 @@ _NOTHING: Final = (190, 190, 190)
 _WRONG: Final = (225, 20, 20)
 _HUES: Final = 24
 
+_said = Once()  # of the process
 Colour = tuple[int, int, int]
 Pixels = npt.NDArray[np.uint8]
 
@@ -114,10 +116,10 @@ class Sheet:
             draw.rectangle(box, outline=self.colours[thing["label"]], width=1 if thing.get("mistake") else 2)
         for box, thing in sorted(marked, key=lambda each: each[1].get("score", 1.0)):  # over all boxes
             score = f" {thing['score']:.2f}" if "score" in thing else ""
-            text = f"{thing['label'][:20]}{score}"
-            end = label(draw, box[0], box[1] - 11, text, self.colours[thing["label"]])
+            words = [(f"{thing['label'][:20]}{score}", self.colours[thing["label"]])]
             if thing.get("mistake"):
-                label(draw, end, box[1] - 11, str(thing["mistake"]).replace("_", " ")[:20], _WRONG)
+                words.append((str(thing["mistake"]).replace("_", " ")[:20], _WRONG))
+            labels(draw, box[0], box[1] - 11, words, pane.width)
         return pane
 
     @staticmethod
@@ -188,7 +190,7 @@ def caption(image: Mapping[str, Any]) -> str:
     if image.get("loss"):
         name, value = max(image["loss"].items(), key=lambda each: each[1])
         words.append(f"{name} {value:.3g}")
-    return "  ".join(each for each in words if each)
+    return " · ".join(each for each in words if each)
 
 
 def small(image: Mapping[str, Any], side: int, tall: int | None = None, pixels: Pixels | None = None) -> Pixels:
@@ -198,9 +200,11 @@ def small(image: Mapping[str, Any], side: int, tall: int | None = None, pixels: 
     if pixels is not None:
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
     for path in (image.get("path"), image.get("thumbnail")):
-        found, _ = attempt(opened, path, size) if path else (None, None)
+        found, error = attempt(opened, path, size) if path else (None, None)
         if found is not None:
             return found
+        if error is not None:
+            _said("the picture %s cannot be read (%s): drawn without it", path, one_line(error), key="picture")
     return np.full((size[1], size[0], 3), _NOTHING, np.uint8)
 
 
@@ -210,7 +214,7 @@ def opened(path: str, size: tuple[int, int]) -> Pixels:
     Raises:
         OSError, ValueError: it cannot be read, or is of another shape.
     """
-    with buffered(Path(path)) as raw, Image.open(raw, formats=FORMATS) as file:
+    with buffered(Path(path)) as raw, Image.open(raw, formats=_formats()) as file:
         turn = TURNS.get(int(file.getexif().get(0x0112, 1) or 1)) if file.format != "TIFF" else None
         across = turn in (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
                           Image.Transpose.ROTATE_90)  # fmt: skip
@@ -221,6 +225,13 @@ def opened(path: str, size: tuple[int, int]) -> Pixels:
             raise ValueError(f"{path} is {picture.width} x {picture.height}: another picture")
         picture = picture.resize(wanted, Image.Resampling.BILINEAR, reducing_gap=2.0)
         return np.asarray(picture if turn is None else picture.transpose(turn))
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow was built with."""
+    Image.init()
+    return tuple(each for each in FORMATS if each in Image.OPEN)
 
 
 def colours(labels: Iterable[str]) -> dict[str, Colour]:
@@ -238,15 +249,16 @@ def colours(labels: Iterable[str]) -> dict[str, Colour]:
     return found
 
 
-def label(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, colour: Colour) -> float:
-    """A word on its colour; where it ends."""
-    shown, type_ = drawable(text), font(10)
-    x, y = max(0.0, x), max(0.0, y)
-    wide = float(type_.getlength(shown)) + 3
-    draw.rectangle([x, y, x + wide, y + 11], fill=colour)
-    dark = colour[0] * 0.3 + colour[1] * 0.59 + colour[2] * 0.11 > 140
-    draw.text((x + 1, y - 1), shown, fill=(0, 0, 0) if dark else (255, 255, 255), font=type_)
-    return x + wide + 1
+def labels(draw: ImageDraw.ImageDraw, x: float, y: float, words: Sequence[tuple[str, Colour]], most: float) -> None:
+    """Words side by side, each on its colour, moved left as far as they would go beyond ``most``."""
+    type_, shown = font(10), [(drawable(text), colour) for text, colour in words]
+    widths = [float(type_.getlength(text)) + 4 for text, _ in shown]
+    x, y = max(0.0, min(x, most - sum(widths))), max(0.0, y)
+    for (text, colour), width in zip(shown, widths, strict=True):
+        draw.rectangle([x, y, x + width - 1, y + 11], fill=colour)
+        dark = colour[0] * 0.3 + colour[1] * 0.59 + colour[2] * 0.11 > 140
+        draw.text((x + 2, y - 1), text, fill=(0, 0, 0) if dark else (255, 255, 255), font=type_)
+        x += width
 
 
 @functools.cache
