@@ -59,7 +59,7 @@ class Sheet:
         self, images: Sequence[Mapping[str, Any]], *, both: bool = True, side: int = SIDE, title: str = "",
         pixels: Mapping[int, Pixels] | None = None,
     ) -> None:  # fmt: skip
-        self.images, self.side = images, side
+        self.images, self.side, self.title = images, side, title
         self.kinds = ("truth", "predictions") if both and any(each.get("predictions") for each in images) else ("",)
         self.colours = colours(thing["label"] for each in images for key in _KEYS for thing in each.get(key) or ())
         tallest = max((min(1.0, each["height"] / each["width"]) for each in images), default=1.0)
@@ -99,6 +99,15 @@ class Sheet:
                 pane = self._pane(image, self._small[place], things)
                 sheet.paste(pane, (x + number * (self.side + 2), y))
         return sheet
+
+    def pixels(self) -> Pixels:
+        """`drawn` as an array ``[height, width, 3]``."""
+        return np.asarray(self.drawn())
+
+    @staticmethod
+    def encoded(picture: Image.Image) -> bytes:
+        """A picture as a JPEG."""
+        return encoded(picture)
 
     def _pane(self, image: Mapping[str, Any], pixels: Pixels, things: Sequence[Mapping[str, Any]]) -> Image.Image:
         covered = pixels.copy()
