@@ -79,11 +79,13 @@ class Run:
         resume_step: the last global step of that checkpoint; later points are superseded.
         follower: False keeps every plugin in this process (debugging, tests).
         non_finite: what a NaN or infinite loss does besides its alert: nothing, or a request to stop.
+        images: the data folder: paths of images begin there where `log_images` is not told another.
         components: names that are losses though they sound like metrics (``acc``, ``iou``, ``error``, ...): entries of
             such names beside losses are logged as metrics else.
 
     Attributes:
         watcher: what logs to it from outside the loop.
+        images: the data folder, or None.
         checkpoint: of a run that is resumed, the newest checkpoint that was logged and is there, or None.
 
     Raises:
@@ -95,6 +97,7 @@ class Run:
     """
 
     checkpoint: Path | None = None
+    images: str | None = None
 
     def __init__(
         self,
@@ -112,6 +115,7 @@ class Run:
         follower: bool = True,
         non_finite: Literal["warn", "stop"] = "warn",
         components: Sequence[str] = (),
+        images: str | os.PathLike[str] | None = None,
     ) -> None:
         prepare()
         settings.check()
@@ -120,6 +124,7 @@ class Run:
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
         self.name = encodable(str(name) if name is not None else _script_name())
         self.config: dict[str, Any] = redact(config or {})
+        self.images = None if images is None else os.path.abspath(os.fsdecode(images))
         self.non_finite = non_finite
         self.rank, self.world_size = place()
         off = settings.off()
@@ -457,7 +462,7 @@ class Run:
                 "rle": ...}``. `losslog.detection.images_of` makes them of what a model gives. At most 16, with 100
                 objects each way, and 85 kB for each eight: what is beyond is left out, and said.
             name: which images they are; backends and the report keep names apart.
-            folder: the data folder: paths are relative to it, or lie in it.
+            folder: the data folder: paths are relative to it, or lie in it; None is the run's own.
             epoch: from 1; None is the epoch now open.
             step: global optimizer step; None is the last one.
             thumbnails: keep a JPEG of at most 320 pixels of each image in the run folder, once an image. Needs Pillow.
@@ -466,7 +471,7 @@ class Run:
             TypeError, ValueError: something is not what it may be; the message names it.
         """
         found, gone = pictures(images)
-        root = None if folder is None else os.path.abspath(os.fsdecode(folder))
+        root = self.images if folder is None else os.path.abspath(os.fsdecode(folder))
         for image in found:
             image["path"] = None if image["path"] is None else _path_in(root, image["path"], self.dir)
         data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "split": str(split)}

@@ -9,15 +9,17 @@ Contract:
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from pycocotools import mask as mask_api
 
 from losslog.detection.matching import THRESHOLD, Numbers, Seen, seen_by
 from losslog.detection.mistakes import POOR_MASK, Table, box_overlaps, classify
 
+LIBRARIES: Final = ("pycocotools.mask", "faster_coco_eval.core.mask")
 FIXED: Final = 8
 HARDEST: Final = 8
 SURE: Final = 0.3  # predictions from this score on are shown
@@ -48,6 +50,14 @@ class Evaluated:
         if self._masks is not None and self.images:
             self._pair(self._masks)
 
+    @property
+    def sized(self) -> bool:
+        """Whether it is known how large the images are."""
+        known = {} if self._scorer is None else self._scorer.cocoGt.imgs
+        return bool(self.images) and all(
+            known.get(seen.image, {}).get(key) for seen in self.images for key in ("width", "height")
+        )
+
     def _id(self, seen: Seen) -> Any:
         return self._ids.get(seen.image, seen.image)
 
@@ -59,7 +69,7 @@ class Evaluated:
             return box_overlaps(found, truth)
         found_rles = [each["segmentation"] for each in seen.found]
         truth_rles = [self._scorer.cocoGt.annToRLE(each) for each in seen.truth]
-        return np.asarray(mask_api.iou(found_rles, truth_rles, [0] * len(truth_rles)), np.float64)
+        return np.asarray(_overlap(found_rles, truth_rles, [0] * len(truth_rles)), np.float64)
 
     def _pair(self, masks: Any) -> None:
         """Find the mask of each detection, and those that are poor though their box is right."""
@@ -82,7 +92,7 @@ class Evaluated:
         outline, truth = twin.get("segmentation"), seen.truth[match]
         if not isinstance(outline, Mapping) or not truth.get("segmentation"):
             return None
-        return float(mask_api.iou([outline], [masks.cocoGt.annToRLE(truth)], [0])[0][0])
+        return float(_overlap([outline], [masks.cocoGt.annToRLE(truth)], [0])[0][0])
 
     def metrics(self, split: str = "val") -> dict[str, float]:
         """``mistakes/<kind>``: the AP that each kind costs; ``mistakes_count/<kind>``: how many there are."""
@@ -171,6 +181,12 @@ class Evaluated:
             if isinstance(rle, Mapping) and list(rle["size"]) == [height, width]:
                 thing["rle"] = {"size": [height, width], "counts": rle["counts"]}
         return thing
+
+
+def _overlap(found: Any, truth: Any, crowd: Any) -> Any:
+    """Overlaps of masks, of whichever library is there."""
+    name = next(each for each in LIBRARIES if each in sys.modules or importlib.util.find_spec(each.partition(".")[0]))
+    return importlib.import_module(name).iou(found, truth, crowd)
 
 
 def hardness(seen: Seen) -> float:

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
+from losslog.instrument.looking import saw
 from losslog.runtime.containment import attempt
 
 ROUND: Final = 2  # steps after which a batch that is seen again begins a new round
@@ -50,6 +51,10 @@ class Pass:
         """It has given a batch."""
         self._given += 1
         self.unused += 1
+
+    def seen(self) -> None:
+        """Remember whose batches these are, for an evaluation that names no folder."""
+        saw(self._loader())
 
     @property
     def length(self) -> int | None:
