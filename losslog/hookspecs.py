@@ -202,6 +202,7 @@ def on_epoch_end(
     duration: float | None,
     dropped: int | None,
     weights: Mapping[str, float] | None,
+    hardest: Mapping[str, Sequence[tuple[float, int, Sequence[int | str]]]] | None,
     run: RunHandle,
     seq: int,
     time: float,
@@ -222,6 +223,8 @@ def on_epoch_end(
         duration: seconds since the epoch began.
         dropped: batch records dropped in this epoch because the queue was full; None is 0.
         weights: means of the components' weights over the epoch, of those that were not always 1, or None.
+        hardest: of each component the batches with the highest losses: loss, step and image ids, at most five; None
+            where the loop gives no targets. With several ranks those of the logging one.
     """
 
 

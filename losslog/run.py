@@ -168,7 +168,7 @@ class Run:
         began = Position(writer.end, writer.seq - 1)
         tail = Tail(writer.path, own=True, offset=writer.end)
         joiner = None if store is None else Joiner(store, self.rank, self.world_size, self._from_lane)
-        drain = Drain(self._queue, writer, tail, self._not_finite, joiner)
+        drain = Drain(self._queue, writer, tail, self._not_finite, joiner, self._targets.images)
         if self._start["resumed"] and (resume_epoch is not None or resume_step is not None):
             left = self._epoch if resume_epoch is None else resume_epoch
             last = drain.recall(left, resume_step)
@@ -283,7 +283,8 @@ class Run:
             step: global optimizer step, from 0; None counts on.
             total: the optimised total where it is not the sum of the components.
             batch_size: images in the batch.
-            targets: the batch's targets; an alert on a non-finite loss names their image ids.
+            targets: the batch's targets; an alert on a non-finite loss names their image ids, and the end of an epoch
+                those of the batches with the highest losses.
             n: over how many forward passes the values are means.
             weights: how often components count in the total, where that is not once; give ``total`` too.
 

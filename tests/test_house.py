@@ -29,8 +29,8 @@ FLOORS = """
     delivery.wire delivery.thinning delivery.trust delivery.caller delivery.options delivery.discovery delivery.inline
     delivery.report delivery.progress delivery.patience delivery.beginning delivery.lane delivery.follower
     delivery.delivery delivery.attached
-    recording.items recording.highlights recording.intake recording.sender recording.nowhere recording.drain
-    recording.recorder
+    recording.items recording.hardest recording.highlights recording.intake recording.sender recording.nowhere
+    recording.drain recording.recorder
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.

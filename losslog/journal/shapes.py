@@ -124,6 +124,17 @@ def _images(value: Any) -> bool:
     return value is None or (type(value) is list and all(map(_image, value)))
 
 
+def _hardest(value: Any) -> bool:
+    """Batches by component: loss, step, ids of images."""
+    return value is None or (type(value) is dict and all(
+        type(batches) is list and all(
+            type(each) is list and len(each) == 3 and type(each[0]) in _NUMBERS and _number(each[0])
+            and type(each[1]) is int and _whole(each[1]) and type(each[2]) is list
+            and all(type(image) is str or (type(image) is int and _whole(image)) for image in each[2])
+            for each in batches)
+        for batches in value.values()))  # fmt: skip
+
+
 def _level(value: Any) -> bool:
     return value is None or value in ("info", "warning", "error")
 
@@ -137,7 +148,7 @@ SHAPES: Final[Mapping[str, Mapping[str, Callable[[Any], bool]]]] = {
     "on_metrics": {"step": _whole, "epoch": _whole, "metrics": _metrics, "detail": _table},
     "on_epoch_end": {"epoch": _whole, "epochs": _whole, "step": _whole, "losses": _losses, "total": _number,
                      "val_loss": _losses, "lr": _numbers, "duration": _number, "dropped": _whole,
-                     "weights": _weights},
+                     "weights": _weights, "hardest": _hardest},
     "on_images": {"epoch": _whole, "step": _whole, "split": _text, "name": _text, "images": _images, "folder": _text},
     "on_checkpoint": {"epoch": _whole, "step": _whole, "path": _text},
     "on_alert": {"level": _level, "title": _text, "text": _text, "source": _text, "component": _text, "step": _whole,

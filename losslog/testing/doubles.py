@@ -146,13 +146,14 @@ class Recorder:
         lr: Any,
         duration: float | None,
         dropped: int | None,
+        hardest: Any,
         seq: int,
         time: float,
     ) -> None:
         """Remember the call."""
         self.take("on_epoch_end", {"epoch": epoch, "epochs": epochs, "step": step, "losses": losses, "total": total,
                                    "val_loss": val_loss, "lr": lr, "duration": duration, "dropped": dropped,
-                                   "seq": seq, "time": time})  # fmt: skip
+                                   "hardest": hardest, "seq": seq, "time": time})  # fmt: skip
 
     @hookimpl
     def on_checkpoint(self, epoch: int | None, step: int | None, path: str, seq: int, time: float) -> None:

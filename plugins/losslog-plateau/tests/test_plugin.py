@@ -423,3 +423,13 @@ def test_stop_on_a_cause_is_asked_for_at_once(cause: Any, component: Any, stops:
 def test_reaction_to_an_unknown_cause_is_refused(on_cause: Any) -> None:
     with pytest.raises(ValueError, match=r"on_cause=.*: give a table"):
         PlateauPlugin(on_cause=on_cause)
+
+
+def test_a_stall_names_the_images_where_the_loss_is_highest(stall: Any, run: Any) -> None:
+    plugin = start(PlateauPlugin())
+    batches(plugin, stall[:PER_EPOCH], run)
+    known = {"loss_mask": [[0.9, 12, [12, 87]], [0.8, 3, [903, 12]]], "loss_classifier": [[0.9, 1, [5]]]}
+    plugin.on_epoch_end(1, 60, PER_EPOCH - 1, {}, None, known, run)
+    batches(plugin, stall[PER_EPOCH:], run)
+    (alert,) = [each for each in run.alerts if each["component"] == "loss_mask"]
+    assert "It is highest on images 12, 87, 903 (losslog show --hard)." in alert["text"]
