@@ -73,16 +73,16 @@ def _image(
         if not isinstance(each, Mapping):
             raise TypeError(f"images_of: {name} must be a dict, got {type(each).__name__}")
     height, width = _size(size, (prediction, target or {}), path, where[0])
-    guessed = _things(prediction, where[0], height, width, threshold, scored=True)
+    guessed = things(prediction, where[0], height, width, threshold, scored=True)
     guessed = sorted((each for each in guessed if each["score"] >= score), key=lambda each: -each["score"])[:MOST]
-    truth = [] if target is None else _things(target, where[1], height, width, threshold, scored=False)
-    identity = _array((target or {}).get("image_id", prediction.get("image_id", place))).reshape(-1)[0].item()
+    truth = [] if target is None else things(target, where[1], height, width, threshold, scored=False)
+    identity = array((target or {}).get("image_id", prediction.get("image_id", place))).reshape(-1)[0].item()
     image: dict[str, Any] = {"id": identity, "path": path, "width": width, "height": height}
     if target is not None:
         image |= _judged(guessed, truth)
     for thing in (*guessed, *truth):
         label = thing.pop("category_id")
-        thing["label"] = _named(names, label)
+        thing["label"] = named(names, label)
         thing.pop("bbox")
     return image | {"truth": truth, "predictions": guessed}
 
@@ -112,18 +112,19 @@ def _judged(guessed: list[dict[str, Any]], truth: list[dict[str, Any]]) -> dict[
     }  # fmt: skip
 
 
-def _things(
+def things(
     given: Mapping[str, Any], name: str, height: int, width: int, threshold: float, *, scored: bool
 ) -> list[dict[str, Any]]:
+    """Objects as dicts with ``box``, ``bbox``, ``category_id`` and, where there are, ``score`` and ``rle``."""
     if "segments_info" in given:
         given = _segments(given)
     labels_key = next((key for key in _NAMES if key in given), None)
     if labels_key is None or (given.get("boxes") is None and given.get("masks") is None):
         raise ValueError(f"images_of: {name} has {', '.join(given) or 'nothing'}: it needs boxes and labels")
-    labels = _array(given[labels_key]).reshape(-1)
+    labels = array(given[labels_key]).reshape(-1)
     masks = None if given.get("masks") is None else _masks(given["masks"], threshold)
     boxes = _boxes(given, labels_key, masks, height, width)
-    scores = _array(given["scores"]).astype(np.float64).reshape(-1) if scored and "scores" in given else None
+    scores = array(given["scores"]).astype(np.float64).reshape(-1) if scored and "scores" in given else None
     if scored and scores is None:
         raise ValueError(f"images_of: {name} has no 'scores'")
     for what, each in (("boxes", boxes), ("masks", masks), ("scores", scores)):
@@ -149,7 +150,7 @@ def _boxes(
 ) -> npt.NDArray[np.float64]:
     if given.get("boxes") is None:
         return np.array([_around(mask) for mask in (() if masks is None else masks)], np.float64).reshape(-1, 4)
-    boxes = _array(given["boxes"]).astype(np.float64).reshape(-1, 4)
+    boxes = array(given["boxes"]).astype(np.float64).reshape(-1, 4)
     if labels_key == "class_labels":  # DETR's: centre and size, in parts of the image
         centre, half = boxes[:, :2], boxes[:, 2:] / 2
         boxes = np.concatenate([centre - half, centre + half], axis=1) * [width, height, width, height]
@@ -166,7 +167,7 @@ def _around(mask: npt.NDArray[Any]) -> list[float]:
 def _segments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Instance segmentation of transformers: one map of ids, and what each id is; or a map for each."""
     segments, plan = given["segments_info"], given.get("segmentation")
-    maps = np.zeros((0, 1, 1)) if plan is None else _array(plan)
+    maps = np.zeros((0, 1, 1)) if plan is None else array(plan)
     masks = maps > 0.5 if maps.ndim == 3 else np.array([maps == each["id"] for each in segments])
     return {
         "masks": masks[: len(segments)], "labels": np.array([each["label_id"] for each in segments], np.int64),
@@ -175,7 +176,7 @@ def _segments(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _masks(value: Any, threshold: float) -> npt.NDArray[np.uint8]:
-    masks = _array(value)
+    masks = array(value)
     if not masks.size:
         return np.zeros((0, 1, 1), np.uint8)
     if masks.ndim == 4 and masks.shape[1] == 1:
@@ -209,11 +210,12 @@ def _size(size: Any, dicts: Sequence[Mapping[str, Any]], path: Any, name: str) -
             size = file.size if turned else file.size[::-1]
     if size is None:
         raise ValueError(f"images_of: nothing says how large the image of {name} is: pass sizes=[(height, width), ...]")
-    height, width = (int(side) for side in _array(size).reshape(-1))
+    height, width = (int(side) for side in array(size).reshape(-1))
     return height, width
 
 
-def _named(names: Any, label: Any) -> str:
+def named(names: Any, label: Any) -> str:
+    """A label's name, or the label."""
     if names is None:
         return str(label)
     if isinstance(names, Mapping):
@@ -221,7 +223,7 @@ def _named(names: Any, label: Any) -> str:
     return str(names[label]) if 0 <= int(label) < len(names) else str(label)
 
 
-def _array(value: Any) -> npt.NDArray[Any]:
+def array(value: Any) -> npt.NDArray[Any]:
     """Any tensor, array or list as an array in this process's memory."""
     for method in ("detach", "cpu"):
         value = getattr(value, method, lambda value=value: value)()

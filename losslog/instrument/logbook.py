@@ -43,6 +43,7 @@ class Logbook:
         self.reached: Reached | None = None
         self._validation: list[Reading] = []
         self._validation_over = False
+        looking.begin()
         self._evaluations: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
 
     @property
@@ -55,8 +56,10 @@ class Logbook:
     def step(self, reading: Reading, lr: Any) -> None:
         """An optimizer step was taken."""
         self.steps += 1
-        self.trained = self._validation_over = True
         run = self.made or self.run
+        if not self.trained:
+            looking.labels(run)
+        self.trained = self._validation_over = True
         step = run.next_step
         self._log(reading, lr, stepped=True, counted=True)
         if reading.beside is not None:

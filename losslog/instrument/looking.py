@@ -9,6 +9,7 @@ Contract:
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -23,14 +24,46 @@ if TYPE_CHECKING:
 
 FOLDERS: Final = ("root", "images", "img_folder", "img_dir", "image_dir", "images_dir", "img_root", "image_root")
 _said = Once()  # of the process
+_wanted = [False]  # whether a first batch is waited for
+_offered: deque[tuple[Any, Any]] = deque(maxlen=2)
 _data_sets: deque[weakref.ref[Any]] = deque(maxlen=8)  # whose loaders were seen last
 
 
-def saw(loader: Any) -> None:
-    """A loader begins to give batches."""
-    dataset = getattr(loader, "dataset", None)
+def saw(dataset: Any) -> None:
+    """A loader begins to give batches of a data set."""
     if dataset is not None and not any(each() is dataset for each in _data_sets):
         attempt(lambda: _data_sets.append(weakref.ref(dataset)))
+
+
+def begin() -> None:
+    """A loop is watched from now on: its first batch is of interest."""
+    _offered.clear()
+    _wanted[0] = True
+
+
+def offered(dataset: Any, batch: Any) -> None:
+    """A loader gave its first batch of a data set."""
+    if _wanted[0]:
+        _offered.append((dataset, batch))
+
+
+def labels(run: Run) -> None:
+    """The first step is to be recorded: log a sheet of the images it was made with, as far as a loader gave them."""
+    _wanted[0] = False
+    found = [*_offered]
+    _offered.clear()
+    if run.next_step == 0 and run.logging_rank:
+        for dataset, batch in reversed(found):
+            logged, error = attempt(lambda batch=batch, dataset=dataset: _labels(run, batch, dataset))
+            if error is not None:
+                _said("no sheet of the first training images (%s)", one_line(error), key="labels")
+            if logged or error is not None:
+                break
+
+
+def _labels(run: Run, batch: Any, dataset: Any) -> bool:
+    drawing = all(importlib.util.find_spec(each) for each in ("PIL", "numpy", "pycocotools"))
+    return drawing and bool(importlib.import_module("losslog.detection.labels").log(run, [batch], dataset))
 
 
 def log(run: Run, scorers: Mapping[str, Any], split: str, epoch: int | None) -> None:
