@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,10 +57,14 @@ class Trust:
         since: seq of the first record that the run's own process wrote; None: it wrote none that is delivered here.
         folders: where checkpoints may lie, beside the run folder.
         pictures: where pictures may lie, likewise; paths in the journal begin there.
+        known: pictures that the run's own process was seen to name, as their real paths.
     """
 
-    def __init__(self, since: int | None = None, folders: Sequence[Path] = (), pictures: Sequence[Path] = ()) -> None:
-        self._since, self._folders, self._pictures = since, folders, pictures
+    def __init__(
+        self, since: int | None = None, folders: Sequence[Path] = (), pictures: Sequence[Path] = (),
+        known: Container[str] = (),
+    ) -> None:  # fmt: skip
+        self._since, self._folders, self._pictures, self._known = since, folders, pictures, known
         self._once = Once()
 
     def seen(self, data: Mapping[str, Any], home: Path, seq: int) -> dict[str, Any]:
@@ -76,6 +80,9 @@ class Trust:
         begin = [Path(named or home)] if own else [home, *self._pictures]
         for image in data.get("images") or ():
             path = _picture(image.get("path"), begin, None if own else begin)
+            if path is None and self._known and named:
+                place = _picture(image.get("path"), [Path(named)], None)
+                path = place if place in self._known else None
             small = _picture(image.get("thumbnail"), [home], [home])
             if path is None and small is None and image.get("path"):
                 self._no_picture(str(image["path"]), own=own)

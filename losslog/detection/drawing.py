@@ -76,7 +76,8 @@ class Sheet:
         draw = ImageDraw.Draw(self.ground)
         if title:
             draw.text((GAP, 4), drawable(title), fill=(40, 40, 40), font=font(13))
-        self._small = [small(each, side, self._tall, (pixels or {}).get(place)) for place, each in enumerate(images)]
+        found = [small(each, side, self._tall, (pixels or {}).get(place)) for place, each in enumerate(images)]
+        self._small, self._read = [each for each, _ in found], [read for _, read in found]
         for place, image in enumerate(images):
             x, y = self._corners[place]
             draw.text((x + 2, y + self._tall + 2), drawable(caption(image)), fill=(40, 40, 40), font=font(11))
@@ -100,6 +101,10 @@ class Sheet:
                 sheet.paste(pane, (x + number * (self.side + 2), y))
         return sheet
 
+    def first(self) -> tuple[Pixels, bool]:
+        """The first picture, small, and whether it could be read."""
+        return self._small[0], self._read[0]
+
     def pixels(self) -> Pixels:
         """`drawn` as an array ``[height, width, 3]``."""
         return np.asarray(self.drawn())
@@ -112,12 +117,12 @@ class Sheet:
     def _pane(self, image: Mapping[str, Any], pixels: Pixels, things: Sequence[Mapping[str, Any]]) -> Image.Image:
         covered = pixels.copy()
         for thing in things:
-            where, mask = self._mask(image, thing, pixels.shape)
+            where, mask = self.small_mask(image, thing, pixels.shape)
             part = covered[:, where]
             part[mask] = (part[mask] * (1 - _MASK) + np.array(self.colours[thing["label"]]) * _MASK).astype(np.uint8)
         pane = Image.fromarray(covered)
         draw = ImageDraw.Draw(pane)
-        marked = [(self._box(image, thing, pixels.shape), thing) for thing in things]
+        marked = [(self.small_box(image, thing, pixels.shape), thing) for thing in things]
         for box, thing in marked:
             if thing.get("mistake"):
                 wide = [max(0, box[0] - 2), max(0, box[1] - 2), box[2] + 2, box[3] + 2]
@@ -132,7 +137,7 @@ class Sheet:
         return pane
 
     @staticmethod
-    def _mask(image: Mapping[str, Any], thing: Mapping[str, Any], shape: Sequence[int]) -> tuple[slice, Any]:
+    def small_mask(image: Mapping[str, Any], thing: Mapping[str, Any], shape: Sequence[int]) -> tuple[slice, Any]:
         """Which columns of the small picture a mask has anything in, and the mask there."""
         rle = thing.get("rle")
         rows, columns = (_places(image[key], size) for key, size in zip(("height", "width"), shape, strict=False))
@@ -143,7 +148,7 @@ class Sheet:
         return slice(0, 0), np.zeros((len(rows), 0), bool)
 
     @staticmethod
-    def _box(image: Mapping[str, Any], thing: Mapping[str, Any], shape: Sequence[int]) -> list[float]:
+    def small_box(image: Mapping[str, Any], thing: Mapping[str, Any], shape: Sequence[int]) -> list[float]:
         """A box in the small picture, cut to it."""
         most = (shape[1] - 1, shape[0] - 1) * 2
         scale = (shape[1] / image["width"], shape[0] / image["height"]) * 2
@@ -155,7 +160,7 @@ class Sheet:
         found = []
         for (x, y), image, pixels in zip(self._corners, self.images, self._small, strict=True):
             for thing in image.get(kind) or ():
-                x1, y1, x2, y2 = self._box(image, thing, pixels.shape)
+                x1, y1, x2, y2 = self.small_box(image, thing, pixels.shape)
                 found.append(([x + x1, y + y1, x + x2, y + y2], thing))
         return found
 
@@ -165,7 +170,7 @@ class Sheet:
         for (x, y), image, pixels in zip(self._corners, self.images, self._small, strict=True):
             part = plane[y : y + pixels.shape[0], x : x + pixels.shape[1]]
             for thing in image.get(kind) or ():
-                where, mask = self._mask(image, thing, pixels.shape)
+                where, mask = self.small_mask(image, thing, pixels.shape)
                 part[:, where][mask] = numbers[thing["label"]]
         return plane
 
@@ -202,19 +207,21 @@ def caption(image: Mapping[str, Any]) -> str:
     return " · ".join(each for each in words if each)
 
 
-def small(image: Mapping[str, Any], side: int, tall: int | None = None, pixels: Pixels | None = None) -> Pixels:
-    """The picture of an image scaled to fit ``side`` x ``tall``; grey where there is none to read."""
+def small(
+    image: Mapping[str, Any], side: int, tall: int | None = None, pixels: Pixels | None = None
+) -> tuple[Pixels, bool]:
+    """The picture of an image scaled to fit ``side`` x ``tall``, and whether it could be read; it is grey else."""
     scale = min(side / image["width"], (tall or side) / image["height"])
     size = (max(1, round(image["width"] * scale)), max(1, round(image["height"] * scale)))
     if pixels is not None:
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)), True
     for path in (image.get("path"), image.get("thumbnail")):
         found, error = attempt(opened, path, size) if path else (None, None)
         if found is not None:
-            return found
+            return found, True
         if error is not None:
             _said("the picture %s cannot be read (%s): drawn without it", path, one_line(error), key="picture")
-    return np.full((size[1], size[0], 3), _NOTHING, np.uint8)
+    return np.full((size[1], size[0], 3), _NOTHING, np.uint8), False
 
 
 def opened(path: str, size: tuple[int, int]) -> Pixels:
