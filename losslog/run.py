@@ -318,6 +318,7 @@ class Run:
             n = whole(n, "n")
         if targets is not None:
             self._targets.keep(step, targets)
+            self._queue.targets = True
         batch = Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n)
         self._log(batch if not weights or total is None else batch._replace(weights=weigher(weights)))
         if sampled:

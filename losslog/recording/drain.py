@@ -154,7 +154,8 @@ class Drain(Intake):
 
     def on_batch(self, batch: Batch, whole: Whole, weights: Mapping[str, float] | None) -> None:
         """Record a batch, or hand it to the joiner."""
-        self._hardest.take(batch.step, whole.losses)
+        if self.queue.targets:
+            self._hardest.take(batch.step, whole.losses)
         if self._joiner is not None:
             self._joiner.add_batch(batch.epoch, Share.of(batch, whole, weights))
             return
