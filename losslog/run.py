@@ -474,13 +474,13 @@ class Run:
         """
         found, gone = pictures(images)
         root = self.images if folder is None else os.path.abspath(os.fsdecode(folder))
-        for image in found:
-            image["path"] = None if image["path"] is None else _path_in(root, image["path"], self.dir)
         data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "split": str(split)}
         if not self.logging_rank or self._closed:
             if self._closed:
                 self._after_close("log_images")
             return
+        for image in found:
+            image["path"] = None if image["path"] is None else _path_in(root, image["path"], self.dir)
         if gone:
             self._once("log_images: more than a record takes, %s left out", gone, key="images")
         if thumbnails:
