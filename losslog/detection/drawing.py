@@ -33,7 +33,7 @@ WIDEST: Final = 1600  # of a sheet, where one tile is no wider
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs a program (EPS does)
 CAPTION: Final = 18
 GAP: Final = 6
-_MASK: Final = 0.45  # of a mask's colour over the picture
+_MASK: Final = 115  # parts in 256 of a mask's colour over the picture
 _GROUND: Final = (250, 250, 250)
 _NOTHING: Final = (190, 190, 190)
 _WRONG: Final = (225, 20, 20)
@@ -117,9 +117,12 @@ class Sheet:
     def _pane(self, image: Mapping[str, Any], pixels: Pixels, things: Sequence[Mapping[str, Any]]) -> Image.Image:
         covered = pixels.copy()
         for thing in things:
-            where, mask = self.small_mask(image, thing, pixels.shape)
-            part = covered[:, where]
-            part[mask] = (part[mask] * (1 - _MASK) + np.array(self.colours[thing["label"]]) * _MASK).astype(np.uint8)
+            down, across, mask = self.small_mask(image, thing, pixels.shape)
+            part = covered[down, across]
+            over = (
+                part[mask].astype(np.uint16) * (256 - _MASK) + np.array(self.colours[thing["label"]], np.uint16) * _MASK
+            )
+            part[mask] = (over >> 8).astype(np.uint8)
         pane = Image.fromarray(covered)
         draw = ImageDraw.Draw(pane)
         marked = [(self.small_box(image, thing, pixels.shape), thing) for thing in things]
@@ -129,23 +132,26 @@ class Sheet:
                 draw.rectangle(wide, outline=_WRONG, width=2)
             draw.rectangle(box, outline=self.colours[thing["label"]], width=1 if thing.get("mistake") else 2)
         for box, thing in sorted(marked, key=lambda each: each[1].get("score", 1.0)):  # over all boxes
-            score = f" {thing['score']:.2f}" if "score" in thing else ""
-            words = [(f"{thing['label'][:20]}{score}", self.colours[thing["label"]])]
+            words = [(thing["label"][:20], self.colours[thing["label"]])]
+            if "score" in thing:
+                words.append((f"{thing['score']:.2f}", words[0][1]))
             if thing.get("mistake"):
                 words.append((str(thing["mistake"]).replace("_", " ")[:20], _WRONG))
-            labels(draw, box[0], box[1] - 11, words, pane.width)
+            labels(pane, box[0], box[1] - 11, words)
         return pane
 
     @staticmethod
-    def small_mask(image: Mapping[str, Any], thing: Mapping[str, Any], shape: Sequence[int]) -> tuple[slice, Any]:
-        """Which columns of the small picture a mask has anything in, and the mask there."""
+    def small_mask(
+        image: Mapping[str, Any], thing: Mapping[str, Any], shape: Sequence[int]
+    ) -> tuple[slice, slice, Any]:
+        """Which rows and columns of the small picture a mask may have anything in, and the mask there."""
         rle = thing.get("rle")
         rows, columns = (_places(image[key], size) for key, size in zip(("height", "width"), shape, strict=False))
         if rle is not None and list(rle["size"]) == [image["height"], image["width"]]:
             found, error = attempt(sampled, rle, rows, columns)
             if found is not None and error is None:
                 return found
-        return slice(0, 0), np.zeros((len(rows), 0), bool)
+        return slice(0, 0), slice(0, 0), np.zeros((0, 0), bool)
 
     @staticmethod
     def small_box(image: Mapping[str, Any], thing: Mapping[str, Any], shape: Sequence[int]) -> list[float]:
@@ -170,8 +176,8 @@ class Sheet:
         for (x, y), image, pixels in zip(self._corners, self.images, self._small, strict=True):
             part = plane[y : y + pixels.shape[0], x : x + pixels.shape[1]]
             for thing in image.get(kind) or ():
-                where, mask = self.small_mask(image, thing, pixels.shape)
-                part[:, where][mask] = numbers[thing["label"]]
+                down, across, mask = self.small_mask(image, thing, pixels.shape)
+                part[down, across][mask] = numbers[thing["label"]]
         return plane
 
 
@@ -265,16 +271,22 @@ def colours(labels: Iterable[str]) -> dict[str, Colour]:
     return found
 
 
-def labels(draw: ImageDraw.ImageDraw, x: float, y: float, words: Sequence[tuple[str, Colour]], most: float) -> None:
-    """Words side by side, each on its colour, moved left as far as they would go beyond ``most``."""
-    type_, shown = font(10), [(drawable(text), colour) for text, colour in words]
-    widths = [float(type_.getlength(text)) + 4 for text, _ in shown]
-    x, y = max(0.0, min(x, most - sum(widths))), max(0.0, y)
-    for (text, colour), width in zip(shown, widths, strict=True):
-        draw.rectangle([x, y, x + width - 1, y + 11], fill=colour)
-        dark = colour[0] * 0.3 + colour[1] * 0.59 + colour[2] * 0.11 > 140
-        draw.text((x + 2, y - 1), text, fill=(0, 0, 0) if dark else (255, 255, 255), font=type_)
-        x += width
+def labels(pane: Image.Image, x: float, y: float, words: Sequence[tuple[str, Colour]]) -> None:
+    """Words side by side, each on its colour, moved left as far as they would go beyond the picture."""
+    made = [_chip(drawable(text), colour) for text, colour in words]
+    x = max(0.0, min(x, pane.width - sum(each.width for each in made)))
+    for each in made:
+        pane.paste(each, (round(x), round(max(0.0, y))))
+        x += each.width
+
+
+@functools.lru_cache(maxsize=4096)
+def _chip(text: str, colour: Colour) -> Image.Image:
+    type_ = font(10)
+    chip = Image.new("RGB", (round(float(type_.getlength(text))) + 4, 12), colour)
+    dark = colour[0] * 0.3 + colour[1] * 0.59 + colour[2] * 0.11 > 140
+    ImageDraw.Draw(chip).text((2, -1), text, fill=(0, 0, 0) if dark else (255, 255, 255), font=type_)
+    return chip
 
 
 @functools.cache

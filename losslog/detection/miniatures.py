@@ -77,11 +77,11 @@ def _record(data: Mapping[str, Any], made: dict[str, Any]) -> tuple[list[dict[st
 def _thing(
     sheet: Sheet, image: Mapping[str, Any], thing: Mapping[str, Any], shape: Sequence[int], made: dict[str, Any]
 ) -> list[Any]:
-    where, mask = sheet.small_mask(image, thing, shape)
+    down, across, mask = sheet.small_mask(image, thing, shape)
     text = ""
     if mask.any():
         plane = np.zeros(tuple(shape[:2]), bool)
-        plane[:, where] = mask
+        plane[down, across] = mask
         flat = plane.flatten(order="F")
         edges = [0, *(np.flatnonzero(np.diff(flat)) + 1).tolist(), flat.size]
         text = compress(([0] if flat[0] else []) + np.diff(edges).tolist())

@@ -61,7 +61,7 @@ def decode(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
 
 def sampled(
     rle: Mapping[str, Any], rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
-) -> tuple[slice, npt.NDArray[np.bool_]]:
+) -> tuple[slice, slice, npt.NDArray[np.bool_]]:
     """The mask at some rows and columns.
 
     Args:
@@ -70,17 +70,24 @@ def sampled(
         columns: likewise.
 
     Returns:
-        Which of the columns it has anything in, and the mask there.
+        Which of the rows and of the columns it may have anything in, and the mask there.
 
     Raises:
         ValueError: it is garbled.
     """
     height = rle["size"][0]
     edges = ends(rle)
-    ones = np.flatnonzero(np.diff(edges, prepend=0)[1::2])
-    if not ones.size:
-        return slice(0, 0), np.zeros((len(rows), 0), bool)
-    first, last = edges[2 * ones[0]] // height, (edges[2 * ones[-1] + 1] - 1) // height
-    where = slice(int(np.searchsorted(columns, first)), int(np.searchsorted(columns, last, side="right")))
-    places = columns[where][None, :] * height + rows[:, None]
-    return where, np.searchsorted(edges, places, side="right") % 2 == 1
+    starts, stops = edges[0:-1:2], edges[1::2] - 1  # of the ones: first and last pixel
+    full = np.flatnonzero(stops >= starts)
+    if not full.size:
+        return slice(0, 0), slice(0, 0), np.zeros((0, 0), bool)
+    starts, stops = starts[full], stops[full]
+    across = _part(columns, starts[0] // height, stops[-1] // height)
+    inside = bool((starts // height == stops // height).all())  # no run goes over into the next column
+    down = _part(rows, (starts % height).min(), (stops % height).max()) if inside else slice(0, len(rows))
+    places = columns[across][None, :] * height + rows[down][:, None]
+    return down, across, np.searchsorted(edges, places, side="right") % 2 == 1
+
+
+def _part(places: npt.NDArray[np.int64], first: int, last: int) -> slice:
+    return slice(int(np.searchsorted(places, first)), int(np.searchsorted(places, last, side="right")))

@@ -29,9 +29,9 @@ def test_masks_come_back_to_the_pixel(seed: int) -> None:
         assert np.array_equal(decode({"size": rle["size"], "counts": counts}), mask.astype(bool))
     rows = np.sort(random.choice(mask.shape[0], random.integers(1, mask.shape[0] + 1), replace=False))
     columns = np.sort(random.choice(mask.shape[1], random.integers(1, mask.shape[1] + 1), replace=False))
-    where, part = sampled(rle, rows, columns)
+    down, across, part = sampled(rle, rows, columns)
     whole = np.zeros((len(rows), len(columns)), bool)
-    whole[:, where] = part
+    whole[down, across] = part
     assert np.array_equal(whole, mask[np.ix_(rows, columns)].astype(bool))
 
 
