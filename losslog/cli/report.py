@@ -53,12 +53,7 @@ def main(args: argparse.Namespace) -> int:
     if args.output is not None:
         target = file_at(args.output, FILE)
     stories = [story_of(folder) for folder in folders]
-<<<<<<< HEAD
-    text = page(stories, [words_on(story) for story in stories])
-=======
     text = page(stories, [words_on(story) for story in stories], Trust(pictures=args.images_in))
-    target = args.output or (folders[0] / FILE if len(folders) == 1 else Path(FILE))
->>>>>>> 296432b (The report draws images with a slider over epochs, and lists the hardest batches)
     _, error = attempt(write, text, target)
     if isinstance(error, OSError):
         raise LosslogError(f"{clean(str(target))} cannot be written ({reason(error)}): say -o FILE") from error

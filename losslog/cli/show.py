@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_json, add_run, command, finite, folder_of
-<<<<<<< HEAD
-from losslog.journal.records import count_in
-=======
 from losslog.history import records
->>>>>>> 0f1d396 (The batches with the highest losses and their images: in the journal, losslog show --hard, a stall's alert)
+from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt, one_line
 from losslog.tags import epoch_series
 from losslog.viewing.state import lags

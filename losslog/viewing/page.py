@@ -18,12 +18,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-<<<<<<< HEAD
-from losslog.viewing.compare import compare
-=======
 from losslog.delivery.trust import Trust
-from losslog.viewing.compare import compare, parting_of
->>>>>>> 296432b (The report draws images with a slider over epochs, and lists the hardest batches)
+from losslog.viewing.compare import compare
 from losslog.viewing.figures import figures, fit
 from losslog.viewing.parts import story_of
 from losslog.viewing.pictures import pictured
