@@ -38,6 +38,7 @@ _GROUND: Final = (250, 250, 250)
 _NOTHING: Final = (190, 190, 190)
 _WRONG: Final = (225, 20, 20)
 _HUES: Final = 24
+_KEYS: Final = ("truth", "predictions")
 
 _said = Once()  # of the process
 Colour = tuple[int, int, int]
@@ -179,14 +180,6 @@ class Sheet:
                 down, across, mask = self.small_mask(image, thing, pixels.shape)
                 part[down, across][mask] = numbers[thing["label"]]
         return plane
-
-
-_KEYS: Final = ("truth", "predictions")
-
-
-def drawn(images: Sequence[Mapping[str, Any]], title: str = "", side: int = SIDE) -> Image.Image:
-    """The sheet of a record of ``on_images``."""
-    return Sheet(images, title=title, side=side).drawn()
 
 
 def encoded(picture: Image.Image, quality: int = 88) -> bytes:
