@@ -34,7 +34,7 @@ FLOORS = """
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 1000, "values": 600, "journal": 1820, "recording": 670, "delivery": 1710, "ranks": 600, "runtime": 290}
+ROOMS = {"": 1020, "values": 600, "journal": 1820, "recording": 670, "delivery": 1710, "ranks": 600, "runtime": 290}
 CORE = 6550  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")

@@ -141,9 +141,17 @@ class PlateauPlugin:
 
     @hookimpl
     def on_epoch_end(
-        self, epoch: int, epochs: int | None, step: int | None, losses: Any, val_loss: Any, lr: Any, hardest: Any, run: Any
+        self,
+        epoch: int,
+        epochs: int | None,
+        step: int | None,
+        losses: Any,
+        val_loss: Any,
+        lr: Any,
+        hardest: Any,
+        run: Any,
     ) -> None:
-        """Watch validation against training; epoch means, where there are no batch records; which images are hardest."""
+        """Watch validation against training; epoch means, where no batch records are; keep the hardest images."""
         self._hardest = hardest or {}
         self._begin(run)
         self._notify(self.watcher.scene.measured.generalising.take(epoch, losses, val_loss), run, step, epoch)
