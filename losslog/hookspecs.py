@@ -13,13 +13,14 @@ Declarations only. Contract, unless a hook says otherwise:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
 
 if TYPE_CHECKING:
     from losslog.control import RunHandle
+    from losslog.values.picture import Picture
 
 PROJECT: Final = "losslog"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -136,6 +137,35 @@ def on_eval(
 
 
 @hookspec
+def on_images(
+    epoch: int,
+    step: int | None,
+    split: str,
+    name: str,
+    images: Sequence[Picture],
+    folder: str | None,
+    run: RunHandle,
+    seq: int,
+    time: float,
+) -> None:
+    """Images with what is in them and what the model found.
+
+    Called when:
+        At each `Run.log_images`; `losslog.engine.evaluate` does it after each evaluation.
+
+    Arguments:
+        epoch: from 1; 0 before training.
+        step: global optimizer step, or None.
+        split: ``val``, ``train``, ...
+        name: which images: ``fixed`` (the same in every epoch), ``hardest`` (of this evaluation), ``labels`` (as the
+            model gets them), or what the loop says.
+        images: as `losslog.values.picture.Picture` describes them. ``path`` and ``thumbnail`` are files that may be
+            read here, or None; `losslog.detection.drawing` draws either way.
+        folder: the data folder as the run had it, or None; ``path`` need not be joined with it.
+    """
+
+
+@hookspec
 def on_metrics(
     step: int | None,
     epoch: int | None,
@@ -172,6 +202,7 @@ def on_epoch_end(
     duration: float | None,
     dropped: int | None,
     weights: Mapping[str, float] | None,
+    hardest: Mapping[str, Sequence[tuple[float, int, Sequence[int | str]]]] | None,
     run: RunHandle,
     seq: int,
     time: float,
@@ -192,6 +223,8 @@ def on_epoch_end(
         duration: seconds since the epoch began.
         dropped: batch records dropped in this epoch because the queue was full; None is 0.
         weights: means of the components' weights over the epoch, of those that were not always 1, or None.
+        hardest: of each component the batches with the highest losses: loss, step and image ids, at most five; None
+            where the loop gives no targets. With several ranks those of the logging one.
     """
 
 

@@ -10,6 +10,7 @@ Public methods run on the training thread. Contract:
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import sys
@@ -46,9 +47,10 @@ from losslog.recording.nowhere import Nowhere
 from losslog.recording.recorder import Recorder
 from losslog.recording.sender import Sender
 from losslog.runtime import endings, settings
-from losslog.runtime.containment import encodable
+from losslog.runtime.containment import attempt, encodable, one_line
 from losslog.runtime.notices import Once, did_you_mean, prepare, say, tell, warn
 from losslog.values.losses import Losses, normalise
+from losslog.values.pictures import pictures
 from losslog.values.snapshot import Later, Staged, begin, learning_rate, resolve, snapshot, weigher
 from losslog.values.targets import Targets
 from losslog.values.totals import Totals, told
@@ -77,11 +79,13 @@ class Run:
         resume_step: the last global step of that checkpoint; later points are superseded.
         follower: False keeps every plugin in this process (debugging, tests).
         non_finite: what a NaN or infinite loss does besides its alert: nothing, or a request to stop.
+        images: the data folder: paths of images begin there where `log_images` is not told another.
         components: names that are losses though they sound like metrics (``acc``, ``iou``, ``error``, ...): entries of
             such names beside losses are logged as metrics else.
 
     Attributes:
         watcher: what logs to it from outside the loop.
+        images: the data folder, or None.
         checkpoint: of a run that is resumed, the newest checkpoint that was logged and is there, or None.
 
     Raises:
@@ -93,6 +97,7 @@ class Run:
     """
 
     checkpoint: Path | None = None
+    images: str | None = None
 
     def __init__(
         self,
@@ -110,6 +115,7 @@ class Run:
         follower: bool = True,
         non_finite: Literal["warn", "stop"] = "warn",
         components: Sequence[str] = (),
+        images: str | os.PathLike[str] | None = None,
     ) -> None:
         prepare()
         settings.check()
@@ -118,6 +124,7 @@ class Run:
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
         self.name = encodable(str(name) if name is not None else _script_name())
         self.config: dict[str, Any] = redact(config or {})
+        self.images = None if images is None else os.path.abspath(os.fsdecode(images))
         self.non_finite = non_finite
         self.rank, self.world_size = place()
         off = settings.off()
@@ -161,7 +168,7 @@ class Run:
         began = Position(writer.end, writer.seq - 1)
         tail = Tail(writer.path, own=True, offset=writer.end)
         joiner = None if store is None else Joiner(store, self.rank, self.world_size, self._from_lane)
-        drain = Drain(self._queue, writer, tail, self._not_finite, joiner)
+        drain = Drain(self._queue, writer, tail, self._not_finite, joiner, self._targets.images)
         if self._start["resumed"] and (resume_epoch is not None or resume_step is not None):
             left = self._epoch if resume_epoch is None else resume_epoch
             last = drain.recall(left, resume_step)
@@ -276,7 +283,8 @@ class Run:
             step: global optimizer step, from 0; None counts on.
             total: the optimised total where it is not the sum of the components.
             batch_size: images in the batch.
-            targets: the batch's targets; an alert on a non-finite loss names their image ids.
+            targets: the batch's targets; an alert on a non-finite loss names their image ids, and the end of an epoch
+                those of the batches with the highest losses.
             n: over how many forward passes the values are means.
             weights: how often components count in the total, where that is not once; give ``total`` too.
 
@@ -310,6 +318,7 @@ class Run:
             n = whole(n, "n")
         if targets is not None:
             self._targets.keep(step, targets)
+            self._queue.targets = True
         batch = Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n)
         self._log(batch if not weights or total is None else batch._replace(weights=weigher(weights)))
         if sampled:
@@ -434,6 +443,56 @@ class Run:
         data["epoch"] = None if epoch is None else whole(epoch, "epoch")
         data["detail"] = None if detail is None else plain(detail, "detail")
         self._emit("on_metrics", data | {"metrics": Later(keys or (), values)})
+
+    def log_images(
+        self,
+        split: str,
+        images: Sequence[Mapping[str, Any]],
+        *,
+        name: str = "images",
+        folder: str | os.PathLike[str] | None = None,
+        epoch: int | None = None,
+        step: int | None = None,
+        thumbnails: bool = False,
+    ) -> None:
+        """Log images with what is in them and what the model found: boxes and run-length masks, no pixels.
+
+        Args:
+            split: what they are of, ``val`` or ``train``.
+            images: a dict each, see `losslog.values.picture.Picture`: ``id``, ``width``, ``height``, ``path``, and
+                ``truth`` and ``predictions``: lists of ``{"box": [x1, y1, x2, y2], "label": ..., "score": ...,
+                "rle": ...}``. `losslog.detection.images_of` makes them of what a model gives. At most 16, with 100
+                objects each way, and 85 kB for each eight: what is beyond is left out, and said.
+            name: which images they are; backends and the report keep names apart.
+            folder: the data folder: paths are relative to it, or lie in it; None is the run's own.
+            epoch: from 1; None is the epoch now open.
+            step: global optimizer step; None is the last one.
+            thumbnails: keep a JPEG of at most 320 pixels of each image in the run folder, once an image. Needs Pillow.
+
+        Raises:
+            TypeError, ValueError: something is not what it may be; the message names it.
+        """
+        found, gone = pictures(images)
+        root = self.images if folder is None else os.path.abspath(os.fsdecode(folder))
+        data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "split": str(split)}
+        if not self.logging_rank or self._closed:
+            if self._closed:
+                self._after_close("log_images")
+            return
+        for image in found:
+            image["path"] = None if image["path"] is None else _path_in(root, image["path"], self.dir)
+        if gone:
+            self._once("log_images: more than a record takes, %s left out", gone, key="images")
+        if thumbnails:
+            _, error = attempt(keep_thumbnails, found, root, self.dir)
+            if error is not None:
+                self._once("log_images: no thumbnails (%s)", one_line(error), key="thumbnails")
+        self._emit("on_images", data | {"name": str(name), "images": found, "folder": root})
+
+    @property
+    def open_epoch(self) -> int:
+        """The epoch that an evaluation logged now belongs to where none is given."""
+        return self._open_epoch(None)
 
     def log_checkpoint(
         self, path: str | os.PathLike[str], *, epoch: int | None = None, step: int | None = None
@@ -820,6 +879,20 @@ class Run:
         """In a forked child: this run is the parent's, and silent here."""
         self._closed = self._told_closed = True
         self._queue.items.clear()
+
+
+def _path_in(root: str | None, path: str, home: Path) -> str:
+    """How a journal calls a picture: by its place in the data folder, or in the run folder, else absolute."""
+    if not os.path.isabs(path) and root is not None:
+        return Path(path).as_posix()
+    place = Path(os.path.abspath(path))
+    inside = Path(root) if root is not None else home
+    return place.relative_to(inside).as_posix() if place.is_relative_to(inside) else str(place)
+
+
+def keep_thumbnails(images: Sequence[dict[str, Any]], root: str | None, home: Path) -> None:
+    """Have small copies made in the run folder; who makes them needs Pillow, which nothing else in the core does."""
+    importlib.import_module("losslog.detection.thumbnails").keep(images, root, home)
 
 
 def _handle_of(name: str, dir: Path, id: str, config: dict[str, Any], rank: int, world_size: int) -> Run:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,8 +148,21 @@ def test_on_epoch_end_gives_the_means(told: Any) -> None:
     assert 0 <= got.pop("duration") < 60
     assert got == {
         "epoch": 1, "epochs": 5, "step": 1, "losses": {"a": 1.5, "b": 0.5}, "total": 2.0, "val_loss": {"a": 3.0},
-        "lr": 0.2, "dropped": None, "weights": None,
+        "lr": 0.2, "dropped": None, "weights": None, "hardest": None,
     }  # fmt: skip
+
+
+def test_on_images_gives_what_is_in_them_and_files_that_may_be_read(told: Any, tmp_path: Path) -> None:
+    run, plugin = told()
+    (tmp_path / "12.jpg").write_bytes(b"x")
+    thing = {"box": [1.0, 1.0, 4.0, 4.0], "label": "cat"}
+    image = {"id": 12, "path": "12.jpg", "width": 8, "height": 6, "truth": [thing], "predictions": []}
+    run.log_images("val", [image], name="fixed", epoch=3, step=29, folder=tmp_path)
+    run.close()
+    seen = {**image, "path": os.path.realpath(tmp_path / "12.jpg"), "thumbnail": None}
+    assert plugin.of("on_images") == [
+        {"epoch": 3, "step": 29, "split": "val", "name": "fixed", "images": [seen], "folder": str(tmp_path)}
+    ]
 
 
 def test_on_checkpoint_gives_the_path(told: Any) -> None:

@@ -11,8 +11,8 @@ from losslog import hookspecs
 HEADINGS = ["Called when:", "Arguments:", "Thread:", "May raise:"]
 CONTEXT = ("run", "seq", "time")
 HOOKS = {
-    "on_run_start", "on_scalars", "on_batch_losses", "on_eval", "on_metrics", "on_epoch_end", "on_checkpoint",
-    "on_alert", "on_resume", "on_run_end", "on_flush",
+    "on_run_start", "on_scalars", "on_batch_losses", "on_eval", "on_images", "on_metrics", "on_epoch_end",
+    "on_checkpoint", "on_alert", "on_resume", "on_run_end", "on_flush",
 }  # fmt: skip
 
 

@@ -19,7 +19,8 @@ HOUSE = PACKAGE.parent
 FLOORS = """
     errors
     runtime.pace runtime.containment runtime.notices runtime.settings runtime.endings
-    values.losses values.snapshot values.targets values.totals tags
+    values.losses values.snapshot values.targets values.totals values.picture values.pictures
+    tags
     journal.folder journal.files journal.packing journal.archive journal.ends journal.locks journal.shapes
     journal.records journal.fences journal.metrics journal.redaction journal.origin journal.lines journal.scan
     journal.tally journal.index journal.file journal.resuming journal.cursors history
@@ -28,13 +29,13 @@ FLOORS = """
     delivery.wire delivery.thinning delivery.trust delivery.caller delivery.options delivery.discovery delivery.inline
     delivery.report delivery.progress delivery.patience delivery.beginning delivery.lane delivery.follower
     delivery.delivery delivery.attached
-    recording.items recording.highlights recording.intake recording.sender recording.nowhere recording.drain
-    recording.recorder
+    recording.items recording.hardest recording.highlights recording.intake recording.sender recording.nowhere
+    recording.drain recording.recorder
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 960, "values": 370, "journal": 1780, "recording": 620, "delivery": 1680, "ranks": 600, "runtime": 290}
-CORE = 6200  # lines of code in all, the follower's child included
+ROOMS = {"": 1020, "values": 600, "journal": 1820, "recording": 670, "delivery": 1710, "ranks": 600, "runtime": 290}
+CORE = 6550  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {
@@ -42,7 +43,7 @@ WRITERS = {
     "journal.locks", "journal.folder", "delivery.follower",
 }  # fmt: skip
 TORCH = {"engine", "detection", "instrument", "compat"}
-LONGEST = 300  # lines of a module; the docstrings of `run` are the reference
+LONGEST = 300  # lines of a module; the docstrings of `run` and `hookspecs` are the reference
 LARGEST_CLASS = 250  # lines of code, besides `Run`
 
 
@@ -282,7 +283,7 @@ def test_few_modules_lie_loose_at_the_root() -> None:
 
 @pytest.mark.parametrize("name", sorted(modules()))
 def test_no_module_is_too_long(name: str) -> None:
-    assert name == "run" or len(modules()[name].read_text("utf-8").splitlines()) <= LONGEST
+    assert name in ("run", "hookspecs") or len(modules()[name].read_text("utf-8").splitlines()) <= LONGEST
 
 
 def test_no_class_is_too_large() -> None:

@@ -47,6 +47,14 @@ def add_arguments(parser: Any) -> None:
         metavar="FOLDER",
         help="checkpoints may lie there too, not only in the run folder; repeatable",
     )
+    parser.add_argument(
+        "--images-in",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="pictures may lie there too, e.g. in your data folder; repeatable",
+    )
     parser.add_argument("--wait", type=positive, default=60.0, metavar="SECONDS",
                         help="give up on a backend that is away for so long")  # fmt: skip
 
@@ -62,7 +70,7 @@ def lanes_over(
 ) -> list[Lane]:  # fmt: skip
     """A lane for each plugin, of the run that began so; ``again`` as `losslog.delivery.delivery.lanes_for` has it."""
     name, config = str(start.get("name", folder.parent.name)), start.get("config") or {}
-    trust = Trust(folders=args.checkpoints_in)
+    trust = Trust(folders=args.checkpoints_in, pictures=args.images_in)
     return lanes_for(folder, plugins, lambda kind, data: None, trust, name=name, config=config, again=again)
 
 

@@ -146,6 +146,7 @@ def demo(args: argparse.Namespace) -> FitResult:
             scheduler_every="step",
             clip_norm=CLIP_NORM,
             steps_per_epoch=args.steps_per_epoch,
+            thumbnails=True,  # the run folder is then all that its report needs
             before_epoch=stall_from(model, STALL_FROM) if args.stall else None,
         )
     print("\n".join(["", "Where to look:", *where_to_look(run.dir)]))

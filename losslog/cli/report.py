@@ -17,6 +17,7 @@ from losslog.cli.arguments import add_dir, add_runs, command, file_at, folders_o
 from losslog.cli.diagnose import state_in_words, verdicts
 from losslog.cli.show import clean
 from losslog.delivery.report import shown
+from losslog.delivery.trust import Trust
 from losslog.errors import LosslogError
 from losslog.runtime.containment import attempt
 from losslog.viewing.page import FILE, page, write
@@ -40,6 +41,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-o", "--output", metavar="FILE",
                         help=f"or a folder, for {FILE} in it; unset: the run's; of several runs, here")  # fmt: skip
     parser.add_argument("--open", action="store_true", help="open it in the browser")
+    parser.add_argument("--images-in", action="append", default=[], type=Path, metavar="FOLDER",
+                        help="your data folder, to draw the images of the run; repeatable")  # fmt: skip
     add_dir(parser)
 
 
@@ -50,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     if args.output is not None:
         target = file_at(args.output, FILE)
     stories = [story_of(folder) for folder in folders]
-    text = page(stories, [words_on(story) for story in stories])
+    text = page(stories, [words_on(story) for story in stories], Trust(pictures=args.images_in))
     _, error = attempt(write, text, target)
     if isinstance(error, OSError):
         raise LosslogError(f"{clean(str(target))} cannot be written ({reason(error)}): say -o FILE") from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_json, add_run, command, finite, folder_of
+from losslog.history import records
 from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt, one_line
 from losslog.tags import epoch_series
@@ -31,10 +32,11 @@ def add_parser(commands: Any) -> None:
         "show",
         main,
         "summarise a run: status, epochs, last losses, best metrics, plugins",
-        examples=("losslog show", "losslog show latest --json"),
+        examples=("losslog show", "losslog show latest --hard", "losslog show latest --json"),
     )
     add_run(parser, optional=True)
     add_dir(parser)
+    parser.add_argument("--hard", action="store_true", help="the images with the highest losses and most mistakes")
     add_json(parser)
 
 
@@ -58,6 +60,8 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 def main(args: argparse.Namespace) -> int:
     """Print the summary."""
+    if args.hard:
+        return _hard(folder_of(args), as_json=args.json)
     found = summarise(folder_of(args))
     if args.json:
         print(json.dumps(finite(found), indent=2, allow_nan=False))
@@ -92,6 +96,40 @@ def main(args: argparse.Namespace) -> int:
         count = state.get("skipped", 0)
         skipped = f", but {count} skipped: losslog replay {folder_of(args).name} --to {name} --skipped" if count else ""
         say(f"{name}: {'complete' if state['complete'] else upto}{skipped}")
+    return 0
+
+
+def hard(folder: Path) -> dict[str, Any]:
+    """Of the last epoch that tells: batches by component, and images of its evaluation with most mistakes."""
+    found: dict[str, Any] = {"epoch": None, "hardest": {}, "evaluation": None, "images": []}
+    for record in records(folder):
+        data = record.data
+        if record.hook == "on_epoch_end" and data.get("hardest"):
+            found |= {"epoch": data.get("epoch"), "hardest": data["hardest"]}
+        elif record.hook == "on_images" and data.get("name") == "hardest" and data.get("images"):
+            keys = ("id", "path", "mistakes", "missed", "extra", "iou")
+            images = [{key: each.get(key) for key in keys} for each in data["images"]]
+            found |= {"evaluation": data.get("epoch"), "images": images}
+    return found
+
+
+def _hard(folder: Path, *, as_json: bool) -> int:
+    found = hard(folder)
+    if as_json:
+        print(json.dumps(finite(found), indent=2, allow_nan=False))
+        return 0
+    if not found["hardest"] and not found["images"]:
+        say("nothing is known of images: pass targets= to run.log_batch, and evaluate with losslog.engine.evaluate")
+    if found["hardest"]:
+        say(f"highest losses of epoch {found['epoch']}: loss, step, images of the batch")
+    for name, batches in found["hardest"].items():
+        for place, (value, step, ids) in enumerate(batches):
+            say(f"   {name if not place else '':<20} {value:>10.4g} {step:>9}  {', '.join(map(str, ids))}")
+    if found["images"]:
+        say(f"most mistakes in the evaluation of epoch {found['evaluation']}: image, mistakes, file")
+    for each in found["images"]:
+        wrong = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in (each["mistakes"] or {}).items())
+        say(f"   {each['id']!s:<20} {wrong}  {each['path'] or ''}".rstrip())
     return 0
 
 

@@ -103,6 +103,7 @@ def add_parser(commands: Any) -> None:
     add_resume(logs)
     logs.add_argument("--no-validation", action="store_true", help="no validation losses")
     logs.add_argument("--evaluate-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
+    logs.add_argument("--thumbnails", action="store_true", help="keep small copies of the images that are logged")
     logs.add_argument("--checkpoint-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
     logs.add_argument("--keep", type=positive_int, metavar="N", help="only the newest N checkpoints; unset: all")
     logs.add_argument("--best", metavar="METRIC", help="best.pth by this metric, e.g. segm_AP, bbox_AP or val_loss")
@@ -214,6 +215,7 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
             best=args.best,
             resume=before.checkpoint,
             non_finite=args.non_finite,
+            thumbnails=args.thumbnails,
             before_epoch=stall_from(model, args.epochs // 2 + 1) if args.stall else None,
         )
     return result

@@ -21,7 +21,7 @@ from typing import Any, Final
 import pluggy
 
 from losslog import hookspecs
-from losslog.delivery.trust import Trust
+from losslog.delivery.trust import OWN, Trust
 from losslog.runtime.containment import attempt
 from losslog.runtime.notices import did_you_mean
 from losslog.runtime.settings import switch
@@ -200,6 +200,8 @@ class Caller:
         """
         if hook == "on_checkpoint" and self._trust is not None and not self._trust.admits(data, run.dir, seq):
             return None
+        if hook == "on_images" and hook in self._hooks:
+            data = (self._trust or OWN).seen(data, run.dir, seq)
         if hook in self._scalar_hooks:
             points = points_of(hook, data)
             if points is not None and points.series:

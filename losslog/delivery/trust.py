@@ -6,17 +6,20 @@ Lanes' threads and the main thread of commands; looks at files, opens none. Cont
   place, no credential, no file to read. All others come from the command line or the environment.
 - A checkpoint is handed on where it is a regular file, or a folder of such, below the run folder or a folder that was
   named, with links resolved first. What the run's own process logged is its user's own word.
+- So is a picture: one that is not is None for the plugin, which draws without it. A thumbnail lies in the run folder,
+  whoever speaks.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from losslog.journal.redaction import REDACTED, redact
+from losslog.runtime.containment import attempt
 from losslog.runtime.notices import Once
 
 
@@ -53,11 +56,45 @@ class Trust:
     Args:
         since: seq of the first record that the run's own process wrote; None: it wrote none that is delivered here.
         folders: where checkpoints may lie, beside the run folder.
+        pictures: where pictures may lie, likewise; paths in the journal begin there.
+        known: pictures that the run's own process was seen to name, as their real paths.
     """
 
-    def __init__(self, since: int | None = None, folders: Sequence[Path] = ()) -> None:
-        self._since, self._folders = since, folders
+    def __init__(
+        self, since: int | None = None, folders: Sequence[Path] = (), pictures: Sequence[Path] = (),
+        known: Container[str] = (),
+    ) -> None:  # fmt: skip
+        self._since, self._folders, self._pictures, self._known = since, folders, pictures, known
         self._once = Once()
+
+    def seen(self, data: Mapping[str, Any], home: Path, seq: int) -> dict[str, Any]:
+        """The data of ``on_images`` with files that may be read here, as absolute paths; others are None.
+
+        Args:
+            data: the record's.
+            home: the run folder.
+            seq: the record's.
+        """
+        own = self._since is not None and (seq < 0 or seq >= self._since)  # -1: called inline, before it is a record
+        named, images = data.get("folder"), []
+        begin = [Path(named or home)] if own else [home, *self._pictures]
+        for image in data.get("images") or ():
+            path = _picture(image.get("path"), begin, None if own else begin)
+            if path is None and self._known and named:
+                place = _picture(image.get("path"), [Path(named)], None)
+                path = place if place in self._known else None
+            small = _picture(image.get("thumbnail"), [home], [home])
+            if path is None and small is None and image.get("path"):
+                self._no_picture(str(image["path"]), own=own)
+            images.append({**image, "path": path, "thumbnail": small})
+        return {**data, "images": images}
+
+    def _no_picture(self, path: str, *, own: bool) -> None:
+        if own:
+            self._once("the picture %s is not there any more: drawn without it", path[:300], key="picture")
+        else:
+            text = "the picture %s is not in the run folder: drawn without it; if you have it, say --images-in FOLDER"
+            self._once(text, path[:300], key="picture")
 
     def admits(self, data: Mapping[str, Any], home: Path, seq: int) -> bool:
         """Whether the checkpoint of a record may be handed to a plugin, which may upload it.
@@ -82,6 +119,24 @@ class Trust:
         )
         self._once(text, named[:300], key="outside")
         return False
+
+
+OWN: Final = Trust(-1)  # what is called in the process that speaks
+
+
+def _picture(path: Any, begin: Sequence[Path], roots: Sequence[Path] | None) -> str | None:
+    """The regular file that a path means, joined with a folder; below one of the roots where some are named."""
+    for folder in begin if path else ():
+        place, error = attempt(_regular, folder / str(path), roots)
+        if error is None and place is not None:
+            return place
+    return None
+
+
+def _regular(path: Path, roots: Sequence[Path] | None) -> str | None:
+    place = Path(os.path.realpath(path))
+    inside = roots is None or any(place.is_relative_to(os.path.realpath(root)) for root in roots)
+    return str(place) if inside and place.is_file() else None
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -165,7 +165,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         """Returns a fresh evaluator against all objects of the annotation file, crowds included."""
         if self._ground_truth is None:
             self._ground_truth = CocoEvaluator.index(self.content)
-        return CocoEvaluator(self._ground_truth, self.categories, masks=self.masks)
+        return CocoEvaluator(self._ground_truth, self.categories, masks=self.masks, folder=self.images)
 
 
 class HorizontalFlip:

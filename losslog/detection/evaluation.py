@@ -10,6 +10,7 @@ Contract:
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 
 from losslog.detection.annotations import Categories
+from losslog.detection.evaluated import Evaluated
 from losslog.detection.outlines import of_box
 
 # Name, from precision (AP) or recall (AR), IoU threshold or None for the mean over .50:.05:.95, area range, and the
@@ -105,11 +107,14 @@ class CocoEvaluator:
         categories: to turn labels into category ids and names.
         masks: whether masks are scored beside boxes, where the model gives masks.
         threshold: a pixel belongs to a mask from this probability on (torchvision's masks are probabilities).
+        folder: where the images lie, for those who draw them.
     """
 
     def __init__(
-        self, ground_truth: GroundTruth, categories: Categories, *, masks: bool = True, threshold: float = 0.5
-    ) -> None:
+        self, ground_truth: GroundTruth, categories: Categories, *, masks: bool = True, threshold: float = 0.5,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:  # fmt: skip
+        self.folder = folder
         self._ground_truth = ground_truth
         self._numbers = {
             label: ground_truth.categories.get(category, -label) for label, category in categories.to_id.items()
@@ -119,6 +124,7 @@ class CocoEvaluator:
         self._threshold = threshold
         self._image_ids: list[int] = []
         self._results: dict[str, list[dict[str, Any]]] = {"bbox": []}
+        self._scorers: dict[str, Any] = {}
 
     @staticmethod
     def index(content: dict[str, Any]) -> GroundTruth:
@@ -166,6 +172,10 @@ class CocoEvaluator:
         with _quiet():
             return {kind: self._score(kind, results) for kind, results in self._results.items()}
 
+    def looked_at(self) -> Evaluated:
+        """What `compute` saw in each image: mistakes, and images worth a look."""
+        return Evaluated(self._scorers, {number: image for image, number in self._ground_truth.images.items()})
+
     def _score(self, kind: str, results: list[dict[str, Any]]) -> dict[str, Any]:
         truth = self._ground_truth.index
         if results:
@@ -178,6 +188,7 @@ class CocoEvaluator:
         scorer.params.imgIds = sorted(set(self._image_ids))
         scorer.evaluate()
         scorer.accumulate()
+        self._scorers[kind] = scorer
         return summarize(scorer, self._names)
 
 

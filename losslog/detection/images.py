@@ -26,7 +26,7 @@ from losslog.runtime.containment import attempt, one_line
 
 Progress = Callable[[int, int], None]
 _ORIENTATION: Final = 0x0112
-_TURNS: Final = {
+TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -137,12 +137,12 @@ def _look(path: Path, findings: Findings) -> tuple[int, int]:
         with Image.open(path) as file:
             with open(path, "rb") as raw:
                 whole_file, orientation = _ends(raw, file.format)
-            turned = file.format == "TIFF" and _orientation(file) in _TURNS  # Pillow turns these itself
+            turned = file.format == "TIFF" and _orientation(file) in TURNS  # Pillow turns these itself
             if not whole_file:
                 file.load()
             if orientation is None:
                 orientation = _orientation(file)
-            if turned or orientation in _TURNS:
+            if turned or orientation in TURNS:
                 findings.note("images turned as their EXIF orientation says", shown(path.name))
             if _is_deep(file):
                 findings.note(_DEEP, shown(path.name))
@@ -211,15 +211,20 @@ def _load(path: Path) -> npt.NDArray[np.uint8]:
         warnings.simplefilter("ignore")
         with Image.open(path) as file:
             file.load()
-            image: Image.Image = file
             orientation = _orientation(file)
-            if _is_deep(file):
-                image = Image.fromarray(_to_8_bits(np.asarray(file)))
-            elif file.mode == "P" and "transparency" in file.info:
-                image = file.convert("RGBA")
-            if orientation in _TURNS:
-                image = image.transpose(_TURNS[orientation])
-            return np.array(image.convert("RGB"))
+            image = to_rgb(file)
+            if orientation in TURNS:
+                image = image.transpose(TURNS[orientation])
+            return np.array(image)
+
+
+def to_rgb(file: Image.Image) -> Image.Image:
+    """A picture of any depth as 8-bit RGB."""
+    if _is_deep(file):
+        return Image.fromarray(_to_8_bits(np.asarray(file))).convert("RGB")
+    if file.mode == "P" and "transparency" in file.info:
+        file = file.convert("RGBA")
+    return file.convert("RGB")
 
 
 def _to_8_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

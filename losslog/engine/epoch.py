@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from losslog.engine.batches import Forward, LossMeans, Means, apart, call_model, count_images, targets_of
 from losslog.engine.distributed import is_main
+from losslog.engine.labels import Labels
 from losslog.engine.optimization import LearningRates, MixedPrecision, Stepper, Warmup, learning_rates
 from losslog.instrument.reached import Reached
 from losslog.runtime.containment import attempt
@@ -119,8 +120,11 @@ def train_one_epoch(
     reached = position.reached
     if reached is not None:
         reached.planned(steps or -(-(length_of(loader) or 0) // accumulate))
+    labels = Labels(run, loader) if run is not None and is_main() and position.step == run.next_step == 0 else None
     try:
         for batches in step_batches(loader, accumulate, steps):
+            if labels is not None and not labels.done:
+                labels.take(batches)
             with warmup.applied(optimizer, position.step):
                 position.lr = learning_rates(optimizer)
                 look = None
@@ -160,6 +164,8 @@ def train_one_epoch(
                     break
     finally:
         stepper.close()
+        if labels is not None:
+            labels.finish()
     if run is not None and (report := meter.rest()):
         run.log_metrics(report, step=position.step - 1 if progress is not None else None)
     if run is None:

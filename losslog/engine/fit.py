@@ -21,7 +21,7 @@ Contract:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -102,6 +102,8 @@ def fit(
     forward: Forward = call_model,
     metrics_every: int = 10,
     non_finite: Literal["warn", "stop", "skip"] = "warn",
+    images: int | Sequence[Any] = 8,
+    thumbnails: bool = False,
 ) -> FitResult:
     """Trains a model and reports everything to a run.
 
@@ -134,6 +136,8 @@ def fit(
         forward: computes the losses from ``(model, batch)``.
         metrics_every: steps between reports of throughput, memory and gradient norm; 0: none.
         non_finite: what a NaN or infinite loss does besides its alert; see `train_one_epoch`.
+        images: how many images of each kind an evaluation logs, or the ids of those that are fixed; 0: none.
+        thumbnails: keep a small JPEG of each of them in the run folder.
 
     Returns:
         The last epoch's figures.
@@ -213,6 +217,8 @@ def fit(
                             epoch=epoch,
                             step=progress.step - 1,
                             precision=precision,
+                            images=images,
+                            thumbnails=thumbnails,
                         )
             if scheduler is not None and scheduler_every == "epoch":
                 _step_by_epoch(scheduler, result.val_loss if result.val_loss is not None else losses)

@@ -10,7 +10,7 @@ Contract:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -19,6 +19,8 @@ from torch import nn
 from losslog.engine.batches import Forward, LossMeans, Means, as_losses, call_model, to_device
 from losslog.engine.optimization import MixedPrecision
 from losslog.engine.rng import preserved_rng
+from losslog.runtime.containment import attempt, one_line
+from losslog.runtime.notices import warn
 
 if TYPE_CHECKING:
     from losslog import Run
@@ -96,8 +98,14 @@ def evaluate(
     step: int | None = None,
     split: str = "val",
     precision: MixedPrecision | None = None,
+    images: int | Sequence[Any] = 8,
+    thumbnails: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a model in eval mode.
+
+    With an evaluator that can look at images (`losslog.detection.CocoEvaluator` can), the run also gets a table of
+    mistakes with the AP that each kind costs, and two records of images: ``fixed``, the same in every epoch and run,
+    and ``hardest``, those with most mistakes.
 
     Args:
         model: called with the inputs alone.
@@ -109,6 +117,8 @@ def evaluate(
         step: global step; None: the run's last one.
         split: the name of the data.
         precision: mixed precision; None: off.
+        images: how many images of each kind, or the ids of those that are fixed; 0: no images.
+        thumbnails: keep a small JPEG of each of them in the run folder; see `losslog.Run.log_images`.
 
     Returns:
         For COCO data ``{"bbox": {"AP": ..., "AP50": ..., "classes": {name: AP}}, "segm": {...}}``.
@@ -133,7 +143,28 @@ def evaluate(
     metrics = evaluator.compute()
     if run is not None and metrics:  # none where there was nothing to find, which the data set has said
         run.log_eval(metrics, epoch=epoch, step=step, split=split)
+        _, error = attempt(_log_images, run, evaluator, epoch, step, split, images, thumbnails)
+        if error is not None:  # a lack of images is no reason to end a training
+            warn("evaluate: no images and no table of mistakes (%s)", one_line(error))
     return metrics
+
+
+def _log_images(
+    run: Run, evaluator: Any, epoch: int | None, step: int | None, split: str, images: int | Sequence[Any],
+    thumbnails: bool,
+) -> None:  # fmt: skip
+    look = getattr(evaluator, "looked_at", None)
+    if look is None or not run.logging_rank:
+        return
+    seen = look()
+    epoch = run.open_epoch if epoch is None else epoch
+    if mistakes := seen.metrics(split):
+        run.log_metrics(mistakes, epoch=epoch)
+    shown = {"fixed": seen.fixed(images), "hardest": seen.hardest(images if isinstance(images, int) else 8)}
+    for name, chosen in shown.items() if images else ():
+        if chosen:
+            run.log_images(split, chosen, name=name, folder=getattr(evaluator, "folder", None), epoch=epoch, step=step,
+                           thumbnails=thumbnails)  # fmt: skip
 
 
 def evaluator_of(loader: Any) -> Evaluator | None:

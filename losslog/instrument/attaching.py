@@ -31,6 +31,7 @@ def attach(
     resume_epoch: int | None = None,
     resume_step: int | None = None,
     run: Run | None = None,
+    images: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Log the losses a model returns, its learning rates, epochs and COCO results, without touching the loop.
 
@@ -49,6 +50,7 @@ def attach(
         resume: continue this run.
         resume_epoch: the last epoch of the checkpoint continued from.
         resume_step: the last global step of that checkpoint.
+        images: the folder that file names in COCO annotations are relative to, where no data set with a ``root`` tells.
         run: log to this run, instead of making one; everything above from ``name`` on is then the run's own.
 
     Returns:
@@ -66,6 +68,9 @@ def attach(
         if value is not None and (type(value) is not int or value < 1):
             raise TypeError(f"attach: {what} must be a whole number >= 1, got {value!r}")
 
+    if run is not None and images is not None:
+        run.images = os.path.abspath(os.fsdecode(images))
+
     def make(about: dict[str, Any]) -> Run:
         return Run(
             name,
@@ -78,6 +83,7 @@ def attach(
             resume=resume,
             resume_epoch=resume_epoch,
             resume_step=resume_step,
+            images=images,
         )
 
     return attachment.begin(model, optimizer, run or make, EpochFinder(passes_per_epoch, steps_per_epoch))

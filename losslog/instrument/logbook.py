@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from losslog.instrument import looking
 from losslog.instrument.readings import Reading
 from losslog.values.totals import mean_of
 
@@ -42,7 +43,8 @@ class Logbook:
         self.reached: Reached | None = None
         self._validation: list[Reading] = []
         self._validation_over = False
-        self._evaluations: list[tuple[Any, dict[str, Any]]] = []
+        looking.begin()
+        self._evaluations: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
 
     @property
     def run(self) -> Run:
@@ -54,8 +56,10 @@ class Logbook:
     def step(self, reading: Reading, lr: Any) -> None:
         """An optimizer step was taken."""
         self.steps += 1
-        self.trained = self._validation_over = True
         run = self.made or self.run
+        if not self.trained:
+            looking.labels(run)
+        self.trained = self._validation_over = True
         step = run.next_step
         self._log(reading, lr, stepped=True, counted=True)
         if reading.beside is not None:
@@ -82,19 +86,20 @@ class Logbook:
             self._validation_over = False
         self._validation.append(reading)
 
-    def evaluation(self, kind: str, metrics: dict[str, Any], truth: Any) -> None:
+    def evaluation(self, kind: str, metrics: dict[str, Any], evaluator: Any) -> None:
         """An evaluation gave figures.
 
         Args:
             kind: ``bbox``, ``segm`` or ``keypoints``.
             metrics: numbers by name.
-            truth: the ground truth they were measured against; another one means another evaluation.
+            evaluator: what measured them; another ground truth means another evaluation.
         """
-        for known, kinds in self._evaluations:
+        truth = evaluator.cocoGt
+        for known, kinds, scorers in self._evaluations:
             if known is truth:
-                kinds[kind] = metrics
+                kinds[kind], scorers[kind] = metrics, evaluator
                 return
-        self._evaluations.append((truth, {kind: metrics}))
+        self._evaluations.append((truth, {kind: metrics}, {kind: evaluator}))
 
     @property
     def has_evaluations(self) -> bool:
@@ -104,11 +109,12 @@ class Logbook:
     def log_evaluations(self) -> None:
         """Record the evaluations since the last training forward."""
         waiting, self._evaluations = self._evaluations, []
-        for index, (_, kinds) in enumerate(waiting):
+        for index, (_, kinds, scorers) in enumerate(waiting):
             split = "val" if not index else f"val{index + 1}"
             run = self.run
             before = not self.trained and run.next_step == 0  # nothing was trained yet: the point before epoch 1
             run.log_eval(kinds, split=split, epoch=0 if before else None)
+            looking.log(run, scorers, split, 0 if before else None)
 
     def checkpoint(self, path: str) -> None:
         """A checkpoint was written."""

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
+from losslog.instrument.looking import offered, saw
 from losslog.runtime.containment import attempt
 
 ROUND: Final = 2  # steps after which a batch that is seen again begins a new round
@@ -46,10 +47,20 @@ class Pass:
         self.exhausted = self.evaluated = False
         self._given = self.unused = 0
 
-    def gives(self) -> None:
+    def gives(self, batch: Any = None) -> None:
         """It has given a batch."""
         self._given += 1
+        if self._given == 1:
+            offered(self._data_set(), batch)
         self.unused += 1
+
+    def seen(self) -> None:
+        """Remember whose batches these are, for an evaluation that names no folder."""
+        saw(self._data_set())
+
+    def _data_set(self) -> Any:
+        loader, iterator = self._loader(), self._iterator()  # a loader may be gone while its iterator goes on
+        return getattr(iterator, "_dataset", None) if loader is None else getattr(loader, "dataset", None)
 
     @property
     def length(self) -> int | None:

@@ -80,6 +80,7 @@ class Sightings:
         if self._owner.thread.refused:
             return
         if not self._fresh or (self._fresh[-1] is not data_pass and data_pass not in self._fresh):
+            data_pass.seen()
             self._fresh.append(data_pass)
 
     def called(self, module: Any, args: tuple[Any, ...], output: Any, inner: list[tuple[Any, Any]]) -> None:

@@ -40,7 +40,7 @@ def _next(original: Any) -> Any:
                 found.exhausted = True
             raise
         if found is not None:
-            found.gives()
+            found.gives(batch)
             for listener in listeners:
                 guarded(listener.yielded, found)
         return batch

@@ -34,7 +34,7 @@ class Watching(Listener):
         """Pick up the figures of an evaluation."""
         found = None if self.closed or not self.takes_evaluations else coco.figures(evaluator)
         if found:
-            self.logbook.evaluation(str(evaluator.params.iouType), found, evaluator.cocoGt)
+            self.logbook.evaluation(str(evaluator.params.iouType), found, evaluator)
 
     @property
     def takes_evaluations(self) -> bool:

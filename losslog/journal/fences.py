@@ -13,7 +13,7 @@ from typing import Final
 from losslog.journal.records import Record
 
 BY_STEP: Final = ("on_batch_losses",)
-BY_EPOCH: Final = ("on_epoch_end", "on_eval", "on_checkpoint")
+BY_EPOCH: Final = ("on_epoch_end", "on_eval", "on_images", "on_checkpoint")
 VOIDABLE: Final = (*BY_STEP, *BY_EPOCH, "on_metrics")
 
 

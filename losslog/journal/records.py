@@ -23,6 +23,7 @@ NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.i
 # Only text may stand under these keys, so a string that spells "NaN" there stays a string.
 TEXT_KEYS: Final = frozenset({"name", "config", "options", "origin", "title", "text", "source", "component", "key",
                               "path", "level", "split", "status", "error"})  # fmt: skip
+FINITE: Final = frozenset({"on_images"})  # hooks whose numbers are all finite: such words in them are names
 NUMBER_KEYS: Final = frozenset({"losses", "val_loss", "metrics", "lr", "spread"})  # below them any name has a number
 
 
@@ -121,7 +122,7 @@ def decode(line: bytes) -> Record:
         record = Record(body["seq"], body["time"], body["hook"], body["data"])
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a record: {line[:80]!r}") from error
-    if '"NaN"' in text or 'Infinity"' in text:
+    if record.hook not in FINITE and ('"NaN"' in text or 'Infinity"' in text):
         record = record._replace(data=_unspell(record.data))
     if not fits(*record):
         raise ValueError(f"not a record of its hook: {line[:80]!r}")

@@ -82,6 +82,59 @@ def _weights(value: Any) -> bool:
     return _table(value) and _numbers(value)
 
 
+def _finite(value: Any) -> bool:
+    return type(value) in _NUMBERS and -_BIG < value < _BIG
+
+
+def _side(value: Any) -> bool:
+    return type(value) is int and 0 < value <= 1 << 20
+
+
+def _thing(value: Any) -> bool:
+    """An object in an image: a box, a label, perhaps a score and a mask."""
+    if type(value) is not dict:
+        return False
+    box, rle, get = value.get("box"), value.get("rle"), value.get
+    if type(box) is not list or len(box) != 4 or not all(map(_finite, box)) or type(get("label")) is not str:
+        return False
+    if rle is not None and not (
+        type(rle) is dict and type(rle.get("counts")) is str and type(rle.get("size")) is list
+        and len(rle["size"]) == 2 and all(map(_side, rle["size"]))
+    ):  # fmt: skip
+        return False
+    return _text(get("mistake")) and all(get(key) is None or _finite(get(key)) for key in ("score", "iou"))
+
+
+def _image(value: Any) -> bool:
+    if type(value) is not dict or type(value.get("id")) not in (int, str):
+        return False
+    get = value.get
+    things = [get("truth", []), get("predictions", [])]
+    counts = [get(key) for key in ("mistakes", "left_out")]
+    return (
+        _side(get("width")) and _side(get("height")) and _text(get("path")) and _text(get("thumbnail"))
+        and all(type(each) is list and all(map(_thing, each)) for each in things)
+        and (get("loss") is None or (type(get("loss")) is dict and _numbers(get("loss"))))
+        and (get("iou") is None or _finite(get("iou"))) and _whole(get("missed")) and _whole(get("extra"))
+        and all(each is None or (type(each) is dict and all(map(_whole, each.values()))) for each in counts)
+    )  # fmt: skip
+
+
+def _images(value: Any) -> bool:
+    return value is None or (type(value) is list and all(map(_image, value)))
+
+
+def _hardest(value: Any) -> bool:
+    """Batches by component: loss, step, ids of images."""
+    return value is None or (type(value) is dict and all(
+        type(batches) is list and all(
+            type(each) is list and len(each) == 3 and type(each[0]) in _NUMBERS and _number(each[0])
+            and type(each[1]) is int and _whole(each[1]) and type(each[2]) is list
+            and all(type(image) is str or (type(image) is int and _whole(image)) for image in each[2])
+            for each in batches)
+        for batches in value.values()))  # fmt: skip
+
+
 def _level(value: Any) -> bool:
     return value is None or value in ("info", "warning", "error")
 
@@ -95,7 +148,8 @@ SHAPES: Final[Mapping[str, Mapping[str, Callable[[Any], bool]]]] = {
     "on_metrics": {"step": _whole, "epoch": _whole, "metrics": _metrics, "detail": _table},
     "on_epoch_end": {"epoch": _whole, "epochs": _whole, "step": _whole, "losses": _losses, "total": _number,
                      "val_loss": _losses, "lr": _numbers, "duration": _number, "dropped": _whole,
-                     "weights": _weights},
+                     "weights": _weights, "hardest": _hardest},
+    "on_images": {"epoch": _whole, "step": _whole, "split": _text, "name": _text, "images": _images, "folder": _text},
     "on_checkpoint": {"epoch": _whole, "step": _whole, "path": _text},
     "on_alert": {"level": _level, "title": _text, "text": _text, "source": _text, "component": _text, "step": _whole,
                  "epoch": _whole, "key": _text, "cause": _text, "evidence": _table},

@@ -20,6 +20,7 @@ from losslog.journal.file import Tail, Writer
 from losslog.journal.records import Record, written
 from losslog.ranks.joining import Joiner
 from losslog.ranks.sums import Share
+from losslog.recording.hardest import Hardest
 from losslog.recording.highlights import highlights
 from losslog.recording.intake import KEPT, Intake, Queue
 from losslog.recording.items import Batch, Event
@@ -46,6 +47,7 @@ class Drain(Intake):
         tail: where near lanes read.
         culprit: see `Intake`.
         joiner: joins the ranks, where there are several.
+        images: gives the image ids of the batch of a step.
 
     Attributes:
         records: how many are written.
@@ -56,9 +58,10 @@ class Drain(Intake):
 
     def __init__(
         self, queue: Queue, writer: Writer, tail: Tail, culprit: Callable[[int], str] = lambda step: "",
-        joiner: Joiner | None = None,
+        joiner: Joiner | None = None, images: Callable[[int], list[Any]] = lambda step: [],
     ) -> None:  # fmt: skip
         super().__init__(queue, culprit)
+        self._hardest = Hardest(images)
         self.records = 0
         self.dropped = self.dropped_others = 0
         self.trouble = ""
@@ -151,6 +154,8 @@ class Drain(Intake):
 
     def on_batch(self, batch: Batch, whole: Whole, weights: Mapping[str, float] | None) -> None:
         """Record a batch, or hand it to the joiner."""
+        if self.queue.targets:
+            self._hardest.take(batch.step, whole.losses)
         if self._joiner is not None:
             self._joiner.add_batch(batch.epoch, Share.of(batch, whole, weights))
             return
@@ -209,6 +214,7 @@ class Drain(Intake):
             data["losses"], data["total"], _ = self.totals.whole(data["losses"])
         if data["lr"] is None:
             data["lr"] = self._last_lr
+        data["hardest"] = self._hardest.result()
         data["duration"] = round(time.monotonic() - self._epoch_began, 6)
         lost = self.queue.lost + self.dropped
         data["dropped"] = lost - self._lost_before or None

@@ -41,10 +41,11 @@ class Queue:
         steps: batches logged; the training thread counts them here.
         unhandled: how many of the items taken last are still to be dealt with.
         components: names that are losses though they sound like metrics.
+        targets: whether batches come with their targets.
     """
 
     def __init__(self, components: Collection[str] = ()) -> None:
-        self.components = components
+        self.components, self.targets = components, False
         self.items: deque[Item] = deque()
         self.bell = Bell()
         self.lost = self.lost_others = 0

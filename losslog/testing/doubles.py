@@ -112,6 +112,22 @@ class Recorder:
         )
 
     @hookimpl
+    def on_images(
+        self,
+        epoch: int,
+        step: int | None,
+        split: str,
+        name: str,
+        images: Any,
+        folder: str | None,
+        seq: int,
+        time: float,
+    ) -> None:
+        """Remember the call."""
+        self.take("on_images", {"epoch": epoch, "step": step, "split": split, "name": name, "images": images,
+                                "folder": folder, "seq": seq, "time": time})  # fmt: skip
+
+    @hookimpl
     def on_metrics(
         self, step: int | None, epoch: int | None, metrics: Mapping[str, float], seq: int, time: float
     ) -> None:
@@ -130,13 +146,14 @@ class Recorder:
         lr: Any,
         duration: float | None,
         dropped: int | None,
+        hardest: Any,
         seq: int,
         time: float,
     ) -> None:
         """Remember the call."""
         self.take("on_epoch_end", {"epoch": epoch, "epochs": epochs, "step": step, "losses": losses, "total": total,
                                    "val_loss": val_loss, "lr": lr, "duration": duration, "dropped": dropped,
-                                   "seq": seq, "time": time})  # fmt: skip
+                                   "hardest": hardest, "seq": seq, "time": time})  # fmt: skip
 
     @hookimpl
     def on_checkpoint(self, epoch: int | None, step: int | None, path: str, seq: int, time: float) -> None:

@@ -141,8 +141,17 @@ def _evaluations(story: Story, epoch: int) -> None:
         story.expect(eval_series(nested, split), epoch, "coco")
 
 
+RLE: Final = {"size": [6, 8], "counts": "733000g0"}  # a block of 3 x 3 in an image of 8 x 6
+SEEN: Final = {
+    "id": 12, "path": "12.jpg", "width": 8, "height": 6, "missed": 1, "extra": 1, "iou": 0.8,
+    "truth": [{"box": [1.0, 1.0, 4.0, 4.0], "label": "cat", "rle": RLE, "mistake": "missed"}],
+    "predictions": [{"box": [5.0, 2.0, 8.0, 6.0], "label": "dog", "score": 0.75, "mistake": "extra"}],
+}  # fmt: skip
+
+
 def _extras(story: Story, epoch: int) -> None:
     step = story.step - 1
+    story.tell("on_images", {"epoch": epoch, "step": step, "split": "val", "name": "fixed", "images": [SEEN]})
     flat = {"accuracy": 0.5 + 0.1 * epoch}
     story.tell("on_eval", {"epoch": epoch, "step": step, "split": "val", "metrics": flat})
     story.expect(eval_series(flat), epoch)
@@ -178,6 +187,7 @@ def full_story() -> Story:
     story.tell("on_metrics", {"step": None, "epoch": None, "metrics": {"time/to_start": 2.5}}, "missing values")
     story.expect({"time/to_start": 2.5}, 0, "missing values", "step")
     story.tell("on_checkpoint", {"epoch": None, "step": None, "path": "checkpoints/last.pth"}, "missing values")
+    story.tell("on_images", {"epoch": 6, "step": None, "split": "val", "name": "empty", "images": []}, "missing values")
     alert = {"level": "info", "title": "hello", "text": "", "source": "user", "component": None, "step": None,
              "epoch": None, "key": "hello"}  # fmt: skip
     story.tell("on_alert", alert, "missing values")

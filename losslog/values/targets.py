@@ -4,8 +4,9 @@
 
 - Of the last few batches ids, boxes and labels are kept, by reference: nothing is copied or waited for, and masks,
   which can take a gigabyte in so many batches, are let go.
-- Targets are read only when a loss was not finite: dicts with ``image_id``, ``boxes`` (N x 4, xyxy, pixels), ``labels``
-  and, where known, ``size`` or ``orig_size`` (height, width), as torchvision's and DETR's data sets have them.
+- Targets are read only when a loss was not finite, and ids where a loss is among an epoch's highest: dicts with
+  ``image_id``, ``boxes`` (N x 4, xyxy, pixels), ``labels`` and, where known, ``size`` or ``orig_size`` (height, width),
+  as torchvision's and DETR's data sets have them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,14 @@ class Targets:
         if isinstance(each, list | tuple) and all(isinstance(one, Mapping) for one in each):
             self._kept.append((step, [{key: one[key] for key in FIELDS if key in one} for one in each]))
 
+    def images(self, step: int) -> list[int | str]:
+        """Image ids of the batch of a step; [] where nothing is known."""
+        for kept, targets in list(self._kept):
+            if kept == step:
+                found, error = attempt(_ids, targets)
+                return found or [] if error is None else []
+        return []
+
     def describe(self, step: int) -> str:
         """Image ids and bad boxes of the batch of a step, as one sentence; "" where nothing is known."""
         for kept, targets in list(self._kept):
@@ -40,6 +49,11 @@ class Targets:
                 text, error = attempt(_describe, targets)
                 return text if error is None and text else ""
         return ""
+
+
+def _ids(targets: list[dict[str, Any]]) -> list[int | str]:
+    found = [_one(each.get("image_id", each.get("file_name"))) for each in targets]
+    return [each for each in found if type(each) in (int, str)]
 
 
 def _describe(targets: list[dict[str, Any]]) -> str:

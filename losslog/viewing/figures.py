@@ -81,6 +81,9 @@ def figures(story: Story, verdicts: Mapping[str, str] | None = None) -> Plain:
                         for each in story.checkpoints[-TEXTS:]],
         "plugins": [[name, lag["complete"], lag["behind"], lag["seq"]] for name, lag in story.lags().items()],
         "cost": flat((story.ended or {}).get("cost") or {}), "records": batches.records, "bytes": story.offset,
+        "hardest": {_text(name): [[short(value), step, _text(", ".join(map(str, ids)))] for value, step, ids in batches]
+                    for name, batches in story.hardest.get("batches", {}).items()},
+        "hardestEpoch": story.hardest.get("epoch"),
         "leftOut": sum(len(kind.left_out) for kind in (batches.losses, batches.rates, batches.weights, story.metrics)),
     }  # fmt: skip
 

@@ -18,9 +18,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.delivery.trust import Trust
 from losslog.viewing.compare import compare
 from losslog.viewing.figures import figures, fit
 from losslog.viewing.parts import story_of
+from losslog.viewing.pictures import pictured
 from losslog.viewing.story import Story
 from losslog.viewing.telling import parting_of
 
@@ -37,17 +39,20 @@ def report(folders: Sequence[Path]) -> str:
     return page([story_of(folder) for folder in folders])
 
 
-def page(stories: Sequence[Story], verdicts: Sequence[Mapping[str, str]] = ()) -> str:
+def page(stories: Sequence[Story], verdicts: Sequence[Mapping[str, str]] = (), trust: Trust | None = None) -> str:
     """The page.
 
     Args:
         stories: the runs, read; the others are compared with the first.
         verdicts: for each run a word on each component; may be left out.
+        trust: which pictures may be read; None: those below the run folder.
     """
     comparison = [_compared(stories[0], each) for each in stories[1:]]
     fit(stories)
     words = [*verdicts, *({} for _ in stories)]
     runs = [figures(story, word) for story, word in zip(stories, words, strict=False)]
+    for run, images in zip(runs, pictured(stories, trust), strict=True):
+        run["images"] = images
     title = " · ".join(f"{each['name']} {each['id']}" for each in runs[:3])
     data = {"runs": runs, "comparison": comparison, "made": round(time.time())}
     parts = {

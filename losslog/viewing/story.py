@@ -24,6 +24,8 @@ from losslog.viewing.column import LIMIT, number
 from losslog.viewing.state import lags, status_of
 from losslog.viewing.steps import Series, Steps
 
+SHEETS: Final = 16  # epochs of which images are kept, for each set of them
+SETS: Final = 6
 KEPT: Final = 2000  # epochs, evaluations, alerts, checkpoints
 TURNS: Final = ("on_epoch_end", "on_run_start", "on_resume", "on_run_end")
 
@@ -40,6 +42,8 @@ class Story:
         metrics: other series, by step, or by epoch where they have no step.
         start: the data of ``on_run_start``: the plan and config of the last, the name and time of the first.
         epochs, evals, alerts, checkpoints, resumes: data of these records, with ``time``.
+        pictures: of images, by their split and name.
+        hardest: the batches with the highest losses of the last epoch that tells.
         ended: status and error of the end, or None.
         offset: bytes of the journal that were read.
     """
@@ -60,6 +64,8 @@ class Story:
         self.alerts: list[dict[str, Any]] = []
         self.checkpoints: list[dict[str, Any]] = []
         self.resumes: list[dict[str, Any]] = []
+        self.pictures: dict[str, list[dict[str, Any]]] = {}
+        self.hardest: dict[str, Any] = {}
         self.ended: dict[str, Any] | None = None
 
     def read(self) -> int:
@@ -96,6 +102,10 @@ class Story:
         for kept, more in ((self.epochs, later.epochs), (self.evals, later.evals), (self.alerts, later.alerts),
                            (self.checkpoints, later.checkpoints), (self.resumes, later.resumes)):  # fmt: skip
             kept += more
+        for name, more in later.pictures.items():
+            for data in more:
+                self._picture(name, data)
+        self.hardest = later.hardest or self.hardest
         if later.start:
             self._start(later.start)
         self.offset = later.offset
@@ -132,7 +142,14 @@ class Story:
         if record.hook == "on_run_start":
             self._start(data)
         elif record.hook == "on_epoch_end":
+            batches = data.pop("hardest", None)
+            if batches:
+                self.hardest = {"epoch": data.get("epoch"), "batches": batches}
             self._keep(self.epochs, data)
+        elif record.hook == "on_images" and data.get("images"):
+            self._picture(
+                f"{data.get('split') or 'val'} {data.get('name') or 'images'}"[:60], data | {"seq": record.seq}
+            )
         elif record.hook == "on_eval":
             series, _ = attempt(eval_series, data.get("metrics") or {}, str(data.get("split") or "val"))
             if series:
@@ -152,6 +169,14 @@ class Story:
                     self.metrics.add(tag if data.get("step") is not None else f"{tag} (by epoch)", [x], [value])
         elif record.hook == "on_run_end":
             self.ended = data
+
+    def _picture(self, name: str, data: dict[str, Any]) -> None:
+        """One record of a set: the first and the last stay, the middle thins out."""
+        if name in self.pictures or len(self.pictures) < SETS:
+            kept = self.pictures.setdefault(name, [])
+            kept.append(data)
+            if len(kept) > SHEETS:
+                del kept[1:-1:2]
 
     def _start(self, data: dict[str, Any]) -> None:
         """The plan and config of the last start, the time and the name of the first."""

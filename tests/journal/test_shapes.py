@@ -17,6 +17,7 @@ from losslog.journal.lines import CHUNK, LONGEST, read, whole_lines
 from losslog.journal.records import Record, decode, encode
 from losslog.journal.scan import blocks
 from losslog.journal.shapes import DEEPEST, SHAPES, fits, too_deep
+from losslog.testing.story import SEEN
 
 GOOD: dict[str, dict[str, Any]] = {
     "on_run_start": {"name": "n", "config": {"a": [1]}, "epochs": 2, "options": {"x": {}}, "resumed": False},
@@ -25,6 +26,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "on_eval": {"epoch": 1, "split": "val", "metrics": {"bbox": {"AP": 0.5, "classes": {"cat": 0.1}}, "f": 1.0}},
     "on_metrics": {"step": None, "metrics": {"a": 1.0}},
     "on_epoch_end": {"epoch": 1, "losses": 1.0, "val_loss": {"a": 2.0}, "lr": {"head": 0.1}, "duration": 1.5},
+    "on_images": {"epoch": 1, "step": None, "split": "val", "name": "NaN", "images": [SEEN], "folder": "/data"},
     "on_checkpoint": {"epoch": 1, "path": "x"},
     "on_alert": {"level": "error", "title": "t", "text": "", "source": "s", "key": "k"},
     "on_resume": {"epoch": 1, "step": None},
@@ -132,3 +134,33 @@ def test_the_time_for_it_grows_with_its_length(tmp_path: Path) -> None:
             assert len(list(read(tmp_path / JOURNAL))) == 2
         took.append(time.process_time() - began)
     assert took[1] < 8 * 5 * took[0]  # squared it would be 64 times
+
+
+BENT: tuple[tuple[tuple[Any, ...], Any], ...] = (
+    (("id",), None), (("width",), 0), (("height",), 2**40), (("path",), 5), (("truth",), {}), (("loss",), {"a": "x"}),
+    (("truth", 0), 1), (("truth", 0, "box"), [1, 2, 3]), (("truth", 0, "box"), [1, 2, 3, "NaN"]),
+    (("truth", 0, "box", 0), 10**400), (("truth", 0, "label"), 3), (("truth", 0, "rle"), "x"),
+    (("truth", 0, "rle", "size"), [6]), (("truth", 0, "rle", "size", 0), -1), (("truth", 0, "rle", "counts"), 5),
+    (("predictions", 0, "score"), "high"), (("mistakes",), {"extra": "many"}), (("left_out",), 3),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "value"), BENT, ids=lambda each: str(each)[:40])
+def test_an_image_that_is_none_is_a_garbled_line(place: tuple[Any, ...], value: Any) -> None:
+    """Who draws may take what is read at its word."""
+    data = json.loads(json.dumps({"epoch": 1, "split": "val", "name": "fixed", "images": [SEEN]}))
+    assert fits(0, 1.0, "on_images", data)
+    part = data["images"][0]
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    assert not fits(0, 1.0, "on_images", data)
+
+
+def test_words_that_are_numbers_elsewhere_stay_words_in_an_image() -> None:
+    """A class, an id or even a mask may be spelled ``NaN``."""
+    rle = {"size": [1, 1], "counts": "NaN"}
+    thing = {"box": [0.0, 0.0, 1.0, 1.0], "label": "Infinity", "rle": rle}
+    image = {"id": "NaN", "path": "NaN", "width": 1, "height": 1, "truth": [thing], "predictions": []}
+    line = encode(Record(0, 1.0, "on_images", {"epoch": 1, "split": "v", "name": "NaN", "images": [image]}))
+    assert decode(line).data["images"] == [image]

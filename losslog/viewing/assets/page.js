@@ -637,6 +637,115 @@
       RUNS.some((run) => run.garbled) ? `Skipped: ${many(RUNS.reduce((sum, run) => sum + run.garbled, 0), "garbled line")}. ` : "", "Charts by uPlot (MIT).");
   }
 
+  // ------------------------------------------------------------------ images: boxes and masks over small pictures
+
+  /** COCO's compressed run lengths, painted down the columns. */
+  function paint(data, text, width, height, colour) {
+    const runs = [];
+    for (let at = 0; at < text.length;) {
+      let value = 0, shift = 0, more = true;
+      while (more && at < text.length) {
+        const bits = text.charCodeAt(at++) - 48;
+        value |= (bits & 31) << shift;
+        shift += 5;
+        more = (bits & 32) !== 0;
+        if (!more && bits & 16) value |= -1 << shift;
+      }
+      runs.push(runs.length > 2 ? value + runs[runs.length - 2] : value);
+    }
+    let place = 0;
+    runs.forEach((run, turn) => {
+      if (turn % 2) for (let i = place; i < place + run && i < width * height; i++) {
+        const pixel = 4 * ((i % height) * width + Math.floor(i / height));
+        for (let part = 0; part < 3; part++) data[pixel + part] = 0.55 * data[pixel + part] + 0.45 * colour[part];
+      }
+      place += run;
+    });
+  }
+  const GAP = 2;
+  function drawImage(canvas, image, found, picture) {
+    const both = image.f.length || image.both, ratio = devicePixelRatio > 1 ? 2 : 1;
+    const width = both ? 2 * image.w + GAP : image.w;
+    canvas.width = width * ratio;
+    canvas.height = image.h * ratio;
+    canvas.style.width = `${width}px`;
+    const at = canvas.getContext("2d");
+    at.scale(ratio, ratio);
+    (both ? [image.t, image.f] : [image.t]).forEach((things, number) => {
+      const small = document.createElement("canvas");
+      small.width = image.w;
+      small.height = image.h;
+      const ground = small.getContext("2d");
+      ground.fillStyle = "rgb(190, 190, 190)";
+      ground.fillRect(0, 0, image.w, image.h);
+      if (picture) ground.drawImage(picture, 0, 0, image.w, image.h);
+      const pixels = ground.getImageData(0, 0, image.w, image.h);
+      for (const [, label, , , mask] of things) if (mask) paint(pixels.data, mask, image.w, image.h, found.colours[label]);
+      ground.putImageData(pixels, 0, 0);
+      const left = number * (image.w + GAP);
+      at.drawImage(small, left, 0);
+      for (const [[x1, y1, x2, y2], label, , wrong] of things) {
+        if (wrong) { at.strokeStyle = "rgb(225, 20, 20)"; at.lineWidth = 2; at.strokeRect(left + x1 - 1.5, y1 - 1.5, x2 - x1 + 3, y2 - y1 + 3); }
+        at.strokeStyle = `rgb(${found.colours[label]})`;
+        at.lineWidth = wrong ? 1 : 1.6;
+        at.strokeRect(left + x1, y1, x2 - x1, y2 - y1);
+      }
+      at.font = '9px system-ui, "DejaVu Sans", sans-serif';
+      for (const [[x1, y1], label, score, wrong] of things) {
+        let x = left + Math.max(0, x1);
+        const chips = [[`${found.labels[label].slice(0, 16)}${score === null ? "" : ` ${score.toFixed(2)}`}`, found.colours[label]]];
+        if (wrong) chips.push([wrong.replace("_", " "), [225, 20, 20]]);
+        const widths = chips.map(([text]) => at.measureText(text).width + 3);
+        x = Math.max(left, Math.min(x, left + image.w - widths.reduce((a, b) => a + b, 0)));
+        const y = Math.max(0, y1 - 10);
+        chips.forEach(([text, colour], place) => {
+          at.fillStyle = `rgb(${colour})`;
+          at.fillRect(x, y, widths[place], 10);
+          at.fillStyle = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 140 ? "#000" : "#fff";
+          at.fillText(text, x + 1.5, y + 8);
+          x += widths[place];
+        });
+      }
+    });
+  }
+  function images() {
+    RUNS.forEach((run, index) => {
+      const found = run.images || {}, names = Object.keys(found.sets || {});
+      if (names.length) {
+        const pictures = {}, shown = { name: names.includes("val hardest") ? "val hardest" : names[0], at: 0 };
+        const box = el("div", { class: "images" }), word = el("span", { class: "soft" });
+        const slider = el("input", { type: "range", min: "0", step: "1", "aria-label": "epoch", oninput: (event) => { shown.at = +event.target.value; show(); } });
+        const choose = el("select", { "aria-label": "which images", onchange: (event) => { shown.name = event.target.value; open(); } }, ...names.map((name) => el("option", name === shown.name ? { value: name, selected: "" } : { value: name }, name)));
+        const picture = (key, then) => {
+          if (!key || !found.pictures[key]) { then(null); return; }
+          if (!pictures[key]) { pictures[key] = new Image(); pictures[key].src = found.pictures[key]; }
+          if (pictures[key].complete) then(pictures[key]); else pictures[key].addEventListener("load", () => then(pictures[key]), { once: true });
+        };
+        const show = () => {
+          const [epoch, list] = found.sets[shown.name][shown.at], many = list.some((image) => image.f.length);
+          word.textContent = `epoch ${epoch}`;
+          box.replaceChildren(...list.map((image) => {
+            const canvas = el("canvas", { role: "img", "aria-label": image.c });
+            picture(image.p, (loaded) => drawImage(canvas, { ...image, both: many }, found, loaded));
+            return el("figure", {}, canvas, el("figcaption", {}, image.c));
+          }));
+        };
+        const open = () => {
+          const last = found.sets[shown.name].length - 1;
+          slider.max = String(last);
+          slider.hidden = last < 1;
+          shown.at = last;
+          slider.value = String(last);
+          show();
+        };
+        section(MANY ? `Images: ${label(run)}` : "Images", "truth on the left, predictions on the right; what is wrong is framed in red", el("div", { class: "tools" }, choose, slider, word), box);
+        open();
+      }
+      const rows = Object.entries(run.hardest || {}).flatMap(([name, batches]) => batches.map(([value, step, ids], place) => el("tr", {}, el("td", {}, place ? "" : name), el("td", {}, short(value)), el("td", {}, String(step)), el("td", { class: "text" }, ids))));
+      if (rows.length) section(MANY ? `Highest losses: ${label(run)}` : "Highest losses", `batches of epoch ${run.hardestEpoch}`, el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...["loss", "value", "step", "images"].map((text) => el("th", {}, text)))), el("tbody", {}, ...rows))));
+    });
+  }
+
   // ------------------------------------------------------------------ light, dark, print, width
 
   function theme(name) {
@@ -658,5 +767,6 @@
   components();
   share();
   metrics();
+  images();
   rest();
 })();

@@ -97,7 +97,7 @@ def test_epoch_means_are_watched_where_there_are_no_batches(make: Any, run: Any)
     plugin = start(PlateauPlugin(), epochs=40, steps_per_epoch=None)
     for epoch in range(1, 41):
         losses = {"loss_mask": make.stalled(12.0)(epoch), "loss_classifier": make.healthy(epoch)}
-        plugin.on_epoch_end(epoch, 40, epoch * 50 - 1, losses, None, None, run)
+        plugin.on_epoch_end(epoch, 40, epoch * 50 - 1, losses, None, None, None, run)
     assert run.states("loss_mask") == ["stalled"]
     assert 12 < run.alerts[0]["epoch"] < 24
 
@@ -105,13 +105,13 @@ def test_epoch_means_are_watched_where_there_are_no_batches(make: Any, run: Any)
 def test_epoch_means_are_left_alone_where_there_are_batches(stall: Any, run: Any) -> None:
     plugin = start(PlateauPlugin())
     batches(plugin, stall[:100], run)
-    plugin.on_epoch_end(2, 60, 99, {"loss_mask": math.nan}, None, None, run)
+    plugin.on_epoch_end(2, 60, 99, {"loss_mask": math.nan}, None, None, None, run)
     assert run.alerts == []
 
 
 def test_batches_after_epoch_means_start_anew(stall: Any, run: Any) -> None:
     plugin = start(PlateauPlugin())
-    plugin.on_epoch_end(1, 60, 49, {"loss_mask": 1.0}, None, None, run)
+    plugin.on_epoch_end(1, 60, 49, {"loss_mask": 1.0}, None, None, None, run)
     batches(plugin, stall[50:100], run)
     assert plugin.watcher.clock.steps_per_epoch == PER_EPOCH
     assert plugin.watcher.updates == 50
@@ -423,3 +423,13 @@ def test_stop_on_a_cause_is_asked_for_at_once(cause: Any, component: Any, stops:
 def test_reaction_to_an_unknown_cause_is_refused(on_cause: Any) -> None:
     with pytest.raises(ValueError, match=r"on_cause=.*: give a table"):
         PlateauPlugin(on_cause=on_cause)
+
+
+def test_a_stall_names_the_images_where_the_loss_is_highest(stall: Any, run: Any) -> None:
+    plugin = start(PlateauPlugin())
+    batches(plugin, stall[:PER_EPOCH], run)
+    known = {"loss_mask": [[0.9, 12, [12, 87]], [0.8, 3, [903, 12]]], "loss_classifier": [[0.9, 1, [5]]]}
+    plugin.on_epoch_end(1, 60, PER_EPOCH - 1, {}, None, None, known, run)
+    batches(plugin, stall[PER_EPOCH:], run)
+    (alert,) = [each for each in run.alerts if each["component"] == "loss_mask"]
+    assert "It is highest on images 12, 87, 903 (losslog show --hard)." in alert["text"]

@@ -65,7 +65,7 @@ def test_plugin_that_has_to_learn_the_epoch_is_silent(name: str, epochs: bool, c
     plugin.on_run_start(epochs=planned, steps_per_epoch=None, resumed=False, seq=0)
     for row, (step, losses, lr, total) in zip(recorded.rows, recorded.updates(), strict=True):
         if recorded.per_epoch == 1:
-            plugin.on_epoch_end(recorded.epoch(row), planned, step, losses, None, lr, run)
+            plugin.on_epoch_end(recorded.epoch(row), planned, step, losses, None, lr, None, run)
         else:
             plugin.on_batch_losses(step, recorded.epoch(row), losses, total, lr, None, run)
     assert [alert for alert in run.alerts if alert["level"] != "info"] == []

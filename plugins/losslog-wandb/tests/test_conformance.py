@@ -48,7 +48,7 @@ class TestWandb(PluginConformance):
                 row = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
                 x = next((row.pop(axis) for axis in AXES if axis in row), None)
                 for tag, value in row.items():
-                    if tag.startswith(("_", "losslog/")):
+                    if tag.startswith(("_", "losslog/", "images/")):
                         continue
                     # a value that a resumed run found again is one point; a record that was delivered twice is not
                     seen = seqs.setdefault((tag, x, float(value)), set())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from losslog_mlflow.names import clean
+from losslog_mlflow.pictures import Picture
 from losslog_mlflow.runs import LONGEST_TAG
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Batch:
         tags: by clean name.
         params: by clean name.
         files: checkpoints.
+        images: sheets.
         renamed: clean name by the one that MLflow refuses.
         alerts: what the run's description is to say.
         end: status and time in ms of the run's end, where it has ended.
@@ -43,6 +45,7 @@ class Batch:
         self.tags: dict[str, str] = {}
         self.params: dict[str, str] = {}
         self.files: list[Path] = []
+        self.images: list[Picture] = []
         self.renamed: dict[str, str] = {}
         self.alerts: list[str] = []
         self.end: tuple[str, int] | None = None

@@ -30,6 +30,12 @@ def clean(name: str) -> str:
     return f"{text}.{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
+def key_of(name: str) -> str:
+    """``name`` as the key of a picture, in which MLflow takes no letters but the Latin ones."""
+    plain = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", clean(name))
+    return plain if plain == name else f"{plain[:_CUT]}.{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
 def _is_plain_path(name: str) -> bool:
     """MLflow takes a name for a file's and refuses what another name would also lead to."""
     return posixpath.normpath(name) == name and not name.startswith(("/", "..")) and name != "."

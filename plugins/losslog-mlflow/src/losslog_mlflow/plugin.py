@@ -15,19 +15,23 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog import NotReady, hookimpl
+from losslog.detection.sheets import sheet_of, tag_of
 from losslog_mlflow.batch import DESCRIPTION, Batch
+from losslog_mlflow.names import key_of
+from losslog_mlflow.pictures import Picture, Pictures
 from losslog_mlflow.runs import RUN_ID, experiment_id, find_or_create, new_params, origin_tags
 from losslog_mlflow.store import already_exists, connect, hide_login, reaching
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+MOST_IMAGES: Final = 4  # sheets gathered, some megabytes each
 MOST: Final = 5000  # points gathered; a store takes some thousand a second, and one call should take a second or two
 STATUS: Final = {"finished": "FINISHED", "stopped": "KILLED"}  # any other is FAILED
 
@@ -67,6 +71,7 @@ class MlflowPlugin:
         tags: more tags.
         checkpoints: upload checkpoints as artifacts.
         register: name of a registered model; every checkpoint becomes a version of it. Implies ``checkpoints``.
+        images: store a sheet of each record of images.
 
     Raises:
         losslog.NotReady: mlflow is not installed.
@@ -74,7 +79,7 @@ class MlflowPlugin:
     """
 
     consent_variables = ("MLFLOW_TRACKING_URI",)
-    journal_options = ("experiment", "run_name", "tags", "checkpoints")  # the rest says where data go
+    journal_options = ("experiment", "run_name", "tags", "checkpoints", "images")  # the rest says where data go
     flush_every = 1.5
 
     def __init__(
@@ -89,6 +94,7 @@ class MlflowPlugin:
         tags: Mapping[str, str] | None = None,
         checkpoints: bool = False,
         register: str | None = None,
+        images: bool = True,
     ) -> None:
         spec = importlib.util.find_spec("mlflow")
         if spec is None or spec.origin is None:
@@ -99,6 +105,9 @@ class MlflowPlugin:
             )
         if tags is not None and not isinstance(tags, Mapping):
             raise TypeError(f"mlflow option tags={tags!r}: pass a dict of strings")
+        if not isinstance(images, bool):
+            raise TypeError(f"mlflow option images={images!r}: pass True or False")
+        self._images, self._there = images, Pictures()
         self._uri = tracking_uri
         self._experiment = experiment
         self._experiment_id = None if experiment_id is None else str(experiment_id)
@@ -150,6 +159,15 @@ class MlflowPlugin:
             self.on_flush()
 
     @hookimpl
+    def on_images(self, epoch: int, split: str, name: str, images: Sequence[Mapping[str, Any]], time: float) -> None:
+        """A sheet at the epoch."""
+        sheet = sheet_of(split, name, epoch, images) if self._images else None
+        if sheet is not None:
+            self._batch.images.append(Picture(key_of(tag_of(split, name)), epoch or 0, int(time * 1000), sheet.drawn()))
+            if len(self._batch.images) >= MOST_IMAGES:
+                self.on_flush()
+
+    @hookimpl
     def on_checkpoint(self, path: str, run: Any) -> None:
         """An artifact, where asked for."""
         if self._checkpoints:
@@ -181,13 +199,14 @@ class MlflowPlugin:
             if isinstance(self._state, Told):
                 self._state = self._find(client, self._state)
             found = self._state
-            if ours and not found.running and batch.end is None and (batch.points or batch.files):
+            if ours and not found.running and batch.end is None and (batch.points or batch.files or batch.images):
                 client.update_run(found.id, status="RUNNING")
                 found.running = True
             self._say_renamed(batch)
             if ours and batch.alerts:
                 self._description = batch.describe(self._description)
             batch.send(client, found.id)
+            self._there.send(client, found.id, batch.images)
             for file in batch.files:
                 self._upload(client, found.id, file)
             if ours and batch.end is not None:

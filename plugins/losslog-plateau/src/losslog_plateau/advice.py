@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp
-from typing import Final
+from typing import Any, Final
 
 from .known import HEADS
 from .situation import Rate, Situation
+
+IMAGES: Final = 6  # named in an alert
 
 
 def _level(s: Situation) -> str:
@@ -283,3 +285,10 @@ TITLES: Final = {
 def title(state: str, component: str) -> str:
     """One line for an alert."""
     return TITLES[state].format(component)
+
+
+def hardest(component: str, batches: Mapping[str, Any]) -> str:
+    """On which images a loss was highest in the last epoch, as a sentence; "" where nothing is known."""
+    known = [str(image) for _, _, images in batches.get(component) or () for image in images]
+    ids = list(dict.fromkeys(known))[:IMAGES]
+    return f" It is highest on images {', '.join(ids)} (losslog show --hard)." if ids else ""

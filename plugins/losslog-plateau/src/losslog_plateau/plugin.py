@@ -109,6 +109,7 @@ class PlateauPlugin:
         self._feed: str | None = None  # "batch" or "epoch"
         self._raised: set[str] = set()  # components whose learning rate was asked for
         self._unread: int | None = None  # journal records before this seq are still to be read up
+        self._hardest: Mapping[str, Any] = {}
         self._make_watcher()
 
     def verdicts(self, over: bool = False) -> list[Verdict]:
@@ -140,9 +141,18 @@ class PlateauPlugin:
 
     @hookimpl
     def on_epoch_end(
-        self, epoch: int, epochs: int | None, step: int | None, losses: Any, val_loss: Any, lr: Any, run: Any
+        self,
+        epoch: int,
+        epochs: int | None,
+        step: int | None,
+        losses: Any,
+        val_loss: Any,
+        lr: Any,
+        hardest: Any,
+        run: Any,
     ) -> None:
-        """Watch validation against training; and epoch means, where there are no batch records."""
+        """Watch validation against training; epoch means, where no batch records are; keep the hardest images."""
+        self._hardest = hardest or {}
         self._begin(run)
         self._notify(self.watcher.scene.measured.generalising.take(epoch, losses, val_loss), run, step, epoch)
         for finding in self._take_epoch(epoch, epochs, losses, lr):
@@ -280,7 +290,7 @@ class PlateauPlugin:
             return
         text = finding.text
         if state == STALLED:
-            text += self._react(finding, run)
+            text += advice.hardest(component, self._hardest) + self._react(finding, run)
         key = f"non_finite/{component}" if state == "non_finite" else f"plateau/{component}/{state}/{finding.since}"
         title = advice.title(state, component)
         data = {"cause": finding.cause, "evidence": dict(finding.evidence) or None}

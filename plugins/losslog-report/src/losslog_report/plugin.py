@@ -9,13 +9,17 @@ Runs in a lane of the follower. Contract:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from losslog import hookimpl
+from losslog.delivery.trust import Trust
 from losslog.viewing.page import FILE, page, write
 from losslog.viewing.parts import story_of
 from losslog.viewing.story import Story
+
+PICTURES: Final = 5000  # paths remembered
 
 
 class ReportPlugin:
@@ -40,11 +44,18 @@ class ReportPlugin:
         self._story: Story | None = None
         self._due = self._over = False
         self._written = float("-inf")
+        self._known: set[str] = set()
 
     @hookimpl
     def on_epoch_end(self) -> None:
         """There is something new to see."""
         self._due = True
+
+    @hookimpl
+    def on_images(self, images: Sequence[Mapping[str, Any]]) -> None:
+        """Remember which pictures this run's own process may have read."""
+        if len(self._known) < PICTURES:
+            self._known |= {str(each["path"]) for each in images if each.get("path")}
 
     @hookimpl
     def on_alert(self) -> None:
@@ -65,6 +76,6 @@ class ReportPlugin:
             self._story = story_of(run.dir)
         else:
             self._story.read()
-        write(page([self._story]), run.dir / self._file)
+        write(page([self._story], trust=Trust(known=self._known)), run.dir / self._file)
         self._written = monotonic()
         self._due = self._over = False

@@ -17,12 +17,15 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tensorboard.compat.proto.event_pb2 import Event
 
 from losslog_tensorboard import events, tfrecord
 from losslog_tensorboard.errors import EventsUnavailable
+
+if TYPE_CHECKING:
+    from losslog.detection.drawing import Sheet
 
 logger: Final = logging.getLogger("losslog.tensorboard")
 MAX_BUFFER: Final = 256 * 1024  # bytes; about 1,000 steps of seven values
@@ -83,10 +86,7 @@ class Axis:
         Raises:
             EventsUnavailable: a purge or a full buffer had to write, and could not.
         """
-        if self._resumed_at is not None and time >= self._resumed_at:
-            self._resumed_at = None
-            if any(step <= last for last, _ in self._last.values()):
-                self.purge(time, step)
+        self._goes_back(time, step)
         last = self._last
         stale = [tag for tag in series if tag in last and (step, time) <= last[tag]]
         if stale:
@@ -98,6 +98,32 @@ class Axis:
         if time > self._newest:
             self._newest = time
         self._append(time, events.scalars(time, step, series).SerializeToString())
+
+    def add_image(self, time: float, step: int, tag: str, sheet: Sheet) -> None:
+        """Add a sheet of images, unless it is there.
+
+        Args:
+            time: seconds since the epoch.
+            step: the x value.
+            tag: the name shown.
+            sheet: is drawn now.
+
+        Raises:
+            EventsUnavailable: a purge or a full buffer had to be written, and could not.
+        """
+        self._goes_back(time, step)
+        if tag in self._last and (step, time) <= self._last[tag]:
+            return
+        self._last[tag] = (step, time)
+        picture = sheet.drawn()
+        self._append(time, events.image(time, step, tag, sheet.encoded(picture), picture.size).SerializeToString())
+
+    def _goes_back(self, time: float, step: int) -> None:
+        """After a resume that did not say from where: the first point that goes back is where."""
+        if self._resumed_at is not None and time >= self._resumed_at:
+            self._resumed_at = None
+            if any(step <= last for last, _ in self._last.values()):
+                self.purge(time, step)
 
     def add_text(self, time: float, step: int, tag: str, markdown: str, *, once: bool = False) -> None:
         """Add a text; a later one never stands at or before an earlier one, where a reader would lose one of them.

@@ -71,6 +71,14 @@ def scalars(time: float, step: int, series: Mapping[str, float]) -> Event:
     return event
 
 
+def image(time: float, step: int, tag: str, jpeg: bytes, size: tuple[int, int]) -> Event:
+    """A picture that is encoded already; ``size`` is its width and height."""
+    event = Event(wall_time=time, step=step)
+    picture = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=jpeg)
+    event.summary.value.add(tag=tag, image=picture)
+    return event
+
+
 def text(time: float, step: int, tag: str, markdown: str) -> Event:
     """A text; it reads back under ``<tag>/text_summary``."""
     return _tensor(time, step, f"{tag}/text_summary", "text", markdown.encode("utf-8", "replace"))

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from losslog_tensorboard import events
 from losslog_tensorboard.errors import EventsUnavailable
+
+if TYPE_CHECKING:
+    from losslog.detection.drawing import Sheet
 
 
 class LiveAxis:
@@ -45,6 +48,16 @@ class LiveAxis:
             if self._last.get(tag, (0.0, 0)) < (time, step):
                 self._call("add_scalar", tag, value, step, time)
                 self._last[tag] = (time, step)
+
+    def add_image(self, time: float, step: int, tag: str, sheet: Sheet) -> None:
+        """Hand over a sheet of images, where the writer takes one.
+
+        Raises:
+            EventsUnavailable: the writer's worker has died.
+        """
+        if self._last.get(tag, (0.0, 0)) < (time, step) and hasattr(self._writer, "add_image"):
+            self._call("add_image", tag, sheet.pixels(), step, time, "HWC")
+            self._last[tag] = (time, step)
 
     def add_text(self, time: float, step: int, tag: str, markdown: str, *, once: bool = False) -> None:
         """Hand over a text.

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog import NotReady, hookimpl
+from losslog.detection.sheets import sheet_of, tag_of
 
 if TYPE_CHECKING:
     from losslog_tensorboard.axis import Axis
@@ -41,13 +42,14 @@ class TensorBoardPlugin:
         layout: write the custom-scalars page that shows the components in one chart.
         hparams: write the config for the HPARAMS page; not with ``writer``.
         config_text: write the config as a text.
+        images: write a sheet of each record of images.
 
     Raises:
         losslog.NotReady: tensorboard is not installed.
         TypeError, ValueError: an option is not what it may be.
     """
 
-    journal_options = ("layout", "hparams", "config_text")
+    journal_options = ("layout", "hparams", "config_text", "images")
 
     def __init__(
         self,
@@ -56,8 +58,10 @@ class TensorBoardPlugin:
         layout: bool = True,
         hparams: bool = True,
         config_text: bool = True,
+        images: bool = True,
     ) -> None:
-        for name, value in (("layout", layout), ("hparams", hparams), ("config_text", config_text)):
+        switches = {"layout": layout, "hparams": hparams, "config_text": config_text, "images": images}
+        for name, value in switches.items():
             if not isinstance(value, bool):
                 raise TypeError(f"tensorboard option {name}={value!r}: pass True or False")
         if log_dir is not None and not isinstance(log_dir, str | os.PathLike):
@@ -75,7 +79,7 @@ class TensorBoardPlugin:
             raise NotReady("tensorboard is not installed: pip install tensorboard")
         self._log_dir = None if log_dir is None else os.fspath(log_dir)
         self._writer = writer
-        self._layout, self._hparams, self._config_text = layout, hparams, config_text
+        self._layout, self._hparams, self._config_text, self._images = layout, hparams, config_text, images
         self._axes: Axes | None = None
         self._resumed_at: float | None = None
         self._step = 0
@@ -120,6 +124,16 @@ class TensorBoardPlugin:
     def on_epoch_end(self) -> None:
         """The next flush goes to the disk itself."""
         self._epoch_ended = True
+
+    @hookimpl
+    def on_images(
+        self, epoch: int, split: str, name: str, images: Sequence[Mapping[str, Any]], run: Any, time: float
+    ) -> None:
+        """A sheet at the epoch."""
+        sheet = sheet_of(split, name, epoch, images) if self._images else None
+        if sheet is not None:
+            self._open(run)[0].add_image(time, epoch or 0, tag_of(split, name), sheet)
+            self._flush()
 
     @hookimpl
     def on_alert(

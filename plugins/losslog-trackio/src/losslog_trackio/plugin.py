@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import importlib.util
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from losslog import BackendUnavailable, NotReady, hookimpl
+from losslog.detection.sheets import sheet_of, tag_of
 
 LEVELS: Final = {"info": "info", "warning": "warn", "error": "error"}
 
@@ -29,7 +30,7 @@ class Row(NamedTuple):
     id: str
     time: str
     x: int
-    series: dict[str, float]
+    series: dict[str, Any]
 
 
 class Alert(NamedTuple):
@@ -49,23 +50,26 @@ class TrackioPlugin:
     Args:
         project: Trackio's project. None: the run's name.
         group: Trackio's group of runs.
+        images: store a sheet of each record of images.
 
     Raises:
         losslog.NotReady: trackio is not installed.
-        TypeError: an option is not a text.
+        TypeError: an option is not what it may be.
     """
 
     consent_variables = ("TRACKIO_DIR",)  # the store is one for all runs and lies in the home folder
-    journal_options = ("project", "group")
+    journal_options = ("project", "group", "images")
     flush_every = 1.0
 
-    def __init__(self, project: str | None = None, group: str | None = None) -> None:
+    def __init__(self, project: str | None = None, group: str | None = None, images: bool = True) -> None:
         for name, value in (("project", project), ("group", group)):
             if value is not None and not isinstance(value, str):
                 raise TypeError(f"trackio option {name}={value!r}: pass a text")
+        if not isinstance(images, bool):
+            raise TypeError(f"trackio option images={images!r}: pass True or False")
         if importlib.util.find_spec("trackio") is None:
             raise NotReady("trackio is not installed: pip install trackio")
-        self._given, self._group = project, group
+        self._given, self._group, self._images = project, group, images
         self._project = self._run = ""
         self._config: dict[str, Any] | None = None
         self._forget()
@@ -81,6 +85,25 @@ class TrackioPlugin:
     def on_scalars(self, series: Mapping[str, float], x: int, seq: int, time: float) -> None:
         """A row at the step or the epoch."""
         self._rows.append(Row(f"{self._run}/{seq}", _iso(time), x, dict(series)))
+
+    @hookimpl
+    def on_images(
+        self, epoch: int, split: str, name: str, images: Sequence[Mapping[str, Any]], seq: int, time: float
+    ) -> None:
+        """A sheet at the epoch: a file in Trackio's media folder, and a row that names it."""
+        sheet = sheet_of(split, name, epoch, images) if self._images and self._run else None
+        if sheet is None:
+            return
+        from trackio.media import get_project_media_path
+        from trackio.utils import MEDIA_DIR
+
+        try:
+            path = get_project_media_path(project=self._project, run=self._run, step=epoch or 0) / f"losslog-{seq}.jpg"
+            path.write_bytes(sheet.encoded(sheet.drawn()))
+        except OSError as error:
+            raise BackendUnavailable(f"trackio's media folder: {error}") from error
+        media = {"_type": "trackio.image", "file_path": path.relative_to(MEDIA_DIR).as_posix(), "caption": sheet.title}
+        self._rows.append(Row(f"{self._run}/{seq}", _iso(time), epoch or 0, {tag_of(split, name): media}))
 
     @hookimpl
     def on_alert(

@@ -14,12 +14,13 @@ from __future__ import annotations
 import re
 import sys
 import time as clock
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from losslog import BackendUnavailable, hookimpl
+from losslog.detection.sheets import sheet_of, tag_of
 from losslog_wandb.localfiles import SEQ, LocalFile, local_files
 from losslog_wandb.options import check_mode, check_settings, vendor_folder
 from losslog_wandb.session import (
@@ -59,6 +60,7 @@ class WandbPlugin:
         reuse: write into the user's own live ``wandb.run`` instead of a run of ours. This costs a thread in the
             training process, and rows that the user logs with a ``step=`` below W&B's own counter are dropped by W&B.
         checkpoints: upload checkpoints as model artifacts.
+        images: log a sheet of each record of images, with boxes and masks.
         **settings: any field of ``wandb.Settings``.
 
     Raises:
@@ -67,7 +69,7 @@ class WandbPlugin:
     """
 
     consent_variables = ("WANDB_MODE",)
-    journal_options = ("project", "name", "group", "tags", "mode=offline", "checkpoints")
+    journal_options = ("project", "name", "group", "tags", "mode=offline", "checkpoints", "images")
     flush_every = 0.5
     near = False
 
@@ -82,6 +84,7 @@ class WandbPlugin:
         mode: str | None = None,
         reuse: bool = False,
         checkpoints: bool = False,
+        images: bool = True,
         **settings: Any,
     ) -> None:
         folder = vendor_folder()
@@ -91,7 +94,9 @@ class WandbPlugin:
             raise TypeError(f"wandb option tags={tags!r}: pass a list of strings")
         if reuse and _live_run() is None:
             raise ValueError("wandb option reuse=True needs a live wandb.run: call wandb.init() first, or leave it out")
-        self.near = reuse
+        if not isinstance(images, bool):
+            raise TypeError(f"wandb option images={images!r}: pass True or False")
+        self.near, self._images = reuse, images
         self._mode, self._checkpoints, self._settings = mode, checkpoints, usable(settings)
         self._given: dict[str, Any] = {
             "project": project,
@@ -155,6 +160,15 @@ class WandbPlugin:
 
         if self._checkpoints:
             self._give(seq, upload)
+
+    @hookimpl
+    def on_images(
+        self, epoch: int, split: str, name: str, images: Sequence[Mapping[str, Any]], seq: int, time: float
+    ) -> None:
+        """A sheet at the epoch."""
+        sheet = sheet_of(split, name, epoch, images, both=False) if self._images and seq > self._sent else None
+        if sheet is not None:
+            self._give(seq, lambda session: session.images(tag_of(split, name), sheet, epoch or 0, seq, time))
 
     @hookimpl
     def on_alert(self, level: str, title: str, text: str, seq: int, time: float) -> None:

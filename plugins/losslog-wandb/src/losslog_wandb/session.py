@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from losslog_wandb.host import why_offline
 from losslog_wandb.localfiles import SEQ, LocalFile, local_files
+from losslog_wandb.pictures import overlaid
 
 if TYPE_CHECKING:
     import wandb
+
+    from losslog.detection.drawing import Sheet
 
 AXES: Final = {"epoch": "epoch", "step": "batch/global_step"}  # what x is called in a row
 SUMMARIES: Final = (("mAP", "max,last"), ("loss/val", "min,last"))
@@ -55,6 +58,11 @@ class Session:
         for tag in series:
             self._define(tag if "*" not in tag else "", axis)
         self.wandb_run.log({**series, AXES[axis]: x, SEQ: seq, "_timestamp": time})
+
+    def images(self, tag: str, sheet: Sheet, x: int, seq: int, time: float) -> None:
+        """One row with one sheet: its boxes and masks are the vendor's own, so that its page switches classes."""
+        self._define(tag, "epoch")
+        self.wandb_run.log({tag: overlaid(sheet), AXES["epoch"]: x, SEQ: seq, "_timestamp": time})
 
     def mark(self, seq: int, time: float) -> None:
         """A row without values: everything up to ``seq`` was delivered."""

@@ -1,0 +1,299 @@
+"""Images with what is in them and what a model found, drawn: the one place that does it, for every backend.
+
+Any thread; reads pictures, writes nothing. Pillow and numpy, no torch. Contract:
+
+- What is drawn is what a record of ``on_images`` has. A picture that cannot be read is a grey ground and a line, and a
+  mask that is garbled is none: neither is an error.
+- A class has the same colour in truth and predictions, in every epoch and backend. What is wrong has a red frame.
+- Only formats that hold pixels and nothing else are opened, scaled down while they are decoded where they can be.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import io
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from losslog.detection.images import TURNS, to_rgb
+from losslog.detection.rle import sampled
+from losslog.journal.files import buffered
+from losslog.runtime.containment import attempt, one_line
+from losslog.runtime.notices import Once
+
+SIDE: Final = 256  # pixels of a picture on a sheet
+WIDEST: Final = 1600  # of a sheet, where one tile is no wider
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs a program (EPS does)
+CAPTION: Final = 18
+GAP: Final = 6
+_MASK: Final = 115  # parts in 256 of a mask's colour over the picture
+_GROUND: Final = (250, 250, 250)
+_NOTHING: Final = (190, 190, 190)
+_WRONG: Final = (225, 20, 20)
+_HUES: Final = 24
+_KEYS: Final = ("truth", "predictions")
+
+_said = Once()  # of the process
+Colour = tuple[int, int, int]
+Pixels = npt.NDArray[np.uint8]
+
+
+class Sheet:
+    """Images side by side: where each is, and what is drawn there.
+
+    Args:
+        images: as a record has them.
+        both: truth beside predictions, where there are any; False: one picture an image.
+        side: pixels of a picture.
+        title: over all of them.
+        pixels: pictures that are no file, by place.
+    """
+
+    def __init__(
+        self, images: Sequence[Mapping[str, Any]], *, both: bool = True, side: int = SIDE, title: str = "",
+        pixels: Mapping[int, Pixels] | None = None,
+    ) -> None:  # fmt: skip
+        self.images, self.side, self.title = images, side, title
+        self.kinds = ("truth", "predictions") if both and any(each.get("predictions") for each in images) else ("",)
+        self.colours = colours(thing["label"] for each in images for key in _KEYS for thing in each.get(key) or ())
+        tallest = max((min(1.0, each["height"] / each["width"]) for each in images), default=1.0)
+        self._tall = max(1, round(side * tallest))  # no higher than the tallest needs
+        wide = side * len(self.kinds) + 2 * (len(self.kinds) - 1)
+        columns = max(1, min(len(images), (WIDEST - GAP) // (wide + GAP)))
+        rows = -(-len(images) // columns)
+        self._top = CAPTION + GAP if title else GAP
+        high = self._tall + CAPTION + GAP
+        self._corners = [
+            (GAP + place % columns * (wide + GAP), self._top + place // columns * high) for place in range(len(images))
+        ]
+        self.ground = Image.new("RGB", (columns * (wide + GAP) + GAP, max(1, self._top + rows * high)), _GROUND)
+        draw = ImageDraw.Draw(self.ground)
+        if title:
+            draw.text((GAP, 4), drawable(title), fill=(40, 40, 40), font=font(13))
+        found = [small(each, side, self._tall, (pixels or {}).get(place)) for place, each in enumerate(images)]
+        self._small, self._read = [each for each, _ in found], [read for _, read in found]
+        for place, image in enumerate(images):
+            x, y = self._corners[place]
+            draw.text((x + 2, y + self._tall + 2), drawable(caption(image)), fill=(40, 40, 40), font=font(11))
+
+    def plain(self) -> Image.Image:
+        """The pictures alone."""
+        sheet = self.ground.copy()
+        for (x, y), pixels in zip(self._corners, self._small, strict=True):
+            sheet.paste(Image.fromarray(pixels), (x, y))
+        return sheet
+
+    def drawn(self) -> Image.Image:
+        """Pictures with boxes, masks, labels and scores; truth on the left."""
+        sheet = self.ground.copy()
+        for place, image in enumerate(self.images):
+            x, y = self._corners[place]
+            for number, kind in enumerate(self.kinds):
+                things = [*(image.get("truth") or ())] if kind != "predictions" else []
+                things += image.get("predictions") or () if kind != "truth" else ()
+                pane = self._pane(image, self._small[place], things)
+                sheet.paste(pane, (x + number * (self.side + 2), y))
+        return sheet
+
+    def first(self) -> tuple[Pixels, bool]:
+        """The first picture, small, and whether it could be read."""
+        return self._small[0], self._read[0]
+
+    def pixels(self) -> Pixels:
+        """`drawn` as an array ``[height, width, 3]``."""
+        return np.asarray(self.drawn())
+
+    @staticmethod
+    def encoded(picture: Image.Image) -> bytes:
+        """A picture as a JPEG."""
+        return encoded(picture)
+
+    def _pane(self, image: Mapping[str, Any], pixels: Pixels, things: Sequence[Mapping[str, Any]]) -> Image.Image:
+        covered = pixels.copy()
+        for thing in things:
+            down, across, mask = self.small_mask(image, thing, pixels.shape)
+            part = covered[down, across]
+            over = (
+                part[mask].astype(np.uint16) * (256 - _MASK) + np.array(self.colours[thing["label"]], np.uint16) * _MASK
+            )
+            part[mask] = (over >> 8).astype(np.uint8)
+        pane = Image.fromarray(covered)
+        draw = ImageDraw.Draw(pane)
+        marked = [(self.small_box(image, thing, pixels.shape), thing) for thing in things]
+        for box, thing in marked:
+            if thing.get("mistake"):
+                wide = [max(0, box[0] - 2), max(0, box[1] - 2), box[2] + 2, box[3] + 2]
+                draw.rectangle(wide, outline=_WRONG, width=2)
+            draw.rectangle(box, outline=self.colours[thing["label"]], width=1 if thing.get("mistake") else 2)
+        for box, thing in sorted(marked, key=lambda each: each[1].get("score", 1.0)):  # over all boxes
+            words = [(thing["label"][:20], self.colours[thing["label"]])]
+            if "score" in thing:
+                words.append((f"{thing['score']:.2f}", words[0][1]))
+            if thing.get("mistake"):
+                words.append((str(thing["mistake"]).replace("_", " ")[:20], _WRONG))
+            labels(pane, box[0], box[1] - 11, words)
+        return pane
+
+    @staticmethod
+    def small_mask(
+        image: Mapping[str, Any], thing: Mapping[str, Any], shape: Sequence[int]
+    ) -> tuple[slice, slice, Any]:
+        """Which rows and columns of the small picture a mask may have anything in, and the mask there."""
+        rle = thing.get("rle")
+        rows, columns = (_places(image[key], size) for key, size in zip(("height", "width"), shape, strict=False))
+        if rle is not None and list(rle["size"]) == [image["height"], image["width"]]:
+            found, error = attempt(sampled, rle, rows, columns)
+            if found is not None and error is None:
+                return found
+        return slice(0, 0), slice(0, 0), np.zeros((0, 0), bool)
+
+    @staticmethod
+    def small_box(image: Mapping[str, Any], thing: Mapping[str, Any], shape: Sequence[int]) -> list[float]:
+        """A box in the small picture, cut to it."""
+        most = (shape[1] - 1, shape[0] - 1) * 2
+        scale = (shape[1] / image["width"], shape[0] / image["height"]) * 2
+        ends = [min(max(0.0, value * by), top) for value, by, top in zip(thing["box"], scale, most, strict=True)]
+        return [min(ends[0], ends[2]), min(ends[1], ends[3]), max(ends[0], ends[2]), max(ends[1], ends[3])]
+
+    def boxes(self, kind: str) -> list[tuple[list[float], Mapping[str, Any]]]:
+        """Boxes of ``truth`` or ``predictions`` in pixels of the sheet, each with what it is of."""
+        found = []
+        for (x, y), image, pixels in zip(self._corners, self.images, self._small, strict=True):
+            for thing in image.get(kind) or ():
+                x1, y1, x2, y2 = self.small_box(image, thing, pixels.shape)
+                found.append(([x + x1, y + y1, x + x2, y + y2], thing))
+        return found
+
+    def mask(self, kind: str, numbers: Mapping[str, int]) -> Pixels:
+        """The masks of ``truth`` or ``predictions`` as one plane of numbers by label, 0 where there is none."""
+        plane = np.zeros(self.ground.size[::-1], np.uint8)
+        for (x, y), image, pixels in zip(self._corners, self.images, self._small, strict=True):
+            part = plane[y : y + pixels.shape[0], x : x + pixels.shape[1]]
+            for thing in image.get(kind) or ():
+                down, across, mask = self.small_mask(image, thing, pixels.shape)
+                part[down, across][mask] = numbers[thing["label"]]
+        return plane
+
+
+def encoded(picture: Image.Image, quality: int = 88) -> bytes:
+    """A picture as a JPEG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def title_of(split: str, name: str, epoch: int | None) -> str:
+    """What a sheet is called."""
+    return f"{split} {name}" + ("" if epoch is None else f", epoch {epoch}")
+
+
+def caption(image: Mapping[str, Any]) -> str:
+    """An image in one line: its id, what is wrong, and how well what was found fits."""
+    wrong = [f"{count} {kind.replace('_', ' ')}" for kind, count in (image.get("mistakes") or {}).items()]
+    words = [str(image["id"])[:60], ", ".join(wrong)]
+    if image.get("iou") is not None:
+        words.append(f"IoU {image['iou']:.2f}")
+    if image.get("loss"):
+        name, value = max(image["loss"].items(), key=lambda each: each[1])
+        words.append(f"{name} {value:.3g}")
+    return " · ".join(each for each in words if each)
+
+
+def small(
+    image: Mapping[str, Any], side: int, tall: int | None = None, pixels: Pixels | None = None
+) -> tuple[Pixels, bool]:
+    """The picture of an image scaled to fit ``side`` x ``tall``, and whether it could be read; it is grey else."""
+    scale = min(side / image["width"], (tall or side) / image["height"])
+    size = (max(1, round(image["width"] * scale)), max(1, round(image["height"] * scale)))
+    if pixels is not None:
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)), True
+    for path in (image.get("path"), image.get("thumbnail")):
+        found, error = attempt(opened, path, size) if path else (None, None)
+        if found is not None:
+            return found, True
+        if error is not None:
+            _said("the picture %s cannot be read (%s): drawn without it", path, one_line(error), key="picture")
+    return np.full((size[1], size[0], 3), _NOTHING, np.uint8), False
+
+
+def opened(path: str, size: tuple[int, int]) -> Pixels:
+    """A picture file, turned as its EXIF says, scaled to ``size``.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is of another shape.
+    """
+    with buffered(Path(path)) as raw, Image.open(raw, formats=_formats()) as file:
+        turn = TURNS.get(int(file.getexif().get(0x0112, 1) or 1)) if file.format != "TIFF" else None
+        across = turn in (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
+                          Image.Transpose.ROTATE_90)  # fmt: skip
+        wanted = size[::-1] if across else size
+        file.draft("RGB", wanted)
+        picture = to_rgb(file)
+        if abs(picture.width * wanted[1] - picture.height * wanted[0]) > 2 * (max(picture.size) + max(wanted)):
+            raise ValueError(f"{path} is {picture.width} x {picture.height}: another picture")
+        picture = picture.resize(wanted, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return np.asarray(picture if turn is None else picture.transpose(turn))
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow was built with."""
+    Image.init()
+    return tuple(each for each in FORMATS if each in Image.OPEN)
+
+
+def colours(labels: Iterable[str]) -> dict[str, Colour]:
+    """A colour for each label: by its name, so that it stays; where two would be alike, the next that is free."""
+    found: dict[str, Colour] = {}
+    taken: set[int] = set()
+    for text in sorted(set(labels)):
+        slot = zlib.crc32(text.encode("utf-8", "replace")) % _HUES
+        while slot in taken and len(taken) < _HUES:
+            slot = (slot + 7) % _HUES  # 7 and 24 have no divisor in common
+        taken.add(slot)
+        value = 0.95 if slot % 2 else 0.75
+        red, green, blue = colorsys.hsv_to_rgb(0.08 + 0.86 * slot / _HUES, 0.85, value)  # none as red as what is wrong
+        found[text] = (round(red * 255), round(green * 255), round(blue * 255))
+    return found
+
+
+def labels(pane: Image.Image, x: float, y: float, words: Sequence[tuple[str, Colour]]) -> None:
+    """Words side by side, each on its colour, moved left as far as they would go beyond the picture."""
+    made = [_chip(drawable(text), colour) for text, colour in words]
+    x = max(0.0, min(x, pane.width - sum(each.width for each in made)))
+    for each in made:
+        pane.paste(each, (round(x), round(max(0.0, y))))
+        x += each.width
+
+
+@functools.lru_cache(maxsize=4096)
+def _chip(text: str, colour: Colour) -> Image.Image:
+    type_ = font(10)
+    chip = Image.new("RGB", (round(float(type_.getlength(text))) + 4, 12), colour)
+    dark = colour[0] * 0.3 + colour[1] * 0.59 + colour[2] * 0.11 > 140
+    ImageDraw.Draw(chip).text((2, -1), text, fill=(0, 0, 0) if dark else (255, 255, 255), font=type_)
+    return chip
+
+
+@functools.cache
+def font(size: int) -> Any:
+    """Pillow's own font."""
+    return ImageFont.load_default(size) if hasattr(ImageFont, "FreeTypeFont") else ImageFont.load_default()
+
+
+def drawable(text: str) -> str:
+    """What Pillow's own font has: Latin letters, on one line."""
+    return " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")
+
+
+@functools.lru_cache(maxsize=256)
+def _places(whole: int, size: int) -> npt.NDArray[np.int64]:
+    """Which pixels of a side stand for those of the small one."""
+    return ((np.arange(size) + 0.5) * (whole / size)).astype(np.int64)

@@ -1,0 +1,167 @@
+"""What a detector gets wrong, by kind, and the average precision that each kind costs. Training thread.
+
+Six kinds, their thresholds and what mends each are those of D. Bolya, S. Foley, J. Hays and J. Hoffman, TIDE: A General
+Toolbox for Identifying Object Detection Errors (ECCV 2020, arXiv:2008.08115): Cls, Loc, Both, Dupe, Bkg, Miss. A
+seventh, of masks whose boxes are right, is ours. Contract:
+
+- A detection that is no match is of one kind; an object is missed where nothing matched it, nor was meant for it.
+- The cost of a kind is AP at an overlap of .5 with it mended, less AP as it is: COCO's AP, of 101 points of recall, the
+  mean over classes that have an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from losslog.detection.matching import THRESHOLD, Numbers, Seen
+
+GROUND: Final = 0.1  # below this overlap a detection is meant for no object
+WRONG_CLASS: Final = "wrong_class"
+LOCALISATION: Final = "localisation"
+BOTH: Final = "both"
+DUPLICATE: Final = "duplicate"
+EXTRA: Final = "extra"
+MISSED: Final = "missed"
+POOR_MASK: Final = "poor_mask"
+KINDS: Final = (WRONG_CLASS, LOCALISATION, BOTH, DUPLICATE, EXTRA, MISSED)
+_MOVED: Final = (WRONG_CLASS, LOCALISATION)  # what becomes a match where it is mended
+_RECALLS: Final = np.linspace(0, 1, 101)
+
+
+def box_overlaps(found: Numbers, truth: Numbers) -> Numbers:
+    """Overlap of each box with each other; boxes are x, y, width, height."""
+    low = np.maximum(found[:, None, :2], truth[None, :, :2])
+    high = np.minimum((found[:, :2] + found[:, 2:])[:, None], (truth[:, :2] + truth[:, 2:])[None])
+    inside = np.clip(high - low, 0, None).prod(axis=2)
+    union = found[:, 2:].prod(axis=1)[:, None] + truth[:, 2:].prod(axis=1)[None] - inside
+    found_overlaps: Numbers = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    return found_overlaps
+
+
+def classify(seen: Seen, table: Numbers) -> None:
+    """Say of each detection that is no match what is wrong with it, and which objects are missed.
+
+    Args:
+        seen: gets ``kinds``, ``aims`` and ``missed``.
+        table: overlap of each detection with each of the truth, of whatever class.
+    """
+    seen.kinds, seen.aims = [None] * len(seen.found), [-1] * len(seen.found)
+    seen.missed = [bool(each < 0 and not crowd) for each, crowd in zip(seen.taken, seen.crowd, strict=True)]
+    labels = np.array([each["category_id"] for each in seen.truth])
+    for place in np.flatnonzero(seen.match < 0).tolist():
+        row = np.where(seen.crowd, -1.0, table[place]) if len(labels) else np.empty(0)
+        same = labels == seen.found[place]["category_id"] if len(labels) else np.empty(0, bool)
+        kind, aim = _kind(row, same)
+        seen.kinds[place], seen.aims[place] = kind, aim
+        if kind in _MOVED:
+            seen.missed[aim] = False
+
+
+def _kind(row: Numbers, same: npt.NDArray[np.bool_]) -> tuple[str, int]:
+    own, other = np.where(same, row, -1.0), np.where(same, -1.0, row)
+    if not row.size or row.max() <= GROUND:
+        return EXTRA, -1
+    if GROUND <= own.max() < THRESHOLD:
+        return LOCALISATION, int(own.argmax())
+    if other.max() >= THRESHOLD:
+        return WRONG_CLASS, int(other.argmax())
+    if own.max() >= THRESHOLD:
+        return DUPLICATE, int(own.argmax())
+    return BOTH, int(other.argmax())
+
+
+class Table:
+    """All detections of an evaluation that count, and how many objects there are.
+
+    Args:
+        images: classified.
+    """
+
+    def __init__(self, images: Sequence[Seen]) -> None:
+        self.rows: list[tuple[int, int]] = []  # image, place
+        labels, scores, hits, kinds = [], [], [], []
+        self.objects: dict[Any, int] = {}
+        self.lost: dict[Any, int] = {}  # objects missed
+        for number, seen in enumerate(images):
+            ignored = seen.ignored
+            for place, each in enumerate(seen.found):
+                if not ignored[place]:
+                    self.rows.append((number, place))
+                    labels.append(each["category_id"])
+                    scores.append(each["score"])
+                    hits.append(seen.match[place] >= 0)
+                    kinds.append(seen.kinds[place])
+            for place, each in enumerate(seen.truth):
+                if not seen.crowd[place]:
+                    label = each["category_id"]
+                    self.objects[label] = self.objects.get(label, 0) + 1
+                    self.lost[label] = self.lost.get(label, 0) + seen.missed[place]
+        self.images = images
+        self.labels, self.scores = np.array(labels), np.array(scores, np.float64)
+        self.hits, self.kinds = np.array(hits, bool), kinds
+
+    def ap(self) -> float:
+        """AP at an overlap of .5, as it is."""
+        return average_precision(self.labels, self.scores, self.hits, self.objects)
+
+    def mended(self, kinds: Collection[str], poor: Mapping[tuple[int, int], int] | None = None) -> float:
+        """AP with these kinds of mistakes mended.
+
+        Args:
+            kinds: some of `KINDS`.
+            poor: detections (image, place) that become the match of an object, given by its place.
+        """
+        labels, hits = self.labels.copy(), self.hits.copy()
+        keep = np.array([each is None or each not in kinds for each in self.kinds], bool)
+        rivals: dict[tuple[int, int], list[int]] = {}  # rows that would be the match of an object
+        for row, (number, place) in enumerate(self.rows):
+            aim = (poor or {}).get((number, place), -1)
+            if aim < 0 and self.kinds[row] in kinds and self.kinds[row] in _MOVED:
+                aim = self.images[number].aims[place]
+            if aim >= 0:
+                rivals.setdefault((number, aim), []).append(row)
+        where = {row: place for place, row in enumerate(self.rows)}
+        for (number, aim), rows in rivals.items():
+            holder = int(self.images[number].taken[aim])
+            first = where.get((number, holder))
+            every = [*([first] if first is not None else []), *(row for row in rows if row != first)]
+            best = max(every, key=lambda row: self.scores[row])
+            keep[every], hits[every] = False, False
+            keep[best] = hits[best] = True
+            labels[best] = self.images[number].truth[aim]["category_id"]
+        objects = self.objects
+        if MISSED in kinds:
+            objects = {label: count - self.lost[label] for label, count in objects.items()}
+        return average_precision(labels[keep], self.scores[keep], hits[keep], objects)
+
+    def counts(self) -> dict[str, int]:
+        """How many of each kind."""
+        found = {kind: self.kinds.count(kind) for kind in KINDS}
+        return found | {MISSED: sum(self.lost.values())}
+
+    def costs(self) -> dict[str, float]:
+        """The AP that each kind costs."""
+        now = self.ap()
+        return {kind: self.mended({kind}) - now for kind in KINDS}
+
+
+def average_precision(
+    labels: npt.NDArray[Any], scores: Numbers, hits: npt.NDArray[np.bool_], objects: Mapping[Any, int]
+) -> float:
+    """COCO's AP of detections that are matched already: 0 where no class has an object."""
+    found = []
+    for label, count in objects.items():
+        if count <= 0:
+            continue
+        mine = np.flatnonzero(labels == label) if len(labels) else np.empty(0, np.int64)
+        right = hits[mine][np.argsort(-scores[mine], kind="mergesort")]
+        true, false = np.cumsum(right), np.cumsum(~right)
+        precision = true / np.maximum(true + false, np.spacing(1))
+        precision = np.maximum.accumulate(precision[::-1])[::-1]
+        places = np.searchsorted(true / count, _RECALLS, side="left")
+        found.append(float(np.append(precision, 0.0)[np.minimum(places, len(precision))].mean()))
+    return float(np.mean(found)) if found else 0.0

@@ -1,0 +1,232 @@
+"""`images_of`: what a model gives and what it should give, as `losslog.Run.log_images` takes it. Training thread.
+
+Contract:
+
+- Tensors may be on any device, arrays and lists do too; nothing of the caller's is changed.
+- Masks become run lengths, to the pixel; a mask of probabilities is cut at ``threshold``.
+- Mistakes are named as `losslog.detection.mistakes` names them, from boxes matched at an overlap of .5.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from losslog.detection.evaluated import MOST, SURE
+from losslog.detection.matching import Seen, match
+from losslog.detection.mistakes import box_overlaps, classify
+
+_NAMES: Final = ("labels", "class_labels", "label_ids")
+_SIZES: Final = ("orig_size", "original_size", "size")
+
+
+def images_of(
+    predictions: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]] | None = None,
+    paths: Sequence[str | os.PathLike[str]] | None = None,
+    *,
+    names: Mapping[int, str] | Sequence[str] | None = None,
+    sizes: Sequence[Sequence[int]] | None = None,
+    score: float = SURE,
+    threshold: float = 0.5,
+) -> list[dict[str, Any]]:
+    """Images for `losslog.Run.log_images`.
+
+    Args:
+        predictions: one an image: ``boxes`` (x1, y1, x2, y2 in pixels), ``labels``, ``scores`` and perhaps ``masks``,
+            as torchvision's models give them, torchmetrics takes them, and transformers' post-processing gives them
+            (also ``segmentation`` with ``segments_info``).
+        targets: likewise, without scores; ``image_id`` names the image. Also DETR's: ``class_labels``, and boxes as
+            centre and size in parts of ``orig_size``.
+        paths: the files.
+        names: of the classes, by label.
+        sizes: ``(height, width)`` of each image. None: that of its target (``orig_size``, ``size``), of its masks or of
+            its file.
+        score: predictions below it are left out.
+        threshold: a pixel belongs to a mask from this probability on.
+
+    Raises:
+        TypeError, ValueError: something is missing or does not fit; the message names it.
+    """
+    for what, given in (("targets", targets), ("paths", paths), ("sizes", sizes)):
+        if given is not None and len(given) != len(predictions):
+            raise ValueError(f"images_of: {len(given)} {what} for {len(predictions)} predictions")
+    found = []
+    for place, prediction in enumerate(predictions):
+        target = None if targets is None else targets[place]
+        path = None if paths is None else paths[place]
+        size = None if sizes is None else sizes[place]
+        found.append(_image(place, prediction, target, path, size, names, score, threshold))
+    return found
+
+
+def _image(
+    place: int, prediction: Mapping[str, Any], target: Mapping[str, Any] | None, path: Any, size: Any, names: Any,
+    score: float, threshold: float,
+) -> dict[str, Any]:  # fmt: skip
+    where = [f"predictions[{place}]", f"targets[{place}]"]
+    for name, each in zip(where, (prediction, target or {}), strict=True):
+        if not isinstance(each, Mapping):
+            raise TypeError(f"images_of: {name} must be a dict, got {type(each).__name__}")
+    height, width = _size(size, (prediction, target or {}), path, where[0])
+    guessed = things(prediction, where[0], height, width, threshold, scored=True)
+    guessed = sorted((each for each in guessed if each["score"] >= score), key=lambda each: -each["score"])[:MOST]
+    truth = [] if target is None else things(target, where[1], height, width, threshold, scored=False)
+    identity = array((target or {}).get("image_id", prediction.get("image_id", place))).reshape(-1)[0].item()
+    image: dict[str, Any] = {"id": identity, "path": path, "width": width, "height": height}
+    if target is not None:
+        image |= _judged(guessed, truth)
+    for thing in (*guessed, *truth):
+        label = thing.pop("category_id")
+        thing["label"] = named(names, label)
+        thing.pop("bbox")
+    return image | {"truth": truth, "predictions": guessed}
+
+
+def _judged(guessed: list[dict[str, Any]], truth: list[dict[str, Any]]) -> dict[str, Any]:
+    """Name what is wrong with each of them."""
+    none = np.empty(0)
+    seen = Seen(None, truth, guessed, np.zeros(len(truth), bool), none.astype(np.int64), none.astype(np.int64), none)
+    boxes = [np.array([each["bbox"] for each in some], np.float64).reshape(-1, 4) for some in (guessed, truth)]
+    table = box_overlaps(*boxes)
+    match(seen, table)
+    classify(seen, table)
+    for place, thing in enumerate(guessed):
+        if kind := seen.kinds[place]:
+            thing["mistake"] = kind
+        else:
+            thing["iou"] = float(seen.overlap[place])
+    for thing, missed in zip(truth, seen.missed, strict=True):
+        if missed:
+            thing["mistake"] = "missed"
+    kinds = [thing["mistake"] for thing in (*truth, *guessed) if "mistake" in thing]
+    overlaps = [thing["iou"] for thing in guessed if "iou" in thing]
+    return {
+        "missed": sum(seen.missed), "extra": sum(kind != "missed" for kind in kinds),
+        "iou": sum(overlaps) / len(overlaps) if overlaps else None,
+        "mistakes": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+    }  # fmt: skip
+
+
+def things(
+    given: Mapping[str, Any], name: str, height: int, width: int, threshold: float, *, scored: bool
+) -> list[dict[str, Any]]:
+    """Objects as dicts with ``box``, ``bbox``, ``category_id`` and, where there are, ``score`` and ``rle``."""
+    if "segments_info" in given:
+        given = _segments(given)
+    labels_key = next((key for key in _NAMES if key in given), None)
+    if labels_key is None or (given.get("boxes") is None and given.get("masks") is None):
+        raise ValueError(f"images_of: {name} has {', '.join(given) or 'nothing'}: it needs boxes and labels")
+    labels = array(given[labels_key]).reshape(-1)
+    masks = None if given.get("masks") is None else _masks(given["masks"], threshold)
+    boxes = _boxes(given, labels_key, masks, height, width)
+    scores = array(given["scores"]).astype(np.float64).reshape(-1) if scored and "scores" in given else None
+    if scored and scores is None:
+        raise ValueError(f"images_of: {name} has no 'scores'")
+    for what, each in (("boxes", boxes), ("masks", masks), ("scores", scores)):
+        if each is not None and len(each) != len(labels):
+            raise ValueError(f"images_of: {name} has {len(each)} {what} and {len(labels)} labels")
+    if masks is not None and len(masks) and masks.shape[1:] != (height, width):
+        raise ValueError(f"images_of: the masks of {name} are {masks.shape[1:]}, the image is {(height, width)}")
+    rles = [] if masks is None or not len(masks) else _encoded(masks)
+    found = []
+    for place, label in enumerate(labels.tolist()):
+        x1, y1, x2, y2 = boxes[place].tolist()
+        thing: dict[str, Any] = {"box": [x1, y1, x2, y2], "bbox": [x1, y1, x2 - x1, y2 - y1], "category_id": label}
+        if scores is not None:
+            thing["score"] = float(scores[place])
+        if rles:
+            thing["rle"] = rles[place]
+        found.append(thing)
+    return found
+
+
+def _boxes(
+    given: Mapping[str, Any], labels_key: str, masks: npt.NDArray[Any] | None, height: int, width: int
+) -> npt.NDArray[np.float64]:
+    if given.get("boxes") is None:
+        return np.array([_around(mask) for mask in (() if masks is None else masks)], np.float64).reshape(-1, 4)
+    boxes = array(given["boxes"]).astype(np.float64).reshape(-1, 4)
+    if labels_key == "class_labels":  # DETR's: centre and size, in parts of the image
+        centre, half = boxes[:, :2], boxes[:, 2:] / 2
+        boxes = np.concatenate([centre - half, centre + half], axis=1) * [width, height, width, height]
+    return boxes
+
+
+def _around(mask: npt.NDArray[Any]) -> list[float]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return [0.0, 0.0, 0.0, 0.0]
+    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+
+
+def _segments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Instance segmentation of transformers: one map of ids, and what each id is; or a map for each."""
+    segments, plan = given["segments_info"], given.get("segmentation")
+    maps = np.zeros((0, 1, 1)) if plan is None else array(plan)
+    masks = maps > 0.5 if maps.ndim == 3 else np.array([maps == each["id"] for each in segments])
+    return {
+        "masks": masks[: len(segments)], "labels": np.array([each["label_id"] for each in segments], np.int64),
+        "scores": np.array([each.get("score", 1.0) for each in segments], np.float64),
+    }  # fmt: skip
+
+
+def _masks(value: Any, threshold: float) -> npt.NDArray[np.uint8]:
+    masks = array(value)
+    if not masks.size:
+        return np.zeros((0, 1, 1), np.uint8)
+    if masks.ndim == 4 and masks.shape[1] == 1:
+        masks = masks[:, 0]
+    if masks.ndim != 3:
+        raise ValueError(f"images_of: masks of shape {masks.shape}: pass [N, height, width]")
+    return (masks > threshold).astype(np.uint8) if masks.dtype.kind == "f" else (masks != 0).astype(np.uint8)
+
+
+def _encoded(masks: npt.NDArray[np.uint8]) -> list[dict[str, Any]]:
+    from pycocotools import mask as mask_api
+
+    rles = mask_api.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
+    return [{"size": [int(side) for side in each["size"]], "counts": each["counts"].decode("ascii")} for each in rles]
+
+
+def _size(size: Any, dicts: Sequence[Mapping[str, Any]], path: Any, name: str) -> tuple[int, int]:
+    if size is None:
+        size = next((each[key] for each in reversed(dicts) for key in _SIZES if each.get(key) is not None), None)
+    if size is None:
+        for each in dicts:
+            masks = each.get("masks") if each.get("masks") is not None else each.get("segmentation")
+            shape = [] if masks is None else list(getattr(masks, "shape", ()))
+            if len(shape) >= 2:
+                size = shape[-2:]
+    if size is None and path is not None:
+        from PIL import Image
+
+        with Image.open(path) as file:
+            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            size = file.size if turned else file.size[::-1]
+    if size is None:
+        raise ValueError(f"images_of: nothing says how large the image of {name} is: pass sizes=[(height, width), ...]")
+    height, width = (int(side) for side in array(size).reshape(-1))
+    return height, width
+
+
+def named(names: Any, label: Any) -> str:
+    """A label's name, or the label."""
+    if names is None:
+        return str(label)
+    if isinstance(names, Mapping):
+        return str(names.get(label, names.get(str(label), label)))
+    return str(names[label]) if 0 <= int(label) < len(names) else str(label)
+
+
+def array(value: Any) -> npt.NDArray[Any]:
+    """Any tensor, array or list as an array in this process's memory."""
+    for method in ("detach", "cpu"):
+        value = getattr(value, method, lambda value=value: value)()
+    if str(getattr(value, "dtype", "")).endswith("bfloat16"):  # numpy has none
+        value = value.float()
+    return np.asarray(value)
