@@ -26,7 +26,7 @@ FLOORS = """
     control hookspecs
     ranks.tree ranks.store ranks.sums ranks.mail ranks.relay ranks.joining ranks.leases
     delivery.wire delivery.thinning delivery.trust delivery.caller delivery.options delivery.discovery delivery.inline
-    delivery.report delivery.progress delivery.patience delivery.beginning delivery.lane delivery.follower
+    delivery.report delivery.progress delivery.patience delivery.refusals delivery.beginning delivery.lane delivery.follower
     delivery.delivery delivery.attached
     recording.items recording.highlights recording.intake recording.sender recording.nowhere recording.drain
     recording.recorder

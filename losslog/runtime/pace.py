@@ -63,6 +63,15 @@ class Bell:
             return True
         return False
 
+    def pause(self, seconds: float, over: Callable[[], bool], look: float) -> bool:
+        """Wait, whoever rings, and look at each ring, and every ``look`` seconds, whether it is ``over``."""
+        deadline = time.monotonic() + seconds
+        while not over() and (left := deadline - time.monotonic()) > 0:
+            if self.wait(min(left, look)):
+                time.sleep(0.01)
+                self.clear()
+        return over()
+
 
 class Pace:
     """Gives the GIL away: sleeps in proportion to the work done since the last rest.
