@@ -27,7 +27,7 @@ from losslog.delivery.wire import Figures
 from losslog.journal.cursors import Position, Seqs
 from losslog.journal.file import Tail
 from losslog.journal.records import Record
-from losslog.runtime.containment import answered, means_not_now, one_line
+from losslog.runtime.containment import means_not_now, one_line
 from losslog.runtime.notices import Once, warn
 from losslog.runtime.pace import Bell, Pace, start_thread
 
@@ -130,9 +130,13 @@ class Lane:
             return self._refuses(error, "__init__", "could not be made")
         for told in self._caller.misspelt:
             warn("plugin %s: %s", self.name, told)
-        if self._introduce() and self._only is None and not self._quit:
-            ask_backend(self._caller, self.patience, self.progress, self._tail, self._handle)
+        if self._introduce():
+            self._ask_backend()
         return True
+
+    def _ask_backend(self) -> None:
+        if self._only is None and not self._quit:
+            ask_backend(self._caller, self.patience, self.progress, self._tail, self._handle)
 
     def _refuses(self, error: BaseException, where: str, what: str) -> bool:
         self.patience.failed(error, where, "it gets no records")
@@ -266,13 +270,10 @@ class Lane:
 
     def _not_now(self, error: BaseException, seq: int | None = None) -> None:
         """Stand after the last durable record, and wait; ``seq`` is the record whose call it was, None a flush."""
-        alone, others = seq, self._refusals.passing
-        if answered(error) and (seq is None or self.progress.unflushed) and not (others and seq):
-            alone = self.progress.at.seq if others else self.progress.narrow(seq is not None)
-        self._rewind()
-        if answered(error) and alone is not None:
-            self._refusals.alone(alone, error, others=others)
+        self._refusals.not_now(error, seq)
+        self._thinner.clear()
         self._away(error)
+        self._ask_backend()  # what it had may have gone with it
 
     def _park(self, first: Position, *, flush: bool) -> None:
         """Too many failures: stand before the first of them, with all before it durable."""

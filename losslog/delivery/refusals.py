@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 from losslog.delivery.caller import Caller
 from losslog.delivery.patience import Patience
 from losslog.delivery.progress import Progress
-from losslog.runtime.containment import one_line
+from losslog.runtime.containment import answered, one_line
 from losslog.runtime.notices import warn
 
 MARKS: Final = ("on_run_start", "on_resume", "on_checkpoint")  # they may be taken without a word to the backend
@@ -44,8 +44,18 @@ class Refusals:
         self._since = 0.0
         self._last_try = False
 
-    def alone(self, seq: int, error: BaseException, *, others: bool) -> None:
-        """A record was refused, and nothing else was sent with it; ``others`` were passed over for it."""
+    def not_now(self, error: BaseException, seq: int | None) -> None:
+        """Go back to the last durable record; ``seq`` is the one whose call failed, None a flush."""
+        alone, others = seq, self.passing
+        if answered(error) and (seq is None or (self._progress.unflushed and not others)):
+            alone = self._progress.at.seq if others else self._progress.narrow(seq is not None)
+        self.passing = False
+        self._progress.rewind()
+        if answered(error) and alone is not None:
+            self._alone(alone, error, others)
+
+    def _alone(self, seq: int, error: BaseException, others: bool) -> None:
+        """It was refused, and nothing else was sent with it; ``others`` were passed over for it."""
         if others:
             if len(self._suspects) < SUSPECTS:
                 self._suspects.add(seq)

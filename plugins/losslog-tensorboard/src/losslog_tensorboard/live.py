@@ -32,10 +32,10 @@ class LiveAxis:
         self._writer, self._pid = writer, os.getpid()
         self._last: dict[str, tuple[float, int]] = {}
 
-    def resumed(self, at: float | None) -> None:
+    def resumed(self, seq: int | None) -> None:
         """Points are taken as they come."""
 
-    def add(self, time: float, step: int, series: Mapping[str, float]) -> None:
+    def add(self, time: float, step: int, series: Mapping[str, float], seq: int = -1) -> None:
         """Hand over the values of one step.
 
         Raises:

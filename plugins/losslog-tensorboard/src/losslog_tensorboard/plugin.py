@@ -77,17 +77,19 @@ class TensorBoardPlugin:
         self._writer = writer
         self._layout, self._hparams, self._config_text = layout, hparams, config_text
         self._axes: Axes | None = None
-        self._resumed_at: float | None = None
+        self._resumed: int | None = None
         self._step = 0
         self._epoch_ended = False
 
     @hookimpl
-    def on_run_start(self, name: str, config: Mapping[str, Any], resumed: bool, run: Any, time: float) -> None:
+    def on_run_start(
+        self, name: str, config: Mapping[str, Any], resumed: bool, run: Any, time: float, seq: int
+    ) -> None:
         """Describe the run: layout, config, hyperparameters."""
-        self._resumed_at = time if resumed else None
+        self._resumed = seq if resumed else None
         axes = self._open(run)
         for axis in axes:
-            axis.resumed(self._resumed_at)
+            axis.resumed(self._resumed)
         axes[0].describe(time, run.id, config, layout=self._layout, hparams=self._hparams)
         if self._config_text and config:
             from losslog_tensorboard.events import config_markdown
@@ -105,9 +107,9 @@ class TensorBoardPlugin:
         return None if axes[0].found and axes[1].found else -1
 
     @hookimpl
-    def on_scalars(self, series: Mapping[str, float], axis: str, x: int, run: Any, time: float) -> None:
+    def on_scalars(self, series: Mapping[str, float], axis: str, x: int, run: Any, time: float, seq: int) -> None:
         """One event at the step or the epoch; what stands at an epoch is written at once."""
-        self._open(run)[axis == "step"].add(time, x, series)
+        self._open(run)[axis == "step"].add(time, x, series, seq)
         if axis == "epoch":
             self._flush()
 
@@ -186,7 +188,7 @@ class TensorBoardPlugin:
         elif self._axes is None:
             from losslog_tensorboard.axis import Axis
 
-            folder, at = self._folder(run), self._resumed_at
+            folder, at = self._folder(run), self._resumed
             self._axes = (Axis(folder, run.id, 1, at), Axis(folder / "batch", run.id, 0, at))
         return self._axes
 
