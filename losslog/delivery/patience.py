@@ -87,6 +87,11 @@ class Patience:
         return since is not None and time.monotonic() - since > self._limit
 
     @property
+    def takes(self) -> float:
+        """How many seconds the present call may take, 0 where there is none."""
+        return 0.0 if self._busy_since is None else self._limit
+
+    @property
     def over(self) -> bool:
         """Whether the lane has nothing more to do."""
         return self.state in ("done", "parked", "off")
