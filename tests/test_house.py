@@ -25,7 +25,8 @@ FLOORS = """
     journal.tally journal.index journal.file journal.resuming journal.cursors history
     control hookspecs
     ranks.tree ranks.store ranks.sums ranks.mail ranks.relay ranks.joining ranks.leases
-    delivery.wire delivery.thinning delivery.trust delivery.caller delivery.options delivery.discovery delivery.inline
+    delivery.wire delivery.thinning delivery.trust delivery.caller delivery.options delivery.installed
+    delivery.discovery delivery.inline
     delivery.report delivery.progress delivery.patience delivery.refusals delivery.beginning delivery.lane delivery.follower
     delivery.delivery delivery.attached
     recording.items recording.highlights recording.intake recording.sender recording.nowhere recording.drain
