@@ -11,20 +11,25 @@ Drain thread only. Contract:
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 from losslog.journal.ends import note
 from losslog.journal.file import Tail, Writer
 from losslog.journal.records import Record, written
+from losslog.journal.spill import spill
 from losslog.ranks.joining import Joiner
 from losslog.ranks.sums import Share
 from losslog.recording.highlights import highlights
 from losslog.recording.intake import KEPT, Intake, Queue
-from losslog.recording.items import Batch, Event
+from losslog.recording.items import Batch, Event, Item, Question
 from losslog.runtime.containment import one_line
 from losslog.runtime.notices import say, warn
+from losslog.runtime.pace import Pace
 from losslog.values.losses import Losses
 from losslog.values.totals import EpochMeans, Whole
 
@@ -35,6 +40,22 @@ MAX_WAITING: Final = 32_000_000
 BESIDES: Final = 500  # bytes that a record takes beside its line
 RETRY_EVERY: Final = 1.0  # seconds between attempts to write it
 WRITE_AT: Final = 1024  # records a write
+
+
+class _Memory:
+    """A journal's writer, as far as records are numbered by it, for those that are not written."""
+
+    unsynced_for = 0.0
+
+    def __init__(self, seq: int, end: int, alert_keys: set[str]) -> None:
+        self.seq, self.end, self.alert_keys = seq, end, alert_keys
+
+    def moved(self) -> bool:
+        """Never."""
+        return False
+
+    def sync(self) -> None:
+        """Nothing."""
 
 
 class Drain(Intake):
@@ -52,6 +73,7 @@ class Drain(Intake):
         dropped: how many batch records were dropped because the journal could not be written.
         dropped_others: how many others were.
         trouble: why it cannot be written, or "".
+        spilt: how many records were saved elsewhere, and where.
     """
 
     def __init__(
@@ -71,6 +93,7 @@ class Drain(Intake):
         self._retry_at = 0.0
         self._sync_due = False
         self._waiting = [0, 0]  # bytes: of batch records, of others that are not `KEPT`
+        self.spilt: tuple[int, Path | None] = (0, None)
 
     @property
     def end(self) -> int:  # type: ignore[override]
@@ -132,6 +155,7 @@ class Drain(Intake):
         return lost | {
             "dropped": lost["dropped"] + self.dropped, "dropped_others": lost["dropped_others"] + self.dropped_others,
             "records": self.records, "unwritten": self.unwritten, "journal": self.trouble,
+            "spilt": self.spilt[0], "spill": str(self.spilt[1] or ""),
             "seq": self._writer.seq - 1, "seconds": round(time.monotonic() - self._began, 3),
             "resumed": self._resumed, **highlights(self._writer.index.facts),
         }  # fmt: skip
@@ -146,6 +170,23 @@ class Drain(Intake):
             ranks = ready.batch.ranks
             self._batch_record(losses, total, epoch=ready.epoch, ranks=ranks, spread=spread if ranks > 1 else None,
                                **about)  # fmt: skip
+
+    def spill(self, items: Sequence[Item]) -> None:
+        """Save what waits for the disk, and what these items give, in another folder.
+
+        The drain thread may hang in the middle of a write, or come back: a copy of this object does its work.
+        """
+        other = copy.copy(self)
+        other.means = copy.deepcopy(self.means)
+        other._writer = cast(Writer, _Memory(self._writer.seq, self._writer.end, {*self._writer.alert_keys}))
+        other._fresh, other._questions, other._waiting, other._joiner = [*self._fresh], [], [0, 0], None
+        other.trouble, other._retry_at, other.pace = "it hangs", math.inf, Pace(active=False)
+        other._kinds = {Batch: other._batch, Event: other._event, Question: other._question}
+        other.queue = Queue(self.queue.components)
+        other.take(items)
+        path = spill([line for _, line in other._fresh], self._writer.path.parent.name)
+        if path is not None:
+            self.spilt = len(other._fresh), path
 
     # ------------------------------------------------------------------ items to records
 
