@@ -29,12 +29,13 @@ from losslog.delivery.trust import into_journal
 from losslog.hookspecs import ARGUMENTS, hookimpl
 from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
 from losslog.journal.metrics import numbers
 from losslog.journal.origin import origin
 from losslog.journal.records import plain, whole
 from losslog.journal.redaction import redact
 from losslog.journal.resuming import AUTO, Resumed, resumed
+from losslog.journal.tail import Tail
 from losslog.ranks.joining import Joiner
 from losslog.ranks.leases import Leases
 from losslog.ranks.store import Store, alone, place

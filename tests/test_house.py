@@ -22,7 +22,8 @@ FLOORS = """
     values.losses values.snapshot values.targets values.totals tags
     journal.folder journal.files journal.packing journal.archive journal.ends journal.locks journal.shapes
     journal.records journal.fences journal.metrics journal.redaction journal.origin journal.lines journal.scan
-    journal.tally journal.index journal.file journal.spill journal.resuming journal.cursors history
+    journal.tally journal.index journal.file journal.tail journal.spill
+    journal.resuming journal.cursors history
     control hookspecs
     ranks.tree ranks.store ranks.sums ranks.mail ranks.relay ranks.joining ranks.leases
     delivery.wire delivery.thinning delivery.trust delivery.caller delivery.options delivery.installed

@@ -14,9 +14,9 @@ from losslog.control import RunHandle
 from losslog.delivery.caller import Caller
 from losslog.delivery.patience import Patience
 from losslog.delivery.progress import Progress
-from losslog.journal.file import Tail
 from losslog.journal.lines import read
 from losslog.journal.records import Record
+from losslog.journal.tail import Tail
 from losslog.runtime.containment import one_line
 from losslog.runtime.notices import warn
 

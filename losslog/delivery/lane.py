@@ -20,13 +20,13 @@ from losslog.control import RunHandle
 from losslog.delivery.beginning import ask_backend, beginning
 from losslog.delivery.caller import Caller
 from losslog.delivery.patience import PARK_AFTER, Patience
-from losslog.delivery.progress import BATCH, Progress
+from losslog.delivery.progress import Progress
 from losslog.delivery.refusals import Refusals
 from losslog.delivery.thinning import Thinner, newest
 from losslog.delivery.wire import Figures
 from losslog.journal.cursors import Position, Seqs
-from losslog.journal.file import Tail
 from losslog.journal.records import Record
+from losslog.journal.tail import Tail
 from losslog.runtime.containment import means_not_now, one_line
 from losslog.runtime.notices import Once, warn
 from losslog.runtime.pace import Bell, Pace, start_thread
@@ -162,10 +162,10 @@ class Lane:
 
     def _cycle(self) -> None:
         self._bell.clear()
-        found = (newest if self._caller.newest_only else list)(self._tail.read(self.progress.at.offset, BATCH))
+        found = (newest if self._caller.newest_only else list)(self.progress.read(self._tail))
         self._pace.fresh()
         for end, record in found:
-            if self._quit or (self._until is not None and end > self._until):
+            if self._quit or (self._until is not None and self.progress.at.offset >= self._until):
                 break
             if not self._deliver(end, record):
                 return

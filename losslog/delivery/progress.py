@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from losslog.journal.cursors import BEGINNING, Cursor, Position, Seqs, settle
-from losslog.journal.file import Tail
+from losslog.journal.records import Record
+from losslog.journal.tail import Tail
 from losslog.runtime.containment import one_line
 
 BATCH: Final = 1024  # records before a flush at the latest
@@ -42,7 +43,7 @@ class Progress:
         self._since = 0.0  # when the first of what is unflushed was handed over
         self._uncommitted: deque[Position] = deque()
         self._careful_until = -1
-        self._limit = BATCH
+        self._limit, self._cuts = BATCH, 0
 
     @property
     def committed(self) -> Position:
@@ -71,6 +72,18 @@ class Progress:
         """Stand where the cursor does, at a line's end of the journal."""
         settle(self._cursor, path)
         self.rewind()
+
+    def read(self, tail: Tail) -> list[tuple[int, Record | None]]:
+        """The next records; where somebody has cut the file, from what is left of it on.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if self._cuts != tail.cuts:
+            self._cuts = tail.cuts
+            settle(self._cursor, tail.path, anyway=True)
+            self.rewind()
+        return tail.read(self.at.offset, BATCH)
 
     def starts(self) -> None:
         """The next record is an ``on_run_start``."""

@@ -32,6 +32,22 @@ AT_ONCE: Final = 1024  # records a write
 RUN: Final = "losslog_spill"  # the first line's key
 
 
+class Unwritten:
+    """A journal's writer, as far as records are numbered by it, for those that are not written."""
+
+    unsynced_for = 0.0
+
+    def __init__(self, writer: Writer) -> None:
+        self.seq, self.end, self.alert_keys = writer.seq, writer.end, {*writer.alert_keys}
+
+    def moved(self) -> bool:
+        """Never."""
+        return False
+
+    def sync(self) -> None:
+        """Nothing."""
+
+
 def spill(lines: Sequence[bytes], run: str) -> Path | None:
     """Write records to the working directory, else to the folder for temporary files; where they are, or None.
 

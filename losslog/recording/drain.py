@@ -11,7 +11,6 @@ Drain thread only. Contract:
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +18,17 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from losslog.journal.ends import note
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
 from losslog.journal.records import Record, written
-from losslog.journal.spill import spill
+from losslog.journal.spill import Unwritten, spill
+from losslog.journal.tail import Tail
 from losslog.ranks.joining import Joiner
 from losslog.ranks.sums import Share
 from losslog.recording.highlights import highlights
 from losslog.recording.intake import KEPT, Intake, Queue
-from losslog.recording.items import Batch, Event, Item, Question
+from losslog.recording.items import Batch, Event, Item
 from losslog.runtime.containment import one_line
 from losslog.runtime.notices import say, warn
-from losslog.runtime.pace import Pace
 from losslog.values.losses import Losses
 from losslog.values.totals import EpochMeans, Whole
 
@@ -39,23 +38,8 @@ SYNC_EVERY: Final = 30.0  # seconds between fsyncs; also at each epoch's end and
 MAX_WAITING: Final = 32_000_000
 BESIDES: Final = 500  # bytes that a record takes beside its line
 RETRY_EVERY: Final = 1.0  # seconds between attempts to write it
+LOOK_EVERY: Final = 0.5  # seconds between looks whether somebody else writes to it, where nothing is written
 WRITE_AT: Final = 1024  # records a write
-
-
-class _Memory:
-    """A journal's writer, as far as records are numbered by it, for those that are not written."""
-
-    unsynced_for = 0.0
-
-    def __init__(self, seq: int, end: int, alert_keys: set[str]) -> None:
-        self.seq, self.end, self.alert_keys = seq, end, alert_keys
-
-    def moved(self) -> bool:
-        """Never."""
-        return False
-
-    def sync(self) -> None:
-        """Nothing."""
 
 
 class Drain(Intake):
@@ -90,7 +74,7 @@ class Drain(Intake):
         self._epoch_began = time.monotonic()  # the clock on the wall may be set meanwhile
         self._last_lr: Any = None
         self._fresh: list[tuple[Record, bytes]] = []
-        self._retry_at = 0.0
+        self._retry_at = self._looked = 0.0
         self._sync_due = False
         self._waiting = [0, 0]  # bytes: of batch records, of others that are not `KEPT`
         self.spilt: tuple[int, Path | None] = (0, None)
@@ -172,17 +156,11 @@ class Drain(Intake):
                                **about)  # fmt: skip
 
     def spill(self, items: Sequence[Item]) -> None:
-        """Save what waits for the disk, and what these items give, in another folder.
-
-        The drain thread may hang in the middle of a write, or come back: a copy of this object does its work.
-        """
-        other = copy.copy(self)
-        other.means = copy.deepcopy(self.means)
-        other._writer = cast(Writer, _Memory(self._writer.seq, self._writer.end, {*self._writer.alert_keys}))
-        other._fresh, other._questions, other._waiting, other._joiner = [*self._fresh], [], [0, 0], None
-        other.trouble, other._retry_at, other.pace = "it hangs", math.inf, Pace(active=False)
-        other._kinds = {Batch: other._batch, Event: other._event, Question: other._question}
-        other.queue = Queue(self.queue.components)
+        """Save what waits for the disk, and what these items give, elsewhere; the drain thread may yet come back."""
+        other = self.twin()
+        other._writer, other._joiner = cast(Writer, Unwritten(self._writer)), None
+        other._fresh, other._waiting = [*self._fresh], [0, 0]
+        other.trouble, other._retry_at = "it hangs", math.inf
         other.take(items)
         path = spill([line for _, line in other._fresh], self._writer.path.parent.name)
         if path is not None:
@@ -291,10 +269,12 @@ class Drain(Intake):
 
     def write(self) -> None:
         """Write what is waiting; where that fails it waits on, and is tried again a second later."""
-        if self._fresh and (not self.trouble or time.monotonic() >= self._retry_at):
+        now = time.monotonic()
+        if (self._fresh or now - self._looked > LOOK_EVERY) and (not self.trouble or now >= self._retry_at):
             try:
                 if self.trouble and self._writer.moved():
                     self._writer.heal()
+                self._look()
                 offset = self._writer.end
                 self._writer.append([line for _, line in self._fresh])
             except OSError as error:
@@ -313,6 +293,17 @@ class Drain(Intake):
             self._writer.wrote(found)
         if self._sync_due or self._writer.unsynced_for > SYNC_EVERY:
             self._sync()
+
+    def _look(self) -> None:
+        """See whether somebody else has changed the file, and go on behind what he wrote; `OSError` where it cannot."""
+        self._looked, seq, cuts = time.monotonic(), self._writer.seq, self._writer.cuts
+        found = self._writer.strangers()
+        if self._writer.cuts != cuts:
+            self._tail.cut(found[0][0] if found else self._writer.end)
+        if found:
+            self._tail.publish(found)
+        if (more := self._writer.seq - seq) > 0:
+            self._fresh = [written(record._replace(seq=record.seq + more)) for record, _ in self._fresh]
 
     def _sync(self) -> None:
         self._sync_due = False

@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from losslog.recording.items import Batch, Event, Item, Question
 from losslog.runtime.containment import attempt, long_form
@@ -124,6 +125,18 @@ class Intake(ABC):
         for question in self._questions:
             question.answered.set()
         self._questions.clear()
+
+    def twin(self) -> Self:
+        """A copy that goes on from here on its own, and touches nothing of this one's."""
+        other = copy.copy(self)
+        other.means, other.pace, other.queue = (
+            copy.deepcopy(self.means),
+            Pace(active=False),
+            Queue(self.queue.components),
+        )
+        other._questions = []
+        other._kinds = {Batch: other._batch, Event: other._event, Question: other._question}
+        return other
 
     # ------------------------------------------------------------------ what becomes of them
 

@@ -21,6 +21,7 @@ from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import warn
 from losslog.runtime.pace import start_thread
 
+SPILL: Final = 6.0  # seconds that saving what a disk did not take may take
 DRAIN_EVERY: Final = 0.2  # seconds; also what a kill -9 may lose
 
 
@@ -117,7 +118,8 @@ class Recorder:
 
     def _spill(self, *more: Item) -> None:
         if self._alive:
-            attempt(self._intake.spill, [*self._intake.hand, *self._queue.items, *more])
+            items = [*self._intake.hand, *self._queue.items, *more]
+            start_thread(lambda: attempt(self._intake.spill, items) and None, "losslog-spill").join(SPILL)
 
     def _hear_goodbyes(self, deadline: float) -> None:
         while self._intake.waiting_for and time.monotonic() < deadline:

@@ -20,9 +20,10 @@ from losslog.delivery.patience import Patience
 from losslog.delivery.progress import Progress
 from losslog.delivery.refusals import Refusals
 from losslog.journal.cursors import Cursor
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, encode
+from losslog.journal.tail import Tail
 from losslog.runtime.containment import LONGEST_WAIT, answered, asked_to_wait, means_not_now
 
 pytestmark = pytest.mark.threaded

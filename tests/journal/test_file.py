@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from losslog import RunLocked
-from losslog.journal.file import Tail, Writer, append_record, state_of
+from losslog.journal.file import Writer, append_record, state_of
 from losslog.journal.folder import JOURNAL
 from losslog.journal.lines import read
 from losslog.journal.records import Record, encode
+from losslog.journal.tail import Tail
 
 
 def lines(count: int, first: int = 0) -> list[bytes]:

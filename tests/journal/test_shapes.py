@@ -11,12 +11,12 @@ import pytest
 
 from losslog import hookspecs
 from losslog.history import series
-from losslog.journal.file import Tail
 from losslog.journal.folder import JOURNAL
 from losslog.journal.lines import CHUNK, LONGEST, read, whole_lines
 from losslog.journal.records import Record, decode, encode
 from losslog.journal.scan import blocks
 from losslog.journal.shapes import DEEPEST, SHAPES, fits, too_deep
+from losslog.journal.tail import Tail
 
 GOOD: dict[str, dict[str, Any]] = {
     "on_run_start": {"name": "n", "config": {"a": [1]}, "epochs": 2, "options": {"x": {}}, "resumed": False},

@@ -24,7 +24,8 @@ from losslog.delivery.patience import Patience
 from losslog.delivery.progress import Progress
 from losslog.delivery.refusals import Refusals
 from losslog.journal.cursors import Cursor
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
+from losslog.journal.tail import Tail
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, encode
 from losslog.testing import tell
