@@ -108,7 +108,7 @@ class Cursor:
         if self.path is None or self._lock is None:
             return True
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o775)
             own_folder(self.path.parent)
             if not self._lock.acquire():
                 return False
@@ -156,7 +156,7 @@ class Cursor:
         try:
             _write(temporary, text)
         except FileNotFoundError:  # somebody deleted the run folder
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o775)
             _write(temporary, text)
         os.replace(temporary, path)
 

@@ -63,7 +63,7 @@ class Lock:
     def _acquire_by_name(self) -> bool:
         for _ in range(2):
             try:
-                fd = os.open(self.owner, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                fd = os.open(self.owner, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o664)
             except FileExistsError:
                 if not _is_dead(self.owner):
                     return False
