@@ -21,7 +21,9 @@ TEAM = 54321
 # Python itself may lie where another user cannot read: everything is imported before.
 SCRIPT = """
 import importlib, os, pkgutil, sys
-import concurrent.futures, difflib, email.utils, importlib.metadata, multiprocessing, platform, shutil, sysconfig, tempfile, uuid
+import concurrent.futures, difflib, email.utils, importlib.metadata, multiprocessing, platform
+import shutil, sysconfig, tempfile
+import uuid
 import losslog, losslog.cli
 for name in ("cli", "delivery", "journal", "recording", "runtime", "values", "viewing"):
     package = importlib.import_module(f"losslog.{{name}}")

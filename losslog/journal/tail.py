@@ -8,7 +8,6 @@ Lanes' threads, and the drain thread that publishes. Contract:
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from losslog.journal.lines import in_order, lines_from, records_in
 from losslog.journal.records import Record
 from losslog.runtime.containment import attempt
 from losslog.runtime.notices import Once
-from losslog.runtime.pace import Bell
+from losslog.runtime.pace import Bell, Guard
 
 MARK: Final = 64  # bytes before a place by which it is known again
 
@@ -44,7 +43,7 @@ class Tail:
         self.bells: set[Bell] = set()
         self._window = window
         self._own = own
-        self._lock, self._once = threading.Lock(), Once()
+        self._lock, self._once = Guard(), Once()
         self._start = offset
         self._ends: list[int] = []
         self._records: list[Record | None] = []
