@@ -10,6 +10,7 @@ import pytest
 
 from losslog.runtime.pace import Bell
 
+SECONDS = os.environ.get("LOSSLOG_STORM", "4")
 STORM = """
 import signal, sys, time
 import losslog
@@ -58,8 +59,7 @@ print("ended after", count)
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 def test_a_storm_of_signals_hangs_nothing(finished: Any) -> None:
-    seconds = os.environ.get("LOSSLOG_STORM", "4")
-    done = finished(STORM, seconds, timeout=60 + 2 * float(seconds))
+    done = finished(STORM, SECONDS, timeout=60 + 2 * float(SECONDS))
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout.split()[-1]) > 100
     assert "Traceback" not in done.stderr
