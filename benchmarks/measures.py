@@ -239,8 +239,8 @@ def journal(subject: str, folder: Path, records: int) -> dict[str, Any]:
     import losslog
     from benchmarks import cpu, workload
     from losslog.journal.file import Writer
-    from losslog.journal.tail import Tail
     from losslog.journal.lines import read
+    from losslog.journal.tail import Tail
     from losslog.recording.drain import Drain
     from losslog.recording.intake import Queue
     from losslog.recording.items import Batch

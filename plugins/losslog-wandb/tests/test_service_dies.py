@@ -20,9 +20,9 @@ from losslog.delivery.patience import Patience
 from losslog.delivery.progress import Progress
 from losslog.journal.cursors import Cursor
 from losslog.journal.file import Writer
-from losslog.journal.tail import Tail
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, encode
+from losslog.journal.tail import Tail
 from losslog.testing import tell
 from losslog.testing.waiting import until
 
