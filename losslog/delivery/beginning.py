@@ -48,8 +48,10 @@ def beginning(name: str, tail: Tail, progress: Progress, run: RunHandle) -> tupl
     return 0, found or Record(0, time.time(), "on_run_start", known)
 
 
-def ask_backend(caller: Caller, patience: Patience, progress: Progress, tail: Tail, run: RunHandle) -> None:
-    """Stand where a plugin's backend says it is, where it can tell."""
+def ask_backend(
+    caller: Caller, patience: Patience, progress: Progress, tail: Tail, run: RunHandle, *, back_only: bool = False
+) -> None:
+    """Stand where a plugin's backend says it is, where it can tell; with ``back_only`` never further on."""
     ask = getattr(caller.thing, "delivered_upto", None)
     if ask is None:
         return
@@ -57,5 +59,5 @@ def ask_backend(caller: Caller, patience: Patience, progress: Progress, tail: Ta
     upto, error = patience.guard(lambda: None if (seq := ask(run)) is None else int(seq))
     if error is not None:
         warn("plugin %s: delivered_upto failed, going on from the cursor: %s", caller.name, one_line(error))
-    if upto is not None and upto != progress.committed.seq:
+    if upto is not None and (upto < progress.committed.seq or (upto > progress.committed.seq and not back_only)):
         progress.jump(tail, upto)

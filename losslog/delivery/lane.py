@@ -134,9 +134,9 @@ class Lane:
             self._ask_backend()
         return True
 
-    def _ask_backend(self) -> None:
+    def _ask_backend(self, *, back_only: bool = False) -> None:
         if self._only is None and not self._quit:
-            ask_backend(self._caller, self.patience, self.progress, self._tail, self._handle)
+            ask_backend(self._caller, self.patience, self.progress, self._tail, self._handle, back_only=back_only)
 
     def _refuses(self, error: BaseException, where: str, what: str) -> bool:
         self.patience.failed(error, where, "it gets no records")
@@ -273,7 +273,7 @@ class Lane:
         self._refusals.not_now(error, seq)
         self._thinner.clear()
         self._away(error)
-        self._ask_backend()  # what it had may have gone with it
+        self._ask_backend(back_only=True)  # what it had may have gone with it
 
     def _park(self, first: Position, *, flush: bool) -> None:
         """Too many failures: stand before the first of them, with all before it durable."""

@@ -251,7 +251,7 @@ def test_the_journal_is_not_writable_by_others(tmp_path: Path) -> None:
         Writer(tmp_path).close()
     finally:
         os.umask(before)
-    assert [each.name for each in tmp_path.iterdir() if each.stat().st_mode & 0o022] == []
+    assert [each.name for each in tmp_path.iterdir() if each.stat().st_mode & 0o002] == []
 
 
 def test_a_patient_writer_waits_for_one_that_is_about_to_leave(tmp_path: Path) -> None:
