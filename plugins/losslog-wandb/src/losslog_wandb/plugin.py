@@ -254,6 +254,7 @@ class WandbPlugin:
         }
         self._service = service()
         session = open_session(Path(run.dir), _wandb_id(run), self._mode, self._settings, arguments)
+        self._service = service()  # where online was refused, another than before
         self._have, self._file = _highest(files), session.file
         if _killed_online(files) and not session.wandb_run.offline:
             summary: Any = session.wandb_run.summary  # what was not uploaded is lost: only the server knows
