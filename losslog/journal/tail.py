@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from losslog.journal.archive import reading, size_of
+from losslog.journal.file import Writer
 from losslog.journal.lines import in_order, lines_from, records_in
 from losslog.journal.records import Record
 from losslog.runtime.containment import attempt
@@ -118,3 +119,18 @@ class Tail:
         if in_order(found, offset):
             self._once("%s has numbers that do not rise by one: its records are taken as they stand", self.path.name)
         return found
+
+
+def strangers(writer: Writer, tail: Tail) -> int:
+    """Publish what somebody else wrote to the file, and notice a cut; by how much the writer's numbers went on.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    seq, cuts = writer.seq, writer.cuts
+    found = writer.strangers()
+    if writer.cuts != cuts:
+        tail.cut(found[0][0] if found else writer.end)
+    if found:
+        tail.publish(found)
+    return writer.seq - seq

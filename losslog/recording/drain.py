@@ -21,7 +21,7 @@ from losslog.journal.ends import note
 from losslog.journal.file import Writer
 from losslog.journal.records import Record, written
 from losslog.journal.spill import Unwritten, spill
-from losslog.journal.tail import Tail
+from losslog.journal.tail import Tail, strangers
 from losslog.ranks.joining import Joiner
 from losslog.ranks.sums import Share
 from losslog.recording.highlights import highlights
@@ -162,11 +162,8 @@ class Drain(Intake):
         other._fresh, other._waiting = [*self._fresh], [0, 0]
         other.trouble, other._retry_at = "it hangs", math.inf
         other.take(items)
-        path = spill([line for _, line in other._fresh], self._writer.path.parent.name)
-        if path is not None:
+        if (path := spill([line for _, line in other._fresh], self._writer.path.parent.name)) is not None:
             self.spilt = len(other._fresh), path
-
-    # ------------------------------------------------------------------ items to records
 
     def on_batch(self, batch: Batch, whole: Whole, weights: Mapping[str, float] | None) -> None:
         """Record a batch, or hand it to the joiner."""
@@ -195,18 +192,10 @@ class Drain(Intake):
             self.dropped += 1
             return
         data: dict[str, Any] = {"step": step, "epoch": epoch, "losses": losses, "total": total}
-        if lr is not None:
-            data["lr"] = self._last_lr = lr
-        if batch_size is not None:
-            data["batch_size"] = batch_size
-        if n != 1:
-            data["n"] = n
-        if ranks is not None:
-            data["ranks"] = ranks
-        if spread is not None:
-            data["spread"] = spread
-        if weights:
-            data["weights"] = dict(weights)
+        self._last_lr = self._last_lr if lr is None else lr
+        more = {"lr": lr, "batch_size": batch_size, "n": None if n == 1 else n, "ranks": ranks, "spread": spread,
+                "weights": dict(weights) if weights else None}  # fmt: skip
+        data |= {key: value for key, value in more.items() if value is not None}
         self._record(time, "on_batch_losses", data)
 
     def _in_turn(self, event: Event, means: EpochMeans | None) -> None:
@@ -265,8 +254,6 @@ class Drain(Intake):
             self._record(*record[1:])
             self.pace.rest()
 
-    # ------------------------------------------------------------------ records to the file
-
     def write(self) -> None:
         """Write what is waiting; where that fails it waits on, and is tried again a second later."""
         now = time.monotonic()
@@ -274,7 +261,9 @@ class Drain(Intake):
             try:
                 if self.trouble and self._writer.moved():
                     self._writer.heal()
-                self._look()
+                self._looked = now
+                if more := strangers(self._writer, self._tail):  # our numbers go on behind his
+                    self._fresh = [written(record._replace(seq=record.seq + more)) for record, _ in self._fresh]
                 offset = self._writer.end
                 self._writer.append([line for _, line in self._fresh])
             except OSError as error:
@@ -293,17 +282,6 @@ class Drain(Intake):
             self._writer.wrote(found)
         if self._sync_due or self._writer.unsynced_for > SYNC_EVERY:
             self._sync()
-
-    def _look(self) -> None:
-        """See whether somebody else has changed the file, and go on behind what he wrote; `OSError` where it cannot."""
-        self._looked, seq, cuts = time.monotonic(), self._writer.seq, self._writer.cuts
-        found = self._writer.strangers()
-        if self._writer.cuts != cuts:
-            self._tail.cut(found[0][0] if found else self._writer.end)
-        if found:
-            self._tail.publish(found)
-        if (more := self._writer.seq - seq) > 0:
-            self._fresh = [written(record._replace(seq=record.seq + more)) for record, _ in self._fresh]
 
     def _sync(self) -> None:
         self._sync_due = False
