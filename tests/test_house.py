@@ -35,8 +35,8 @@ FLOORS = """
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 960, "values": 370, "journal": 1920, "recording": 660, "delivery": 1780, "ranks": 600, "runtime": 315}
-CORE = 6560  # lines of code in all, the follower's child included
+ROOMS = {"": 960, "values": 370, "journal": 1920, "recording": 660, "delivery": 1810, "ranks": 600, "runtime": 315}
+CORE = 6640  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {
