@@ -238,8 +238,9 @@ def journal(subject: str, folder: Path, records: int) -> dict[str, Any]:
     """Writing a record, its bytes, reading it, and replaying it into TensorBoard."""
     import losslog
     from benchmarks import cpu, workload
-    from losslog.journal.file import Tail, Writer
+    from losslog.journal.file import Writer
     from losslog.journal.lines import read
+    from losslog.journal.tail import Tail
     from losslog.recording.drain import Drain
     from losslog.recording.intake import Queue
     from losslog.recording.items import Batch

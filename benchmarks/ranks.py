@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
 from losslog.journal.folder import JOURNAL
 from losslog.journal.lines import read
+from losslog.journal.tail import Tail
 from losslog.ranks.joining import Joiner
 from losslog.ranks.mail import Outbox
 from losslog.ranks.relay import Relay

@@ -3,6 +3,11 @@
 The public names; all else is an implementation detail. Importing this takes milliseconds and never imports torch.
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"] and "-m losslog" in " ".join(sys.orig_argv[:9]) and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # python -m losslog: a folder that came with data offers no ``json.py``
+
 from losslog.errors import BackendUnavailable, LosslogError, NotReady, PluginError, RunLocked, StopTraining
 from losslog.hookspecs import hookimpl, hookspec
 from losslog.instrument.attaching import attach

@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from losslog.journal.records import plain, whole
 from losslog.runtime.notices import Once, warn
+from losslog.runtime.pace import Guard
 
 LEVELS: Final = ("info", "warning", "error")
 WAITING: Final = 1000  # learning-rate requests that wait for a loop to take them
@@ -187,7 +187,7 @@ class Requests:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Guard()
         self._lr: list[dict[str, Any]] = []
         self._gate = Gate(WAITING, "%d learning-rate requests wait for run.apply_requests(optimizer): further ones are "
                                    "refused")  # fmt: skip

@@ -25,7 +25,16 @@ class BackendUnavailable(LosslogError):
     """Raised by a plugin's hook when its backend is away: the lane rewinds to the last commit and tries again later.
 
     ``ConnectionError``, ``TimeoutError`` and an ``OSError`` with ENOSPC, EIO or ESTALE mean the same.
+
+    Args:
+        retry_after: seconds to wait at least, or what a server's ``Retry-After`` says; it is obeyed up to 5 minutes.
+        refused: it is there, and answered that it will not have this: the lane tries fewer records at once, down to
+            one, and skips one that alone is refused for ten minutes while those after it are taken.
     """
+
+    def __init__(self, *args: object, retry_after: float | str | None = None, refused: bool = False) -> None:
+        super().__init__(*args)
+        self.retry_after, self.refused = retry_after, refused
 
 
 class StopTraining(LosslogError):

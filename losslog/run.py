@@ -30,12 +30,14 @@ from losslog.delivery.trust import into_journal
 from losslog.hookspecs import ARGUMENTS, hookimpl
 from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
 from losslog.journal.metrics import numbers
 from losslog.journal.origin import origin
 from losslog.journal.records import plain, whole
 from losslog.journal.redaction import redact
 from losslog.journal.resuming import AUTO, Resumed, resumed
+from losslog.journal.shapes import LARGEST
+from losslog.journal.tail import Tail
 from losslog.ranks.joining import Joiner
 from losslog.ranks.leases import Leases
 from losslog.ranks.store import Store, alone, place
@@ -308,10 +310,11 @@ class Run:
             step = whole(step, "step")
         if epoch is None:
             epoch = self._epoch
-        else:
-            epoch = self._epoch = epoch if type(epoch) is int else whole(epoch, "epoch")
-        if step < 0 or epoch < 1:
-            self._odd(step, epoch)
+        elif type(epoch) is not int:
+            epoch = whole(epoch, "epoch")
+        if not 0 <= step < LARGEST or not 1 <= epoch < LARGEST:
+            self._odd(whole(step, "step"), whole(epoch, "epoch"))
+        self._epoch = epoch
         if batch_size is not None:
             batch_size = whole(batch_size, "batch_size")
         if type(n) is not int:

@@ -640,3 +640,19 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, options: dict[st
     with pytest.raises(ValueError, match=r"must be at least|pass resume="):
         losslog.Run("odd", dir=tmp_path, plugins=None, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 10**300, -(2**63) - 1])
+@pytest.mark.parametrize("name", ["step", "epoch"])
+def test_a_number_that_no_backend_takes_is_refused_at_the_line_that_logs_it(
+    make_run: Callable[..., losslog.Run], name: str, number: int, probe: Any
+) -> None:
+    """Else it would be in the journal, and no reader would take it for a record."""
+    run = make_run(plugins=[probe])
+    for log in (lambda: run.log_batch(1.0, **{name: number}), lambda: run.log_metrics({"x": 1.0}, **{name: number}),
+                lambda: run.log_eval({"x": 1.0}, **{name: number})):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"{name} must be below 2\*\*63"):
+            log()
+    run.log_batch(1.0, step=2**63 - 2)
+    run.close()
+    assert probe.steps == [2**63 - 2]

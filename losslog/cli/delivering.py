@@ -10,6 +10,7 @@ Main thread. Contract:
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import time
@@ -26,6 +27,7 @@ from losslog.errors import LosslogError, RunLocked
 from losslog.journal.cursors import BEGINNING, Cursor, Seqs
 from losslog.journal.index import index_of
 from losslog.runtime.notices import say
+from losslog.runtime.pace import start_thread
 
 
 def add_arguments(parser: Any) -> None:
@@ -166,19 +168,17 @@ def positions(folder: Path, plugins: Sequence[Plugin], *, from_start: bool = Fal
 
 
 def watch(lanes: Sequence[Lane], end: Callable[[], int], wait: float, over: Callable[[], bool]) -> None:
-    """Let lanes work until all are over; say how far they are; give up on a backend that stays away."""
-    away: dict[str, float] = {}
+    """Let lanes work until all are over; say how far they are; give up on one that gets nowhere for so long."""
+    waits = {lane.name: _Waits(lane, wait) for lane in lanes}
     told = time.monotonic()
     shown = False
     while not all(lane.patience.over for lane in lanes):
-        now = time.monotonic()
         for lane in lanes:
-            if lane.patience.state != "waiting":
-                away.pop(lane.name, None)
-            elif now - away.setdefault(lane.name, now) > wait:
+            if waits[lane.name].gives_up():
                 lane.abandon()
-        if all(lane.patience.over or now - away.get(lane.name, now) > wait for lane in lanes) or over():
+        if all(lane.patience.over or waits[lane.name].gave_up for lane in lanes) or over():
             break
+        now = time.monotonic()
         if now - told > 1.0 and sys.stderr.isatty():
             told, shown = now, True
             parts = [f"{lane.name} {100 * lane.progress.at.offset // max(end(), 1)} %" for lane in lanes]
@@ -187,6 +187,43 @@ def watch(lanes: Sequence[Lane], end: Callable[[], int], wait: float, over: Call
         time.sleep(0.02)
     if shown:
         sys.stderr.write("\r\x1b[K")
+    if any(lane.patience.hung for lane in lanes):
+        leave_anyway()
+
+
+class _Waits:
+    """Notices that a lane gets nowhere: its backend is away, its call does not return, its flush is never durable.
+
+    Args:
+        lane: the lane.
+        wait: seconds to bear that; a call that has just begun gets the time that it may take.
+    """
+
+    def __init__(self, lane: Lane, wait: float) -> None:
+        self.gave_up = False
+        self._lane, self._wait = lane, wait
+        self._before: object = None
+        self._since = 0.0
+
+    def gives_up(self) -> bool:
+        """Whether it is time."""
+        lane, now = self._lane, time.monotonic()
+        away = lane.patience.state == "waiting"
+        found = (away, lane.progress.committed, None if away else (lane.progress.at, lane.delivered))
+        if found != self._before or not (away or lane.patience.takes or lane.progress.waiting):
+            self._before, self._since = found, now
+        self.gave_up = not lane.patience.over and now - self._since > max(self._wait, lane.patience.takes)
+        return self.gave_up
+
+
+def leave_anyway() -> None:
+    """When this process ends, end it whatever still hangs in a thread or an exit handler of a vendor's."""
+    atexit.register(start_thread, _leave, "losslog-leave")
+
+
+def _leave() -> None:
+    time.sleep(2.0)
+    os._exit(1)
 
 
 def tell(lanes: Sequence[Lane], before: dict[str, int], end: int) -> int:

@@ -28,6 +28,7 @@ from losslog.journal.files import check_folder
 from losslog.journal.folder import JOURNAL, LOCK
 from losslog.journal.lines import whole_lines
 from losslog.journal.locks import is_locked
+from losslog.journal.spill import take_back
 from losslog.runtime.containment import is_read_only
 
 
@@ -46,6 +47,8 @@ def add_parser(commands: Any) -> None:
     )
     add_arguments(parser)
     parser.add_argument("--from-start", action="store_true", help="deliver everything again, to a fresh target")
+    parser.add_argument("--spill", type=Path, metavar="FILE",
+                        help="take records back first that the run's disk did not take")  # fmt: skip
     parser.add_argument("--skipped", action="store_true", help="deliver only what was skipped, which failed before")
 
 
@@ -91,6 +94,8 @@ def main(args: argparse.Namespace) -> int:
     check_folder(folder)
     start = start_of(folder)
     plugins = plugins_for(folder, start, args)
+    if args.spill is not None:
+        print(f"{take_back(folder, args.spill)} records taken back from {args.spill}", file=sys.stderr)
     end = finish(folder)
     if args.skipped:
         return _again(args, folder, plugins, start, end)

@@ -149,13 +149,9 @@ def attached(folder: Path) -> int:
 
 
 def _like_parent(hello: Hello) -> None:
-    """Give plugins the parent's import path and environment."""
+    """Give plugins the parent's import path."""
     sys.path[:] = hello.sys_path
-    if hello.pythonpath is None:
-        os.environ.pop("PYTHONPATH", None)
-    else:
-        os.environ["PYTHONPATH"] = hello.pythonpath
-    os.umask(os.umask(0o022) | 0o022)  # what plugins write is nobody else's to change
+    os.umask(os.umask(0o002) | 0o002)  # what plugins write is not everybody's to change
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process; we end when it does
 
 

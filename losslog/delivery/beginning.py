@@ -14,9 +14,9 @@ from losslog.control import RunHandle
 from losslog.delivery.caller import Caller
 from losslog.delivery.patience import Patience
 from losslog.delivery.progress import Progress
-from losslog.journal.file import Tail
 from losslog.journal.lines import read
 from losslog.journal.records import Record
+from losslog.journal.tail import Tail
 from losslog.runtime.containment import one_line
 from losslog.runtime.notices import warn
 
@@ -48,13 +48,16 @@ def beginning(name: str, tail: Tail, progress: Progress, run: RunHandle) -> tupl
     return 0, found or Record(0, time.time(), "on_run_start", known)
 
 
-def backend_at(caller: Caller, patience: Patience, run: RunHandle) -> int | None:
-    """The seq up to which a plugin's backend says it has the run; None where it cannot tell."""
+def ask_backend(
+    caller: Caller, patience: Patience, progress: Progress, tail: Tail, run: RunHandle, *, back_only: bool = False
+) -> None:
+    """Stand where a plugin's backend says it is, where it can tell; with ``back_only`` never further on."""
     ask = getattr(caller.thing, "delivered_upto", None)
     if ask is None:
-        return None
+        return
     upto: int | None
     upto, error = patience.guard(lambda: None if (seq := ask(run)) is None else int(seq))
     if error is not None:
         warn("plugin %s: delivered_upto failed, going on from the cursor: %s", caller.name, one_line(error))
-    return upto
+    if upto is not None and (upto < progress.committed.seq or (upto > progress.committed.seq and not back_only)):
+        progress.jump(tail, upto)

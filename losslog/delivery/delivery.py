@@ -25,8 +25,8 @@ from losslog.delivery.progress import Progress
 from losslog.delivery.trust import Trust, from_journal
 from losslog.delivery.wire import Figures
 from losslog.journal.cursors import Cursor, Position, Seqs
-from losslog.journal.file import Tail
 from losslog.journal.folder import JOURNAL
+from losslog.journal.tail import Tail
 from losslog.runtime.notices import warn
 from losslog.runtime.settings import switch
 

@@ -4,16 +4,18 @@
 
 - Entry points are loaded one at a time and guarded: a broken plugin is named with its distribution and its error.
 - Under "auto" what cannot serve is skipped with its reason; what an explicit list names must work, or `PluginError`.
-- Blocked names (``LOSSLOG_DISABLE``) are never imported.
+- Blocked names (``LOSSLOG_DISABLE``) are never imported. Who may offer a name: `losslog.delivery.installed`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog.delivery.caller import Caller, free_name, implemented, name_of
+from losslog.delivery.installed import OURS, canonical, from_elsewhere, offers
 from losslog.delivery.options import COMMON_OPTIONS, check_options, misfit, travels
 from losslog.delivery.trust import Trust
 from losslog.errors import NotReady, PluginError
@@ -23,10 +25,7 @@ from losslog.runtime.notices import Once, did_you_mean, warn
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-GROUP: Final = "losslog.plugins"
 _told: Final = Once()
-# There is a losslog-NAME to install.
-OURS: Final = ("console", "mlflow", "notify", "plateau", "report", "tensorboard", "trackio", "wandb")
 API: Final = 1  # of the contract with plugins; a class attribute ``losslog_api`` says for which one a plugin was made
 
 
@@ -81,7 +80,8 @@ class Plugin:
     def load(self) -> Any:
         """The class (or factory) behind the entry point; None and a reason where the import fails."""
         if self._factory is None and self._entry is not None and self.state != "blocked":
-            self._factory, error = attempt(self._entry.load)
+            with from_elsewhere() if self.name in OURS else contextlib.nullcontext():
+                self._factory, error = attempt(self._entry.load)
             if error is not None:
                 self.state, self.reason = "broken", f"import failed: {one_line(error)}"
         return self._factory
@@ -127,22 +127,16 @@ class Plugin:
 
 def discover(disabled: Iterable[str] | None = None) -> dict[str, Plugin]:
     """Every installed plugin by name, without importing any."""
-    from importlib.metadata import entry_points  # 10 ms that worker processes need not pay
-
     blocked = dict.fromkeys(_names(os.environ.get("LOSSLOG_DISABLE", "")) if disabled is None else disabled)
     found: dict[str, Plugin] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
-        dist = entry.dist
-        label = f"{dist.name} {dist.version}" if dist is not None else "unknown"
-        if entry.name in found:
-            if found[entry.name].distribution != label:
-                first = found[entry.name].distribution
-                warn("plugin %r is offered by %s and %s: the first is used", entry.name, first, label)
-            continue
-        plugin = Plugin(entry.name, label, entry)
-        if entry.name in blocked:
+    for offer in sorted(offers(), key=lambda each: each.name):
+        plugin = Plugin(offer.name, offer.distribution, offer.entry)
+        if {offer.name, offer.entry.name} & blocked.keys():
             plugin.state, plugin.reason = "blocked", "LOSSLOG_DISABLE names it"
-        found[entry.name] = plugin
+        elif offer.reason:
+            plugin.state, plugin.reason = "off", offer.reason
+            _told("plugin %r is not used: %s", offer.entry.name, offer.reason, key=offer.name)
+        found[offer.name] = plugin
     for name in blocked:
         if name not in found and name not in OURS:
             _told("LOSSLOG_DISABLE names %r: no such plugin is installed%s", name, did_you_mean(name, found), key=name)
@@ -200,7 +194,7 @@ def _once(wanted: Sequence[Any]) -> list[Any]:
 
 
 def _automatic(plugin: Plugin, options: dict[str, Any] | None) -> Plugin:
-    if plugin.state == "blocked":
+    if plugin.state in ("blocked", "off"):
         return plugin
     factory = plugin.load()
     if factory is None:
@@ -224,9 +218,7 @@ def _requested(
         plugin = Plugin.of_object(thing, name)
         plugin.options = options.get(name, {})
         return plugin
-    name = thing
-    if name not in installed:
-        raise PluginError(missing(name, installed))
+    name = _meant(thing, installed)
     plugin = installed[name]
     if plugin.state == "blocked":
         return plugin
@@ -243,11 +235,24 @@ def named(names: Iterable[str]) -> list[Plugin]:
     Raises:
         PluginError: one is not installed.
     """
-    installed, names = discover(disabled=()), list(names)
-    for name in names:
-        if name not in installed:
-            raise PluginError(missing(name, installed))
-    return [installed[name] for name in names]
+    installed = discover(disabled=())
+    return [installed[_meant(name, installed)] for name in names]
+
+
+def _meant(name: str, installed: Mapping[str, Plugin]) -> str:
+    """The name that a plugin goes by here, where it may be asked for as ``DISTRIBUTION:NAME``.
+
+    Raises:
+        PluginError: it is not installed.
+    """
+    dist, colon, short = name.rpartition(":")
+    for each in (name, f"{canonical(dist)}:{short}", short) if colon else (name,):
+        found = installed.get(each)
+        if found is not None and (
+            each != short or not colon or canonical(found.distribution.split()[0]) == canonical(dist)
+        ):
+            return each
+    raise PluginError(missing(name, installed))
 
 
 def live_options(plugin: Plugin) -> dict[str, Any]:

@@ -21,10 +21,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from losslog.control import Post, RunHandle
+from losslog.delivery.installed import HOME, beside, path_without
 from losslog.delivery.wire import CANNOT, FINISH, REPORT, REQUESTS, WAKE, Figures, Hello, message_of
 from losslog.journal.files import opened
 from losslog.runtime.notices import say, warn
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 RESTARTS: Final = 3  # of one that has lived for less than `SETTLED` seconds each time
 BACK_OFF: Final = (0.2, 3.0, 20.0)  # seconds before each: a disk that is away for a moment is away for all of them
 SETTLED: Final = 60.0
+# Not ``-m losslog`` with ``PYTHONPATH``: that would stand before the standard library, where a package's ``typing.py``
+# is no matter here.
+BOOT: Final = "import sys; sys.path[:] = sys.argv.pop().split(chr(10)); from losslog.cli import main; sys.exit(main())"
 
 
 def no_python() -> str:
@@ -48,6 +51,21 @@ def no_python() -> str:
     if getattr(sys, "frozen", False) or not any(each in name for each in ("python", "pypy", "graalpy")):
         return f"its executable {name!r} is no Python" if name else "this Python has no executable"
     return "this process is the child of one" if os.environ.get("LOSSLOG_PARENT_PID") else ""
+
+
+def _flags() -> list[str]:
+    """What makes another process the same Python as this one."""
+    flags, given = ["-P"], sys.flags
+    letters = {"isolated": "-I", "ignore_environment": "-E", "no_user_site": "-s", "no_site": "-S",
+               "dont_write_bytecode": "-B"}  # fmt: skip
+    flags += [letter for name, letter in letters.items() if getattr(given, name)]
+    return flags + ["-O"] * given.optimize + (["-X", "utf8"] if given.utf8_mode else [])
+
+
+def _own_path() -> str:
+    """The import path with which the child finds losslog: this process's, in its order, and where losslog is now."""
+    paths = [os.path.abspath(each) for each in path_without(beside()) if "\n" not in each]
+    return "\n".join(paths if str(HOME) in map(os.path.realpath, paths) else [*paths, str(HOME)])
 
 
 class Follower:
@@ -88,14 +106,12 @@ class Follower:
 
         if trouble := no_python():
             return trouble
-        home = str(Path(__file__).resolve().parents[2])
         environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [home, environment.get("PYTHONPATH")]))
         environment["LOSSLOG_PARENT_PID"] = str(os.getpid())
         environment["LOSSLOG_PROGRAM"] = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
-        command = [sys.executable, "-P", "-m", "losslog", "follow", str(self._handle.dir), "--attached"]
-        paths, pythonpath = [os.path.abspath(each) for each in sys.path], os.environ.get("PYTHONPATH")
-        hello = Hello(paths, pythonpath, self._plugins, self._handle.name, self._handle.config, self._since)
+        command = [sys.executable, *_flags(), "-c", BOOT, "follow", str(self._handle.dir), "--attached", _own_path()]
+        paths = [os.path.abspath(each) for each in sys.path]
+        hello = Hello(paths, self._plugins, self._handle.name, self._handle.config, self._since)
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             below = subprocess.BELOW_NORMAL_PRIORITY_CLASS if switch("LOSSLOG_NICE", True) else 0

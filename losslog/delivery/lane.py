@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from losslog.control import RunHandle
-from losslog.delivery.beginning import backend_at, beginning
+from losslog.delivery.beginning import ask_backend, beginning
 from losslog.delivery.caller import Caller
 from losslog.delivery.patience import PARK_AFTER, Patience
-from losslog.delivery.progress import BATCH, Progress
+from losslog.delivery.progress import Progress
+from losslog.delivery.refusals import Refusals
 from losslog.delivery.thinning import Thinner, newest
 from losslog.delivery.wire import Figures
-from losslog.errors import StopTraining
 from losslog.journal.cursors import Position, Seqs
-from losslog.journal.file import Tail
 from losslog.journal.records import Record
+from losslog.journal.tail import Tail
 from losslog.runtime.containment import means_not_now, one_line
 from losslog.runtime.notices import Once, warn
 from losslog.runtime.pace import Bell, Pace, start_thread
@@ -62,7 +62,7 @@ class Lane:
         self._only, self._thinner, self._pace = only, Thinner(batch_every), Pace(near)
         self._caller: Caller
         self._until: int | None = None
-        self._bell, self._once = Bell(), Once()
+        self._bell, self._once, self._refusals = Bell(), Once(), Refusals(progress, self.patience)
         self._quit = self._parking = self._begun = False
 
     def start(self) -> None:
@@ -130,7 +130,13 @@ class Lane:
             return self._refuses(error, "__init__", "could not be made")
         for told in self._caller.misspelt:
             warn("plugin %s: %s", self.name, told)
-        return self._introduce() and self._ask_backend()
+        if self._introduce():
+            self._ask_backend()
+        return True
+
+    def _ask_backend(self, *, back_only: bool = False) -> None:
+        if self._only is None and not self._quit:
+            ask_backend(self._caller, self.patience, self.progress, self._tail, self._handle, back_only=back_only)
 
     def _refuses(self, error: BaseException, where: str, what: str) -> bool:
         self.patience.failed(error, where, "it gets no records")
@@ -142,7 +148,7 @@ class Lane:
         if record is None:
             return True
         self._begun = True
-        while (error := self._call(record)[1]) is not None:
+        while (error := self.patience.call(self._caller, record, self._handle)[1]) is not None:
             if not means_not_now(error):
                 return self._refuses(error, record.hook, "it refuses on_run_start, and so has not begun")
             self._away(error)
@@ -154,26 +160,22 @@ class Lane:
             self.delivered += self._caller.implements(record.hook)
         return True
 
-    def _ask_backend(self) -> bool:
-        """Stand where the backend says it is, where it can tell."""
-        upto = None if self._only is not None else backend_at(self._caller, self.patience, self._handle)
-        if upto is not None and upto != self.progress.committed.seq and not self._quit:
-            self.progress.jump(self._tail, upto)
-        return True
-
     def _cycle(self) -> None:
         self._bell.clear()
-        found = (newest if self._caller.newest_only else list)(self._tail.read(self.progress.at.offset, BATCH))
+        found = (newest if self._caller.newest_only else list)(self.progress.read(self._tail))
         self._pace.fresh()
         for end, record in found:
-            if self._quit or (self._until is not None and end > self._until):
+            if self._quit or (self._until is not None and self.progress.at.offset >= self._until):
                 break
             if not self._deliver(end, record):
                 return
             self._pace.rest()
             if self.progress.due(self._caller.flush_every) and not self._flush():
                 return
-        if self._until is not None and self.progress.at.offset >= self._until:
+        if self.progress.held and (not found or self.progress.at.offset == self._until):
+            self._rewind()  # nothing after it shows whether others are taken: its turn again
+            self._pause(self.patience.delay)
+        elif self._until is not None and self.progress.at.offset >= self._until:
             self._finish()
         elif not found:
             if self.progress.unflushed and (self._until is not None or self.progress.due(self._caller.flush_every)):
@@ -205,15 +207,17 @@ class Lane:
         for each in (record,) if self._thinner.every == 1 else self._thinner.take(record):
             if not self._caller.implements(each.hook) or (self._only is not None and each.seq not in self._only):
                 continue
-            _, error = self._call(each)
+            if self._refusals.passes_over(each.seq):
+                continue
+            _, error = self.patience.call(self._caller, each, self._handle)
             if error is None:
                 self.delivered += 1
+                self._refusals.handed(each.hook)
                 self.patience.works(flush=False)
                 if self.patience.delay and not self._caller.implements("on_flush"):  # else a flush shows it is back
                     self.patience.back()
             elif means_not_now(error):
-                self._rewind()
-                self._away(error)
+                self._not_now(error, each.seq)
                 return False
             elif (first := self.patience.skips(error, each.hook, before)) is None:
                 self.progress.skip(each.seq)
@@ -223,22 +227,14 @@ class Lane:
         self.progress.handed(Position(end, record.seq))
         return True
 
-    def _call(self, record: Record) -> tuple[Any, BaseException | None]:
-        seq, at, hook, data = record
-        self._handle.handling = (hook, seq)
-        found = self.patience.guard(self._caller.call, hook, data, self._handle, seq, at, begun=hook != "on_run_start")
-        if isinstance(found[1], StopTraining):  # the loop is elsewhere
-            self._handle.request_stop(str(found[1]) or hook)
-            found = None, None
-        return found
-
     def _flush(self, *, last: bool = False) -> bool:
         """Ask the plugin to make durable what it got, and commit; False when the lane rewound or parked."""
         if not self.progress.unflushed and not (last and self.progress.waiting):
             return True
         durable, error = None, None
         if self._caller.implements("on_flush"):
-            durable, error = self._call(Record(self.progress.at.seq, time.time(), "on_flush", {}))
+            flush = Record(self.progress.at.seq, time.time(), "on_flush", {})
+            durable, error = self.patience.call(self._caller, flush, self._handle)
             if error is None and durable is not None and type(durable) is not int:
                 error = TypeError(f"on_flush returned {durable!r:.60}: return None, or the seq of a record")
             if error is not None:
@@ -246,6 +242,9 @@ class Lane:
                 return False
             self.patience.works(flush=True)
             self.patience.back()
+        if not self._refusals.flushed(self._caller):
+            self._rewind()
+            return False
         self.progress.flushed(durable, self._thinner.pending_seq)
         return True
 
@@ -253,8 +252,7 @@ class Lane:
         if self._parking:  # this was a last try, for what is before the failures
             return
         if means_not_now(error):
-            self._rewind()
-            self._away(error)
+            self._not_now(error)
         elif (poison := self.progress.culprit(self._thinner.every > 1)) is None:
             self.patience.failed(error, "on_flush", "its records are delivered again one by one")
             self.progress.careful()
@@ -268,6 +266,14 @@ class Lane:
     def _rewind(self) -> None:
         self.progress.rewind()
         self._thinner.clear()
+        self._refusals.passing = False
+
+    def _not_now(self, error: BaseException, seq: int | None = None) -> None:
+        """Stand after the last durable record, and wait; ``seq`` is the record whose call it was, None a flush."""
+        self._refusals.not_now(error, seq)
+        self._thinner.clear()
+        self._away(error)
+        self._ask_backend(back_only=True)  # what it had may have gone with it
 
     def _park(self, first: Position, *, flush: bool) -> None:
         """Too many failures: stand before the first of them, with all before it durable."""
@@ -283,13 +289,7 @@ class Lane:
 
     def _pause(self, seconds: float) -> bool:
         """Wait; True when the lane is to end meanwhile."""
-        deadline = time.monotonic() + seconds
-        while not self._quit and (left := deadline - time.monotonic()) > 0:
-            self._bell.wait(min(left, POLL))
-            if self._bell.is_set():
-                time.sleep(0.01)
-                self._bell.clear()
-        return self._quit
+        return self._bell.pause(seconds, lambda: self._quit, POLL)
 
     def _end(self, state: str, reason: str) -> bool:
         if state == "done" and (at := self.patience.unbroken()) is not None:

@@ -15,8 +15,12 @@ from collections.abc import Callable
 from traceback import extract_tb
 from typing import Any, ClassVar, Final
 
+from losslog.control import RunHandle
+from losslog.delivery.caller import Caller
+from losslog.errors import StopTraining
 from losslog.journal.cursors import Position
-from losslog.runtime.containment import attempt, long_form, one_line
+from losslog.journal.records import Record
+from losslog.runtime.containment import asked_to_wait, attempt, long_form, one_line
 from losslog.runtime.notices import now_and_then, say, warn
 
 PARK_AFTER: Final = 20  # failures in a row
@@ -66,11 +70,26 @@ class Patience:
             os._exit(0)  # the child of a plugin that forked: the run is its parent's
         return found
 
+    def call(self, caller: Caller, record: Record, run: RunHandle) -> tuple[Any, BaseException | None]:
+        """Hand a record over: what its hook returned, or what it raised."""
+        run.handling = (record.hook, record.seq)
+        seq, at, hook, data = record
+        found = self.guard(caller.call, hook, data, run, seq, at, begun=hook != "on_run_start")
+        if isinstance(found[1], StopTraining):  # the loop is elsewhere
+            run.request_stop(str(found[1]) or hook)
+            return None, None
+        return found
+
     @property
     def hung(self) -> bool:
         """Whether one call has lasted too long."""
         since = self._busy_since
         return since is not None and time.monotonic() - since > self._limit
+
+    @property
+    def takes(self) -> float:
+        """How many seconds the present call may take, 0 where there is none."""
+        return 0.0 if self._busy_since is None else self._limit
 
     @property
     def over(self) -> bool:
@@ -119,6 +138,13 @@ class Patience:
             self._seen.add(place)
             warn(text, self._name, hook, self.errors, so, told)
 
+    def refuses(self, why: str) -> None:
+        """A record is given up that the backend will never have, while it has those before and after it."""
+        self.skipped += 1
+        self.errors += 1
+        self.reason = self.last = why
+        warn("plugin %s: %s: that record is skipped", self._name, why)
+
     def works(self, *, flush: bool) -> None:
         """A call went well."""
         self._worked.add(flush)
@@ -142,6 +168,7 @@ class Patience:
             warn("plugin %s: %s; its records are kept and delivered later", self._name, one_line(error))
         self.state, self.reason = "waiting", one_line(error)
         self.delay = min(max(self.delay * 2, self.back_off[0]), self.back_off[1])
+        self.delay = max(self.delay, asked_to_wait(error))
 
     def back(self) -> None:
         """It is there."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from losslog.journal.cursors import BEGINNING, Cursor, Position, Seqs, settle
-from losslog.journal.file import Tail
+from losslog.journal.records import Record
+from losslog.journal.tail import Tail
 from losslog.runtime.containment import one_line
 
 BATCH: Final = 1024  # records before a flush at the latest
@@ -31,16 +32,18 @@ class Progress:
         at: after the last record handed over.
         trouble: why the cursor could not be written, or "".
         unflushed: whether something was handed over since the last flush.
+        held: whether a flush is to wait for what is handed over next.
     """
 
     def __init__(self, cursor: Cursor) -> None:
         self.at = BEGINNING
         self.trouble = ""
-        self.unflushed = False
+        self.unflushed = self.held = False
         self._cursor = cursor
         self._since = 0.0  # when the first of what is unflushed was handed over
         self._uncommitted: deque[Position] = deque()
         self._careful_until = -1
+        self._limit, self._cuts = BATCH, 0
 
     @property
     def committed(self) -> Position:
@@ -70,6 +73,18 @@ class Progress:
         settle(self._cursor, path)
         self.rewind()
 
+    def read(self, tail: Tail) -> list[tuple[int, Record | None]]:
+        """The next records; where somebody has cut the file, from what is left of it on.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if self._cuts != tail.cuts:
+            self._cuts = tail.cuts
+            settle(self._cursor, tail.path, anyway=True)
+            self.rewind()
+        return tail.read(self.at.offset, BATCH)
+
     def starts(self) -> None:
         """The next record is an ``on_run_start``."""
         self._cursor.start = self.at.offset
@@ -94,9 +109,9 @@ class Progress:
 
     def due(self, every: float) -> bool:
         """Whether it is time for a flush: after ``every`` seconds, many records, or each one where care is needed."""
-        if not self.unflushed:
+        if self.held or not self.unflushed:
             return False
-        if len(self._uncommitted) >= BATCH or self.at.seq <= self._careful_until:
+        if len(self._uncommitted) >= self._limit or self.at.seq <= self._careful_until:
             return True
         return time.monotonic() - self._since >= every
 
@@ -107,7 +122,7 @@ class Progress:
             upto: seq of the last durable record; None is all that was handed over, whatever a garbled seq may claim.
             before: seq of a record that may not be passed, or None.
         """
-        reached = None
+        reached, self._limit = None, min(2 * self._limit, BATCH)
         while self._uncommitted:
             first = self._uncommitted[0].seq
             if (upto is not None and first > upto) or (before is not None and first >= before):
@@ -130,7 +145,17 @@ class Progress:
         self.at = self._cursor.at
         self._cursor.skipped = self._cursor.skipped.upto(self.at.seq)
         self._uncommitted.clear()
-        self.unflushed = False
+        self.unflushed = self.held = False
+
+    def narrow(self, another: bool = False) -> int | None:
+        """Hand over half as many records before a flush; ``another`` one was too much.
+
+        Returns:
+            The seq of the record that was handed over where there is no doubt which it was.
+        """
+        count = len(self._uncommitted)
+        self._limit = max(min(count, self._limit) // 2, 1)
+        return self._uncommitted[0].seq if count == 1 and not another else None
 
     def careful(self) -> None:
         """A flush failed: hand it all over again, and find the record whose flush fails."""

@@ -58,10 +58,16 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tupl
         if stats[key]:
             said = f"{stats[key]} {what} were dropped: the queue was full, or the journal could not be written"
             lines.append((logging.WARNING, said))
-    if stats.get("queued"):
+    if stats.get("spilt"):
+        names = ",".join(name for name, lane in stats["lanes"].items() if not lane["own"]) or "NAMES"
+        place = shown(Path(stats["spill"]))
+        said = f"the disk did not take {_count(stats['spilt'], 'record')} in time: they are in {place}; "
+        said += f"losslog replay {shown(folder)} --to {names} --spill {place} delivers them"
+        lines.append((logging.WARNING, said))
+    elif stats.get("queued"):
         said = f"{_count(stats['queued'], 'record')} still waited for the journal when time was up, and may be missing"
         lines.append((logging.WARNING, said))
-    if stats["unwritten"]:
+    if stats["unwritten"] and not stats.get("spilt"):
         said = f"{stats['unwritten']} records could not be written to the journal: {stats['journal']}"
         lines.append((logging.WARNING, said))
     if stats["steps"] and not stats["epochs"]:

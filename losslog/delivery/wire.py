@@ -58,7 +58,6 @@ class Hello(NamedTuple):
 
     Attributes:
         sys_path: its import path.
-        pythonpath: its ``PYTHONPATH``, or None.
         plugins: ``{"name": ..., "options": {...}}`` of each far plugin.
         name: the run's name.
         config: the run's config, secrets redacted.
@@ -66,7 +65,6 @@ class Hello(NamedTuple):
     """
 
     sys_path: list[str]
-    pythonpath: str | None
     plugins: list[dict[str, Any]]
     name: str
     config: dict[str, Any]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -23,6 +22,7 @@ from losslog.journal.files import reading as reading_plain
 from losslog.journal.folder import FORMS, JOURNAL
 from losslog.journal.packing import MOST, Table, codec, footer, table_of, zstandard
 from losslog.runtime.containment import attempt
+from losslog.runtime.pace import Guard
 
 BLOCK: Final = 1 << 18
 RECENT: Final = 8  # unpacked blocks that are kept for whoever reads on
@@ -71,7 +71,7 @@ def buffered(path: Path) -> io.BufferedReader:
 
 
 _recent: dict[tuple[Table, int], bytes] = {}
-_guard: Final = threading.Lock()
+_guard: Final = Guard()
 
 
 class Unpacked(io.RawIOBase):

@@ -108,7 +108,7 @@ class Cursor:
         if self.path is None or self._lock is None:
             return True
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o775)
             own_folder(self.path.parent)
             if not self._lock.acquire():
                 return False
@@ -156,7 +156,7 @@ class Cursor:
         try:
             _write(temporary, text)
         except FileNotFoundError:  # somebody deleted the run folder
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o775)
             _write(temporary, text)
         os.replace(temporary, path)
 
@@ -187,13 +187,13 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def settle(cursor: Cursor, path: Path) -> None:
+def settle(cursor: Cursor, path: Path, *, anyway: bool = False) -> None:
     """Set a cursor that does not stand at a line's end back to one that does.
 
     A cursor beyond the end goes back to the end (a power cut lost what it had seen). One inside a line, where the file
-    was changed under it, goes to the line after its seq.
+    was changed under it, or ``anyway``, goes to the line after its seq.
     """
-    if cursor.at.offset == 0 or _at_a_line(path, cursor.at.offset):
+    if cursor.at.offset == 0 or (not anyway and _at_a_line(path, cursor.at.offset)):
         return
     at, start = BEGINNING, 0
     for end, record in read(path):

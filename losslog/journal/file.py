@@ -1,10 +1,12 @@
 r"""The journal, ``journal.jsonl``: the one truth about a run, append-only, one record a line.
 
-`Writer` is used by the drain thread (and by whoever finishes a killed run), `Tail` by lanes. Contract:
+Used by the drain thread, and by whoever finishes a killed run; `losslog.journal.tail` reads it. Contract:
 
 - One writer per run folder, by a kernel lock that dies with its process; a lock that a forked child cannot inherit.
 - One unbuffered write per batch of records. A write that fails or is cut short leaves the file as it was before.
 - A torn last line is ignored by readers and cut by the next writer. A garbled line is skipped, and counted.
+- Whoever else appends to the file, or cuts it, is noticed before the next write, and said. What he wrote stays, is
+  delivered as far as it is records, and the numbers here go on behind it.
 - Lines are split on ``\n`` only.
 """
 
@@ -12,9 +14,7 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
-from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,12 +25,11 @@ from losslog.journal.ends import noted
 from losslog.journal.files import opened
 from losslog.journal.folder import JOURNAL, LOCK
 from losslog.journal.index import Index
-from losslog.journal.lines import CHUNK, in_order, last_record, lines_from, records_in
+from losslog.journal.lines import CHUNK, last_record, lines_from, records_in, whole_lines
 from losslog.journal.locks import Lock, is_locked
 from losslog.journal.records import Record, encode
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import Once, warn
-from losslog.runtime.pace import Bell
 
 INDEX_EVERY: Final = 1.0  # seconds between two writes of the index at the least
 
@@ -48,6 +47,7 @@ class Writer:
         alert_keys: keys of the alerts already in the journal.
         index: what the journal tells.
         ended: whether the last record is ``on_run_end``.
+        cuts: how often somebody cut the file.
 
     Raises:
         RunLocked: another writer has this folder.
@@ -76,6 +76,7 @@ class Writer:
         self.last_step = -1
         self.last_epoch = 0
         self._synced = time.monotonic()
+        self.cuts = 0
         self._take_stock()
 
     def _owner(self) -> str:
@@ -115,6 +116,35 @@ class Writer:
             raise
         self.end += len(data)
         self.seq += len(lines)
+
+    def strangers(self) -> list[tuple[int, Record | None]]:
+        """What somebody else appended since the last write, each line with where it ends; None for what is no record.
+
+        Raises:
+            OSError: the file cannot be read, or not be mended.
+        """
+        size = os.fstat(self._fd).st_size
+        if size == self.end:
+            return []
+        if size < self.end:
+            warn("somebody cut %s: %d bytes of what was written are gone from it", self.path, self.end - size)
+            self.cuts += 1
+            self.end, self._indexed = whole_lines(self.path), math.inf
+        if whole_lines(self.path) < size:  # his line has no end, and ours is not to be a part of it
+            os.write(self._fd, b"\n")
+        found: list[tuple[int, Record | None]] = []
+        while lines := lines_from(self.path, self.end)[0]:
+            found += records_in(lines, self.end)
+            self.end = found[-1][0]
+        records = [record for _, record in found if record is not None]
+        if found:
+            text = "somebody else writes to %s: %d lines, %d of them records; they stay, and are delivered"
+            self._once(text, self.path, len(found), len(records))
+            self._indexed = math.inf  # readers make an index of their own
+        self.seq = max(
+            [self.seq, *(record.seq + 1 for record in records if record.seq < self.seq + len(records) + 1024)]
+        )
+        return found
 
     def wrote(self, found: Sequence[tuple[int, Record]]) -> None:
         """The records that were appended, each with where it ends: for the index, which is kept now and then."""
@@ -170,77 +200,6 @@ class Writer:
             os.close(self._fd)
             self._fd = -1
             self._lock.release()
-
-
-class Tail:
-    """The decoded end of a journal, shared by the lanes of one process, so that a record is decoded once.
-
-    Args:
-        path: the journal.
-        window: how many records are kept decoded, and at least twice what was added last; a lane further behind reads
-            the file itself. Small, since objects that live long bring on the garbage collector's walks through all
-            there is, torch's objects too (0.1 s and more each).
-        own: the process that writes publishes what it wrote, and never reads at the end.
-
-    Attributes:
-        bells: set when something was published: one of each lane that waits.
-    """
-
-    def __init__(self, path: Path, *, window: int = 512, own: bool = False, offset: int = 0) -> None:
-        self.path = path
-        self.bells: set[Bell] = set()
-        self._window = window
-        self._own = own
-        self._lock, self._once = threading.Lock(), Once()
-        self._start = offset
-        self._ends: list[int] = []
-        self._records: list[Record | None] = []
-
-    @property
-    def end(self) -> int:
-        """Offset up to which records are decoded."""
-        return self._ends[-1] if self._ends else self._start
-
-    def publish(self, found: Sequence[tuple[int, Record | None]]) -> None:
-        """Add records that follow the present end, and wake who waits for them."""
-        with self._lock:
-            self._extend(found)
-        for bell in tuple(self.bells):
-            bell.set()
-
-    def _extend(self, found: Sequence[tuple[int, Record | None]]) -> None:
-        self._ends += [end for end, _ in found]
-        self._records += [record for _, record in found]
-        spare = len(self._ends) - max(self._window, 2 * len(found))
-        if spare > self._window // 2:
-            self._start = self._ends[spare - 1]
-            del self._ends[:spare], self._records[:spare]
-
-    def read(self, offset: int, limit: int = 1024) -> list[tuple[int, Record | None]]:
-        """Records after ``offset``, at most ``limit``; empty at the end.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        with self._lock:
-            if offset >= self._start:
-                if offset > self.end and not self._own:  # a lane that starts ahead of what was decoded so far
-                    self._start, self._ends, self._records = offset, [], []
-                if offset == self.end and not self._own:
-                    lines, start, _ = lines_from(self.path, offset)
-                    self._extend(self._mended(records_in(lines, start), offset))
-                first = bisect_right(self._ends, offset) if self._ends else 0
-                if offset == (self._ends[first - 1] if first else self._start):
-                    return list(
-                        zip(self._ends[first : first + limit], self._records[first : first + limit], strict=True)
-                    )
-        lines, start, _ = lines_from(self.path, offset)
-        return self._mended(records_in(lines, start), offset)[:limit]
-
-    def _mended(self, found: list[tuple[int, Record | None]], offset: int) -> list[tuple[int, Record | None]]:
-        if in_order(found, offset):
-            self._once("%s has numbers that do not rise by one: its records are taken as they stand", self.path.name)
-        return found
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ SMALL: Final = 1 << 20  # bytes of a cursor at most
 _CAREFUL: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
 
 
-def opened(path: Path, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+def opened(path: Path, flags: int = os.O_RDONLY, mode: int = 0o664) -> int:
     """A descriptor of the regular file ``path``.
 
     Raises:

@@ -68,12 +68,12 @@ def create(directory: Path, name: str) -> Path:
         OSError: it cannot be made.
     """
     parent = directory / clean_name(name)
-    for each in (*reversed(parent.parents), parent):  # parents=True would leave them to the umask
-        each.mkdir(mode=0o755, exist_ok=True)
+    for each in (*reversed(parent.parents), parent):  # the umask tells who may write, but never everybody
+        each.mkdir(mode=0o775, exist_ok=True)
     for extra in range(64):
         folder = parent / run_id(time.time_ns() + extra * 10**9 // 2**16)
         try:
-            folder.mkdir(mode=0o755)
+            folder.mkdir(mode=0o775)
         except FileExistsError:
             continue
         return folder.resolve()

@@ -83,8 +83,9 @@ def in_order(found: list[tuple[int, Record | None]], offset: int) -> bool:
         if before is None or seqs[each] == before + 1 or after == seqs[each] + 1:
             continue
         expected = before + place - (places[each - 1] if each else -1)  # garbled lines may have numbers
+        most = expected + (expected - before - 1)  # two where their end is garbled
         record = found[place][1]
-        if record is not None and not before < seqs[each] <= expected and (after is None or after > expected):
+        if record is not None and not before < seqs[each] <= most and (after is None or after > expected):
             found[place] = (found[place][0], record._replace(seq=expected))
             seqs[each], wrong = expected, True
     return wrong

@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import Final
 
 from losslog.journal.files import opened, small
 from losslog.runtime.containment import of_system
+from losslog.runtime.pace import Guard
 
 _held: set[object] = set()  # kernel locks do not conflict within a process; this does
-_held_guard: Final = threading.RLock()
+_held_guard: Final = Guard()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_held.clear)  # a child has none of its parent's
 
 
 class Lock:
@@ -63,7 +67,7 @@ class Lock:
     def _acquire_by_name(self) -> bool:
         for _ in range(2):
             try:
-                fd = os.open(self.owner, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                fd = os.open(self.owner, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o664)
             except FileExistsError:
                 if not _is_dead(self.owner):
                     return False

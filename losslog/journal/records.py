@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from losslog.journal.shapes import fits, too_deep
+from losslog.journal.shapes import LARGEST, fits, too_deep
 from losslog.runtime.containment import encodable
 
 Data = dict[str, Any]
@@ -195,10 +195,14 @@ def whole(value: Any, name: str) -> int:
 
     Raises:
         TypeError: it is not a whole number.
+        ValueError: it is larger than backends, and readers of a journal, take.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
-    return int(value.__index__())
+    found = int(value.__index__())
+    if not -LARGEST <= found < LARGEST:
+        raise ValueError(f"{name} must be below 2**63, got a number of {len(str(abs(found)))} digits")
+    return found
 
 
 def count_in(data: Data, key: str) -> int:

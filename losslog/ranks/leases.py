@@ -20,6 +20,7 @@ from typing import Any, Final
 from losslog.control import Gate, Requests
 from losslog.ranks.store import Store
 from losslog.runtime.notices import warn
+from losslog.runtime.pace import Guard
 
 FIRST: Final = 64  # steps before the first decision; every rank knows it without asking
 AHEAD: Final = 2.0  # seconds of steps a lease covers
@@ -40,7 +41,7 @@ class Leases:
     def __init__(self, store: Store, logging_rank: bool, every: float = 0.0) -> None:
         self._store, self._decides = store, logging_rank
         self._every, self._ahead, self._read = every, AHEAD + 2 * every, 0.0
-        self._guard = threading.RLock()
+        self._guard = Guard()
         self._until = FIRST
         self._decisions: list[list[Any]] = []  # [step, kind, data]
         self._done = 0

@@ -11,19 +11,23 @@ Drain thread only. Contract:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 from losslog.journal.ends import note
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
 from losslog.journal.records import Record, written
+from losslog.journal.spill import Unwritten, spill
+from losslog.journal.tail import Tail, strangers
 from losslog.ranks.joining import Joiner
 from losslog.ranks.sums import Share
 from losslog.recording.hardest import Hardest
 from losslog.recording.highlights import highlights
 from losslog.recording.intake import KEPT, Intake, Queue
-from losslog.recording.items import Batch, Event
+from losslog.recording.items import Batch, Event, Item
 from losslog.runtime.containment import one_line
 from losslog.runtime.notices import say, warn
 from losslog.values.losses import Losses
@@ -35,6 +39,7 @@ SYNC_EVERY: Final = 30.0  # seconds between fsyncs; also at each epoch's end and
 MAX_WAITING: Final = 32_000_000
 BESIDES: Final = 500  # bytes that a record takes beside its line
 RETRY_EVERY: Final = 1.0  # seconds between attempts to write it
+LOOK_EVERY: Final = 0.5  # seconds between looks whether somebody else writes to it, where nothing is written
 WRITE_AT: Final = 1024  # records a write
 
 
@@ -54,6 +59,7 @@ class Drain(Intake):
         dropped: how many batch records were dropped because the journal could not be written.
         dropped_others: how many others were.
         trouble: why it cannot be written, or "".
+        spilt: how many records were saved elsewhere, and where.
     """
 
     def __init__(
@@ -71,9 +77,10 @@ class Drain(Intake):
         self._epoch_began = time.monotonic()  # the clock on the wall may be set meanwhile
         self._last_lr: Any = None
         self._fresh: list[tuple[Record, bytes]] = []
-        self._retry_at = 0.0
+        self._retry_at = self._looked = 0.0
         self._sync_due = False
         self._waiting = [0, 0]  # bytes: of batch records, of others that are not `KEPT`
+        self.spilt: tuple[int, Path | None] = (0, None)
 
     @property
     def end(self) -> int:  # type: ignore[override]
@@ -135,6 +142,7 @@ class Drain(Intake):
         return lost | {
             "dropped": lost["dropped"] + self.dropped, "dropped_others": lost["dropped_others"] + self.dropped_others,
             "records": self.records, "unwritten": self.unwritten, "journal": self.trouble,
+            "spilt": self.spilt[0], "spill": str(self.spilt[1] or ""),
             "seq": self._writer.seq - 1, "seconds": round(time.monotonic() - self._began, 3),
             "resumed": self._resumed, **highlights(self._writer.index.facts),
         }  # fmt: skip
@@ -150,7 +158,15 @@ class Drain(Intake):
             self._batch_record(losses, total, epoch=ready.epoch, ranks=ranks, spread=spread if ranks > 1 else None,
                                **about)  # fmt: skip
 
-    # ------------------------------------------------------------------ items to records
+    def spill(self, items: Sequence[Item]) -> None:
+        """Save what waits for the disk, and what these items give, elsewhere; the drain thread may yet come back."""
+        other = self.twin()
+        other._writer, other._joiner = cast(Writer, Unwritten(self._writer)), None
+        other._fresh, other._waiting = [*self._fresh], [0, 0]
+        other.trouble, other._retry_at = "it hangs", math.inf
+        other.take(items)
+        if (path := spill([line for _, line in other._fresh], self._writer.path.parent.name)) is not None:
+            self.spilt = len(other._fresh), path
 
     def on_batch(self, batch: Batch, whole: Whole, weights: Mapping[str, float] | None) -> None:
         """Record a batch, or hand it to the joiner."""
@@ -181,18 +197,10 @@ class Drain(Intake):
             self.dropped += 1
             return
         data: dict[str, Any] = {"step": step, "epoch": epoch, "losses": losses, "total": total}
-        if lr is not None:
-            data["lr"] = self._last_lr = lr
-        if batch_size is not None:
-            data["batch_size"] = batch_size
-        if n != 1:
-            data["n"] = n
-        if ranks is not None:
-            data["ranks"] = ranks
-        if spread is not None:
-            data["spread"] = spread
-        if weights:
-            data["weights"] = dict(weights)
+        self._last_lr = self._last_lr if lr is None else lr
+        more = {"lr": lr, "batch_size": batch_size, "n": None if n == 1 else n, "ranks": ranks, "spread": spread,
+                "weights": dict(weights) if weights else None}  # fmt: skip
+        data |= {key: value for key, value in more.items() if value is not None}
         self._record(time, "on_batch_losses", data)
 
     def _in_turn(self, event: Event, means: EpochMeans | None) -> None:
@@ -252,14 +260,16 @@ class Drain(Intake):
             self._record(*record[1:])
             self.pace.rest()
 
-    # ------------------------------------------------------------------ records to the file
-
     def write(self) -> None:
         """Write what is waiting; where that fails it waits on, and is tried again a second later."""
-        if self._fresh and (not self.trouble or time.monotonic() >= self._retry_at):
+        now = time.monotonic()
+        if (self._fresh or now - self._looked > LOOK_EVERY) and (not self.trouble or now >= self._retry_at):
             try:
                 if self.trouble and self._writer.moved():
                     self._writer.heal()
+                self._looked = now
+                if more := strangers(self._writer, self._tail):  # our numbers go on behind his
+                    self._fresh = [written(record._replace(seq=record.seq + more)) for record, _ in self._fresh]
                 offset = self._writer.end
                 self._writer.append([line for _, line in self._fresh])
             except OSError as error:

@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from losslog.recording.items import Batch, Event, Item, Question
 from losslog.runtime.containment import attempt, long_form
@@ -91,6 +92,7 @@ class Intake(ABC):
         end: length of the journal that this process writes.
         waiting_for: ranks that have yet to say goodbye.
         patience: for how much of the time for closing they are waited for.
+        hand: items that were taken and are still to be dealt with.
     """
 
     end: int = 0
@@ -105,15 +107,18 @@ class Intake(ABC):
         self.queue, self._culprit = queue, culprit
         self.totals = Totals(self.once, queue.components)
         self._questions: list[Question] = []
+        self.hand: deque[Item] = deque()
         self._kinds: dict[type, Callable[[Any], None]] = {
             Batch: self._batch, Event: self._event, Question: self._question}  # fmt: skip
 
     def take(self, items: Sequence[Item]) -> None:
         """Process items in order, and pass on what they give."""
         self.pace.fresh()
-        for left, item in enumerate(items, 1 - len(items)):
+        hand = self.hand = deque(items)
+        while hand:
+            item = hand.popleft()
             _, error = attempt(self._kinds[type(item)], item)
-            self.queue.unhandled = -left
+            self.queue.unhandled = len(hand)
             if error is not None:  # a defect of ours costs this item, not those beside it
                 self.once("internal error while recording, something is missing:\n%s", long_form(error))
             self.pace.rest()
@@ -121,6 +126,18 @@ class Intake(ABC):
         for question in self._questions:
             question.answered.set()
         self._questions.clear()
+
+    def twin(self) -> Self:
+        """A copy that goes on from here on its own, and touches nothing of this one's."""
+        other = copy.copy(self)
+        other.means, other.pace, other.queue = (
+            copy.deepcopy(self.means),
+            Pace(active=False),
+            Queue(self.queue.components),
+        )
+        other._questions = []
+        other._kinds = {Batch: other._batch, Event: other._event, Question: other._question}
+        return other
 
     # ------------------------------------------------------------------ what becomes of them
 
@@ -139,6 +156,10 @@ class Intake(ABC):
     @abstractmethod
     def close(self, deadline: float) -> None:
         """Nothing more comes: let nothing wait, within a time on the monotonic clock."""
+
+    @abstractmethod
+    def spill(self, items: Sequence[Item]) -> None:
+        """The disk hangs, and time is up: save elsewhere what these give, and what waits for it; closing thread."""
 
     def figures(self) -> dict[str, Any]:
         """What `losslog.Run.stats` says of it."""

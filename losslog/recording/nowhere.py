@@ -7,11 +7,11 @@ Drain thread. Contract:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from losslog.control import Post
 from losslog.recording.intake import Intake, Queue
-from losslog.recording.items import Batch, Event
+from losslog.recording.items import Batch, Event, Item
 from losslog.values.totals import Whole
 
 
@@ -39,6 +39,9 @@ class Nowhere(Intake):
 
     def pass_on(self) -> None:
         """There is nobody to pass it on to."""
+
+    def spill(self, items: Sequence[Item]) -> None:
+        """Nothing here waits for a disk."""
 
     def close(self, deadline: float) -> None:
         """Nothing waits."""

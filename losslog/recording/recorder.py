@@ -21,6 +21,7 @@ from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import warn
 from losslog.runtime.pace import start_thread
 
+SPILL: Final = 6.0  # seconds that saving what a disk did not take may take
 DRAIN_EVERY: Final = 0.2  # seconds; also what a kill -9 may lose
 
 
@@ -98,8 +99,9 @@ class Recorder:
         deadline = time.monotonic() + timeout
         self._intake.pace.active = False
         self.delivery.hurry()
-        if self.ask(timeout) is None:
-            return  # the disk hangs: nothing of ours may hold the process
+        if self.ask(timeout) is None:  # the disk hangs: nothing of ours may hold the process
+            self._spill(end)
+            return
         self._hear_goodbyes(time.monotonic() + self._intake.patience * (deadline - time.monotonic()))
         self.delivery.wait(self._end, time.monotonic() + timeout / 4, committed=False)  # lanes may still raise alerts
         self._queue.put(end)
@@ -108,10 +110,16 @@ class Recorder:
         if self._thread is not None:
             self._thread.join(max(deadline - time.monotonic(), 0.1))
         if self._alive:
+            self._spill()
             return
         attempt(self._intake.close, deadline)
         self.delivery.finish(self._end())  # deliver and flush
         self.delivery.wait(self._end, deadline, committed=True)
+
+    def _spill(self, *more: Item) -> None:
+        if self._alive:
+            items = [*self._intake.hand, *self._queue.items, *more]
+            start_thread(lambda: attempt(self._intake.spill, items) and None, "losslog-spill").join(SPILL)
 
     def _hear_goodbyes(self, deadline: float) -> None:
         while self._intake.waiting_for and time.monotonic() < deadline:
@@ -128,7 +136,7 @@ class Recorder:
     def stats(self) -> dict[str, Any]:
         """Figures of queue, journal and lanes, for `losslog.Run.stats`."""
         found = {
-            "queued": len(self._queue.items) + self._queue.unhandled,
+            "queued": sum(type(each) is not Question for each in [*self._intake.hand, *self._queue.items]),
             "cpu": round(self.cpu, 4),
             **self._intake.figures(),
         }

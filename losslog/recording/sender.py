@@ -23,7 +23,7 @@ from losslog.ranks.store import Store
 from losslog.ranks.sums import Share
 from losslog.ranks.tree import Tree
 from losslog.recording.intake import Intake, Queue
-from losslog.recording.items import Batch, Event
+from losslog.recording.items import Batch, Event, Item
 from losslog.runtime.notices import warn
 from losslog.values.totals import Whole
 
@@ -133,6 +133,9 @@ class Sender(Intake):
             warn("rank %d, which joins this one, shows no life: rank %d hands over to rank %d now", gone, self._rank,
                  self._above[0])  # fmt: skip
             self._sign = (None, now)
+
+    def spill(self, items: Sequence[Item]) -> None:
+        """Nothing here waits for a disk."""
 
     def close(self, deadline: float) -> None:
         """Say goodbye."""

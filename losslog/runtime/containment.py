@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import re
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
@@ -33,6 +34,7 @@ AWAY: Final = re.compile(
     r"urllib3\.exceptions\.(Timeout|NewConnection|MaxRetry|Protocol)Error|httpx\.TransportError|urllib\.error\.URLError|"
     r"aiohttp\.client_exceptions\.ClientConnectionError|socket\.gaierror|http\.client\.IncompleteRead"
 )
+LONGEST_WAIT: Final = 300.0  # seconds that a ``Retry-After`` is obeyed
 ANSWERED: Final = {"urllib.error.HTTPError", "requests.exceptions.HTTPError", "httpx.HTTPStatusError"}
 
 
@@ -58,8 +60,30 @@ def means_not_now(error: BaseException) -> bool:
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     if kinds & ANSWERED:  # a server that refuses for good is not away
         status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", 0)
-        return isinstance(status, int) and (status == 429 or status >= 500)
+        return isinstance(status, int) and (status in (408, 425, 429) or status >= 500)
     return any(map(AWAY.fullmatch, kinds)) or (isinstance(error, OSError) and of_system(error) == "not now")
+
+
+def answered(error: BaseException) -> bool:
+    """Whether a backend that is "not now" is there, and refuses what it was given."""
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    return bool(getattr(error, "refused", False) or kinds & ANSWERED)
+
+
+def asked_to_wait(error: BaseException) -> float:
+    """How many seconds a backend asks to be left alone, 0 where it does not say; `LONGEST_WAIT` at most."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+    asked = getattr(error, "retry_after", None) or attempt(lambda: headers.get("Retry-After"))[0]  # type: ignore[union-attr]
+    seconds, _ = attempt(float, asked or 0)
+    if seconds is None:
+        seconds, _ = attempt(_seconds_until, asked)
+    return min(seconds, LONGEST_WAIT) if seconds is not None and seconds > 0 else 0.0  # NaN too
+
+
+def _seconds_until(date: str) -> float:
+    from email.utils import parsedate_to_datetime  # 60 ms
+
+    return parsedate_to_datetime(date).timestamp() - time.time()
 
 
 def of_system(error: OSError, *, lock: bool = False) -> Literal["held", "not now", "cannot"]:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Iterable
 from typing import Any, Final
 
 from losslog.runtime.containment import attempt, printable
+from losslog.runtime.pace import Guard
 
 logger: Final = logging.getLogger("losslog")
-_lock: Final = threading.RLock()
+_lock: Final = Guard()
 _lowered: Final[list[bool]] = []  # not empty: the level INFO is ours, and nobody else's wish
 
 

@@ -6,22 +6,24 @@ Contract:
 - Work in the training process comes in pieces of about 500 us, each followed by a rest many times as long, whatever the
   backlog: the drain, whose values a crash would lose, works a nineteenth of the time at most, near lanes, whose records
   are in the journal and can wait, a twenty-fifth of it together, and less where the drain works.
+- A forked child finds no lock held (`Guard`): what held it is not there to let go of it.
 - Where a loop is faster than the drain with its rests (the queue grows), there is no rest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 WORK: Final = 500e-6  # seconds of Python between rests; at 100e-6 waking up is a third of the work
 REST: Final = 18  # rests are this many times as long as the work was
 LONG_REST: Final = 24  # the same for work that can wait
-_turns = threading.Lock()
 
 
 def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
@@ -29,6 +31,29 @@ def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return thread
+
+
+class Guard:
+    """As `threading.RLock` in a ``with``, but free in a forked child, whoever held it when the process was forked."""
+
+    _all: ClassVar[weakref.WeakSet[Guard]] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        Guard._all.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # forked in between: this is another lock
+            self._lock.release()
+
+    @classmethod
+    def free_all(cls) -> None:
+        """In a forked child: the threads that held them are not there."""
+        for each in cls._all:
+            each._lock = threading.RLock()
 
 
 class Bell:
@@ -62,6 +87,18 @@ class Bell:
             self._rings.put(None)
             return True
         return False
+
+    def pause(self, seconds: float, over: Callable[[], bool], look: float) -> bool:
+        """Wait, whoever rings, and look at each ring, and every ``look`` seconds, whether it is ``over``."""
+        deadline = time.monotonic() + seconds
+        while not over() and (left := deadline - time.monotonic()) > 0:
+            if self.wait(min(left, look)):
+                time.sleep(0.01)
+                self.clear()
+        return over()
+
+
+_turns: Final = Guard()
 
 
 class Pace:
@@ -100,3 +137,7 @@ class Pace:
     def fresh(self) -> None:
         """Called after waiting for something else."""
         self._since, self._used = time.perf_counter(), time.thread_time()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Guard.free_all)

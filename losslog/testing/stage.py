@@ -23,9 +23,9 @@ from losslog.delivery.patience import Patience
 from losslog.delivery.progress import Progress
 from losslog.delivery.wire import Figures
 from losslog.journal.cursors import Cursor, Position
-from losslog.journal.file import Tail
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, encode
+from losslog.journal.tail import Tail
 from losslog.runtime.containment import long_form
 
 RUN_ID: Final = "20260101-000000-cafe"

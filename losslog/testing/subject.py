@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import pytest
 
-from losslog.delivery.discovery import GROUP
+from losslog.delivery.installed import GROUP
 from losslog.errors import NotReady
 from losslog.runtime.containment import attempt
 from losslog.testing.refusing import full_disk

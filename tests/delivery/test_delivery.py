@@ -16,8 +16,9 @@ from losslog.delivery.delivery import Delivery, lanes_for
 from losslog.delivery.discovery import Plugin, named
 from losslog.delivery.trust import Trust
 from losslog.journal.cursors import BEGINNING
-from losslog.journal.file import Tail, Writer, append_record
+from losslog.journal.file import Writer, append_record
 from losslog.journal.folder import JOURNAL
+from losslog.journal.tail import Tail
 
 pytestmark = pytest.mark.threaded
 

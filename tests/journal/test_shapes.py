@@ -11,12 +11,12 @@ import pytest
 
 from losslog import hookspecs
 from losslog.history import series
-from losslog.journal.file import Tail
 from losslog.journal.folder import JOURNAL
 from losslog.journal.lines import CHUNK, LONGEST, read, whole_lines
 from losslog.journal.records import Record, decode, encode
 from losslog.journal.scan import blocks
 from losslog.journal.shapes import DEEPEST, SHAPES, fits, too_deep
+from losslog.journal.tail import Tail
 from losslog.testing.story import SEEN
 
 GOOD: dict[str, dict[str, Any]] = {

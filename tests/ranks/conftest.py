@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
 from losslog.journal.folder import JOURNAL
+from losslog.journal.tail import Tail
 from losslog.ranks.joining import Joiner
 from losslog.ranks.store import Store
 from losslog.recording.drain import Drain

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
 from losslog.journal.folder import JOURNAL
+from losslog.journal.tail import Tail
 from losslog.recording.drain import BESIDES, Drain
 from losslog.recording.intake import Queue
 from losslog.recording.items import Batch, Event, Question

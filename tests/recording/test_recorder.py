@@ -13,8 +13,9 @@ import pytest
 from losslog.control import RunHandle
 from losslog.delivery.delivery import Delivery
 from losslog.journal.cursors import BEGINNING
-from losslog.journal.file import Tail, Writer
+from losslog.journal.file import Writer
 from losslog.journal.lines import read
+from losslog.journal.tail import Tail
 from losslog.recording.drain import Drain
 from losslog.recording.intake import Queue
 from losslog.recording.items import Batch, Event

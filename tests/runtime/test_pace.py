@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -81,3 +83,44 @@ def test_what_was_waited_is_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
     pace._since = 90.0
     pace.rest()
     assert slept == []
+
+
+FORKED = """
+import os, signal, sys, threading
+import losslog
+from losslog.control import Requests
+from losslog.journal import archive, locks
+from losslog.runtime import notices, pace
+
+run = losslog.Run("parent", dir="runs", plugins=None)
+held, over = threading.Event(), threading.Event()
+
+def hold():
+    with pace._turns, notices._lock, locks._held_guard, archive._guard, run._requests._lock:
+        held.set()
+        over.wait()
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    run.request_stop("in the child")
+    run.should_stop
+    own = losslog.Run("child", dir="runs", plugins=None)
+    for step in range(2000):
+        own.log_batch({"a": float(step)})
+    own.close(10)
+    print(sum(b"on_batch_losses" in line for line in open(own.dir / "journal.jsonl", "rb")), flush=True)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+over.set()
+run.close(10)
+print("child", status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_is_forked_while_locks_are_held_logs_all_the_same(finished: Any) -> None:
+    done = finished(FORKED, timeout=60)
+    assert done.stdout.split() == ["2000", "child", "0"], done.stderr

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 
 from losslog.delivery.caller import Caller, implemented
-from losslog.delivery.discovery import GROUP
+from losslog.delivery.installed import GROUP
 from losslog.hookspecs import ARGUMENTS, HOOKS
 from losslog.testing.subject import COSTS, Subject
 

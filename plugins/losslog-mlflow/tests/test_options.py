@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from losslog_mlflow import MlflowPlugin
-from losslog_mlflow.store import hide_login, take_login
+from losslog_mlflow.answers import hide_login
+from losslog_mlflow.store import take_login
 
 import losslog
 

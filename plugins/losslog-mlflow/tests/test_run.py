@@ -186,7 +186,7 @@ def test_live_options_hold_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_checkpoints_stay_where_they_are_unless_asked_for(started: Started, run: Any, local: Any) -> None:
     plugin = started()
-    plugin.on_checkpoint(path="missing.pth", run=run)
+    plugin.on_checkpoint(path="missing.pth", run=run, seq=3)
     plugin.on_flush()
     assert local.client.list_artifacts(local.run(run).info.run_id) == []
 
@@ -195,7 +195,7 @@ def test_a_checkpoint_becomes_an_artifact_and_a_model_version_once(started: Star
     (run.dir / "epoch_001.pth").write_bytes(b"weights")
     for _ in range(2):
         plugin = started(register="shapes")
-        plugin.on_checkpoint(path="epoch_001.pth", run=run)
+        plugin.on_checkpoint(path="epoch_001.pth", run=run, seq=3)
         plugin.on_flush()
     found = local.run(run).info.run_id
     assert [each.path for each in local.client.list_artifacts(found, "checkpoints")] == ["checkpoints/epoch_001.pth"]

@@ -24,22 +24,30 @@ class Driver:
         )
         self.options = options
         self.clock = 1000.0
+        self.seq = -1
         self.plugin = TensorBoardPlugin(**options)
 
     def again(self) -> None:
         """A new object, as after a restart of the follower; nothing was closed."""
         self.plugin = TensorBoardPlugin(**self.options)
 
+    def number(self, seq: int | None) -> int:
+        self.seq = self.seq + 1 if seq is None else seq
+        return self.seq
+
     def tick(self, time: float | None) -> float:
         self.clock += 1
         return self.clock if time is None else time
 
-    def start(self, config: dict[str, Any] | None = None, resumed: bool = False, time: float | None = None) -> None:
-        self.plugin.on_run_start("demo", config or {}, resumed, self.run, self.tick(time))
+    def start(
+        self, config: dict[str, Any] | None = None, resumed: bool = False, time: float | None = None,
+        seq: int | None = None,
+    ) -> None:  # fmt: skip
+        self.plugin.on_run_start("demo", config or {}, resumed, self.run, self.tick(time), self.number(seq))
 
-    def batch(self, step: int, losses: Any = None, time: float | None = None) -> None:
+    def batch(self, step: int, losses: Any = None, time: float | None = None, seq: int | None = None) -> None:
         losses = LOSSES | {"loss_mask": float(step)} if losses is None else losses
-        self.tell("on_batch_losses", time, step=step, losses=losses, lr=0.1)
+        self.tell("on_batch_losses", time, seq=seq, step=step, losses=losses, lr=0.1)
 
     def epoch(
         self, epoch: int, losses: Any = None, val_loss: Any = None, lr: Any = 0.1, time: float | None = None
@@ -47,14 +55,16 @@ class Driver:
         losses = LOSSES | {"loss_mask": float(epoch)} if losses is None else losses
         self.tell("on_epoch_end", time, epoch=epoch, losses=losses, val_loss=val_loss, lr=lr)
 
-    def eval(self, epoch: int, metrics: dict[str, Any], split: str = "val", time: float | None = None) -> None:
-        self.tell("on_eval", time, epoch=epoch, split=split, metrics=metrics)
+    def eval(
+        self, epoch: int, metrics: dict[str, Any], split: str = "val", time: float | None = None, seq: int | None = None
+    ) -> None:
+        self.tell("on_eval", time, seq=seq, epoch=epoch, split=split, metrics=metrics)
 
     def metrics(self, metrics: dict[str, Any], step: int | None = None, epoch: int | None = None) -> None:
         self.tell("on_metrics", None, step=step, epoch=epoch, metrics=metrics)
 
-    def tell(self, hook: str, time: float | None, **data: Any) -> None:
-        tell(self.plugin, hook, run=self.run, time=self.tick(time), **data)
+    def tell(self, hook: str, time: float | None, seq: int | None = None, **data: Any) -> None:
+        tell(self.plugin, hook, run=self.run, time=self.tick(time), seq=self.number(seq), **data)
 
     def alert(self, title: str, text: str = "", step: int | None = None, time: float | None = None) -> None:
         self.plugin.on_alert("warning", title, text, "plateau", None, step, None, self.run, self.tick(time))

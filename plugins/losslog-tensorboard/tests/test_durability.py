@@ -98,9 +98,9 @@ def test_a_backlog_from_before_the_resume_does_not_purge(drive, points):
         run.batch(step, 1.0, time=10.0 + step)
     run.flush()
     run.again()
-    run.start(resumed=True, time=100.0)
+    run.start(resumed=True, time=100.0, seq=16)
     for step in range(5, 15):
-        run.batch(step, 1.0, time=10.0 + step)
+        run.batch(step, 1.0, time=10.0 + step, seq=1 + step)
     run.start(resumed=True, time=100.0)
     run.resume(None, 11)
     for step in range(12, 16):
@@ -109,9 +109,58 @@ def test_a_backlog_from_before_the_resume_does_not_purge(drive, points):
     assert points("batch/train", "batch") == [(s, 1.0) for s in range(12)] + [(s, 2.0) for s in range(12, 16)]
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["from where is said", "from where is not said"])
+@pytest.mark.parametrize("clock", [0.0, -10800.0, 86400.0], ids=["the same clock", "3 hours behind", "a day ahead"])
+def test_a_resume_supersedes_whatever_the_clock_says(drive, points, clock, told):
+    """Evaluations of epochs 2 and 3 are made twice; those of the second part count, however their times stand."""
+
+    def first():
+        run.clock = 1e6
+        run.start(seq=0)
+        for epoch in range(1, 4):
+            run.batch(epoch, 1.0)
+            run.eval(epoch, {"segm": {"AP": 2.0}})
+
+    def second():
+        run.clock = 1e6 + 100 + clock
+        run.start(resumed=True, seq=7)
+        if told:
+            run.resume(1, 1)
+        run.seq = 8
+        for epoch in range(2, 5):
+            run.batch(epoch, 2.0)
+            run.eval(epoch, {"segm": {"AP": 2.5}})
+
+    def right():
+        evaluations = [(1, 2.0), (2, 2.5), (3, 2.5), (4, 2.5)]
+        batches = [(1, 1.0), (2, 2.0), (3, 2.0), (4, 2.0)]
+        assert (points("mAP/segm_AP"), points("batch/train", "batch")) == (evaluations, batches)
+
+    run = drive()
+    first()
+    run.flush()
+    run.again()
+    second()
+    run.flush()
+    right()
+    run.again()  # killed before its cursor was written: the second part comes again
+    second()
+    run.flush()
+    right()
+    first()  # and everything once more, to the same object and to another
+    second()
+    run.flush()
+    right()
+    run.again()
+    first()
+    second()
+    run.end()
+    right()
+
+
 def test_a_replay_of_everything_changes_nothing(drive, points):
     def play():
-        run.start(time=1.0)
+        run.start(time=1.0, seq=0)
         for step in range(10):
             run.batch(step, 1.0, time=10.0 + step)
         run.start(resumed=True, time=100.0)

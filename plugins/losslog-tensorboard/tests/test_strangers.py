@@ -15,7 +15,7 @@ from losslog.control import RunHandle
 def test_a_name_stays_one_folder(tmp_path: Path, name: str) -> None:
     home = tmp_path / "home"
     run = RunHandle(id="r", name=name, dir=tmp_path / "run", config={}, source="tensorboard", post=lambda *_: None)
-    about: dict[str, Any] = {"name": name, "config": {}, "resumed": False, "run": run, "time": 1.7e9}
+    about: dict[str, Any] = {"name": name, "config": {}, "resumed": False, "run": run, "time": 1.7e9, "seq": 0}
     plugin = TensorBoardPlugin(log_dir=str(home / "{name}" / "x"))
     plugin.on_run_start(**about)
     plugin.on_run_end(status="finished", time=1.7e9)

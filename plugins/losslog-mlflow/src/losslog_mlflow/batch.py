@@ -9,10 +9,10 @@ Runs on the plugin's lane. Contract:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+from losslog_mlflow.answers import too_large
 from losslog_mlflow.names import clean
 from losslog_mlflow.pictures import Picture
 from losslog_mlflow.runs import LONGEST_TAG
@@ -27,24 +27,24 @@ DESCRIPTION: Final = "mlflow.note.content"  # what MLflow's page shows of a run
 
 
 class Batch:
-    """Points, tags, params and files of one run.
+    """Points, tags and params of one run.
 
     Attributes:
         points: (name, value, time in ms, step).
         tags: by clean name.
         params: by clean name.
-        files: checkpoints.
         images: sheets.
         renamed: clean name by the one that MLflow refuses.
         alerts: what the run's description is to say.
         end: status and time in ms of the run's end, where it has ended.
+        at_once: metrics that the server, or a proxy before it, takes in one call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = AT_ONCE) -> None:
+        self.at_once = at_once
         self.points: list[tuple[str, float, int, int]] = []
         self.tags: dict[str, str] = {}
         self.params: dict[str, str] = {}
-        self.files: list[Path] = []
         self.images: list[Picture] = []
         self.renamed: dict[str, str] = {}
         self.alerts: list[str] = []
@@ -76,13 +76,39 @@ class Batch:
         return known
 
     def send(self, client: MlflowClient, run_id: str) -> None:
-        """Everything but the files, in as few calls as the server takes."""
+        """Everything, in as few calls as the server takes."""
         from mlflow.entities import Metric, Param, RunTag
 
         tags = [RunTag(name, text) for name, text in self.tags.items()]
         params = [Param(name, text) for name, text in self.params.items()]
+
+        def about(some: Sequence[Any]) -> None:
+            client.log_batch(
+                run_id,
+                tags=[each for each in some if isinstance(each, RunTag)],
+                params=[each for each in some if isinstance(each, Param)],
+                synchronous=True,
+            )
+
         if tags or params:
-            client.log_batch(run_id, tags=tags, params=params, synchronous=True)
-        for first in range(0, len(self.points), AT_ONCE):
-            metrics = [Metric(*point) for point in self.points[first : first + AT_ONCE]]
-            client.log_batch(run_id, metrics=metrics, synchronous=True)
+            _in_parts(about, [*tags, *params], len(tags) + len(params))
+        metrics = [Metric(*point) for point in self.points]
+        self.at_once = _in_parts(
+            lambda some: client.log_batch(run_id, metrics=list(some), synchronous=True), metrics, self.at_once
+        )
+
+
+def _in_parts(send: Callable[[Sequence[Any]], Any], things: Sequence[Any], at_once: int) -> int:
+    """Send things, half as many at once where they are too large together; how many went."""
+    first = 0
+    while first < len(things):
+        some = things[first : first + at_once]
+        try:
+            send(some)
+        except Exception as error:
+            if len(some) == 1 or not too_large(error):
+                raise
+            at_once = len(some) // 2
+        else:
+            first += len(some)
+    return at_once

@@ -20,13 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from losslog import NotReady, hookimpl
+from losslog import BackendUnavailable, NotReady, hookimpl
 from losslog.detection.sheets import sheet_of, tag_of
+from losslog_mlflow.answers import hide_login, never
 from losslog_mlflow.batch import DESCRIPTION, Batch
 from losslog_mlflow.names import key_of
 from losslog_mlflow.pictures import Picture, Pictures
 from losslog_mlflow.runs import RUN_ID, experiment_id, find_or_create, new_params, origin_tags
-from losslog_mlflow.store import already_exists, connect, hide_login, reaching
+from losslog_mlflow.store import already_exists, connect, reaching
+from losslog_mlflow.uploads import Uploads
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -117,7 +119,7 @@ class MlflowPlugin:
         self._state: Told | Found | None = None
         self._client: MlflowClient | None = None
         self._said: set[str] = set()
-        self._batch = Batch()
+        self._batch, self._uploads = Batch(), Uploads()
         self._description = ""
 
     @staticmethod
@@ -168,10 +170,10 @@ class MlflowPlugin:
                 self.on_flush()
 
     @hookimpl
-    def on_checkpoint(self, path: str, run: Any) -> None:
+    def on_checkpoint(self, path: str, run: Any, seq: int) -> None:
         """An artifact, where asked for."""
         if self._checkpoints:
-            self._batch.files.append(Path(run.dir) / path)
+            self._uploads.waiting[seq] = Path(run.dir) / path
 
     @hookimpl
     def on_alert(self, level: str, title: str, text: str, epoch: int | None, key: str) -> None:
@@ -189,29 +191,58 @@ class MlflowPlugin:
             self._batch.note("losslog.error", error)
 
     @hookimpl
-    def on_flush(self) -> None:
-        """Send what was gathered."""
-        batch, self._batch = self._batch, Batch()
+    def on_flush(self) -> int | None:
+        """Send what was gathered; None, or the last record before a checkpoint that waits for the server."""
+        batch, self._batch = self._batch, Batch(self._batch.at_once)
         if self._state is None:
-            return
-        client, ours = self._connected(self._state.run), not self._given_run
-        with reaching(self._shown):
-            if isinstance(self._state, Told):
-                self._state = self._find(client, self._state)
-            found = self._state
-            if ours and not found.running and batch.end is None and (batch.points or batch.files or batch.images):
-                client.update_run(found.id, status="RUNNING")
-                found.running = True
-            self._say_renamed(batch)
-            if ours and batch.alerts:
-                self._description = batch.describe(self._description)
-            batch.send(client, found.id)
-            self._there.send(client, found.id, batch.images)
-            for file in batch.files:
-                self._upload(client, found.id, file)
-            if ours and batch.end is not None:
-                client.set_terminated(found.id, *batch.end)
-                found.running = False
+            return None
+        try:
+            with reaching(self._shown):
+                found = self._send(self._connected(self._state.run), batch)
+            self._show(found, batch.images)
+        except BaseException:
+            self._uploads.forget()
+            raise
+        self._batch.at_once = batch.at_once
+
+        def upload(path: Path) -> None:
+            with reaching(self._shown):
+                self._upload(self._connected(found.run), found.id, path)
+
+        return self._uploads.work(upload, lambda error, name: never(self._shown, error, name))
+
+    def refused(self) -> dict[int, str]:
+        """Checkpoints that the server will never take, since this was last asked; by seq, with the reason."""
+        given_up, self._uploads.refused = self._uploads.refused, {}
+        return given_up
+
+    def _show(self, found: Found, images: Sequence[Picture]) -> None:
+        """Send sheets; one that the server will never take holds nothing up."""
+        try:
+            with reaching(self._shown):
+                self._there.send(self._connected(found.run), found.id, images)
+        except BackendUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever else it is, it is about these pictures
+            logger.warning("mlflow: images are left out: %s", never(self._shown, error, "a sheet"))
+
+    def _send(self, client: MlflowClient, batch: Batch) -> Found:
+        ours = not self._given_run
+        if isinstance(self._state, Told):
+            self._state = self._find(client, self._state)
+        assert self._state is not None
+        found = self._state
+        if ours and not found.running and batch.end is None and (batch.points or batch.images):
+            client.update_run(found.id, status="RUNNING")
+            found.running = True
+        self._say_renamed(batch)
+        if ours and batch.alerts:
+            self._description = batch.describe(self._description)
+        batch.send(client, found.id)
+        if ours and batch.end is not None:
+            client.set_terminated(found.id, *batch.end)
+            found.running = False
+        return found
 
     def _say_renamed(self, batch: Batch) -> None:
         for tag, name in batch.renamed.items():

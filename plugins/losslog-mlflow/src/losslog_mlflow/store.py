@@ -4,14 +4,13 @@ Runs on the plugin's lane. Contract:
 
 - No password is ever part of an address that is kept or shown: it goes to the environment, where mlflow looks for it.
 - A call gives up within seconds and is not retried by mlflow: the lane does that, with the record's own time stamps.
-- "Away" (no connection, time-out, 401, 403, 408, 429, 5xx) becomes `BackendUnavailable`; anything else stays itself.
+- What passes becomes `BackendUnavailable` (`losslog_mlflow.answers`); anything else stays itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,15 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
-from losslog import BackendUnavailable
+from losslog_mlflow.answers import passing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 REDACTED: Final = "[redacted]"
 TIMEOUT_SECONDS: Final = "10"
-_USERINFO: Final = re.compile(r"://[^/@\s]*@")
-_AWAY: Final = frozenset({401, 403, 408, 425, 429, 499})
 
 
 def prepare() -> None:
@@ -71,11 +68,6 @@ def take_login(uri: str) -> str:
     return f"{scheme}://{host}{slash}{path}"
 
 
-def hide_login(text: str) -> str:
-    """``text`` with the login of every address in it left out."""
-    return _USERINFO.sub("://", text)
-
-
 def make_sqlite(path: Path) -> None:
     """Make a sqlite store where there is none.
 
@@ -108,31 +100,11 @@ def reaching(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except MlflowException as error:
-        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
-        if status < 500 and status not in _AWAY:
+    except (MlflowException, requests.RequestException) as error:
+        instead = passing(uri, error)
+        if instead is None:
             raise
-        raise BackendUnavailable(_what(uri, status, error)) from error
-    except requests.RequestException as error:
-        raise BackendUnavailable(_what(uri, 0, error)) from error
-
-
-def _what(uri: str, status: int, error: Exception) -> str:
-    if status in (401, 403):
-        return (
-            f"MLflow at {hide_login(uri)} refuses the login ({status}): "
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
-    return f"MLflow at {hide_login(uri)} is away: {_root(error)}"
-
-
-def _root(error: BaseException) -> str:
-    """The first cause in a few words: mlflow wraps requests, which wraps urllib3, which wraps the socket's error."""
-    chain = [error]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
-        chain.append(inner)
-    reason = next((each.strerror for each in reversed(chain) if isinstance(each, OSError) and each.strerror), None)
-    return reason or hide_login(" ".join(str(error).split()))[:200]
+        raise instead from error
 
 
 def already_exists(error: Any) -> bool:

@@ -5,7 +5,8 @@ Runs on the plugin's lane; no thread of its own. Contract:
 - Events gather in memory; `Axis.flush` writes them with one call and returns when the operating system has them.
 - No tag goes back: a point at or before the last one of its tag is a redelivery (dropped) or late (dropped, said once).
 - What is there already is read from the folder's own files when the axis is opened, so a new process continues exactly.
-- A purge begins a new file that tells readers to forget the points from there on, as after a resume.
+- A purge begins a new file that tells readers to forget the points from there on, as after a resume. What is before a
+  resume, and what after, is told by the records' numbers, never by the clock, which may have been set back.
 - Only the process that made the axis writes; what a forked child adds goes nowhere.
 - After an error the axis is ``broken``: forget it, with what it had gathered, and open another.
 """
@@ -38,8 +39,8 @@ class Axis:
         folder: where the files are; made with the first event.
         run_id: files of other runs in the folder are left alone and not read.
         first: the lowest step a purge may reach; what describes the run stands before it.
-        resumed_at: when this run was resumed without saying from where, or None: then the first point after that time
-            which goes back is where.
+        resumed: number of the record with which this run was resumed without saying from where, or None: then the first
+            point after it which goes back is where.
 
     Attributes:
         broken: an error has ended it.
@@ -49,7 +50,7 @@ class Axis:
         EventsUnavailable: the folder cannot be read.
     """
 
-    def __init__(self, folder: Path, run_id: str, first: int, resumed_at: float | None) -> None:
+    def __init__(self, folder: Path, run_id: str, first: int, resumed: int | None) -> None:
         self.folder = folder
         self.broken = False
         self.found = False
@@ -59,47 +60,52 @@ class Axis:
         self._begun = False
         self._buffer = bytearray()
         self._pid = os.getpid()
-        self._last: dict[str, tuple[int, float]] = {}
+        self._last: dict[str, tuple[int, float, int]] = {}  # step, time, record; -1 where a file does not say
         self._texts: dict[tuple[str, float, bytes], int] = {}
-        self._newest = 0.0
+        self._part = self._found_part = 0  # the record that resumed the run: now, and before the points that are there
+        self._added = False  # points, by this object
         self._told: set[str] = set()
         try:
             for path in tfrecord.event_files(folder):
                 self._scan(path)
         except OSError as error:
             raise self._down("read", error) from error
-        self._resumed_at: float | None = None
-        self.resumed(resumed_at)
+        self._resumed: int | None = None
+        self.resumed(resumed)
 
-    def resumed(self, at: float | None) -> None:
-        """The run continues since ``at``, from where its next point will tell; no news if there are points since."""
-        self._resumed_at = at if at is not None and at > self._newest else None
+    def resumed(self, seq: int | None) -> None:
+        """The run continues with record ``seq``, from where its next point will tell; no news where that is known."""
+        known = seq is None or (self._found_part >= seq > 0 and not self._added)
+        self._resumed = None if known else seq
+        if seq is not None and seq > self._part:
+            self.close()  # the next file says that it is of the new part
+            self._part = seq
 
-    def add(self, time: float, step: int, series: Mapping[str, float]) -> None:
+    def add(self, time: float, step: int, series: Mapping[str, float], seq: int = -1) -> None:
         """Add the values of one step as one event.
 
         Args:
             time: seconds since the epoch.
             step: the x value.
             series: values by tag.
+            seq: the record's number; -1 where it has none yet, and so is new.
 
         Raises:
             EventsUnavailable: a purge or a full buffer had to write, and could not.
         """
-        self._goes_back(time, step)
+        self._goes_back(time, step, seq)
         last = self._last
-        stale = [tag for tag in series if tag in last and (step, time) <= last[tag]]
+        stale = [tag for tag in series if tag in last and _is_old(step, time, seq, last[tag])]
         if stale:
             series = self._without(stale, time, step, series)
             if not series:
                 return
         for tag in series:
-            last[tag] = (step, time)
-        if time > self._newest:
-            self._newest = time
+            last[tag] = (step, time, seq)
+        self._added = True
         self._append(time, events.scalars(time, step, series).SerializeToString())
 
-    def add_image(self, time: float, step: int, tag: str, sheet: Sheet) -> None:
+    def add_image(self, time: float, step: int, tag: str, sheet: Sheet, seq: int = -1) -> None:
         """Add a sheet of images, unless it is there.
 
         Args:
@@ -107,22 +113,24 @@ class Axis:
             step: the x value.
             tag: the name shown.
             sheet: is drawn now.
+            seq: as for `add`.
 
         Raises:
             EventsUnavailable: a purge or a full buffer had to be written, and could not.
         """
-        self._goes_back(time, step)
-        if tag in self._last and (step, time) <= self._last[tag]:
+        self._goes_back(time, step, seq)
+        if tag in self._last and _is_old(step, time, seq, self._last[tag]):
             return
-        self._last[tag] = (step, time)
+        self._last[tag] = (step, time, seq)
+        self._added = True
         picture = sheet.drawn()
         self._append(time, events.image(time, step, tag, sheet.encoded(picture), picture.size).SerializeToString())
 
-    def _goes_back(self, time: float, step: int) -> None:
+    def _goes_back(self, time: float, step: int, seq: int) -> None:
         """After a resume that did not say from where: the first point that goes back is where."""
-        if self._resumed_at is not None and time >= self._resumed_at:
-            self._resumed_at = None
-            if any(step <= last for last, _ in self._last.values()):
+        if self._resumed is not None and (seq < 0 or seq > self._resumed):
+            self._resumed = None
+            if any(step <= last for last, _, _ in self._last.values()):
                 self.purge(time, step)
 
     def add_text(self, time: float, step: int, tag: str, markdown: str, *, once: bool = False) -> None:
@@ -161,7 +169,7 @@ class Axis:
         tags = [value.tag for value in event.summary.value]
         if all(tag in self._last for tag in tags):
             return
-        self._last |= {tag: (event.step, 0.0) for tag in tags}
+        self._last |= {tag: (event.step, 0.0, -1) for tag in tags}
         self._append(time, event.SerializeToString())
 
     def purge(self, time: float, step: int) -> None:
@@ -173,7 +181,7 @@ class Axis:
         step = max(step, self._first)
         self.close()
         self._forget(step)
-        self._resumed_at = None
+        self._resumed = None
         self._append(time, events.purge(time, step).SerializeToString())
 
     def flush(self, *, sync: bool = False) -> None:
@@ -215,7 +223,7 @@ class Axis:
 
     def _append(self, time: float, data: bytes) -> None:
         if not self._begun:
-            self._buffer += tfrecord.frame(events.opening(time, self._run_id).SerializeToString())
+            self._buffer += tfrecord.frame(events.opening(time, self._run_id, self._part).SerializeToString())
             self._begun = True
         self._buffer += tfrecord.frame(data)
         if len(self._buffer) > MAX_BUFFER:
@@ -233,8 +241,8 @@ class Axis:
 
     def _scan(self, path: Path) -> None:
         records = tfrecord.read(path)
-        opening = Event.FromString(next(records, b""))
-        if opening.source_metadata.writer != f"{events.WRITER} {self._run_id}":
+        part = events.part_of(Event.FromString(next(records, b"")), self._run_id)
+        if part is None:
             return
         self.found = True
         for data in records:
@@ -246,12 +254,12 @@ class Axis:
                     key = (value.tag.removesuffix("/text_summary"), event.wall_time, value.tensor.string_val[0])
                     self._texts[key] = event.step
                 else:
-                    self._last[value.tag] = (event.step, event.wall_time)
+                    self._last[value.tag] = (event.step, event.wall_time, -1)
                     if value.HasField("simple_value"):
-                        self._newest = max(self._newest, event.wall_time)
+                        self._part = self._found_part = max(self._found_part, part)
 
     def _forget(self, step: int) -> None:
-        self._last = {tag: (min(at, step - 1), time) for tag, (at, time) in self._last.items()}
+        self._last = {tag: (min(at, step - 1), time, seq) for tag, (at, time, seq) in self._last.items()}
         self._texts = {key: at for key, at in self._texts.items() if at < step}
 
     def _down(self, verb: str, error: OSError) -> EventsUnavailable:
@@ -260,3 +268,10 @@ class Axis:
         return EventsUnavailable(
             error.errno, f"cannot {verb} TensorBoard events in {self.folder}: {error.strerror or error}"
         )
+
+
+def _is_old(step: int, time: float, seq: int, last: tuple[int, float, int]) -> bool:
+    """Whether a point is the last of its tag come again, or stands before it."""
+    if step != last[0]:
+        return step < last[0]
+    return seq <= last[2] if min(seq, last[2]) >= 0 else time == last[1]

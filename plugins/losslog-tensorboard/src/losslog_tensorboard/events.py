@@ -50,11 +50,25 @@ LAYOUT: Final = {
 }
 
 
-def opening(time: float, run_id: str) -> Event:
-    """The first event of a file: the format's version, and whose file it is."""
+def opening(time: float, run_id: str, part: int) -> Event:
+    """The first event of a file: the format's version, whose file it is, and of which part of the run.
+
+    Args:
+        time: of the first event in it.
+        run_id: the run.
+        part: number of the record with which the run was resumed last; 0 where it was not.
+    """
     event = Event(wall_time=time, file_version="brain.Event:2")
-    event.source_metadata.writer = f"{WRITER} {run_id}"
+    event.source_metadata.writer = f"{WRITER} {run_id}" + (f" {part}" if part else "")
     return event
+
+
+def part_of(event: Event, run_id: str) -> int | None:
+    """Of which part of the run a file with that first event is; None where it is another's."""
+    words = event.source_metadata.writer.split(" ")
+    if words[:2] != [WRITER, run_id]:
+        return None
+    return int(words[2]) if words[2:] and words[2].isdecimal() else 0
 
 
 def purge(time: float, step: int) -> Event:

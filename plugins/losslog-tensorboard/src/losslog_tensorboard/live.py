@@ -35,10 +35,10 @@ class LiveAxis:
         self._writer, self._pid = writer, os.getpid()
         self._last: dict[str, tuple[float, int]] = {}
 
-    def resumed(self, at: float | None) -> None:
+    def resumed(self, seq: int | None) -> None:
         """Points are taken as they come."""
 
-    def add(self, time: float, step: int, series: Mapping[str, float]) -> None:
+    def add(self, time: float, step: int, series: Mapping[str, float], seq: int = -1) -> None:
         """Hand over the values of one step.
 
         Raises:
@@ -49,7 +49,7 @@ class LiveAxis:
                 self._call("add_scalar", tag, value, step, time)
                 self._last[tag] = (time, step)
 
-    def add_image(self, time: float, step: int, tag: str, sheet: Sheet) -> None:
+    def add_image(self, time: float, step: int, tag: str, sheet: Sheet, seq: int = -1) -> None:
         """Hand over a sheet of images, where the writer takes one.
 
         Raises:

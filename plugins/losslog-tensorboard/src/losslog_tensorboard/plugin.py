@@ -81,17 +81,19 @@ class TensorBoardPlugin:
         self._writer = writer
         self._layout, self._hparams, self._config_text, self._images = layout, hparams, config_text, images
         self._axes: Axes | None = None
-        self._resumed_at: float | None = None
+        self._resumed: int | None = None
         self._step = 0
         self._epoch_ended = False
 
     @hookimpl
-    def on_run_start(self, name: str, config: Mapping[str, Any], resumed: bool, run: Any, time: float) -> None:
+    def on_run_start(
+        self, name: str, config: Mapping[str, Any], resumed: bool, run: Any, time: float, seq: int
+    ) -> None:
         """Describe the run: layout, config, hyperparameters."""
-        self._resumed_at = time if resumed else None
+        self._resumed = seq if resumed else None
         axes = self._open(run)
         for axis in axes:
-            axis.resumed(self._resumed_at)
+            axis.resumed(self._resumed)
         axes[0].describe(time, run.id, config, layout=self._layout, hparams=self._hparams)
         if self._config_text and config:
             from losslog_tensorboard.events import config_markdown
@@ -109,9 +111,9 @@ class TensorBoardPlugin:
         return None if axes[0].found and axes[1].found else -1
 
     @hookimpl
-    def on_scalars(self, series: Mapping[str, float], axis: str, x: int, run: Any, time: float) -> None:
+    def on_scalars(self, series: Mapping[str, float], axis: str, x: int, run: Any, time: float, seq: int) -> None:
         """One event at the step or the epoch; what stands at an epoch is written at once."""
-        self._open(run)[axis == "step"].add(time, x, series)
+        self._open(run)[axis == "step"].add(time, x, series, seq)
         if axis == "epoch":
             self._flush()
 
@@ -127,12 +129,19 @@ class TensorBoardPlugin:
 
     @hookimpl
     def on_images(
-        self, epoch: int, split: str, name: str, images: Sequence[Mapping[str, Any]], run: Any, time: float
+        self,
+        epoch: int,
+        split: str,
+        name: str,
+        images: Sequence[Mapping[str, Any]],
+        run: Any,
+        time: float,
+        seq: int,
     ) -> None:
         """A sheet at the epoch."""
         sheet = sheet_of(split, name, epoch, images) if self._images else None
         if sheet is not None:
-            self._open(run)[0].add_image(time, epoch or 0, tag_of(split, name), sheet)
+            self._open(run)[0].add_image(time, epoch or 0, tag_of(split, name), sheet, seq)
             self._flush()
 
     @hookimpl
@@ -200,7 +209,7 @@ class TensorBoardPlugin:
         elif self._axes is None:
             from losslog_tensorboard.axis import Axis
 
-            folder, at = self._folder(run), self._resumed_at
+            folder, at = self._folder(run), self._resumed
             self._axes = (Axis(folder, run.id, 1, at), Axis(folder / "batch", run.id, 0, at))
         return self._axes
 

@@ -6,7 +6,8 @@ Runs on the plugin's lane, in losslog's follower process; with ``reuse=True``, i
   nothing to deliver opens nothing.
 - Every row carries ``losslog/seq``. What W&B has is read back from its own local file (from the server for an online
   run whose process was killed), and a record that is there is skipped: a kill neither loses nor doubles rows.
-- What `WandbPlugin.on_flush` says is durable is in that file, which wandb-core writes once a second.
+- What `WandbPlugin.on_flush` says is durable is in that file, which wandb-core writes once a second. What a wandb-core
+  that died was handed, and did not write, comes again.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from losslog.detection.sheets import sheet_of, tag_of
 from losslog_wandb.localfiles import SEQ, LocalFile, local_files
 from losslog_wandb.options import check_mode, check_settings, vendor_folder
 from losslog_wandb.session import (
-    FINISH_SECONDS,
     Session,
     forget_service,
     from_environment,
+    has_died,
     open_session,
     service,
     usable,
 )
 
+PATIENCE: Final = 60.0  # seconds that wandb-core may take to write the end of a run
 _NOT_IN_ID: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _NOT_IN_PROJECT: Final = re.compile(r"[/\\#?%:\x00-\x1f\x7f]+")
 
@@ -186,49 +188,65 @@ class WandbPlugin:
 
         def end(session: Session) -> None:
             session.wandb_run.summary["losslog/status"] = status
-            session.mark(seq, time)
+            if seq > self._sent:
+                session.mark(seq, time)
             if not self.near:
-                self._session = None
                 session.finish(status)
-                self._finished = clock.monotonic()
+                self._session, self._finished = None, clock.monotonic()
 
-        self._give(seq, end)
+        self._give(seq, end, last=True)
 
     @hookimpl
     def on_flush(self) -> int | None:
         """None where every row (after the end: everything) is in the local file, else the last that is.
 
         wandb-core may still be writing when ``finish`` has returned, and does not go on when this process ends.
+
+        Raises:
+            BackendUnavailable: it died, and did not write all that it was handed.
         """
         if self._file is None:
             return None
+        gone = has_died(self._service)  # asked before the file is read, which cannot grow after
         self._have = max(self._have, self._file.read())
         if self._session is not None:
-            return self._have if self._have < self._sent else None
-        writing = not self._file.ended and clock.monotonic() - self._finished < FINISH_SECONDS
-        return min(self._have, self._sent - 1) if writing else None
+            if self._have >= self._sent:
+                return None
+        elif self._file.ended:
+            return None
+        elif clock.monotonic() - self._finished > PATIENCE:
+            gone = True
+        if gone:
+            raise self._lost()
+        return min(self._have, self._sent - (self._session is None))
 
-    def _give(self, seq: int, write: Callable[[Session], None]) -> None:
-        """Write the record ``seq``, unless W&B has it.
+    def _give(self, seq: int, write: Callable[[Session], None], *, last: bool = False) -> None:
+        """Write the record ``seq``, unless W&B has it; the ``last`` one, too, where a run is open.
 
         Raises:
             BackendUnavailable: wandb-core died; the next call starts another.
         """
-        if seq <= self._sent:
+        if seq <= self._sent and not (last and self._session is not None):
             return
         try:
             session = self._open()
-            if session is None or seq <= self._sent:  # what W&B has may be known only now
+            if session is None or (seq <= self._sent and not last):  # what W&B has may be known only now
                 return
             write(session)
-            self._sent = seq  # not where it raised: that record is skipped by the lane, or comes again
-        except ConnectionError as error:
+            self._sent = max(self._sent, seq)  # not where it raised: that record is skipped by the lane, or comes again
+        except Exception as error:
+            if not isinstance(error, ConnectionError) and not has_died(self._service):
+                raise
             if self.near:
                 raise RuntimeError("the wandb-core of the run that reuse=True wrote into has died") from error
-            self._session = None
-            if self._service is service():  # not one that was started since
-                forget_service()
-            raise BackendUnavailable("wandb-core has died and is started again") from error
+            raise self._lost() from error
+
+    def _lost(self) -> BackendUnavailable:
+        """wandb-core died: what it did not write must come again."""
+        self._session, self._file, self._sent = None, None, -1
+        if self._service is service():  # not one that was started since
+            forget_service()
+        return BackendUnavailable("wandb-core has died and is started again")
 
     def _open(self) -> Session | None:
         """The session; None for a plugin that was never started."""
@@ -250,6 +268,7 @@ class WandbPlugin:
         }
         self._service = service()
         session = open_session(Path(run.dir), _wandb_id(run), self._mode, self._settings, arguments)
+        self._service = service()  # where online was refused, another than before
         self._have, self._file = _highest(files), session.file
         if _killed_online(files) and not session.wandb_run.offline:
             summary: Any = session.wandb_run.summary  # what was not uploaded is lost: only the server knows

@@ -225,6 +225,15 @@ def service() -> object:
     return singleton()
 
 
+def has_died(service: object) -> bool:
+    """Whether a wandb-core that this process started is gone; False where that cannot be told."""
+    process = service
+    for name in ("_connection", "_proc", "_process"):  # 0.31 has no public way
+        process = getattr(process, name, None)
+    poll = getattr(process, "poll", None)
+    return poll is not None and poll() is not None
+
+
 def forget_service() -> None:
     """Make wandb start another wandb-core at the next init. 0.31 has no public way to that after one has died."""
     import wandb
