@@ -176,7 +176,7 @@ class Run:
             last = drain.recall(left, resume_step)
             if last is not None and left < self._epoch:  # left between its last step and its end
                 first.append(Event(time.time(), "on_epoch_end", {"epoch": left, "epochs": epochs, "step": last,
-                                   "losses": None, "val_loss": None, "lr": None}))  # fmt: skip
+                                   "losses": None, "val_loss": None, "lr": None, "duration": None}))  # fmt: skip
             elif last is None and left < self._epoch:
                 drain.recall(self._epoch, resume_step)
         drain.take(first)  # before anything can read it

@@ -72,8 +72,8 @@ def test_a_batch_passes_few_files_and_design_md_names_them(
     walk.calls = calls
     walked = {
         "training": walk.files("MainThread", ("run.py", "log_batch"), ("recording/intake.py", "put_batch")),
-        "drain": walk.files("losslog-drain", ("recording/intake.py", "take"), ("journal/file.py", "publish")),
-        "lane": walk.files(lane, ("journal/file.py", "read"), ("delivery/caller.py", "fresh")),
+        "drain": walk.files("losslog-drain", ("recording/intake.py", "take"), ("journal/file.py", "append")),
+        "lane": walk.files(lane, ("journal/tail.py", "read"), ("delivery/caller.py", "fresh")),
     }
     walked["drain"].insert(0, "recording/recorder.py")  # which called `Queue.take`
     walked["lane"].insert(0, "delivery/lane.py")  # which called `Tail.read`

@@ -207,12 +207,12 @@ class Lane:
         for each in (record,) if self._thinner.every == 1 else self._thinner.take(record):
             if not self._caller.implements(each.hook) or (self._only is not None and each.seq not in self._only):
                 continue
-            if self._refusals.passes_over(each.seq):
+            if self._refusals.some and self._refusals.passes_over(each.seq):
                 continue
             _, error = self.patience.call(self._caller, each, self._handle)
             if error is None:
                 self.delivered += 1
-                self._refusals.handed(each.hook)
+                self.progress.held = self.progress.held and self._refusals.handed(each.hook)
                 self.patience.works(flush=False)
                 if self.patience.delay and not self._caller.implements("on_flush"):  # else a flush shows it is back
                     self.patience.back()

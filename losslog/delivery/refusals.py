@@ -32,12 +32,13 @@ class Refusals:
 
     Attributes:
         passing: whether suspects are passed over now.
+        some: whether there are any records to pass over, now or later.
     """
 
     after: ClassVar[float] = 600.0
 
     def __init__(self, progress: Progress, patience: Patience) -> None:
-        self.passing = False
+        self.passing = self.some = False
         self._progress, self._patience = progress, patience
         self._suspects: set[int] = set()
         self._given_up: set[int] = set()
@@ -56,6 +57,7 @@ class Refusals:
 
     def _alone(self, seq: int, error: BaseException, others: bool) -> None:
         """It was refused, and nothing else was sent with it; ``others`` were passed over for it."""
+        self.some = True
         if others:
             if len(self._suspects) < SUSPECTS:
                 self._suspects.add(seq)
@@ -76,9 +78,9 @@ class Refusals:
         self._progress.skip(seq)
         return True
 
-    def handed(self, hook: str) -> None:
-        """A later record was handed over."""
-        self._progress.held = self._progress.held and hook in MARKS
+    def handed(self, hook: str) -> bool:
+        """A later record was handed over: whether its flush still waits for one that tells more."""
+        return hook in MARKS
 
     def flushed(self, caller: Caller) -> bool:
         """A flush went well; False where those that were passed over are to have their last try now."""
@@ -87,6 +89,7 @@ class Refusals:
             return False
         self._suspects = {seq for seq in self._suspects if seq > self._progress.at.seq}
         self._given_up = {seq for seq in self._given_up if seq > self._progress.at.seq}
+        self.some = bool(self._suspects or self._given_up)
         for seq, why in _told(caller, self._patience).items():
             self._progress.skip(seq)
             self._patience.refuses(why)

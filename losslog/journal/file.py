@@ -117,6 +117,15 @@ class Writer:
         self.end += len(data)
         self.seq += len(lines)
 
+    @property
+    def intruded(self) -> bool:
+        """Whether somebody else has written to the file, or cut it, since the last write.
+
+        Raises:
+            OSError: that cannot be found out.
+        """
+        return os.fstat(self._fd).st_size != self.end
+
     def strangers(self) -> list[tuple[int, Record | None]]:
         """What somebody else appended since the last write, each line with where it ends; None for what is no record.
 

@@ -40,8 +40,19 @@ class Index(Tally):
         super().__init__(folder)
         self._kept = -1
 
-    def open_batches(self) -> Iterator[Record]:
-        """The batches since the last end of an epoch, those that count.
+    def start(self, place: int = -1) -> dict[str, Any]:
+        """The data of the last ``on_run_start``, or of the first (0); ``{}`` where there is none.
+
+        Raises:
+            OSError: the journal cannot be read.
+        """
+        if not self.lasting["starts"]:
+            return {}
+        found = next(read(self.path, self.lasting["starts"][place]), (0, None))[1]
+        return found.data if found is not None and found.hook == "on_run_start" else {}
+
+    def open_batches(self, epoch: int, step: int | None) -> Iterator[Record]:
+        """The batches since the last end of an epoch that count, of one epoch, up to a step.
 
         Raises:
             OSError: the journal cannot be read.
@@ -49,7 +60,9 @@ class Index(Tally):
         ends = self.counted["counts"].get("on_epoch_end", 0)
         marks = [each.offset for each in self._marks if each.counted["counts"].get("on_epoch_end", 0) == ends]
         for _, record in read(self.path, marks[0] if marks else 0):
-            if record is not None and record.hook == "on_batch_losses" and not is_void(record, self.fences):
+            if record is None or record.hook != "on_batch_losses" or is_void(record, self.fences):
+                continue
+            if record.data["epoch"] == epoch and (step is None or record.data["step"] <= step):
                 yield record
 
     def load(self, place: Path | None = None) -> bool:

@@ -18,7 +18,6 @@ from typing import Any, Final, NamedTuple
 from losslog.journal.archive import size_of
 from losslog.journal.fences import VOIDABLE, counts, is_void, leaves
 from losslog.journal.folder import JOURNAL
-from losslog.journal.lines import read
 from losslog.journal.records import Record, count_in
 from losslog.journal.scan import BATCH, HEAD, blocks, record_of
 from losslog.runtime.containment import attempt
@@ -274,17 +273,6 @@ class Tally:
     def facts(self) -> dict[str, Any]:
         """What lasts and what counts, together."""
         return self.lasting | self.counted
-
-    def start(self, place: int = -1) -> dict[str, Any]:
-        """The data of the last ``on_run_start``, or of the first (0); ``{}`` where there is none.
-
-        Raises:
-            OSError: the journal cannot be read.
-        """
-        if not self.lasting["starts"]:
-            return {}
-        found = next(read(self.path, self.lasting["starts"][place]), (0, None))[1]
-        return found.data if found is not None and found.hook == "on_run_start" else {}
 
 
 def _parts(piece: bytes) -> Iterator[tuple[list[bytes], bytes | None]]:

@@ -98,26 +98,16 @@ class Drain(Intake):
         return len(self._fresh)
 
     def recall(self, epoch: int, step: int | None) -> int | None:
-        """Count the batches of an epoch that the run had not ended when it was left; of one process.
+        """Count the batches, up to a step, of an epoch that the run had not ended when it was left; of one process.
 
-        Args:
-            epoch: from 1.
-            step: the last one that counts; None is whatever came last.
-
-        Returns:
-            The last step counted, or None where there is none.
+        Returns: The last step counted, or None where there is none.
         """
-        found, began = None, 0.0
-        for record in self._writer.index.open_batches() if self._joiner is None else ():
-            data = record.data
-            if data["epoch"] == epoch and (step is None or data["step"] <= step):
-                whole = Whole(data["losses"], data["total"], given=True)
-                self.means.add(whole, data.get("n", 1), data.get("weights"))
-                self._last_lr = data.get("lr", self._last_lr)
-                began = began or record.time
-                self._epoch_began = time.monotonic() - max(0.0, record.time - began)
-                found = data["step"]
-        return found
+        last: Record | None = None
+        for last in self._writer.index.open_batches(epoch, step) if self._joiner is None else ():
+            data = last.data
+            self.means.add(Whole(data["losses"], data["total"], given=True), data.get("n", 1), data.get("weights"))
+            self._last_lr = data.get("lr", self._last_lr)
+        return None if last is None else int(last.data["step"])
 
     def pass_on(self) -> None:
         """Write what the items gave."""
@@ -223,7 +213,7 @@ class Drain(Intake):
         if data["lr"] is None:
             data["lr"] = self._last_lr
         data["hardest"] = self._hardest.result()
-        data["duration"] = round(time.monotonic() - self._epoch_began, 6)
+        data.setdefault("duration", round(time.monotonic() - self._epoch_began, 6))
         lost = self.queue.lost + self.dropped
         data["dropped"] = lost - self._lost_before or None
         self._lost_before, self._epoch_began = lost, time.monotonic()
@@ -268,7 +258,9 @@ class Drain(Intake):
                 if self.trouble and self._writer.moved():
                     self._writer.heal()
                 self._looked = now
-                if more := strangers(self._writer, self._tail):  # our numbers go on behind his
+                if self._writer.intruded and (
+                    more := strangers(self._writer, self._tail)
+                ):  # our numbers go on behind his
                     self._fresh = [written(record._replace(seq=record.seq + more)) for record, _ in self._fresh]
                 offset = self._writer.end
                 self._writer.append([line for _, line in self._fresh])
