@@ -24,6 +24,9 @@ def need(*modules: str) -> None:
             pytest.skip(f"{each} is not installed: make frameworks", allow_module_level=True)
 
 
+MEASURED = {"reach", "grad_norm", "update_ratio", "unchanged", "targets"}  # beside what a loop gives
+
+
 class Workshop:
     """A folder in which scripts run, and what they left there."""
 
@@ -61,7 +64,10 @@ class Workshop:
         return [(each["hook"], each["data"]) for each in lines]
 
     def data(self, hook: str) -> list[dict[str, Any]]:
-        return [data for name, data in self.records if name == hook]
+        found = [data for name, data in self.records if name == hook]
+        if hook != "on_metrics":
+            return found
+        return [each for each in found if not {tag.partition("/")[0] for tag in each["metrics"]} <= MEASURED]
 
     def loop(self, name: str, *changes: tuple[str, str], **environment: str) -> dict[str, Any]:
         """Run a loop of ../shared/frameworks with changes to its text; gives its truth: the journal agrees with it."""
