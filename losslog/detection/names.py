@@ -43,7 +43,7 @@ def find_images(folder: Path, names: Sequence[str], findings: Findings) -> list[
     if twice := len(found) - len(set(found)):
         seen: set[Path] = set()
         first = next(path for path in found if path in seen or seen.add(path))  # type: ignore[func-returns-value]
-        findings.remarks.append(f"{twice} images are listed more than once (the first: {shown(first.name)})")
+        findings.remarks.append(f"images listed more than once: {twice} (the first: {shown(first.name)})")
     return found
 
 
@@ -83,18 +83,21 @@ def _why(folder: Path, name: str) -> str:
         inside = _below(folder, tail)
         if inside is not None and attempt(inside.is_file)[0]:
             carried = name[: len(name) - len(tail)]
-            return f"; {shown(tail)} is there: take {shown(carried, 300)} out of the file names"
-    if path is None:
+            above = _below(folder.absolute().parent, name)
+            other = " or name the folder above (--images)" if above and attempt(above.is_file)[0] else ""
+            return f"; {shown(tail)} is there: take {shown(carried, 300)} out of the file names{other}"
+    if path is None or _below(folder, "/".join(parts)) is None:
         return "; it leads out of that folder: name images relative to one folder that holds them all (--images)"
     listed, _ = attempt(os.listdir, path.parent)
     alike = [each for each in listed or () if each != parts[-1] and _plain(each) == _plain(parts[-1])]
-    return f"; there is {shown(alike[0])}" if alike else ""
+    same = alike and unicodedata.normalize("NFC", alike[0]) == unicodedata.normalize("NFC", parts[-1])
+    return f"; there is {shown(alike[0])}{', in other Unicode characters' if same else ''}" if alike else ""
 
 
 def _what(path: Path) -> str:
     """What lies at a path where no regular file does; nothing where nothing does."""
     if attempt(path.is_symlink)[0] and not attempt(path.exists)[0]:
-        return f"a link to {shown(str(attempt(os.readlink, path)[0]))}, which is not there"
+        return f"a link to {shown(str(attempt(os.readlink, path)[0]))} that leads nowhere"
     found, _ = attempt(os.stat, path)
     if found is None or stat.S_ISREG(found.st_mode):
         return ""

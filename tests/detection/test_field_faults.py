@@ -321,7 +321,7 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("file name of half a pair", image(file_name="\ud800.png"), r"1 of 2 images .* the first is \?\.png"),
     ("file name a folder", image(file_name="."), r"the first is \.: it is a folder"),
     ("file name above", image(file_name="../out.png"), r"the first is \.\./out\.png; it leads out of that folder: "),
-    ("file name above by backslash", image(file_name="..\\out.png"), r"the first is \.\.\\out\.png"),
+    ("file name above by backslash", image(file_name="..\\out.png"), r"the first is \.\.\\out\.png; it leads out"),
     ("file name up and down", image(file_name="a/../../out.png"), "it leads out of that folder"),
     ("file name elsewhere", lambda content: content["images"][0].update(file_name=content["folder"] + "/out.png"),
      r"out\.png; it leads out of that folder: name images relative to one folder that holds them all \(--images\)"),
@@ -329,7 +329,9 @@ REFUSED: list[tuple[str, Change, str]] = [
      r"1\.png is there: take /home/bob/images/ out of the file names"),
     ("file name of Windows", image(file_name="C:\\data\\images\\1.png"),
      r"1\.png is there: take C:\\data\\images\\ out of the file names"),
-    ("file name with the folder", image(file_name="images/1.png"), r"take images/ out of the file names"),
+    ("file name with the folder", image(file_name="images/1.png"),
+     r"take images/ out of the file names or name the folder above \(--images\)"),
+    ("file name in other characters", image(file_name="u\u0308.png"), "is \u00fc.png, in other Unicode characters"),
     ("file name of an address", image(file_name="http://a.org/x/1.png"), r"take http://a\.org/x/ out of"),
     ("file name with a space", image(file_name="1.png "), r"the first is 1\.png ; there is 1\.png"),
     ("id beyond all numbers", first(id=float("inf")), r"annotations\[0\] has the id inf, not a text or finite number"),
@@ -366,6 +368,7 @@ def test_what_cannot_be_used_is_refused_with_file_entry_and_field(folder: Path, 
     content = {**sound(), "folder": str(folder)}
     change(content)
     Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "out.png")
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "images" / "\u00fc.png")
     with pytest.raises(DataError, match=message) as caught:
         opened(folder, content)
     assert str(folder) in str(caught.value)
@@ -601,7 +604,7 @@ def test_an_image_that_has_gone_since_is_one_line(folder: Path) -> None:
         (lambda path: path.mkdir(), "it is a folder"),
         (lambda path: os.mkfifo(path), "it is a pipe or a device, not a file"),
         (lambda path: path.symlink_to(os.devnull), "it is a pipe or a device, not a file"),
-        (lambda path: path.symlink_to("gone.png"), "it is a link to gone.png, which is not there"),
+        (lambda path: path.symlink_to("gone.png"), "it is a link to gone.png that leads nowhere"),
         (lambda path: path.symlink_to(path), "it is a link to "),
     ],
     ids=["folder", "pipe", "device", "broken link", "link to itself"],
@@ -676,7 +679,7 @@ def test_an_image_listed_twice_is_said_once(folder: Path) -> None:
     content = sound()
     content["images"] += [{**content["images"][0], "id": 8}, {**content["images"][0], "id": 9, "file_name": "./1.png"}]
     _, lines = opened(folder, content)
-    assert lines == ["2 images are listed more than once (the first: 1.png)"]
+    assert lines == ["images listed more than once: 2 (the first: 1.png)"]
 
 
 def test_an_image_that_takes_much_memory_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
