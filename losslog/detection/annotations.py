@@ -209,8 +209,8 @@ def check_same_categories(expected: Categories, found: Annotations) -> None:
         place = known.find(category)
         if place is None:
             raise DataError(
-                f"{found.path} has the category {shown(category)} ({shown(name)}), unknown to the training annotations"
-                + _elsewhere(expected, name)
+                f"{found.path} has the category {shown(category)} ({shown(repr(name))}), unknown to the training "
+                f"annotations{_elsewhere(expected, name)}"
             )
         other = expected.names[ids[place[0]]]
         if other != name:

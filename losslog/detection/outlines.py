@@ -28,6 +28,7 @@ Rle = dict[str, Any]  # {"size": [height, width], "counts": bytes}
 STEPS: Final = 1_000_000  # along edges that are always affordable: 16 MB
 _FAR: Final = 1e12  # differences of coordinates stay finite
 _TOGETHER: Final = 64  # polygons drawn before they are merged
+_MANY: Final = 200  # RLEs whose areas pycocotools counts in one go: it puts their number into 8 bits
 _CHUNK: Final = 20_000  # run lengths checked in one go
 
 
@@ -200,7 +201,9 @@ def decode(rle: Rle) -> npt.NDArray[np.uint8]:
 
 def areas_of(rles: Sequence[Rle]) -> list[int]:
     """How many pixels each of some checked RLEs covers."""
-    found: list[int] = mask_api.area(list(rles)).tolist()
+    found: list[int] = []
+    for start in range(0, len(rles), _MANY):
+        found += mask_api.area(list(rles[start : start + _MANY])).tolist()
     return found
 
 

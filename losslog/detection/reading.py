@@ -81,8 +81,8 @@ def parse(path: Path, text: str, hook: Callable[[dict[str, Any]], Any] | None = 
         raise DataError(f"{path} is not in COCO format: its top level is {kind}, not an object")
     missing = [key for key in LISTS if not isinstance(content.get(key), list)]
     if missing:
-        what = "is missing" if missing[0] not in content else "is no list"
-        raise DataError(f"{path} is not in COCO format: the list {missing[0]!r} {what}")
+        what = f"its {missing[0]!r} is no list" if missing[0] in content else f"the list {missing[0]!r} is missing"
+        raise DataError(f"{path} is not in COCO format: {what}")
     _check_once(path, text)
     return content
 

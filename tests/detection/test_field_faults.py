@@ -396,7 +396,7 @@ def test_every_encoding_of_json_is_read(folder: Path, encoding: str) -> None:
         (b'{"images": [' + b"9" * 5000 + b"]}", "is no COCO file: it has a whole number of more than 4300 digits"),
         (b'"text"', "its top level is a text, not an object"),
         (b"[]", "its top level is a list, not an object"),
-        (b'{"images": {}, "annotations": [], "categories": []}', "the list 'images' is no list"),
+        (b'{"images": {}, "annotations": [], "categories": []}', "its 'images' is no list"),
         (b'{"annotations": [], "categories": []}', "the list 'images' is missing"),
         (json.dumps(sound())[:-40].encode(), "not valid JSON"),
         (json.dumps(sound())[:-1].encode() + b', "annotations": []}', "the key 'annotations' occurs 2 times"),
@@ -673,6 +673,16 @@ def test_what_libtiff_prints_stays_away(folder: Path, capfd: pytest.CaptureFixtu
         open_it()
     print("mine", file=sys.stderr)
     assert capfd.readouterr().err == "mine\n"
+
+
+def test_outlines_without_a_pixel_are_found_among_many(folder: Path) -> None:
+    content = sound()
+    for number in range(3, 603):
+        outline = NOTHING if number % 100 == 0 else PACKED
+        also([10, 10, 30, 30], outline, id=number)(content)
+    dataset, lines = opened(folder, content)
+    assert lines == ["objects without a usable outline, left out of training: 6 (the first: annotation 100)"]
+    assert len(dataset.usable.rows) == 596
 
 
 def test_an_image_listed_twice_is_said_once(folder: Path) -> None:
