@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ _FIXED: Final = {
     "optimizer": "the checkpoint has the state of the other one",
     "weights": "the checkpoint has the weights",
 }
+_SHOWN: Final = 5  # names of classes in a line
 _TOLD: Final = ("optimizer", "lr", "schedule", "epochs", "batch_size", "image_size", "data", "seed")
 
 
@@ -134,10 +136,17 @@ class Resumed:
     def check_classes(self, names: list[str]) -> None:
         """Refuses data with other classes: the model's outputs would change their meaning."""
         known = self._config.get("classes") if self.checkpoint is not None else None
-        if isinstance(known, list) and known != names:
-            raise UsageError(
-                f"--data: its classes are {', '.join(names)}, those of the run {', '.join(map(str, known))}"
-            )
+        if not isinstance(known, list) or known == names:
+            return
+        theirs = [str(each) for each in known]
+        if max(len(names), len(theirs)) <= _SHOWN:
+            raise UsageError(f"--data: its classes are {', '.join(names)}, those of the run {', '.join(theirs)}")
+        place = next(place for place, pair in enumerate(zip_longest(names, theirs)) if pair[0] != pair[1])
+        here, there = (each[place][:40] if place < len(each) else "missing" for each in (names, theirs))
+        raise UsageError(
+            f"--data: its {len(names)} classes are not the {len(theirs)} of the run: "
+            f"the first that differs, number {place + 1}, is {here} here and {there} there"
+        )
 
     def override(self, optimizer: Any, factor: Any) -> None:
         """Puts what was given again into the checkpoint, and says what holds.

@@ -62,14 +62,20 @@ def add_parser(commands: Any) -> None:
     parser.register("action", None, Given)
     parser.register("action", "store_true", GivenFlag)
     data = parser.add_argument_group("data")
-    data.add_argument("--data", required=True, metavar="DIR", help="folder with the images and annotation files")
+    data.add_argument(
+        "--data", metavar="DIR", help="folder with the images and annotation files; a resumed run knows it"
+    )
     data.add_argument("--images", default="images", metavar="PATH", help="image folder, relative to DIR")
     data.add_argument("--train-annotations", default="annotations_train.json", metavar="PATH", help="relative to DIR")
     data.add_argument("--val-annotations", default="annotations_val.json", metavar="PATH", help="relative to DIR")
     data.add_argument("--val-images", metavar="PATH", help="validation images, if in another folder than --images")
     data.add_argument("--workers", type=count, metavar="N", help="loader processes; unset: 4 with CUDA, else 0")
-    data.add_argument("--check", action="store_true", help="only check the data, and draw some of it; no training")
-    data.add_argument("--sheet", default="data-check.png", metavar="PNG", help="what --check draws, ten images")
+    data.add_argument(
+        "--check", action="store_true", help="only check the data, every pixel of it, and draw some; no training"
+    )
+    data.add_argument(
+        "--sheet", default="data-check.png", metavar="PNG", help="PNG file that --check draws, ten images"
+    )
     data.add_argument("--no-flip", action="store_true", help="do not mirror half of the training images")
     model = parser.add_argument_group("model")
     model.add_argument("--backbone", choices=BACKBONES, default="resnet50", help="tiny and resnet18 suit a CPU")
@@ -175,7 +181,7 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
     train_loader = torch.utils.data.DataLoader(
         train_set, args.batch_size, shuffle=sampler is None, sampler=sampler, **loading
     )
-    val_loader = torch.utils.data.DataLoader(val_set, args.batch_size, **loading)
+    val_loader = torch.utils.data.DataLoader(val_set, args.batch_size, **loading) if val_set is not None else None
     steps = args.steps_per_epoch or -(-len(train_loader) // args.accumulate)
     optimizer = make_optimizer(args, get_parameter_groups(model, args.lr, args.head_lr_multiplier))
     planned = (args.epochs * steps, args.epochs)

@@ -11,7 +11,6 @@ Contract:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from losslog.detection.fields import Ids, is_id
 from losslog.detection.findings import DataError, Findings, shown
 from losslog.detection.objects import TAKEN, Objects
+from losslog.detection.reading import parse, read_text
 from losslog.runtime.containment import encodable
 
 
@@ -85,13 +85,8 @@ def read_annotations(path: str | Path) -> Annotations:
     path = Path(path)
     findings = Findings(shown(str(path), 1000))
     objects = Objects(findings)
-    text = _text(path)
-    content = _parsed(path, text, objects)
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is not in COCO format: its top level is a {type(content).__name__}, not an object")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise DataError(f"{path} is not in COCO format: the list {key!r} is missing")
+    text = read_text(path)
+    content = parse(path, text, objects.hook)
     rows = content["annotations"]
     if len(rows) != len(objects) or not all(row is TAKEN for row in rows):
         first = next((row for row in rows if row is not TAKEN), None)
@@ -100,7 +95,7 @@ def read_annotations(path: str | Path) -> Annotations:
         # Something else than an annotation looks like one: one by one then.
         objects.__init__(findings)  # type: ignore[misc]
         findings.kinds.clear()
-        content = json.loads(text)
+        content = parse(path, text)
         for index, entry in enumerate(content["annotations"]):
             if not isinstance(entry, dict):
                 raise DataError(f"{path}: annotations[{index}] is {shown(entry)}, not an object")
@@ -111,27 +106,9 @@ def read_annotations(path: str | Path) -> Annotations:
     return Annotations(path, content["images"], categories, objects, findings)
 
 
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        return raw.decode(json.detect_encoding(raw))  # UTF-8 with or without a mark, UTF-16, UTF-32
-    except FileNotFoundError as error:
-        raise DataError(f"no annotation file {path}") from error
-    except OSError as error:
-        raise DataError(f"cannot read the annotation file {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
-
-
-def _parsed(path: Path, text: str, objects: Objects) -> Any:
-    try:
-        return json.loads(text, object_hook=objects.hook)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
-
-
 def _categories(path: Path, entries: Sequence[Any], findings: Findings) -> Categories:
     names: dict[Any, str] = {}
+    taken: set[str] = set()
     for index, entry in enumerate(entries):
         _need(path, "categories", index, entry, ("id", "name"))
         identity, name = entry["id"], entry["name"]
@@ -141,10 +118,17 @@ def _categories(path: Path, entries: Sequence[Any], findings: Findings) -> Categ
             )
         if isinstance(name, bool) or not isinstance(name, str | int | float):
             raise DataError(f"{path}: categories[{index}]: name: {shown(name)} is not a text")
-        text = encodable(str(name)).strip() or f"category {identity}"
-        if text in names.values():
+        if not isinstance(name, str):
+            findings.note("category names that are a number, read as text", shown(name))
+        text = encodable(str(name)).strip()
+        if not text:
+            text = f"category {identity}"
+            findings.note("categories with an empty name, called by their id", shown(text))
+        if text in taken:
             findings.note("categories with a name that another one has, their id is added", f"{shown(text)}")
-            text = f"{text} ({identity})"
+            while text in taken:
+                text = f"{text} ({identity})"
+        taken.add(text)
         names[identity] = text
     return Categories(names)
 
@@ -156,7 +140,7 @@ def _need(path: Path, key: str, index: int, entry: Any, fields: Sequence[str]) -
     if missing:
         raise DataError(f"{path}: {key}[{index}] has no {missing[0]!r}")
     if not is_id(entry["id"]):
-        raise DataError(f"{path}: {key}[{index}] has the id {shown(entry['id'])}, not a text or number")
+        raise DataError(f"{path}: {key}[{index}] has the id {shown(entry['id'])}, not a text or finite number")
 
 
 def _refer(path: Path, images: list[Any], categories: Categories, objects: Objects, findings: Findings) -> None:
@@ -180,7 +164,7 @@ def _refer(path: Path, images: list[Any], categories: Categories, objects: Objec
     objects.image = _resolved(path, objects, "image", known, list(objects.image_ids), findings, "")
     listed = ", ".join(shown(category) for category in categories.names)
     known = Ids(categories.names)
-    advice = f"; the file defines {shown(listed, 300)}"
+    advice = f"; the file defines {shown(listed, 300) or 'no categories'}"
     objects.category = _resolved(path, objects, "category", known, list(objects.category_ids), findings, advice) + 1
 
 
@@ -225,12 +209,20 @@ def check_same_categories(expected: Categories, found: Annotations) -> None:
         place = known.find(category)
         if place is None:
             raise DataError(
-                f"{found.path} has the category {shown(category)} ({name!r}), unknown to the training annotations"
+                f"{found.path} has the category {shown(category)} ({shown(repr(name))}), unknown to the training "
+                f"annotations{_elsewhere(expected, name)}"
             )
         other = expected.names[ids[place[0]]]
         if other != name:
             raise DataError(
-                f"{found.path} calls category {shown(category)} {name!r}; the training annotations call it {other!r}"
+                f"{found.path} calls category {shown(category)} {shown(repr(name))}; "
+                f"the training annotations call it {shown(repr(other))}{_elsewhere(expected, name)}"
             )
         labels[found.categories.to_label[category]] = place[0] + 1
     found.objects.category = labels[found.objects.category]
+
+
+def _elsewhere(expected: Categories, name: str) -> str:
+    """What to add where training has a class of that name under another id."""
+    ids = [category for category, each in expected.names.items() if each == name]
+    return f"; {shown(name)} is {shown(ids[0])} there: give both files the same ids" if ids else ""

@@ -31,11 +31,14 @@ def summary(name: str, dataset: CocoDataset) -> list[str]:
     per_class = np.bincount(table.category[rows], minlength=len(dataset.categories) + 1)[1:]
     with_objects = sum(len(each) > 0 for each in dataset.rows)
     findings = dataset.findings
+    left = len(table) - len(rows) - int(table.crowd.sum())
+    parts = findings.count(left_out=True) - left  # of objects that are there otherwise, or not
     lines = [
         f"{name:<8}{dataset.annotations}",
         f"        images {len(dataset.entries):,}, without an object {len(dataset.entries) - with_objects:,}",
         f"        objects {len(rows):,}, crowds {int(table.crowd.sum()):,}, annotations {len(table):,}",
-        f"        put right {findings.count(left_out=False):,}, left out {findings.count(left_out=True):,}",
+        f"        put right {findings.count(left_out=False):,}, left out {left:,}"
+        + (f", polygons left out {parts:,}" if parts else ""),
     ]
     width = max((len(shown(each, 40)) for each in dataset.categories.names.values()), default=0)
     for text, count in zip(dataset.categories.names.values(), per_class.tolist(), strict=True):

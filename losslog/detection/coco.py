@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -25,13 +25,15 @@ from losslog.detection.annotations import (
     read_annotations,
 )
 from losslog.detection.evaluation import CocoEvaluator, GroundTruth
-from losslog.detection.findings import DataError, Findings
+from losslog.detection.findings import DataError, Findings, shown
 from losslog.detection.images import Progress, check_images, load_pixels
 from losslog.detection.outlines import decode
 from losslog.detection.usable import select_usable
 
 Target = dict[str, Any]
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
+
+_LARGE: Final = 1e9  # bytes of an image with its masks
 
 
 class CocoDataset(Dataset[tuple[Tensor, Target]]):
@@ -47,6 +49,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         transform: called with ``(image, target)``, returns the same kinds.
         masks: whether targets have masks; None: if any annotation has a segmentation.
         progress: called with how many of how many images have been opened.
+        decode: read the pixels of every image now, not its header alone.
 
     Raises:
         DataError: what `read_annotations` and `check_images` refuse, other categories.
@@ -69,6 +72,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         transform: Transform | None = None,
         masks: bool | None = None,
         progress: Progress | None = None,
+        decode: bool = False,
     ) -> None:
         self.images = Path(images)
         self.annotations = Path(annotations)
@@ -79,18 +83,39 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         self.categories = categories or read.categories
         self.findings: Findings = read.findings
         self.entries: list[dict[str, Any]] = read.images
-        self.paths, self.sizes = check_images(self.images, self.entries, self.findings, progress)
+        self.paths, self.sizes = check_images(self.images, self.entries, self.findings, progress, decode)
         self.table = read.objects
         had_outlines = bool(self.table.has_outline().any())
         self.masks = had_outlines if masks is None else masks
-        self.usable = select_usable(read, self.sizes, masks=self.masks)
+        self.usable = select_usable(
+            read,
+            self.sizes,
+            masks=self.masks,
+            purpose="training" if categories is None else "the validation losses",
+        )
         self.rows = self._by_image()
-        if not len(self.usable.rows):
+        if not len(self.table):
+            self.findings.remarks.append("no usable object among 0 annotations: the list is empty; no AP")
+        elif not len(self.usable.rows):
             about = f"{len(self.table)} annotations ({int(self.table.crowd.sum())} crowds)"
             self.findings.remarks.append(f"no usable object among {about}: nothing to train on, no AP")
+        self._weigh()
         for line in self.findings.lines():
             warnings.warn(line, UserWarning, stacklevel=2)
         self._ground_truth: GroundTruth | None = None
+
+    def _weigh(self) -> None:
+        """Says which images will take a lot of memory: pixels in float32, and one byte of each for each mask."""
+        masks = np.array([len(rows) for rows in self.rows]) * self.masks
+        taken = self.sizes.prod(axis=1) * (15.0 + masks)
+        if large := int((taken > _LARGE).sum()):
+            worst = int(np.argmax(taken))
+            width, height = self.sizes[worst]
+            name = f"{shown(self.paths[worst].name)} ({width} x {height}, {masks[worst]} masks)"
+            self.findings.remarks.append(
+                f"images that take more than {_LARGE / 1e9:.0f} GB of memory each to load: {large}, "
+                f"the largest {name} {taken[worst] / 1e9:.1f} GB; smaller copies take less"
+            )
 
     def _by_image(self) -> list[np.ndarray[Any, Any]]:
         """The rows kept of every image, in the order of the file."""
@@ -144,7 +169,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         width, height = (int(side) for side in self.sizes[index])
         pixels = load_pixels(self.paths[index])
         if pixels.shape[:2] != (height, width):
-            raise DataError(f"{self.paths[index]} is no longer {width} x {height} pixels")
+            raise DataError(f"{shown(str(self.paths[index]), 300)} is no longer {width} x {height} pixels")
         image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
         rows = self.rows[index]
         target: Target = {

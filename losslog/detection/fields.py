@@ -3,7 +3,8 @@
 Contract:
 
 - Numbers may stand as text; a truth value is no number. What has another form gives None: the caller refuses it.
-- An id is any JSON scalar but NaN. The ids 7, 7.0, "7" and "007" mean one thing where no other entry claims it.
+- An id is any JSON scalar but NaN and infinities (1e400); `true` and `false` are 1 and 0.
+  The ids 7, 7.0, "7" and "007" mean one thing where no other entry claims it.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def flag(value: Any) -> bool | None:
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value can be an id: text, number, truth value or null; not NaN, which equals nothing."""
-    return (value is None or isinstance(value, str | int | float)) and value == value
+    """Whether a value can be an id: text, finite number, truth value or null."""
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 class Ids:

@@ -9,13 +9,25 @@ Contract:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from losslog.errors import LosslogError
 
+_FROM_WORKER: Final = "\nOriginal Traceback"
+
 
 class DataError(LosslogError, ValueError):
-    """A data set on disk cannot be used as it is; the message names the file and what to do."""
+    """A data set on disk cannot be used as it is; the message names the file and what to do.
+
+    A loader's process sends its traceback for a message: of that the one line is taken, and the rest is a note.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        line = message
+        if _FROM_WORKER in message:
+            line = message.rstrip().rpartition("\n")[2].rpartition("DataError: ")[2]
+            self.add_note(message)
+        super().__init__(line)
 
 
 @dataclass

@@ -2,7 +2,9 @@
 
 Contract:
 
-- `check_images` reads headers (and looks whether the end of a file is there); nothing is decoded but what looks cut.
+- `check_images` reads headers (and looks whether the end of a file is there); nothing is decoded but what looks cut,
+  and everything where it is asked for.
+- What a library writes to the process's stderr meanwhile does not get there.
 - An image is turned as its EXIF orientation says, as viewers do; its annotations are of the turned image.
 - Pixels become 8 bits: of 16 or 32 bits or floats, each image's own range is spread over 0..255.
 - Every error is one line that names the file.
@@ -10,9 +12,10 @@ Contract:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -22,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from losslog.detection.fields import whole
 from losslog.detection.findings import DataError, Findings, shown
+from losslog.detection.names import find_images
 from losslog.runtime.containment import attempt, one_line
 
 Progress = Callable[[int, int], None]
@@ -39,7 +43,11 @@ _DEEP: Final = "images of more than 8 bits or of floats, each one's own range sc
 
 
 def check_images(
-    folder: Path, entries: Sequence[dict[str, Any]], findings: Findings, progress: Progress | None = None
+    folder: Path,
+    entries: Sequence[dict[str, Any]],
+    findings: Findings,
+    progress: Progress | None = None,
+    decode: bool = False,
 ) -> tuple[list[Path], npt.NDArray[np.int64]]:
     """Opens every image of an annotation file.
 
@@ -49,6 +57,7 @@ def check_images(
             missing, or no number.
         findings: gets what is put right.
         progress: called now and then with how many of how many are done.
+        decode: read all pixels, too, as training does.
 
     Returns:
         The paths, and ``(width, height)`` by image.
@@ -56,25 +65,18 @@ def check_images(
     Raises:
         DataError: an image is not there, cannot be read, or has another size than the annotations say.
     """
-    if not folder.is_dir():
-        raise DataError(f"no image folder {folder}")
     if not entries:
         raise DataError(f"{findings.source} lists no images")
-    paths = [_path(folder, entry["file_name"], findings) for entry in entries]
-    missing = [entry["file_name"] for entry, path in zip(entries, paths, strict=True) if path is None]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(entries)} images of {findings.source} are not in {folder}, "
-            f"the first is {shown(missing[0])}{_hint(folder, missing[0])}"
-        )
+    paths = find_images(folder, [entry["file_name"] for entry in entries], findings)
     sizes = np.zeros((len(entries), 2), np.int64)
-    found = [path for path in paths if path is not None]
     problems: list[str] = []
-    for number, (entry, path) in enumerate(zip(entries, found, strict=True)):
+    for number, (entry, path) in enumerate(zip(entries, paths, strict=True)):
         if progress is not None:
             progress(number, len(entries))
         size, error = attempt(_look, path, findings)
-        if size is None:
+        if size is not None and decode:
+            error = attempt(_load, path)[1]
+        if size is None or error is not None:
             problems.append(f"cannot read the image {shown(str(path), 300)}: {_reason(error)}")
             continue
         sizes[number] = size
@@ -85,24 +87,7 @@ def check_images(
     if problems:
         more = f" (and {len(problems) - 1} more of {len(entries)} images cannot be used)" if len(problems) > 1 else ""
         raise DataError(problems[0] + more)
-    return found, sizes
-
-
-def _path(folder: Path, name: str, findings: Findings) -> Path | None:
-    path = folder / name
-    if attempt(path.is_file)[0]:
-        return path
-    if "\\" in name and attempt((turned := folder / name.replace("\\", "/")).is_file)[0]:
-        findings.note("file names with backslashes, read as folders", shown(name))
-        return turned
-    return None
-
-
-def _hint(folder: Path, name: str) -> str:
-    wanted = name.replace("\\", "/").rpartition("/")[2].lower()
-    listed, _ = attempt(os.listdir, (folder / name).parent if "\0" not in name else folder)
-    alike = [each for each in listed or () if each.lower() == wanted]
-    return f"; there is {shown(alike[0])}" if alike else ""
+    return paths, sizes
 
 
 def _reason(error: BaseException | None) -> str:
@@ -139,7 +124,8 @@ def _look(path: Path, findings: Findings) -> tuple[int, int]:
                 whole_file, orientation = _ends(raw, file.format)
             turned = file.format == "TIFF" and _orientation(file) in TURNS  # Pillow turns these itself
             if not whole_file:
-                file.load()
+                with _silence(file.format):
+                    file.load()
             if orientation is None:
                 orientation = _orientation(file)
             if turned or orientation in TURNS:
@@ -194,6 +180,23 @@ def _png(raw: BinaryIO, size: int) -> tuple[bool, int | None]:
     return False, None
 
 
+@contextlib.contextmanager
+def _silence(form: str | None) -> Iterator[None]:
+    """Keeps what libtiff prints from the process's stderr; the error that Pillow raises says enough."""
+    kept = attempt(os.dup, 2)[0] if form == "TIFF" else None
+    if kept is None:
+        yield
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
 def load_pixels(path: Path) -> npt.NDArray[np.uint8]:
     """An image as 8-bit RGB, ``[height, width, 3]``, turned as its EXIF says.
 
@@ -210,7 +213,8 @@ def _load(path: Path) -> npt.NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as file:
-            file.load()
+            with _silence(file.format):
+                file.load()
             orientation = _orientation(file)
             image = to_rgb(file)
             if orientation in TURNS:

@@ -11,6 +11,7 @@ Contract:
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -91,12 +92,12 @@ class Objects:
         identity = entry["id"]
         if type(identity) is not int and not is_id(identity):
             raise DataError(
-                f"{self._findings.source}: annotations[{row}] has the id {shown(identity)}, not a text or number"
+                f"{self._findings.source}: annotations[{row}] has the id {shown(identity)}, not a text or finite number"
             )
         image, category = entry["image_id"], entry["category_id"]
         for field, value in (("image_id", image), ("category_id", category)):
             if type(value) is not int and not is_id(value):
-                self._refuse(identity, field, f"{shown(value)} is not a text or number")
+                self._refuse(identity, field, f"{shown(value)} is not a text or finite number")
         box, area = entry["bbox"], entry.get("area")
         if type(box) is not list or len(box) != 4 or not set(map(type, box)) <= NUMBERS:
             box = self._box(identity, box)
@@ -160,9 +161,11 @@ class Objects:
             value = value[0]  # an RLE in a list
         if isinstance(value, dict):
             try:
-                self.rle_sizes[row], counts = read_rle(value)
+                self.rle_sizes[row], counts, as_text = read_rle(value)
             except ValueError as error:
                 self._refuse(identity, *str(error).split(" ", 1))
+            if as_text:
+                self._note(identity, "numbers written as text")
             self.rles[row] = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
             return
         if not isinstance(value, list):
@@ -223,6 +226,11 @@ class Objects:
         self.parts = kept[self.parts]
         self.ends = np.cumsum(lengths[~gone])
 
+    def without_rles(self, gone: Iterable[int]) -> None:
+        """Forgets the RLEs of rows."""
+        for row in gone:
+            del self.rles[row], self.rle_sizes[row]
+
     def has_outline(self) -> npt.NDArray[np.bool_]:
         """By row whether there is an outline."""
         found: npt.NDArray[np.bool_] = np.diff(self.parts, prepend=0) > 0
@@ -248,6 +256,6 @@ class Objects:
         return {**rle, "counts": rle["counts"].decode("ascii")}
 
     def box_is_finite(self) -> npt.NDArray[np.bool_]:
-        """By row whether the box is made of finite numbers."""
-        found: npt.NDArray[np.bool_] = np.isfinite(self.box).all(axis=1)
+        """By row whether the box is made of numbers that are finite, in float32 too."""
+        found: npt.NDArray[np.bool_] = (np.abs(self.box) < _LARGEST).all(axis=1)
         return found

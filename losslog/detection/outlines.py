@@ -28,6 +28,7 @@ Rle = dict[str, Any]  # {"size": [height, width], "counts": bytes}
 STEPS: Final = 1_000_000  # along edges that are always affordable: 16 MB
 _FAR: Final = 1e12  # differences of coordinates stay finite
 _TOGETHER: Final = 64  # polygons drawn before they are merged
+_MANY: Final = 200  # RLEs whose areas pycocotools counts in one go: it puts their number into 8 bits
 _CHUNK: Final = 20_000  # run lengths checked in one go
 
 
@@ -94,8 +95,10 @@ def coordinates(part: list[Any]) -> tuple[array[float] | None, str]:
     return found, remark
 
 
-def read_rle(value: dict[str, Any]) -> tuple[tuple[int, int], bytes | str]:
-    """An RLE's size ``(height, width)`` and its compressed counts (not yet checked: `check_counts` does many at once).
+def read_rle(value: dict[str, Any]) -> tuple[tuple[int, int], bytes | str, bool]:
+    """An RLE's size ``(height, width)``, its compressed counts, and whether numbers were written as text.
+
+    The counts are not yet checked: `check_counts` does many at once.
 
     Raises:
         ValueError: names the field that cannot be used.
@@ -105,18 +108,21 @@ def read_rle(value: dict[str, Any]) -> tuple[tuple[int, int], bytes | str]:
     if any(item is None or item < 1 for item in read):
         raise ValueError(f"segmentation.size is {size!r:.60}, not [height, width]")
     height, width = int(read[0] or 0), int(read[1] or 0)
+    as_text = isinstance(size, list) and any(isinstance(item, str) for item in size)
     if isinstance(counts, str | bytes):
-        return (height, width), counts
+        return (height, width), counts, as_text
     if not isinstance(counts, list):
         raise ValueError(f"segmentation.counts is a {type(counts).__name__}, neither a list nor a text")
-    runs = counts if set(map(type, counts)) <= {int} else [whole(item) for item in counts]
+    kinds = set(map(type, counts))
+    runs = counts if kinds <= {int} else [whole(item) for item in counts]
     if any(run is None or run < 0 for run in runs):
         raise ValueError("segmentation.counts has something that is no run length")
     if sum(runs) != height * width:
         raise ValueError(f"segmentation.counts adds up to {sum(runs)}, its size to {height} x {width} pixels")
     if height * width >= 2**31:
         raise ValueError(f"segmentation.size is {height} x {width}: more pixels than an RLE can count")
-    return (height, width), mask_api.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"]
+    packed = mask_api.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"]
+    return (height, width), packed, as_text or str in kinds
 
 
 def check_counts(texts: Sequence[bytes], pixels: Sequence[int]) -> int | None:
@@ -191,6 +197,14 @@ def decode(rle: Rle) -> npt.NDArray[np.uint8]:
     """An RLE as a mask ``[height, width]`` of 0 and 1."""
     mask: npt.NDArray[np.uint8] = mask_api.decode(rle)
     return mask
+
+
+def areas_of(rles: Sequence[Rle]) -> list[int]:
+    """How many pixels each of some checked RLEs covers."""
+    found: list[int] = []
+    for start in range(0, len(rles), _MANY):
+        found += mask_api.area(list(rles[start : start + _MANY])).tolist()
+    return found
 
 
 def of_box(box: Sequence[float], height: int, width: int) -> Points:

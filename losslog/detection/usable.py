@@ -17,11 +17,13 @@ import numpy.typing as npt
 
 from losslog.detection.annotations import Annotations
 from losslog.detection.findings import DataError, shown
-from losslog.detection.outlines import check_counts
+from losslog.detection.objects import Objects
+from losslog.detection.outlines import areas_of, check_counts, draw
 
 THINNEST: Final = 1e-3
 """Pixels. A thinner box has no area to train on: scaled in float32 its two sides would fall together."""
 _TOGETHER: Final = 100_000  # polygons looked at in one go
+_SMALL: Final = 2.0  # square pixels; a polygon of less may miss all of them
 
 
 @dataclass
@@ -39,13 +41,16 @@ class Usable:
     outlined: npt.NDArray[np.bool_]
 
 
-def select_usable(annotations: Annotations, sizes: npt.NDArray[np.int64], *, masks: bool) -> Usable:
+def select_usable(
+    annotations: Annotations, sizes: npt.NDArray[np.int64], *, masks: bool, purpose: str = "training"
+) -> Usable:
     """Selects what a model can be trained on: no crowds, no boxes without area, no objects without an outline.
 
     Args:
         annotations: their findings get the counts; crowds are left out by design and not counted.
         sizes: ``(width, height)`` in pixels by image.
         masks: whether objects need an outline.
+        purpose: what they are left out of, in words.
 
     Raises:
         DataError: an RLE is of another size than its image, or does not add up.
@@ -53,11 +58,12 @@ def select_usable(annotations: Annotations, sizes: npt.NDArray[np.int64], *, mas
     objects = annotations.objects
     _check_rles(annotations, sizes)
     size = sizes[objects.image].astype(np.float64).reshape(-1, 2)
-    _trim_outlines(annotations, size)
+    with np.errstate(all="ignore"):  # coordinates up to 1e308
+        _trim_outlines(annotations, size)
     finite = objects.box_is_finite()
     box = np.where(finite[:, None], objects.box, 0.0)
-    low = np.maximum(box[:, :2], 0)
-    high = np.minimum(box[:, :2] + box[:, 2:], size)
+    low = np.clip(box[:, :2], 0, size)
+    high = np.clip(box[:, :2] + box[:, 2:], 0, size)
     corners = np.concatenate([low, high], axis=1).astype(np.float32)
     thinnest = np.maximum(THINNEST, 4 * np.finfo(np.float32).eps * size)
     sound = finite & ((corners[:, 2:] - corners[:, :2]) > thinnest).all(axis=1)
@@ -65,9 +71,11 @@ def select_usable(annotations: Annotations, sizes: npt.NDArray[np.int64], *, mas
     _note(annotations, beyond, "boxes that reach beyond their image, cut to it")
     outlined = objects.has_outline()
     wanted = ~objects.crowd
-    _note(annotations, wanted & ~sound, "objects with a box without area inside the image, left out of training", True)
+    gone = f"left out of {purpose}"
+    _note(annotations, wanted & ~finite, f"objects with a box that is not finite in float32, {gone}", True)
+    _note(annotations, wanted & finite & ~sound, f"objects with a box without area inside the image, {gone}", True)
     if masks:
-        _note(annotations, wanted & sound & ~outlined, "objects without a usable outline, left out of training", True)
+        _note(annotations, wanted & sound & ~outlined, f"objects without a usable outline, {gone}", True)
         wanted = wanted & outlined
     return Usable(np.flatnonzero(wanted & sound), corners, outlined)
 
@@ -99,6 +107,10 @@ def _check_rles(annotations: Annotations, sizes: npt.NDArray[np.int64]) -> None:
     if bad is not None:
         height, width = objects.rle_sizes[rows[bad]]
         raise DataError(f"{name(rows[bad])}.counts: not a compressed RLE of {height} x {width} pixels")
+    for start in range(0, len(rows), _TOGETHER):
+        part = rows[start : start + _TOGETHER]
+        areas = areas_of([{"size": list(objects.rle_sizes[row]), "counts": objects.rles[row]} for row in part])
+        objects.without_rles(row for row, area in zip(part, areas, strict=True) if not area)
 
 
 def _trim_outlines(annotations: Annotations, size: npt.NDArray[np.float64]) -> None:
@@ -114,23 +126,41 @@ def _trim_outlines(annotations: Annotations, size: npt.NDArray[np.float64]) -> N
     highest = np.stack([np.maximum.reduceat(x, first), np.maximum.reduceat(y, first)], axis=1)
     size = size[owner]
     outside = ((highest <= 0) | (lowest >= size)).any(axis=1)
-    flat = (highest <= lowest).any(axis=1) | _are_lines(x, y, first, lowest, highest)
-    beyond = ~outside & ~flat & ((lowest < -1) | (highest > size + 1)).any(axis=1)
+    lines, area = _lines_and_areas(x, y, first, lowest, highest)
+    flat = (highest <= lowest).any(axis=1) | lines
+    there = ~outside & ~flat
+    beyond = there & ((lowest < -1) | (highest > size + 1)).any(axis=1)
+    thin = (area < _SMALL) | ((np.minimum(highest, size) - np.maximum(lowest, 0)) < 1).any(axis=1)
+    empty = _cover_nothing(objects, size, thin, np.flatnonzero(there & (thin | beyond)))
     for chosen, what, gone in (
         (flat, "polygons without area, left out", True),
         (outside & ~flat, "polygons outside their image, left out", True),
-        (beyond, "polygons that reach beyond their image, cut to it", False),
+        (empty, "polygons that cover no pixel, left out", True),
+        (beyond & ~empty, "polygons that reach beyond their image, cut to it", False),
     ):
         if chosen.any():
             example = f"annotation {shown(objects.ids[int(owner[int(np.argmax(chosen))])])}"
             annotations.findings.note(what, example, count=int(chosen.sum()), left_out=gone)
-    objects.without_parts(flat | outside)
+    objects.without_parts(flat | outside | empty)
 
 
-def _are_lines(x: Any, y: Any, first: Any, lowest: Any, highest: Any) -> npt.NDArray[np.bool_]:
-    """By polygon whether all its points lie on one line: all are as far along as they are up, or down."""
+def _cover_nothing(objects: Objects, size: Any, thin: Any, doubtful: Any) -> npt.NDArray[np.bool_]:
+    """By polygon whether it leaves no pixel where it is drawn; only what is thin or has no corner inside is drawn."""
+    found = np.zeros(len(thin), bool)
+    for part in doubtful.tolist():
+        points, (width, height) = objects.polygon(part), size[part]
+        inside = (points[0::2] > 0) & (points[0::2] < width) & (points[1::2] > 0) & (points[1::2] < height)
+        if thin[part] or not inside.any():
+            found[part] = not areas_of([draw([points], int(height), int(width))])[0]
+    return found
+
+
+def _lines_and_areas(
+    x: Any, y: Any, first: Any, lowest: Any, highest: Any
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """By polygon whether all its points lie on one line (as far along as they are up, or down), and its area."""
     lengths = np.diff(first, append=len(x))
-    found = np.zeros(len(first), bool)
+    found, area = np.zeros(len(first), bool), np.zeros(len(first))
     for start in range(0, len(first), _TOGETHER):
         part = slice(start, start + _TOGETHER)
         points = slice(int(first[start]), int(first[start] + lengths[part].sum()))
@@ -141,4 +171,9 @@ def _are_lines(x: Any, y: Any, first: Any, lowest: Any, highest: Any) -> npt.NDA
         rising = np.maximum.reduceat(np.abs(along - up), local) < 1e-9
         falling = np.maximum.reduceat(np.abs(along + up - 1), local) < 1e-9
         found[part] = rising | falling
-    return found
+        turns = np.empty(len(along))
+        turns[:-1] = along[:-1] * up[1:] - along[1:] * up[:-1]
+        last = local + lengths[part] - 1  # from each one's last point to its first
+        turns[last] = along[last] * up[local] - along[local] * up[last]
+        area[part] = np.abs(np.add.reduceat(turns, local)) / 2 * extent.prod(axis=1)
+    return found, area

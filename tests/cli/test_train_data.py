@@ -134,6 +134,167 @@ def test_check_sums_up_and_draws_and_begins_no_run(folder: Path, capsys: pytest.
     assert len(colours) > 1000
 
 
+@pytest.mark.parametrize(
+    ("sheet", "reason"),
+    [
+        ("annotations_train.json", "a PNG file is written; give it a name that ends in .png"),
+        ("sheet", "a PNG file is written; give it a name that ends in .png"),
+        ("annotations.png", "is an annotation file; name another file"),
+        ("images/train_00001.png", "lies in the image folder"),
+        ("images/new.png", "lies in the image folder"),
+        ("elsewhere/../images/new.png", "lies in the image folder"),
+        ("linked/new.png", "lies in the image folder"),
+        ("linked.png", "lies in the image folder"),
+        ("mine.png", "is no PNG file and stays as it is; name another file"),
+        ("elsewhere/a.png", "is an image of the data; name another file"),
+        ("folder.png", "is no file; name another one"),
+        ("nowhere/a.png", ": No such file or directory"),
+    ],
+)
+def test_check_never_writes_over_what_is_no_sheet(
+    folder: Path, capsys: pytest.CaptureFixture[str], sheet: str, reason: str
+) -> None:
+    (folder / "annotations_val.json").rename(folder / "annotations.png")
+    (folder / "mine.png").write_text("a diary")
+    (folder / "elsewhere").mkdir()
+    (folder / "folder.png").mkdir()
+    (folder / "linked").symlink_to(folder / "images")
+    (folder / "linked.png").symlink_to(folder / "images" / "new.png")
+    image = next((folder / "images").glob("train_*1.png"))
+    image.rename(folder / "elsewhere" / "a.png")
+    image.symlink_to(folder / "elsewhere" / "a.png")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = ["train", "--data", str(folder), "--val-annotations", "annotations.png", "--check"]
+    assert main([*words, "--sheet", str(folder / sheet)]) == 2
+    shown = capsys.readouterr()
+    (said,) = shown.err.splitlines()
+    assert said.startswith(f"losslog train: --sheet {folder / sheet}")
+    assert said.endswith(reason) or f"{reason} " in said
+    assert shown.out == ""
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_sheet_is_written_over_a_sheet(folder: Path) -> None:
+    Image.new("RGB", (4, 4)).save("sheet.PNG", format="PNG")
+    assert main(["train", "--data", str(folder), "--check", "--sheet", "sheet.PNG"]) == 0
+    with Image.open("sheet.PNG") as sheet:
+        assert sheet.size > (4, 4)
+
+
+def damage(folder: Path, split: str) -> str:
+    """An image whose header and end are whole, and whose pixels are not; its name."""
+    path = sorted((folder / "images").glob(f"{split}_*.png"))[-1]
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 255
+    path.write_bytes(bytes(raw))
+    return path.name
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_check_reads_every_pixel(folder: Path, capsys: pytest.CaptureFixture[str], split: str) -> None:
+    name = damage(folder, split)
+    assert main(["train", "--data", str(folder), "--check"]) == 2
+    shown = capsys.readouterr()
+    (said,) = shown.err.splitlines()
+    assert said.startswith(f"losslog train: --{split}-annotations: cannot read the image {folder}/images/{name}: ")
+    assert shown.out == ""
+    assert not Path("data-check.png").exists()
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_damaged_pixels_end_training_with_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], workers: str
+) -> None:
+    name = damage(folder, "train")
+    assert main(["train", "--data", str(folder), "--workers", workers, *SMALL]) == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("losslog train: ")]
+    assert said.startswith(f"losslog train: cannot read the image {folder}/images/{name}: ")
+    assert "Traceback" not in said
+    assert "Traceback" not in hooks("on_run_end")[0]["error"]
+
+
+def test_no_validation_file_is_needed_where_nothing_is_validated(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "annotations_val.json").unlink()
+    words = ["train", "--data", str(folder), "--steps-per-epoch", "1", *SMALL]
+    assert main([*words, "--no-validation"]) == 2
+    assert main([*words, "--evaluate-every", "0"]) == 2
+    assert not Path("runs").exists()
+    capsys.readouterr()
+    assert main([*words, "--no-validation", "--evaluate-every", "0", "--check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("val ") for line in lines)
+    assert main([*words, "--no-validation", "--evaluate-every", "0"]) == 0
+    assert hooks("on_eval") == []
+    assert len(hooks("on_epoch_end")) == 1
+
+
+def test_an_object_is_counted_once_where_it_is_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(folder, "train", lambda content: content["annotations"][0].update(segmentation=[[1, 1, 9, 9, 5, 5]]))
+    change(folder, "train", lambda content: content["annotations"][1].update(bbox=[1, 1, float("inf"), 5]))
+    assert main(["train", "--data", str(folder), "--check"]) == 0
+    assert "        put right 0, left out 2, polygons left out 1" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (lambda content: content.update(annotations=[]), "has no annotations to train on: its list 'annotations' is"),
+        (lambda content: content.update(categories=[], annotations=[]), "defines no categories"),
+    ],
+)
+def test_an_empty_list_is_named(folder: Path, capsys: pytest.CaptureFixture[str], changed: Change, reason: str) -> None:
+    change(folder, "train", changed)
+    assert main(["train", "--data", str(folder), "--check"]) == 2
+    assert f"--train-annotations: {folder}/annotations_train.json {reason}" in capsys.readouterr().err
+
+
+def test_images_of_both_files_are_said_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--data", str(folder), "--check", "--val-annotations", "annotations_train.json"]
+    assert main(words) == 0
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("losslog train: 3 of 3 validation images are training images, too (the first: train_")
+
+
+def test_warnings_of_libraries_are_not_the_users(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        change(folder, split, lambda content: content["annotations"][0].update(bbox=[1e300, -1e300, 1e300, 1e308]))
+        change(folder, split, lambda content: content["annotations"][1].update(bbox=[1e38, -2e38, 1e38, 1e38]))
+    assert main(["train", "--data", str(folder), "--check"]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert all("objects with a box" in line and "left out of" in line for line in lines)
+
+
+def test_a_resumed_run_knows_its_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", str(folder), "--steps-per-epoch", "1", *SMALL]) == 0
+    assert main(["train", "--resume", "latest", "--epochs", "2", "--plugins", "console"]) == 0
+    assert len(hooks("on_epoch_end")) == 2
+    capsys.readouterr()
+    for words in (["train"], ["train", "--check"], ["train", "--resume", "auto", "--name", "other"]):
+        assert main(words) == 2
+        assert capsys.readouterr().err == "losslog train: missing: --data (see losslog train --help)\n"
+
+
+def test_many_other_classes_are_one_short_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def more(content: dict[str, Any], name: str = "x") -> None:
+        content["categories"] += [{"id": 100 + n, "name": f"{name}{n}"} for n in range(87)]
+
+    for split in ("train", "val"):
+        change(folder, split, more)
+    assert main(["train", "--data", str(folder), "--steps-per-epoch", "1", *SMALL]) == 0
+    for split in ("train", "val"):
+        change(folder, split, lambda content: content["categories"][40].update(name="other"))
+    capsys.readouterr()
+    assert main(["train", "--resume", "latest", "--epochs", "2"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        "losslog train: --data: its 90 classes are not the 90 of the run: "
+        "the first that differs, number 41, is other here and x37 there"
+    )
+
+
 def test_check_refuses_what_training_refuses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(folder, "val", lambda content: content["annotations"][0].update(iscrowd="many"))
     assert main(["train", "--data", str(folder), "--check"]) == 2

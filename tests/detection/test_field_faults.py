@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
+import os
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
@@ -119,6 +122,7 @@ def also(box: list[Any], segmentation: Any, **fields: Any) -> Change:
 
 RLE = {"size": [HEIGHT, WIDTH], "counts": [80 * 10, 80 * 30, 80 * 56]}
 PACKED = {"size": [HEIGHT, WIDTH], "counts": mask_api.frPyObjects(RLE, HEIGHT, WIDTH)["counts"].decode()}
+NOTHING = {**RLE, "counts": mask_api.frPyObjects({**RLE, "counts": [80 * 96]}, HEIGHT, WIDTH)["counts"].decode()}
 POINTS = [[x, y] for x, y in zip(SQUARE[::2], SQUARE[1::2], strict=True)]
 MANY = [value for n in range(300_000) for value in (0.0 if n % 2 else 96.0, n % 80)]
 
@@ -188,6 +192,14 @@ PUT_RIGHT: list[tuple[str, Change, str | None]] = [
     ("packed rle", first(segmentation=PACKED), None),
     ("rle in a list", first(segmentation=[RLE]), None),
     ("rle of text numbers", first(segmentation={"size": ["80", "96"], "counts": [str(n) for n in RLE["counts"]]}),
+     "numbers written as text: 1 (annotation 1)"),
+    ("rle with a size as text", first(segmentation={**PACKED, "size": [80, "96"]}),
+     "numbers written as text: 1 (annotation 1)"),
+    ("rle with one run as text", first(segmentation={**RLE, "counts": [str(RLE["counts"][0]), *RLE["counts"][1:]]}),
+     "numbers written as text: 1 (annotation 1)"),
+    ("ids null", renamed("images", lambda n: n if n == 2 else None, lambda n: n if n == 2 else None), None),
+    ("ids truth values", renamed("images", lambda n: n == 1, lambda n: n == 1), None),
+    ("file name absolute", lambda content: content["images"][0].update(file_name=content["folder"] + "/images/1.png"),
      None),
     ("rle of floats", first(segmentation={"size": [80.0, 96.0], "counts": [float(n) for n in RLE["counts"]]}), None),
     ("size as text", image(width="96"), "numbers written as text: 1 (the size of 1.png)"),
@@ -195,8 +207,14 @@ PUT_RIGHT: list[tuple[str, Change, str | None]] = [
     ("size zero", image(width=0, height=0), "images whose width or height is no size, taken from the file: 1 (1.png)"),
     ("backslash", image(file_name="..\\images\\1.png"),
      "file names with backslashes, read as folders: 1 (..\\images\\1.png)"),
-    ("category name a number", lambda content: content["categories"][0].update(name=7), None),
-    ("category name empty", lambda content: content["categories"][0].update(name=" "), None),
+    ("category name a number", lambda content: content["categories"][0].update(name=7),
+     "category names that are a number, read as text: 1 (7)"),
+    ("category name empty", lambda content: content["categories"][0].update(name=" "),
+     "categories with an empty name, called by their id: 1 (category 1)"),
+    ("category name that a number makes twice",
+     lambda content: (content["categories"][0].update(name="x (2)"), content["categories"][1].update(name="x"),
+                      content["categories"].append({"id": 3, "name": "x"})),
+     "categories with a name that another one has, their id is added: 1 (x)"),
     ("category name half a pair", lambda content: content["categories"][0].update(name="a\ud800"), None),
     ("two categories of one name", lambda content: content["categories"][1].update(name="disc"),
      "categories with a name that another one has, their id is added: 1 (disc)"),
@@ -204,11 +222,22 @@ PUT_RIGHT: list[tuple[str, Change, str | None]] = [
     ("outline null", also([5, 5, 9, 9], None), NO_OUTLINE),
     ("outline an empty object", also([5, 5, 9, 9], {}), NO_OUTLINE),
     ("box nan", also([float("nan"), 5, 9, 9], [SQUARE]),
-     "objects with a box without area inside the image, left out of training: 1 (annotation 3)"),
+     "objects with a box that is not finite in float32, left out of training: 1 (annotation 3)"),
     ("box infinite", also([5, 5, float("inf"), 9], [SQUARE]),
-     "objects with a box without area inside the image, left out of training: 1 (annotation 3)"),
+     "objects with a box that is not finite in float32, left out of training: 1 (annotation 3)"),
     ("box of endless digits", also([5, 5, 10**400, 9], [SQUARE]),
+     "objects with a box that is not finite in float32, left out of training: 1 (annotation 3)"),
+    ("box beyond float32", also([1e300, 1e300, 1e300, 1e300], [SQUARE]),
+     "objects with a box that is not finite in float32, left out of training: 1 (annotation 3)"),
+    ("box around everything", also([-1e38, -1e38, 1e38, 1e38], [SQUARE]),
      "objects with a box without area inside the image, left out of training: 1 (annotation 3)"),
+    ("rle without a pixel", also([5, 5, 9, 9], {"size": [80, 96], "counts": [7680]}), NO_OUTLINE),
+    ("rle with runs of none", also([5, 5, 9, 9], {"size": [80, 96], "counts": [100, 0, 7580]}), NO_OUTLINE),
+    ("packed rle without a pixel", also([5, 5, 9, 9], NOTHING), NO_OUTLINE),
+    ("polygon between pixels", also([5, 5, 9, 9], [[5.1, 5.1, 5.2, 5.1, 5.2, 5.2]]),
+     "polygons that cover no pixel, left out: 1 (annotation 3)"),
+    ("polygon around a corner", also([1, 1, 9, 9], [[-90, 10, 10, -90, -90, -90]]),
+     "polygons that cover no pixel, left out: 1 (annotation 3)"),
     ("box negative", also([20, 20, -5, 9], [SQUARE]),
      "objects with a box without area inside the image, left out of training: 1 (annotation 3)"),
     ("box outside", also([200, 5, 9, 9], [SQUARE]),
@@ -223,10 +252,13 @@ PUT_RIGHT: list[tuple[str, Change, str | None]] = [
 
 @pytest.mark.parametrize(("change", "said"), [case[1:] for case in PUT_RIGHT], ids=[case[0] for case in PUT_RIGHT])
 def test_what_can_be_put_right_is_and_is_said_once(folder: Path, change: Change, said: str | None) -> None:
-    content = sound()
+    content = {**sound(), "folder": str(folder)}
     change(content)
-    dataset, lines = opened(folder, content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        dataset, lines = opened(folder, content)
     assert lines[:1] == ([said] if said else [])
+    assert all(target["masks"].any(dim=(1, 2)).all() for _, target in dataset)
     assert [len(rows) for rows in dataset.rows] == [1, 1]
     figures = check_usable(dataset)
     assert set(figures) == {"bbox", "segm"}
@@ -273,7 +305,7 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("iscrowd yes", first(iscrowd="yes"), "annotation 1: iscrowd: yes is neither 0 nor 1"),
     ("unknown image", first(image_id=9), "annotation 1 belongs to the unknown image 9"),
     ("unknown category", first(category_id="9"), "annotation 1 has the unknown category 9; the file defines 1, 2"),
-    ("image id a list", first(image_id=[1]), r"annotation 1: image_id: \[1\] is not a text or number"),
+    ("image id a list", first(image_id=[1]), r"annotation 1: image_id: \[1\] is not a text or finite number"),
     ("id an object", first(id={}), r"annotations\[0\] has the id \{\}"),
     ("id nan", first(id=float("nan")), r"annotations\[0\] has the id nan"),
     ("ids twice", first(id=2), "the id 2 occurs more than once in 'annotations'"),
@@ -287,7 +319,24 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("file name empty", image(file_name=""), r"images\[0\]: file_name:  is not the name of a file"),
     ("file name with a zero", image(file_name="1\0.png"), r"images\[0\]: file_name: 1\?.png is not"),
     ("file name of half a pair", image(file_name="\ud800.png"), r"1 of 2 images .* the first is \?\.png"),
-    ("file name a folder", image(file_name="."), "1 of 2 images"),
+    ("file name a folder", image(file_name="."), r"the first is \.: it is a folder"),
+    ("file name above", image(file_name="../out.png"), r"the first is \.\./out\.png; it leads out of that folder: "),
+    ("file name above by backslash", image(file_name="..\\out.png"), r"the first is \.\.\\out\.png; it leads out"),
+    ("file name up and down", image(file_name="a/../../out.png"), "it leads out of that folder"),
+    ("file name elsewhere", lambda content: content["images"][0].update(file_name=content["folder"] + "/out.png"),
+     r"out\.png; it leads out of that folder: name images relative to one folder that holds them all \(--images\)"),
+    ("file name of another computer", image(file_name="/home/bob/images/1.png"),
+     r"1\.png is there: take /home/bob/images/ out of the file names"),
+    ("file name of Windows", image(file_name="C:\\data\\images\\1.png"),
+     r"1\.png is there: take C:\\data\\images\\ out of the file names"),
+    ("file name with the folder", image(file_name="images/1.png"),
+     r"take images/ out of the file names or name the folder above \(--images\)"),
+    ("file name in other characters", image(file_name="u\u0308.png"), "is \u00fc.png, in other Unicode characters"),
+    ("file name of an address", image(file_name="http://a.org/x/1.png"), r"take http://a\.org/x/ out of"),
+    ("file name with a space", image(file_name="1.png "), r"the first is 1\.png ; there is 1\.png"),
+    ("id beyond all numbers", first(id=float("inf")), r"annotations\[0\] has the id inf, not a text or finite number"),
+    ("image id beyond all numbers", image(id=float("-inf")), r"images\[0\] has the id -inf"),
+    ("category without any", lambda content: content.update(categories=[]), "; the file defines no categories"),
     ("file name of another case", image(file_name="1.PNG"), r"the first is 1\.PNG; there is 1\.png"),
     ("another size", image(width=80, height=96), r"1\.png is 96 x 80 pixels, its annotations say 80 x 96"),
     ("outline a number", first(segmentation=7), "annotation 1: segmentation: a int is neither polygons nor an RLE"),
@@ -316,8 +365,10 @@ REFUSED: list[tuple[str, Change, str]] = [
 
 @pytest.mark.parametrize(("change", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_what_cannot_be_used_is_refused_with_file_entry_and_field(folder: Path, change: Change, message: str) -> None:
-    content = sound()
+    content = {**sound(), "folder": str(folder)}
     change(content)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "out.png")
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "images" / "\u00fc.png")
     with pytest.raises(DataError, match=message) as caught:
         opened(folder, content)
     assert str(folder) in str(caught.value)
@@ -335,20 +386,37 @@ def test_every_encoding_of_json_is_read(folder: Path, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"", "not valid JSON"),
-        (b"\xff\xfe\x00", "not valid JSON"),
-        ('{"images": "é"}'.encode("latin-1"), "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
-        (b'{"images": [' + b"9" * 5000 + b"]}", "not valid JSON"),
-        (b'"text"', "its top level is a str"),
-        (b'{"images": {}, "annotations": [], "categories": []}', "the list 'images' is missing"),
+        (b"", "annotations.json is empty: no bytes"),
+        (b" \n\0\n", "annotations.json is empty: 4 bytes of nothing"),
+        (b"\xff\xfe\x00", "is not UTF-16 .* cut off"),
+        ('{"images": "\xe9 and more"}'.encode("latin-1"), r"is not UTF-8 \(byte 0xe9 at 12\): re-encode it as UTF-8"),
+        (gzip.compress(json.dumps(sound()).encode()), "is compressed with gzip: gunzip it first"),
+        (b"PK\x03\x04" + b"x" * 99, "is a zip archive: unzip it first"),
+        (b"[" * 100_000, "is no COCO file: its lists or objects are nested too deep"),
+        (b'{"images": [' + b"9" * 5000 + b"]}", "is no COCO file: it has a whole number of more than 4300 digits"),
+        (b'"text"', "its top level is a text, not an object"),
+        (b"[]", "its top level is a list, not an object"),
+        (b'{"images": {}, "annotations": [], "categories": []}', "its 'images' is no list"),
+        (b'{"annotations": [], "categories": []}', "the list 'images' is missing"),
         (json.dumps(sound())[:-40].encode(), "not valid JSON"),
+        (json.dumps(sound())[:-1].encode() + b', "annotations": []}', "the key 'annotations' occurs 2 times"),
+        (b'{"images": [], ' + json.dumps(sound())[1:].encode(), "the key 'images' occurs 2 times at the top level"),
     ],
-    ids=["empty", "utf-16 cut", "latin-1", "too deep", "too many digits", "text", "images an object", "cut"],
-)
+    ids=["empty", "nothing", "utf-16 cut", "latin-1", "gzip", "zip", "too deep", "too many digits", "text", "list",
+         "images an object", "no images", "cut", "annotations twice", "images twice"],
+)  # fmt: skip
 def test_what_is_no_coco_file_is_refused(folder: Path, raw: bytes, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         opened(folder, raw)
+    assert not any(word in str(caught.value) for word in ("codec", "recursion", "sys.", "Exceeds"))
+
+
+def test_the_name_of_a_list_may_occur_elsewhere(folder: Path) -> None:
+    content = sound()
+    content["annotations"][0]["attributes"] = {"images": [], "annotations": "annotations"}
+    dataset, lines = opened(folder, content)
+    assert lines == []
+    assert len(dataset.table) == 2
 
 
 @pytest.mark.parametrize(
@@ -360,7 +428,7 @@ def test_no_usable_object_at_all_is_said(folder: Path, change: Change) -> None:
     content = sound()
     change(content)
     dataset, lines = opened(folder, content)
-    assert any("no usable object among" in line for line in lines)
+    assert any("no usable object" in line for line in lines)
     assert not len(dataset.usable.rows)
 
 
@@ -527,3 +595,130 @@ def test_an_image_that_has_gone_since_is_one_line(folder: Path) -> None:
     (folder / "images" / "1.png").unlink()
     with pytest.raises(DataError, match=r"cannot read the image .*1\.png: No such file"):
         dataset[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name on this system")
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda path: path.mkdir(), "it is a folder"),
+        (lambda path: os.mkfifo(path), "it is a pipe or a device, not a file"),
+        (lambda path: path.symlink_to(os.devnull), "it is a pipe or a device, not a file"),
+        (lambda path: path.symlink_to("gone.png"), "it is a link to gone.png that leads nowhere"),
+        (lambda path: path.symlink_to(path), "it is a link to "),
+    ],
+    ids=["folder", "pipe", "device", "broken link", "link to itself"],
+)
+def test_a_name_that_is_no_file_is_told_what_it_is(folder: Path, make: Callable[[Path], object], what: str) -> None:
+    open_it = redrawn(folder, make)
+    with pytest.raises(DataError, match=r"1 of 2 images of .* the first is 1\.png: ") as caught:
+        open_it()
+    assert what in str(caught.value)
+
+
+def test_a_link_in_the_folder_is_followed(folder: Path) -> None:
+    (folder / "images" / "1.png").rename(folder / "elsewhere.png")
+    (folder / "images" / "1.png").symlink_to(folder / "elsewhere.png")
+    dataset, lines = opened(folder, sound())
+    assert lines == []
+    assert len(dataset[0][1]["boxes"]) == 1
+
+
+def damaged(folder: Path) -> Path:
+    """An image whose header and end are whole, and whose pixels are not."""
+    path = folder / "images" / "1.png"
+    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 255
+    path.write_bytes(bytes(raw))
+    return path
+
+
+def test_pixels_are_read_beforehand_where_it_is_asked_for(folder: Path) -> None:
+    dataset, lines = opened(folder, sound())
+    damaged(folder)
+    dataset, lines = opened(folder, sound())
+    assert lines == []
+    with pytest.raises(DataError, match=r"cannot read the image .*1\.png: "):
+        dataset[0]
+    done: list[tuple[int, int]] = []
+    with pytest.raises(DataError, match=r"cannot read the image .*1\.png: ") as caught:
+        CocoDataset(folder / "images", folder / "annotations.json", decode=True, progress=lambda *at: done.append(at))
+    assert len(str(caught.value).splitlines()) == 1
+    assert done[-1] == (2, 2)
+
+
+def test_what_a_loaders_process_cannot_read_is_the_same_line(folder: Path) -> None:
+    dataset, _ = opened(folder, sound())
+    damaged(folder)
+    with pytest.raises(DataError) as alone:
+        dataset[0]
+    with pytest.raises(DataError) as caught:
+        list(torch.utils.data.DataLoader(dataset, 1, num_workers=1, collate_fn=list))
+    assert str(caught.value) == str(alone.value)
+    assert "in load_pixels" in caught.value.__notes__[0]
+
+
+def test_what_libtiff_prints_stays_away(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def save(path: Path) -> None:
+        noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+        Image.fromarray(noise).save(path, "TIFF", compression="tiff_lzw")
+        raw = bytearray(path.read_bytes())
+        raw[200:1200] = b"\xff" * 1000
+        path.write_bytes(bytes(raw))
+
+    open_it = redrawn(folder, save)
+    with pytest.raises(DataError, match="cannot read the image"):
+        open_it()
+    print("mine", file=sys.stderr)
+    assert capfd.readouterr().err == "mine\n"
+
+
+def test_outlines_without_a_pixel_are_found_among_many(folder: Path) -> None:
+    content = sound()
+    for number in range(3, 603):
+        outline = NOTHING if number % 100 == 0 else PACKED
+        also([10, 10, 30, 30], outline, id=number)(content)
+    dataset, lines = opened(folder, content)
+    assert lines == ["objects without a usable outline, left out of training: 6 (the first: annotation 100)"]
+    assert len(dataset.usable.rows) == 596
+
+
+def test_an_image_listed_twice_is_said_once(folder: Path) -> None:
+    content = sound()
+    content["images"] += [{**content["images"][0], "id": 8}, {**content["images"][0], "id": 9, "file_name": "./1.png"}]
+    _, lines = opened(folder, content)
+    assert lines == ["images listed more than once: 2 (the first: 1.png)"]
+
+
+def test_an_image_that_takes_much_memory_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, lines = opened(folder, sound())
+    assert lines == []
+    monkeypatch.setattr("losslog.detection.coco._LARGE", 16.0 * WIDTH * HEIGHT - 1)  # float32, bytes and one mask
+    _, lines = opened(folder, sound())
+    (line,) = lines
+    assert line.startswith("images that take more than ")
+    assert "each to load: 2, the largest 1.png (96 x 80, 1 masks)" in line
+
+
+def test_what_is_left_out_of_a_validation_file_is_not_left_out_of_training(folder: Path) -> None:
+    train, _ = opened(folder, sound())
+    content = sound()
+    first(bbox=[5, 5, 0, 0])(content)
+    (folder / "annotations.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="inside the image, left out of the validation losses: 1"):
+        CocoDataset(folder / "images", folder / "annotations.json", categories=train.categories)
+
+
+def test_classes_with_other_ids_are_refused_with_the_way_out(folder: Path) -> None:
+    train, _ = opened(folder, sound())
+    for ids in ((2, 1), (6, 5), (1, 5)):
+        content = sound()
+        for each, number in zip(content["categories"], ids, strict=True):
+            each["id"] = number
+        for each, number in zip(content["annotations"], ids, strict=True):
+            each["category_id"] = number
+        (folder / "annotations.json").write_text(json.dumps(content))
+        with pytest.raises(DataError, match=r"training annotations.*; (disc is 1|box is 2) there: give both files the"):
+            CocoDataset(folder / "images", folder / "annotations.json", categories=train.categories)
