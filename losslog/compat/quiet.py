@@ -8,8 +8,9 @@ Training thread. Contract:
 from __future__ import annotations
 
 from losslog.instrument.logbook import Logbook
-from losslog.instrument.optimizers import Stepper
+from losslog.instrument.optimizers import Stepper, Steppers
 from losslog.instrument.readings import Reading
+from losslog.instrument.roots import Root
 from losslog.instrument.silence import Silence
 
 
@@ -23,11 +24,12 @@ class Notes(Logbook):
 class Quiet(Silence):
     """The framework says which steps there are: only what components leave of the total is said."""
 
-    def heard(self) -> None:
+    def heard(self, root: Root, steppers: Steppers) -> None:
         """Nothing."""
 
     def stepped(self, stepper: Stepper) -> None:
         """Nothing."""
 
     def ends(self, loose: int) -> None:
-        """Nothing."""
+        """Nothing but what waits to be said of the total."""
+        self.rest.ends()

@@ -37,7 +37,8 @@ def attach(
 
     Args:
         model: a `torch.nn.Module` that returns a dict of scalar losses, or one scalar loss, when it is called in
-            training; wrapped, compiled or not. Attaching it again replaces the earlier attachment.
+            training; wrapped, compiled or not. Attaching it again replaces the earlier attachment; where it
+            was made anew and the earlier model is no more, the earlier run of the same name is closed.
         optimizer: the `torch.optim.Optimizer` that steps it, or a list of them.
         name: as for `Run`, like all that is not said otherwise.
         dir: where runs lie.
@@ -86,4 +87,4 @@ def attach(
             images=images,
         )
 
-    return attachment.begin(model, optimizer, run or make, EpochFinder(passes_per_epoch, steps_per_epoch))
+    return attachment.begin(model, optimizer, run or make, EpochFinder(passes_per_epoch, steps_per_epoch), name)

@@ -2,7 +2,8 @@
 
 Training thread. Contract:
 
-- A model has one attachment: attaching it again ends the earlier one (a notebook cell that runs twice).
+- A model has one attachment: attaching it again ends the earlier one (a notebook cell that runs twice). Where the cell
+  makes the model anew, the run of the same name whose models are no more has finished.
 - Closing the run takes everything of ours off.
 - Losses count that a backward pass came to which fed an optimizer of the model's, whoever gave them.
 - A further optimizer over the model's parameters is watched too.
@@ -10,6 +11,7 @@ Training thread. Contract:
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -23,7 +25,9 @@ from losslog.instrument.observer import Observer
 from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.script import described
+from losslog.instrument.signals import listening
 from losslog.run import Run
+from losslog.runtime.notices import warn
 
 _attached: weakref.WeakKeyDictionary[Any, Attachment] = weakref.WeakKeyDictionary()
 
@@ -35,12 +39,16 @@ class Attachment(Observer):
         run: where records go.
         finder: finds epochs.
         owned: whether the run was made for this attachment, and ends with it.
+
+    Attributes:
+        asked: the name that the run was given; None without.
     """
 
     def __init__(self, run: Run, finder: EpochFinder, *, owned: bool) -> None:
         super().__init__(Logbook(lambda: run), finder)
         self.run = self.logbook.run
         self.owned = owned
+        self.asked: str | None = None
         self._named: list[Family] = []
         self._followed_wrappers: list[tuple[Any, Any]] = []
         self.silence.how = "run.log_batch(losses)"
@@ -71,6 +79,21 @@ class Attachment(Observer):
         else:
             self.run_ends("finished")
             self.run.watcher = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether all models that were named are no more."""
+        return not any(family.modules for family in self._named)
+
+    def close(self, status: str) -> None:
+        """Say so where there was nothing to record."""
+        super().close(status)
+        if self.silence.nothing and status == "finished" and not self.run.next_step:
+            warn(
+                "no step was logged: neither a backward pass nor a step of the optimizer was seen between "
+                "losslog.attach and the end. Attach the model and the optimizer that are trained, before the loop, in "
+                "its process"
+            )
 
     def follow(self, wrapper: Any, optimizer: Any) -> None:
         """Count the steps of a wrapper that changes parameters without the optimizer inside it."""
@@ -121,7 +144,13 @@ class Attachment(Observer):
         return family in self._named and (len(self._named) == 1 or super().drives(stepper, family))
 
 
-def begin(model: Any, optimizer: Any, run: Run | Callable[[dict[str, Any]], Run], finder: EpochFinder) -> Run:
+def begin(
+    model: Any,
+    optimizer: Any,
+    run: Run | Callable[[dict[str, Any]], Run],
+    finder: EpochFinder,
+    name: str | None = None,
+) -> Run:
     """Attach a model.
 
     Args:
@@ -129,6 +158,7 @@ def begin(model: Any, optimizer: Any, run: Run | Callable[[dict[str, Any]], Run]
         optimizer: the optimizer that steps it, or a list of them.
         run: where to log, or what makes it of a config.
         finder: finds epochs, where the run has no attachment yet.
+        name: of the run that is made, as it was given.
 
     Returns:
         The run.
@@ -146,7 +176,9 @@ def begin(model: Any, optimizer: Any, run: Run | Callable[[dict[str, Any]], Run]
     if earlier is not None and not earlier.closed:
         earlier.drop(model)
     if not isinstance(run, Run):
+        _finish_abandoned(name)
         attachment = Attachment(run(described(model, optimizers[0])), finder, owned=True)
+        attachment.asked = name
     elif isinstance(run.watcher, Attachment):
         attachment = run.watcher
     else:
@@ -157,6 +189,19 @@ def begin(model: Any, optimizer: Any, run: Run | Callable[[dict[str, Any]], Run]
             attachment.follow(given, inner)
     _attached[model] = attachment
     return attachment.run
+
+
+def _finish_abandoned(name: str | None) -> None:
+    """Close runs of that name whose models are no more: the cell, or the function, that made them runs again."""
+    earlier = [
+        each for each in listening()
+        if isinstance(each, Attachment) and each.owned and not each.closed and each.asked == name
+    ]  # fmt: skip
+    if any(not each.abandoned for each in earlier):
+        gc.collect()  # a model may hold itself
+    for each in earlier:
+        if each.abandoned:
+            each.run.close()
 
 
 ADAPTERS: Final = {

@@ -6,18 +6,20 @@ Any thread that calls modules. Contract:
   ours. While torch compiles, the call is passed on, so that compiled code is what it is without us.
 - The outermost watched call counts: of a wrapper and the model in it, the wrapper. Dicts that calls inside it gave come
   with it, since a wrapper may give less than the model.
-- While anybody `look`s, the calls of all modules are watched.
+- While anybody `look`s, the calls of all modules are watched. Without gradients those of all modules of the watched
+  ones' classes are: one may be a copy.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
 
+from losslog.instrument.fields import fields_of
 from losslog.instrument.listeners import tell
 
 Module: Final = torch.nn.Module
@@ -115,8 +117,10 @@ def _around(own: Any) -> Any:
 
 
 def _seen(module: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    wanted = id(module) in _watched or (_looking and not getattr(module, "_is_replica", False))
     frames = _stack.frames
+    wanted = id(module) in _watched or (
+        (_looking or not (frames or torch.is_grad_enabled())) and not getattr(module, "_is_replica", False)
+    )
     if not wanted or (frames and frames[-1][0] is module):  # or a class and its base are both watched
         return original(*args, **kwargs)
     inner: list[tuple[Any, Any]] = frames[0][1] if frames else []
@@ -128,7 +132,7 @@ def _seen(module: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> 
         frames.pop()
     if not frames:
         tell("called", module, args, output, inner)
-    elif isinstance(output, Mapping) and any(map(_may_be_loss, output.values())):
+    elif (fields := fields_of(output)) is not None and any(map(_may_be_loss, fields.values())):
         inner[before:] = [(module, output)]  # in the place of those that calls inside this one gave
     return output
 

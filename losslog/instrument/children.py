@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from losslog.instrument.listeners import guarded
 from losslog.instrument.watch import Settings, Watch
 
-KEY = "losslog"
+KEY: Final = "losslog"
+started: Final[list[bool]] = []  # not empty: this process has started others, which may train
 
 
 class Passenger:
@@ -31,6 +32,7 @@ class Passenger:
         self._settings = settings
 
     def __getstate__(self) -> dict[str, Any]:
+        started.append(True)
         return {"run": self._settings.run, "passes_per_epoch": self._settings.passes_per_epoch}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -25,6 +25,10 @@ class Family:
         keys: the components seen in training; None before, empty for a scalar.
         totals: which indexes are totals, by the names of an output and of those before it.
         plain: names of the dict it gives, where all are losses with gradients and none is a total.
+        adds: whether something is added to its one loss before backward, where that was asked on a device.
+        apart: how many calls of it one batch's losses are made of, where they are told apart.
+        batch: of validation, that it was last called for.
+        evaluated: calls of it for that batch.
         unreached: steps for which no backward pass came to its outputs, before any did.
     """
 
@@ -32,7 +36,9 @@ class Family:
         self.owner, self.name, self.ready_made = owner, name, ready_made
         self.keys: tuple[str, ...] | None = None
         self.totals: dict[Any, frozenset[int]] = {}
-        self.unreached = 0
+        self.unreached = self.apart = self.evaluated = 0
+        self.adds: bool | None = None
+        self.batch: object = None
         self.plain: tuple[str, ...] | None = None
         self._members: list[weakref.ref[Any]] = []
 

@@ -111,7 +111,7 @@ def launch(program: Program, arguments: Sequence[str], settings: Settings) -> in
     """
     sys.argv = [program.argument, *arguments]
     main = _become_main(program.about)
-    watch = Watch(settings)
+    watch = Watch(settings, program.argument, lambda: bool(children.started))
     children.instrument_spawned(settings)
     try:
         exec(program.compiled(), main.__dict__)

@@ -18,6 +18,7 @@ from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder, Pass
 from losslog.instrument.readings import averaged
+from losslog.instrument.rests import Rests
 from losslog.instrument.skipping import finite
 from losslog.instrument.window import Window, averages
 
@@ -95,7 +96,7 @@ class Leftovers:
             self._logbook.unstepped(averaged(outputs), counted=counted)
 
     def _unstepped_heard(self, heard: list[Heard]) -> None:
-        reading = Window(heard, self._owner).reading(dicts=False, rest=lambda *_: None)
+        reading = Window(heard, self._owner).reading((), dicts=False, rest=Rests(quiet=True))
         self._logbook.unstepped(reading._replace(beside=None), counted=finite(reading))
 
     def sort_out(self, steppers: Iterable[Stepper], pending: list[Output]) -> None:

@@ -4,7 +4,8 @@ Training thread. Contract:
 
 - The run is made with the first thing worth recording, so that worker processes and parents never make one.
 - The figures of one evaluation (boxes, masks) become one record; a second evaluation in a row is another split.
-- Validation losses are those of the last validation of an epoch, and go with its end.
+- Validation losses are those of the last validation of an epoch, and go with its end; those of a copy of a model count
+  where the model itself gave none.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from losslog.instrument import looking
 from losslog.instrument.readings import Reading
+from losslog.runtime.notices import Once
 from losslog.values.totals import mean_of
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class Logbook:
         self.trained = False
         self.reached: Reached | None = None
         self._validation: list[Reading] = []
+        self._of_copies: list[Reading] = []
+        self._once = Once()
         self._validation_over = False
         looking.begin()
         self._evaluations: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
@@ -79,12 +83,12 @@ class Logbook:
             keys, values, lr, n, has_total=has_total, weights=weights, stepped=stepped, counted=counted
         )
 
-    def validation(self, reading: Reading) -> None:
-        """A validation loss was computed."""
+    def validation(self, reading: Reading, *, of_copy: bool = False) -> None:
+        """A validation loss was computed, by a model or by a copy of one."""
         if self._validation_over:
-            self._validation = []
+            self._validation, self._of_copies = [], []
             self._validation_over = False
-        self._validation.append(reading)
+        (self._of_copies if of_copy else self._validation).append(reading)
 
     def evaluation(self, kind: str, metrics: dict[str, Any], evaluator: Any) -> None:
         """An evaluation gave figures.
@@ -122,7 +126,11 @@ class Logbook:
 
     def val_loss(self) -> Losses | None:
         """Means of the last validation since the last call, or None."""
-        waiting, self._validation = self._validation, []
+        waiting, copies = self._validation, self._of_copies
+        self._validation, self._of_copies = [], []
+        if copies and not waiting:
+            waiting = copies
+            self._once("val_loss is of a copy of the model (an average, an EMA), not of the one that is trained")
         return mean_of([each.losses() for each in waiting]) if waiting else None
 
     def ended(self) -> None:

@@ -91,6 +91,7 @@ class Observer(Watching):
         if not self.closed and self.follows():
             heard = Heard(root)
             self.reaching.heard(heard)
+            self.silence.rest.look(root, self.sightings.pending)
             self.steppers.begins(heard)
             self._running.append(heard)
 
@@ -105,7 +106,7 @@ class Observer(Watching):
         if not heard.taken and not self.closed:
             self._driven(heard)
             self.steppers.ends(heard)
-            self.silence.heard()
+            self.silence.heard(root, self.steppers)
 
     def _driven(self, heard: Heard) -> None:
         """Learn which pass over data a backward pass belongs to."""
@@ -186,9 +187,9 @@ class Observer(Watching):
             outputs = [heard[0].root.reached[0][0]]
             names: Collection[str] = reading.keys or ()
         elif heard:
-            window = Window(heard, self)
+            window = Window(heard, self, stepper)
             outputs, names = window.outputs, window.own
-            reading = window.reading(dicts=stepper.named, rest=self.silence.rest)
+            reading = window.reading(self.sightings.pending, dicts=stepper.named, rest=self.silence.rest)
         else:
             outputs = self._by_other_means(stepper)
             if not outputs:
@@ -228,10 +229,9 @@ class Observer(Watching):
                 mine = tuple(name for name in dict.fromkeys(each.names) if name in (keys or ()))
                 each.family.keys = mine or each.family.keys or ()
         optimizer = stepper.ref()
-        if self.discovery.looking or self.silence.look_again:
-            if self.silence.look_again:
-                self.silence.look_again = False
-                self.discovery.start()
+        if self.silence.rest.look_again and self.silence.rest.asks():
+            self.discovery.start()
+        if self.discovery.looking:
             self.discovery.stepped(stepper, explained=bool(keys))
         self.silence.recorded(stepper)
         self._held.put(Entry(stepper, reading, rates(optimizer), own), optimizer, self.series.put)
@@ -282,7 +282,7 @@ class Observer(Watching):
         if fatal is not None:
             self.logbook.step(averaged([fatal]), None)
         self._left = fatal is not None
-        self.silence.ends(len(self.steppers.loose))
+        self.silence.ends(self.steppers.unclaimed)
         super().close(status)
 
     def cut_short(self, status: str) -> bool:

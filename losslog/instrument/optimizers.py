@@ -15,6 +15,7 @@ from threading import get_ident
 from typing import Any, Final
 
 from losslog.control import group_name
+from losslog.instrument.ordering import Ordering
 from losslog.instrument.passes import Pass
 from losslog.instrument.roots import Root
 from losslog.runtime.containment import attempt
@@ -68,6 +69,7 @@ class Stepper:
         unreached: outputs that no pass had come to at its last step.
         begun: whether it had gradients when it became known, from backward passes that were not heard.
         named: whether its steps have components.
+        ordering: which of its steps' losses are several calls of one criterion.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Stepper:
         self.unreached: list[Any] = []
         self.begun = any(each.grad is not None for each in self.probes)
         self.partners: set[Stepper] = set()
+        self.ordering = Ordering()
 
     def begins(self, heard: Heard) -> bool:
         """A backward pass begins; whether gradients of earlier ones are gone."""
@@ -207,9 +210,16 @@ class Steppers:
                     each.waiting = [other for other in each.waiting if not other.taken][-MANY:]
                 each.waiting.append(heard)
                 heard.feeds.append(each)
-        if not heard.feeds:
+        if heard.feeds:
+            heard.root.fed += (self,)
+        else:
             self.loose.append(heard)
             del self.loose[:-1000]
+
+    @property
+    def unclaimed(self) -> int:
+        """How many passes fed no optimizer that is known, nor one that somebody else watches."""
+        return sum(not each.root.fed for each in self.loose)
 
     def clear(self, stepper: Stepper) -> None:
         """An optimizer's gradients were thrown away."""

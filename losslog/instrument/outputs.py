@@ -2,8 +2,8 @@
 
 `read`, `of` and `again` run on the training thread, an ear on autograd's. Contract:
 
-- Losses are floating tensors of one element in a dict, in a dict under ``loss_dict`` or ``losses``, in a tuple or list,
-  or alone; a list of them under one name is their sum, a vector (one value per GPU) its mean.
+- Losses are floating tensors of one element in a dict (a named tuple, a dataclass), in one under ``loss_dict`` or
+  ``losses``, in a tuple or list, or alone; a list of them under one name is their sum, a vector (one per GPU) its mean.
 - Values are read when the call returns, so that what the loop does to its tensors afterwards does not matter.
 - No tensor and no graph is kept: an ear hangs on the graph's own node, and pickling the tensors works as before.
 """
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from losslog.instrument.behind import LIMIT, lone
+from losslog.instrument.fields import fields_of, name_of
 from losslog.instrument.listeners import failed, meter
 from losslog.instrument.roots import Mark, mark_of, number, running
 from losslog.runtime.containment import attempt
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 Tensor: Final = torch.Tensor
 NESTED: Final = ("loss_dict", "losses")  # dicts of losses beside a total
 MOST: Final = 64  # entries of a tuple that are looked at
-LIMIT: Final = 10_000  # nodes of a graph that are looked at
 NONE: Final[frozenset[int]] = frozenset()
 _FLOATS: Final = {float}
 
@@ -63,11 +64,12 @@ class Output:
         number: outputs come in this order.
         driver: the pass over data that the batch came from.
         reach: what each loss trains, where that was looked at.
+        batch: outputs of one batch of a loader have the same.
     """
 
     __slots__ = (
-        "driver", "family", "marks", "named", "names", "number", "plain", "reach", "reached", "thread", "totals",
-        "values", "vectors",
+        "batch", "driver", "family", "marks", "named", "names", "number", "plain", "reach", "reached", "thread",
+        "totals", "values", "vectors",
     )  # fmt: skip
     _numbers = itertools.count()
 
@@ -82,6 +84,7 @@ class Output:
         self.totals: frozenset[int] = NONE
         self.driver: Pass | None = None
         self.reach: list[Reach] | None = None
+        self.batch = 0
         self.vectors: dict[int, Any] | None = None
 
     @property
@@ -106,6 +109,8 @@ class Output:
                 gradient = (gradient * vector).sum() / mean if mean else gradient.sum()
             plain = gradient.is_cpu and not gradient.dim()
             reached.append((self, index, gradient.tolist() if plain else number(gradient)))
+        if not self.plain and root.lone is None and root.node is not None:
+            root.lone = lone(root.node)
 
     def hear_all(self, parts: Sequence[tuple[int, int]], gradients: Any) -> None:
         """The same where all losses are of one node, and plain."""
@@ -203,13 +208,13 @@ def read(output: Any, label: str, *, spread: bool = False) -> list[Loss]:
     """
     if isinstance(output, Tensor):
         return [Loss(label, output, False)] if _is_loss(output, spread) else []
-    if isinstance(output, Mapping):
-        return list(_entries(output, "", spread))
+    if (fields := fields_of(output)) is not None:
+        return list(_entries(fields, "", spread))
     if type(output) not in (tuple, list) or len(output) > MOST:
         return []
     for each in output:
-        if isinstance(each, Mapping):
-            named = list(_entries(each, "", spread))
+        if (fields := fields_of(each)) is not None:
+            named = list(_entries(fields, "", spread))
             if any(loss.node is not None for loss in named):
                 return named
     return [Loss(f"{label}[{place}]", each, False) for place, each in enumerate(output)
@@ -218,13 +223,13 @@ def read(output: Any, label: str, *, spread: bool = False) -> list[Loss]:
 
 def _entries(output: Mapping[Any, Any], before: str, spread: bool) -> Iterator[Loss]:
     for key, value in output.items():
-        if not isinstance(key, str) or not key.strip():
+        if not (key := name_of(key)):
             continue
         if isinstance(value, Tensor):
             if _is_loss(value, spread or "loss" in key):
                 yield Loss(before + key, value, True)
-        elif isinstance(value, Mapping):
-            yield from _entries(value, before if key in NESTED else f"{before}{key}.", spread)
+        elif (fields := fields_of(value)) is not None:
+            yield from _entries(fields, before if key in NESTED else f"{before}{key}.", spread)
         elif type(value) in (list, tuple) and "loss" in key and _are_losses(value):
             for each in value:
                 yield Loss(before + key, each, True)

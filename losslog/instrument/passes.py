@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from losslog.instrument.looking import offered, saw
 from losslog.runtime.containment import attempt
+from losslog.runtime.notices import Once
 
 ROUND: Final = 2  # steps after which a batch that is seen again begins a new round
 MOST_SEEN: Final = 100_000  # batches of a list that are recognised
@@ -35,22 +36,23 @@ class Pass:
     Attributes:
         exhausted: whether it has given all its batches.
         evaluated: whether a model looked at its batches without training on them.
+        given: batches it gave.
         unused: batches fetched that nothing was trained on yet.
     """
 
-    __slots__ = ("__weakref__", "_given", "_iterator", "_length", "_loader", "evaluated", "exhausted", "unused")
+    __slots__ = ("__weakref__", "_iterator", "_length", "_loader", "evaluated", "exhausted", "given", "unused")
 
     def __init__(self, loader: Any, iterator: Any) -> None:
         self._loader = weakref.ref(loader)
         self._iterator = weakref.ref(iterator)
         self._length = _length(loader)
         self.exhausted = self.evaluated = False
-        self._given = self.unused = 0
+        self.given = self.unused = 0
 
     def gives(self, batch: Any = None) -> None:
         """It has given a batch."""
-        self._given += 1
-        if self._given == 1:
+        self.given += 1
+        if self.given == 1:
             offered(self._data_set(), batch)
         self.unused += 1
 
@@ -70,7 +72,7 @@ class Pass:
     @property
     def endless(self) -> bool:
         """Whether it has given more batches than its loader says there are."""
-        return self._length is not None and self._given > self._length
+        return self._length is not None and self.given > self._length
 
     @property
     def open_ended(self) -> bool:
@@ -131,6 +133,7 @@ class EpochFinder:
         self._taken = 0  # steps since the beginning
         self._seen: dict[int, tuple[Any, int, int]] = {}  # a weak reference, a version, and the step it was seen at
         self._steps_then = 0
+        self._once = Once()
 
     def driver(self, fresh: Sequence[Pass]) -> Pass | None:
         """The pass that a training forward's batch comes from.
@@ -187,7 +190,15 @@ class EpochFinder:
         main = next((each for each in passes if not each.over), passes[-1])
         if main in self.current:
             if self._steps_per_epoch is not None:
-                return self._planned() and (main.open_ended or main.over)
+                ends = main.open_ended or main.over
+                if self._planned() and not ends:
+                    self._once(
+                        "steps_per_epoch=%d: the data loader gives more, and an epoch is a pass over it. For epochs of "
+                        "%d steps call run.end_epoch() in the loop, or leave steps_per_epoch out",
+                        self._steps_per_epoch,
+                        self._steps_per_epoch,
+                    )
+                return self._planned() and ends
             return (self._turned and main.endless) or (self._came_round and main.over)
         again = bool(self.current) and main.same_loader(self.current[0])
         if not again and not (self.current and all(each.over for each in self.current)):

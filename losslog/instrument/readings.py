@@ -9,9 +9,8 @@ Made on the training thread, resolved on the drain thread. Contract:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from losslog.values.snapshot import EXACT, Keys, Staged, resolve, snapshot
 from losslog.values.totals import mean_of
@@ -22,11 +21,22 @@ if TYPE_CHECKING:
     from losslog.instrument.roots import Root
     from losslog.values.losses import Losses
 
-
 RESOLUTION: Final = 1e-3  # what half precision may leave unexplained
-BY_HAND: Final = 128.0  # a power of two from here on, on all components alike, is a loss scaled by hand
 Weights = Callable[[], "dict[str, float]"]
-Rest = Callable[[float, float, float], None]
+Idle = Callable[[], "dict[str, float]"]
+
+
+class Rest(Protocol):
+    """Told of every step with components, when it is resolved.
+
+    Attributes:
+        coming: steps that it will be told of.
+    """
+
+    coming: int
+
+    def __call__(self, total: float, rest: float, common: float, idle: Idle) -> None:
+        """A step."""
 
 
 class Beside(NamedTuple):
@@ -105,17 +115,19 @@ class Told:
     Args:
         roots: the backward passes, in order.
         parts: components by name, in order; none: the total is all there is.
-        rest: told (total, what is not explained) where components leave a rest, and whether all were scaled by hand.
+        rest: told the total, what components do not explain of it, the factor that all of them have, and ``idle``.
+        idle: gives the values of losses that gradients did not come to.
     """
 
-    def __init__(self, roots: Sequence[Root], parts: dict[str, list[Part]], rest: Rest) -> None:
+    def __init__(self, roots: Sequence[Root], parts: dict[str, list[Part]], rest: Rest, idle: Idle = dict) -> None:
         numbers: list[Any] = []
         for root in roots:
             numbers += (root.value, root.scale)
         for several in parts.values():
             numbers += [each.gradient for each in several]
-        self._count, self._parts, self._rest = len(roots), parts, rest
+        self._count, self._parts, self._rest, self._idle = len(roots), parts, rest, idle
         self._numbers = staged(numbers)
+        rest.coming += bool(parts)
         self.weights: dict[str, float] = {}
 
     def values(self) -> list[float]:
@@ -130,14 +142,10 @@ class Told:
             found.append(value)
             weights[name] = weight
             explained += contribution
-        by_hand = _scaled_by_hand(weights.values())
-        if by_hand != 1.0:
-            total, explained = total / by_hand, explained / by_hand
-            weights = dict.fromkeys(weights, 1.0)
         self.weights = {name: weight for name, weight in weights.items() if weight != 1.0}
         if weights:
-            self._rest(total, total - explained, by_hand)
-        self._parts = {}
+            self._rest(total, total - explained, _common(weights.values()), self._idle)
+        self._parts, self._idle = {}, dict
         return [*found, total]
 
 
@@ -150,6 +158,7 @@ class Plain(Staged):
         self.values: list[float] = []
         self._root: Root | None = root
         self._output, self._rest = output, rest
+        rest.coming += 1
         self.found: dict[str, float] = {}
 
     def resolve(self) -> list[float]:
@@ -165,12 +174,9 @@ class Plain(Staged):
             weight = gradient / scale
             explained += weight * values[index]
             weights[index] = 1.0 if abs(weight - 1.0) <= EXACT else weight
-        by_hand = _scaled_by_hand(weights)
-        if by_hand != 1.0:
-            total, explained, weights = total / by_hand, explained / by_hand, [1.0] * len(weights)
         if weights.count(1.0) != len(weights):
             self.found = {name: each for name, each in zip(output.names, weights, strict=True) if each != 1.0}
-        self._rest(total, total - explained, by_hand)
+        self._rest(total, total - explained, _common(weights), dict)
         self.values = [*values, total]
         return self.values
 
@@ -214,12 +220,10 @@ def _weigh(several: list[Part], gradients: Any, scales: list[float]) -> tuple[fl
     return mean, 1.0 if abs(weight - 1.0) <= EXACT else weight, contribution
 
 
-def _scaled_by_hand(weights: Collection[float]) -> float:
-    """The factor that somebody multiplied the loss with before backward, or 1."""
+def _common(weights: Collection[float]) -> float:
+    """The factor that all components count with, or 1."""
     first = next(iter(weights), 1.0)
-    if not math.isfinite(first) or first < BY_HAND or math.frexp(first)[0] != 0.5:
-        return 1.0
-    return first if all(weight == first for weight in weights) else 1.0
+    return first if first != 1.0 and all(abs(each - first) <= EXACT * abs(first) for each in weights) else 1.0
 
 
 def staged(numbers: list[Any]) -> list[float] | Staged:
@@ -231,10 +235,10 @@ def staged(numbers: list[Any]) -> list[float] | Staged:
 
 def told(
     roots: Sequence[Root], parts: dict[str, list[Part]], keys: Keys, n: int, beside: Beside | None,
-    rest: Rest,
+    rest: Rest, idle: Idle = dict,
 ) -> Reading:  # fmt: skip
     """A step as autograd told it; with ``keys`` but no parts the total is that one loss."""
-    found = Told(roots, parts, rest)
+    found = Told(roots, parts, rest, idle)
     if not parts:
         return Reading(keys, Computed(found.values), False, n, dict, beside)
     return Reading(keys, Computed(found.values), True, n, lambda: found.weights, beside)

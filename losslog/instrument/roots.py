@@ -35,9 +35,14 @@ class Root:
         reached: (output, index of the loss in it, gradient) of each loss that it came through.
         whole: the output that has given all of these, each once and as a float, where that was seen at once.
         tensors: what it was called with, while listeners are told that it begins.
+        node: of the one tensor it was called with, while it runs; None of several.
+        lone: what `losslog.instrument.behind.lone` says of that, where an output asked.
+        fed: whose optimizers it gave gradients.
     """
 
-    __slots__ = ("__weakref__", "marks", "reached", "scale", "tensors", "thread", "value", "whole")
+    __slots__ = (
+        "__weakref__", "fed", "lone", "marks", "node", "reached", "scale", "tensors", "thread", "value", "whole",
+    )  # fmt: skip
 
     def __init__(self, thread: int, value: Any, marks: list[Mark]) -> None:
         self.thread, self.value, self.marks = thread, value, marks
@@ -45,6 +50,9 @@ class Root:
         self.reached: list[tuple[Any, int, Any]] = []  # of a `losslog.instrument.outputs.Output`
         self.whole: Any = None
         self.tensors: Sequence[Any] = ()
+        self.node: Any = None
+        self.lone: dict[int, bool] | None = None
+        self.fed: tuple[Any, ...] = ()
 
 
 def running(thread: int | None = None) -> Root | None:
@@ -92,6 +100,7 @@ def hear_backward(original: Callable[..., Any]) -> Callable[..., Any]:
             result = original(*args, **kwargs)
         finally:
             _open.remove(root)
+            root.node = None
         tell("backward_ends", root)
         return result
 
@@ -106,12 +115,14 @@ def _begins(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -
         node = tensors.grad_fn
         marks = [] if node is None else [(node._sequence_nr(), tensors.output_nr)]
         root = Root(threading.get_ident(), float(tensors.tolist()), marks)
+        root.node = node
     else:
         several = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if not isinstance(several, list | tuple):
             return None
-        value, marks = _sum(several, grad_tensors)
+        value, marks = _sum(several, grad_tensors if grad_tensors is not None else kwargs.get("grad_variables"))
         root = Root(threading.get_ident(), value, marks)
+        root.node = several[0].grad_fn if len(several) == 1 else None
     root.tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
     try:
         for listener in listeners:
@@ -123,7 +134,7 @@ def _begins(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -
 
 
 def _sum(tensors: Sequence[Any], gradients: Any) -> tuple[Any, list[Mark]]:
-    """What several tensors, or a vector with weights, add up to, and their marks."""
+    """What tensors add up to, each with the weights that backward was given for it, and their marks."""
     torch = sys.modules["torch"]
     weights = gradients if isinstance(gradients, list | tuple) else [gradients] * len(tensors)
     value: Any = 0.0
@@ -133,7 +144,7 @@ def _sum(tensors: Sequence[Any], gradients: Any) -> tuple[Any, list[Mark]]:
             raise RuntimeError("no tensor")
         if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
             raise RuntimeError("capturing")
-        found = number(tensor if weight is None or not tensor.dim() else tensor.detach() * weight)
+        found = number(tensor if weight is None else tensor.detach() * weight)
         value = found if len(tensors) == 1 else value + found
         if tensor.grad_fn is not None:
             marks.append(mark_of(tensor))

@@ -21,6 +21,7 @@ from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import Reading
+from losslog.instrument.succession import Succession
 from losslog.run import Run
 from losslog.runtime import endings
 from losslog.runtime.containment import attempt
@@ -42,6 +43,7 @@ class ScriptObserver(Observer):
         super().__init__(Logbook(self._make_run), finder)
         self._make = make
         self._about: dict[str, Any] = {}
+        self._succession = Succession(self.modules)
         self.thread = OneThread(strict=True)
         self.discovery.start()
 
@@ -76,6 +78,8 @@ class ScriptObserver(Observer):
             return
         if not self._about:
             self._about = described(self._trained_by(stepper, outputs), stepper.ref())
+        if self.logbook.made is not None:
+            self._succession.stepped(stepper, self.logbook.made.next_step, self.logbook.made.epoch)
         super()._record(stepper, reading, outputs, own)
 
     def _trained_by(self, stepper: Stepper, outputs: list[Output]) -> Any:

@@ -3,7 +3,8 @@
 Training thread. Contract:
 
 - Forward passes during a backward pass are recomputation, and those under a function transform are not the loop's.
-- Losses without gradients of a model that was trained are validation.
+- Losses without gradients of a model that was trained are validation; of a copy of it, where their data are a
+  loader's that is not trained on.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any, Final
 
 import torch
 
+from losslog.instrument.copies import Copies
 from losslog.instrument.discovery import Discovery
 from losslog.instrument.family import Family
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
+from losslog.instrument.ordering import name_evaluated
 from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
 from losslog.instrument.passes import EpochFinder, Pass
 from losslog.instrument.readings import averaged
@@ -40,6 +43,7 @@ class Sightings:
     Attributes:
         families: who gives losses.
         pending: outputs that no step was taken with yet.
+        batch: how many times the loop has gone on with new data of a loader.
     """
 
     def __init__(
@@ -49,8 +53,11 @@ class Sightings:
         self._discovery, self._leftovers = discovery, leftovers
         self.families: list[Family] = []
         self.pending: list[Output] = []
+        self.batch = 0
         self._by_id: dict[int, tuple[Any, Family]] = {}  # a weak reference to the module beside it
         self._fresh: list[Pass] = []
+        self._copies = Copies()
+        self._forwards = 0  # of models that gave no losses, without gradients
         self._since: set[Any] = set()  # who has used the batch at hand
 
     def family_of(self, module: Any) -> Family | None:
@@ -96,6 +103,10 @@ class Sightings:
                 self._trained(found, output.values())
                 return
         spread = type(module).__name__ == "DataParallel"
+        if family is None and not grad and (original := self._copies.family_of(module, self.families)) is not None:
+            if self._fresh and not any(self._fresh[-1].same_loader(each) for each in self._finder.current):
+                self._evaluated(original, module, read(output, original.name, spread=spread), of_copy=True)
+            return
         losses = read(output, type(module).__name__ if family is None else family.name, spread=spread)
         givers = [(module, losses)]
         if inner and not (losses and losses[0].named):
@@ -129,7 +140,7 @@ class Sightings:
             family = self.adopt(module)
             if not losses[0].named and len(losses) == 1:
                 losses[0].name = family.name
-        output = of(family, losses)
+        output, family.batch = of(family, losses), None
         key = (output.names, *[each.family.name for each in self.pending])
         totals = family.totals.get(key)
         if totals is None:
@@ -143,7 +154,7 @@ class Sightings:
     def _trained(self, output: Output, tensors: Iterable[Any]) -> None:
         if self._logbook.has_evaluations:
             self._owner.log_evaluations()
-        output.driver = self.drive(output.family)
+        output.driver, output.batch = self.drive(output.family), self.batch
         self._owner.reaching.look(output, tensors)
         self.pending.append(output)
         if len(self.pending) > MOST_WAITING:
@@ -151,6 +162,7 @@ class Sightings:
 
     def drive(self, who: Any) -> Pass | None:
         """The pass that the batch at hand comes from; a new batch where somebody computes with it again."""
+        self.batch += bool(self._fresh)
         if self._fresh or who in self._since or not self._since:
             self._leftovers.computes(new_batch=bool(self._fresh) or self._finder.before is None)
             driver = self._finder.driver(self._fresh)
@@ -159,13 +171,18 @@ class Sightings:
         self._since.add(who)
         return self._finder.before
 
-    def _evaluated(self, family: Family | None, module: Any, losses: list[Loss]) -> None:
+    def _evaluated(self, family: Family | None, module: Any, losses: list[Loss], *, of_copy: bool = False) -> None:
         if self._fresh:
             self._fresh[-1].evaluated = True
+        self._forwards += not losses
         if family is None or family.keys is None or not losses or not self._logbook.trained:
             return
-        names = family.keys or (family.name,)
+        if losses[0].named or len(losses) > 1 or not (family.keys or family.apart):
+            names = family.keys or (family.name,)
+        else:
+            batch = (id(self._fresh[-1]), self._fresh[-1].given) if self._fresh else self._forwards
+            names = (name_evaluated(family, losses[0], batch),)
         kept = [each for each in losses if each.name in names]
         if not kept or (not module.training and len({each.name for each in kept}) < len(names)):
             return  # in eval mode a model may return other figures
-        self._logbook.validation(averaged([of(family, kept)]))
+        self._logbook.validation(averaged([of(family, kept)]), of_copy=of_copy)

@@ -1,6 +1,6 @@
 """What a person is told where less was recorded than happened.
 
-Training thread; `Silence.rest` on the drain thread. Contract:
+Training thread. Contract:
 
 - Each thing is said once after 20 steps or backward passes, and once more at the end, also below 20.
 - A line says how many of what, and what to do.
@@ -8,24 +8,17 @@ Training thread; `Silence.rest` on the drain thread. Contract:
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Sequence
 from typing import Final
 
 from losslog.instrument.logbook import Logbook
-from losslog.instrument.optimizers import Stepper
-from losslog.instrument.readings import RESOLUTION
+from losslog.instrument.optimizers import Stepper, Steppers
+from losslog.instrument.rests import Rests
+from losslog.instrument.roots import Root
 from losslog.runtime.notices import Once, say, warn
 
 MANY: Final = 20
-COARSE: Final = 1e-2
 BY_HAND: Final = "run = losslog.Run(); run.log_batch(losses)"
-
-
-def _is_coarse(total: float) -> bool:
-    """Whether a total came in bfloat16: sums of those leave rests of their own."""
-    return math.isfinite(total) and not struct.pack(">f", min(max(total, -3e38), 3e38))[2:].strip(b"\0")
 
 
 class Silence:
@@ -36,19 +29,26 @@ class Silence:
 
     Attributes:
         how: what to write in a loop that is not understood.
-        look_again: whether components left a rest for the first time.
+        rest: what is said of totals that components do not explain.
     """
 
     def __init__(self, logbook: Logbook) -> None:
         self._logbook = logbook
         self._once = Once()
         self._heard = self._steps = self._bare = 0
-        self._rest_said = False
+        self._last: tuple[Root, Steppers] | None = None
         self.how = BY_HAND
-        self.look_again = False
+        self.rest = Rests()
 
-    def heard(self) -> None:
-        """A backward pass has ended."""
+    def heard(self, root: Root, steppers: Steppers) -> None:
+        """A backward pass has ended; whether it belongs to somebody else is known when the next one has."""
+        self._settle()
+        self._last = root, steppers
+
+    def _settle(self) -> None:
+        last, self._last = self._last, None
+        if last is None or (last[0].fed and last[1] not in last[0].fed):
+            return
         self._heard += 1
         if self._heard == MANY and not self._steps and not self._bare:
             warn("%s", self._unclaimed(self._heard))
@@ -68,24 +68,10 @@ class Silence:
             stepper.begun = False
             warn("gradients were there when losslog.attach was called: the first step's losses are those heard since")
 
-    def rest(self, total: float, rest: float, by_hand: float) -> None:
-        """Components left a rest of a total."""
-        if by_hand != 1.0:
-            self._once(
-                "the loss was multiplied by %g before backward: the total logged is that of the components, "
-                "without it. torch.amp.GradScaler is divided out by itself",
-                by_hand,
-            )
-        if abs(rest) > (COARSE if _is_coarse(total) else RESOLUTION) * max(
-            abs(total), abs(total - rest)
-        ) and math.isfinite(rest):
-            self.look_again = not self._rest_said
-            self._rest_said = True
-            text = "%.3g of %.3g comes from outside the model: the total logged is what was optimised"
-            self._once(text, rest, total, key="rest")
-
     def ends(self, loose: int) -> None:
         """The loop is over, with ``loose`` backward passes that no step came after: say what is in no record."""
+        self.rest.ends()
+        self._settle()
         if self._steps:
             if loose > 1 + self._heard // 10:
                 warn("%s", self._unclaimed(loose))
@@ -93,6 +79,12 @@ class Silence:
             warn("%s", self._empty(self._bare))
         elif self._heard:
             warn("%s", self._unclaimed(self._heard))
+
+    @property
+    def nothing(self) -> bool:
+        """Whether nothing was heard at all."""
+        self._settle()
+        return not (self._steps or self._bare or self._heard)
 
     def _unclaimed(self, count: int) -> str:
         return (

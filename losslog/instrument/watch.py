@@ -11,7 +11,7 @@ Main thread. Contract:
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,10 +54,12 @@ class Watch(Listener):
 
     Args:
         settings: what the command line said.
+        program: what runs; "" in a process that another one started, which may have nothing to train.
+        elsewhere: tells whether other processes were started, which may train.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, program: str = "", elsewhere: Callable[[], bool] = lambda: False) -> None:
+        self._settings, self._program, self._elsewhere = settings, program, elsewhere
         self._observer: ScriptObserver | None = None
         self._aside = False
         self._refused = ""
@@ -121,9 +123,13 @@ class Watch(Listener):
         if self._refused:
             warn("nothing was logged: %s", self._refused)
         observer, self._observer, self._aside = self._observer, None, True
+        status, text = endings.status_of(error)
+        unseen = observer is None or (not observer.closed and observer.silence.nothing)
+        others = self._refused or endings.any_opened() or self._elsewhere()
+        if status == "finished" and self._program and unseen and not others:
+            warn("nothing was logged: %s trained nothing (no backward pass, no optimizer step)", self._program)
         if observer is None:
             return
-        status, text = endings.status_of(error)
         observer.run_ends(status)
         run = observer.logbook.made
         if run is not None:

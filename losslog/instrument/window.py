@@ -3,19 +3,20 @@
 Training thread. Contract:
 
 - A loss that is made of others, or is what backward was called on beside others, is their total and no component.
-- A step of which one loss is all there is has that loss as its total.
+- A step of which one loss is all there is has that loss as its total; with something added it is a component.
 - What a dict holds beside losses that were reached (an accuracy, a loss that nobody optimised) is a metric. A loss that
   was a component before, and has no graph any more, stays one: it counts once, as far as can be told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from losslog.instrument.optimizers import Heard
+from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
-from losslog.instrument.readings import Beside, Computed, Part, Reading, told
+from losslog.instrument.readings import RESOLUTION, Beside, Computed, Part, Reading, Rest, told
+from losslog.instrument.roots import Root
 from losslog.values.snapshot import resolve
 from losslog.values.totals import TOTAL_NAMES
 
@@ -26,21 +27,24 @@ class Window:
     Args:
         heard: its backward passes, in order.
         owner: the observer whose outputs count.
+        stepper: whose step it is; None: of nobody's.
     """
 
-    def __init__(self, heard: Sequence[Heard], owner: Any) -> None:
+    def __init__(self, heard: Sequence[Heard], owner: Any, stepper: Stepper | None = None) -> None:
         self.heard = heard
         self.outputs: list[Output] = []
         parts: dict[str, list[Part]] = {}
         whole: dict[str, list[Part]] = {}
         self._wholes: set[tuple[int, int]] = set()  # (identity of an output, index) of totals
         self.own: set[str] = set()
+        self._more = False  # whether totals have more in them than a single loss of no name of its own
         for turn, each in enumerate(heard):
             alone, marks = [], each.root.marks
-            count = 0
+            count, ours = 0, []
             for output, index, gradient in each.root.reached:
                 if output.family.owner is not owner:
                     continue
+                ours.append((output, index, gradient))
                 if output not in self.outputs:
                     self.outputs.append(output)
                 name = output.names[index]
@@ -54,12 +58,17 @@ class Window:
                     parts.setdefault(name, []).append(part)
             if count:
                 self._keep_detached(turn, each, parts)
+            self._more = self._more or _has_more(each.root, ours)
             for name, part in alone:
                 if count or part.place in part.output.totals:
                     self._wholes.add((id(part.output), part.place))
                 if not count:
                     whole.setdefault(name, []).append(part)
         self._parts, self._whole = self._sorted(parts), whole
+        if stepper is not None and self._parts:
+            alive, feeds = owner.steppers.alive, heard[-1].feeds
+            if len(alive) == 1 or all(each in feeds for each in alive):  # else of a GAN, e.g. real and fake of its D
+                self._parts = stepper.ordering.apart(self._parts)
 
     def _keep_detached(self, turn: int, heard: Heard, parts: dict[str, list[Part]]) -> None:
         """Take in what no gradient can come to any more."""
@@ -81,27 +90,41 @@ class Window:
             names = [name for each in self.outputs for name in each.names]
         return {name: parts[name] for name in dict.fromkeys(names) if name in parts}
 
-    def reading(self, *, dicts: bool, rest: Callable[[float, float, float], None]) -> Reading:
+    def reading(self, pending: Sequence[Output], *, dicts: bool, rest: Rest) -> Reading:
         """The step.
 
         Args:
+            pending: outputs that no step was taken with.
             dicts: whether a single loss of no name of its own is a component too: earlier steps had several.
             rest: told of what components do not explain.
         """
         parts, roots = self._parts, [each.root for each in self.heard]
-        if not parts and len(self._whole) > 1:  # a backward pass for each loss
+        if not parts and (len(self._whole) > 1 or self._more):  # a backward pass for each loss
             parts = self._whole
         elif parts and self._whole:
             parts = {**parts, **self._whole}
         n = max((len({part.turn for part in each}) for each in parts.values()), default=len(roots))
         beside = self._beside({*parts})
-        if not parts or (len(parts) == 1 and parts.keys() <= set(TOTAL_NAMES)):
+        if not parts or (len(parts) == 1 and parts.keys() <= set(TOTAL_NAMES) and not self._more):
             name = next(iter(parts or self._whole), None)
             keys = (name,) if name is not None and name != "total" and (dicts or name in self.own) else None
             return told(roots, {}, keys, n, beside, rest)
-        if len(parts) == 1 and not dicts and not self.own & parts.keys():
+        if len(parts) == 1 and not dicts and not self.own & parts.keys() and not self._more:
             return told(roots, {}, None, n, beside, rest)
-        return told(roots, parts, tuple(parts), n, beside, rest)
+        return told(roots, parts, tuple(parts), n, beside, rest, lambda: self._idle(parts, pending))
+
+    def _idle(self, parts: dict[str, list[Part]], pending: Sequence[Output]) -> dict[str, float]:
+        """The values of losses that gradients could have come to, and did not."""
+        reached = {(part.output, part.place) for several in parts.values() for part in several} | {
+            (output, index) for each in self.heard for output, index, _ in each.root.reached
+        }
+        found: dict[str, float] = {}
+        for output in dict.fromkeys((*self.outputs, *pending)):
+            for index, name in enumerate(output.names):
+                known = (output, index) in reached or index in output.totals
+                if not known and (output.marks[index] is not None or "loss" in name):
+                    found[name] = found.get(name, 0.0) + resolve(output.values)[index]
+        return found
 
     def _beside(self, losses: set[str]) -> Beside | None:
         found: dict[str, list[tuple[Any, int]]] = {}
@@ -113,6 +136,32 @@ class Window:
                 if not total and name not in losses and name not in self._whole:
                     found.setdefault(name, []).append((output.values, index))
         return averages(found)
+
+
+def _has_more(root: Root, ours: Sequence[tuple[Output, int, Any]]) -> bool:
+    """Whether a loss, or calls of one criterion, are not all that the root of a backward pass is made of."""
+    if len(ours) == 1:
+        output, index, _ = ours[0]
+        mark = output.marks[index]
+        if mark is None or mark in root.marks or root.lone is None:
+            return len(root.marks) > 1
+        if not root.lone.get(mark[0], True):
+            return False  # it is all there is, whatever is computed of it
+        if mark[0] not in root.lone:
+            return True
+    elif any(each.named or each.family is not ours[0][0].family for each, _, _ in ours):
+        return False
+    return not ours or _adds(root, ours)
+
+
+def _adds(root: Root, ours: Sequence[tuple[Output, int, Any]]) -> bool:
+    """Whether the values say that something is added; on a device they are asked once."""
+    family = ours[0][0].family
+    on_device = type(root.value) is not float or any(type(each.values) is not list for each, _, _ in ours)
+    if family.adds is None or not on_device:
+        explained = sum(float(gradient) * resolve(output.values)[index] for output, index, gradient in ours)
+        family.adds = abs(float(root.value) - explained) > RESOLUTION * abs(float(root.value))
+    return family.adds
 
 
 def averages(found: dict[str, list[tuple[Any, int]]]) -> Beside | None:

@@ -84,6 +84,11 @@ def open_runs() -> list[Any]:
     return list(_open)
 
 
+def any_opened() -> bool:
+    """Whether there has been a run in this process."""
+    return _registered
+
+
 def status_of(error: BaseException | None) -> tuple[str, str | None]:
     """Status and error text of ``on_run_end`` for what ended the loop."""
     if error is None:

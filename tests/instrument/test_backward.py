@@ -150,8 +150,9 @@ def test_a_loss_multiplied_by_hand(watch, read, caplog, monkeypatch):
     optimizer.step()
     run.close()
     (batch,) = read(run, "on_batch_losses")
-    assert batch["total"] == pytest.approx(total.item())
-    assert "the loss was multiplied by 128 before backward" in caplog.text
+    assert batch["total"] == pytest.approx(128 * total.item())
+    assert batch["weights"] == dict.fromkeys(losses.keys() - {"class_error"}, 128.0)
+    assert "every component counts 128 times in the total" in caplog.text
 
 
 @pytest.mark.parametrize("divided_after", [False, True])

@@ -1,0 +1,87 @@
+"""What stands between the root of a backward pass and the losses behind it.
+
+Plain functions on nodes of a graph that is there: while the backward pass runs, or before it. Contract:
+
+- A graph is read, never changed or kept, and only what was made after the losses is looked at.
+- What a function of the user's own computes is taken to be linear: it cannot be known.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+LIMIT: Final = 10_000  # nodes of a graph that are looked at
+DEEP: Final = 32  # nodes in a row
+_FACTORS: Final = {"Mul", "Dot", "Mv", "Mm", "Bmm", "Addmm"}  # linear in each of what they multiply
+_LINEAR: Final = _FACTORS | {
+    "Add", "Sub", "Rsub", "Neg", "Div", "Sum", "Mean", "Stack", "Cat", "Unsqueeze", "Squeeze", "View", "Reshape",
+    "ReshapeAlias", "UnsafeView", "Select", "Slice", "Index", "Unbind", "Split", "ToCopy", "Clone", "Expand", "Alias",
+    "CopySlices", "Copy", "AsStrided", "T", "Permute", "Transpose", "Where", "Lerp", "NanToNum", "Identity",
+}  # fmt: skip
+
+
+def _kind(node: Any) -> str:
+    """What a node computes: ``Mul`` of ``MulBackward0``."""
+    return type(node).__name__.lstrip("_").partition("Backward")[0]
+
+
+def _is_linear(node: Any) -> bool:
+    return _kind(node) in _LINEAR or isinstance(node, torch.autograd.function.BackwardCFunction)
+
+
+def lone(root: Any) -> dict[int, bool]:
+    """The nodes that are all there is behind a root, one after the other, down to where several meet.
+
+    Returns:
+        Their numbers; and whether something without a gradient was added on the way, and the way is linear: then a
+        loss that lies here may not be all of the total.
+    """
+    found: dict[int, bool] = {}
+    node, adds, linear = root, False, True
+    while node is not None and len(found) < DEEP:
+        found[node._sequence_nr()] = adds and linear
+        behind = node.next_functions
+        children = [child for child, _ in behind if child is not None]
+        if len(children) != 1:
+            break
+        adds = adds or (len(behind) > 1 and _kind(node) in ("Add", "Sub", "Rsub", "Stack", "Cat")) or (
+            len(behind) == 1 and _kind(node) in ("Rsub",))  # fmt: skip
+        linear = linear and _is_linear(node)
+        node = children[0]
+    return found
+
+
+def is_curved(root: Any, losses: set[tuple[int, int]]) -> bool:
+    """Whether a root is something else than a weighted sum of losses.
+
+    Args:
+        root: the root's node.
+        losses: marks of the losses.
+    """
+    numbers = {number for number, _ in losses}
+    if root is None or not numbers or root._sequence_nr() in numbers:
+        return False
+    first = min(numbers)
+    reaches: dict[Any, bool] = {}
+    stack = [(root, False)]
+    while stack and len(reaches) < LIMIT:
+        node, left = stack.pop()
+        if left:
+            hits = [
+                place for place, (child, _) in enumerate(node.next_functions)
+                if child is not None and (child._sequence_nr() in numbers or reaches.get(child, False))
+            ]  # fmt: skip
+            if hits and (not _is_linear(node) or (_kind(node) in _FACTORS and len(hits) > 1)
+                         or (_kind(node) == "Div" and hits[-1] == 1)):  # fmt: skip
+                return True
+            reaches[node] = bool(hits)
+        elif node not in reaches:
+            reaches[node] = False
+            stack.append((node, True))
+            stack += [
+                (child, False) for child, _ in node.next_functions
+                if child is not None and child not in reaches and first < child._sequence_nr() not in numbers
+            ]  # fmt: skip
+    return False

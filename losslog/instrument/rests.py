@@ -1,0 +1,125 @@
+"""What components do not explain of a total, and what is said of it.
+
+`look` runs on the training thread, the rest on the drain thread. Contract:
+
+- A line is said once, and says what is known: a component that is in the total but detached, a total that is no
+  weighted sum of its components, or else that something comes from outside the model.
+- A single step could mean many things, so that the second one, or the end, brings the line.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from losslog.instrument.behind import is_curved
+from losslog.instrument.readings import RESOLUTION, Idle
+from losslog.runtime.notices import Once
+
+COARSE: Final = 1e-2
+SAME: Final = 2e-3  # two ratios that are one
+FACTOR: Final = 64.0  # a factor on all components alike from here on is told
+LOOKS: Final = 3  # backward passes whose graphs are looked at
+
+
+def _is_coarse(total: float) -> bool:
+    """Whether a total came in bfloat16: sums of those leave rests of their own."""
+    return math.isfinite(total) and not struct.pack(">f", min(max(total, -3e38), 3e38))[2:].strip(b"\0")
+
+
+class Rests:
+    """Told of every step that has components.
+
+    Args:
+        quiet: say nothing.
+
+    Attributes:
+        look_again: whether components left a rest for the first time.
+        coming: steps that are read off the loop, and that it will be told of.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.look_again = False
+        self.coming = self._come = 0
+        self._once = Once()
+        self._lock = threading.Lock()
+        self._looks = LOOKS
+        self._said = quiet
+        self._curved = self._over = False
+        self._waiting: tuple[float, float, dict[str, float]] | None = None  # rest, total, and ratios of the first step
+
+    def look(self, root: Any, pending: Iterable[Any]) -> None:
+        """A backward pass begins: see how its root is made of the losses that were given."""
+        if self._looks:
+            self._looks -= 1
+            marks = {mark for output in pending for mark in output.marks if mark is not None}
+            self._curved = is_curved(root.node, marks)
+
+    def asks(self) -> bool:
+        """Whether the calls of all modules should be looked at once more."""
+        asked, self.look_again = self.look_again, False
+        return asked
+
+    def __call__(self, total: float, rest: float, common: float, idle: Idle) -> None:
+        """A step.
+
+        Args:
+            total: of the step.
+            rest: what components do not explain of it.
+            common: the factor that all of them count with; 1.0 where they differ.
+            idle: gives the values of losses that gradients did not come to.
+        """
+        if common >= FACTOR:
+            self._once(
+                "every component counts %g times in the total, which is what backward() was called on: a factor by "
+                "hand is part of it, also where gradients are divided afterwards; torch.amp.GradScaler's is not",
+                common,
+            )
+        self._come += 1
+        tolerance = (COARSE if _is_coarse(total) else RESOLUTION) * max(abs(total), abs(total - rest))
+        if not self._said and abs(rest) > tolerance and math.isfinite(rest):
+            ratios = {name: rest / value for name, value in idle().items() if value}
+            before, self._waiting = self._waiting, (rest, total, ratios)
+            if before is not None or self._curved:
+                self._say(rest, total, ratios, {} if before is None else before[2])
+            else:
+                self.look_again, self._looks = True, LOOKS
+        with self._lock:
+            self._last()
+
+    def ends(self) -> None:
+        """The loop is over."""
+        with self._lock:
+            self._over = True
+            self._last()
+
+    def _last(self) -> None:
+        """Say what waits for a second step, where none comes any more."""
+        if self._over and self._waiting is not None and not self._said and self._come >= self.coming:
+            self._say(*self._waiting, {})
+
+    def _say(self, rest: float, total: float, ratios: Mapping[str, float], before: Mapping[str, float]) -> None:
+        self._said = True
+        found = next((name for name, ratio in ratios.items() if abs(ratio - 1.0) <= SAME), None) or next(
+            (name for name, each in ratios.items() if name in before and abs(each - before[name]) <= SAME * abs(each)),
+            None,
+        )
+        parts = 1.0 / sum(1.0 / each for each in ratios.values()) if len(ratios) > 1 and all(ratios.values()) else 0.0
+        if found is None and abs(parts - 1.0) <= SAME:
+            found = ", ".join(ratios)
+        if found is not None:
+            self._once(
+                "%s: in the total (%.3g of %.3g), but detached: it trains nothing", found, rest, total, key="rest"
+            )
+        elif self._curved:
+            text = (
+                "the total is not a weighted sum of the components: weights are its derivatives, and what is logged is "
+                "what was optimised (%.3g)"
+            )
+            self._once(text, total, key="rest")
+        else:
+            text = "%.3g of %.3g comes from outside the model: the total logged is what was optimised"
+            self._once(text, rest, total, key="rest")

@@ -1,0 +1,88 @@
+"""One model after the other in one script: folds, seeds, a search over settings.
+
+Training thread. Contract:
+
+- That a new model with a new optimizer is trained after another has ended is said once; the run goes on.
+- Optimizers that take turns, and a new optimizer over parts of the same model, are no such thing.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from losslog.instrument.optimizers import Stepper, parameters_of
+from losslog.runtime.notices import Once
+
+IN_A_ROW: Final = 2  # steps of the new one, where the old one could still go on
+
+
+class _Trained:
+    """What an optimizer trains."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        parameters = parameters_of(stepper.ref())
+        self.optimizer = stepper.ref
+        self.parameters = [weakref.ref(each) for each in parameters]
+        self.shapes = [tuple(each.shape) for each in parameters]
+
+    def alive(self) -> set[int]:
+        """Identities of those that are there."""
+        return {id(each) for reference in self.parameters if (each := reference()) is not None}
+
+
+class Succession:
+    """Looks at one run's steps.
+
+    Args:
+        modules: gives the modules that are known.
+    """
+
+    def __init__(self, modules: Callable[[], Iterable[Any]]) -> None:
+        self._modules = modules
+        self._once = Once()
+        self._now: weakref.ref[Stepper] | None = None
+        self._trained: _Trained | None = None
+        self._row = 0  # steps of one that may be a successor; 0: there is none
+
+    def stepped(self, stepper: Stepper, step: int, epoch: int) -> None:
+        """An optimizer has stepped.
+
+        Args:
+            stepper: it.
+            step: of the run.
+            epoch: of the run.
+        """
+        if self._now is not None and self._now() is stepper:
+            if self._row:
+                self._row += 1
+                if self._row >= IN_A_ROW:
+                    self._tell(step, epoch)
+            return
+        before, self._now, self._trained, self._row = self._trained, weakref.ref(stepper), _Trained(stepper), 0
+        if before is None or stepper.steps or before.alive() & self._trained.alive() or self._in_one(before):
+            return
+        if before.optimizer() is None and len(before.alive()) < len(before.parameters):
+            self._tell(step, epoch)
+        elif before.shapes == self._trained.shapes:
+            self._row = 1
+
+    def _in_one(self, before: _Trained) -> bool:
+        """Whether both train parts of one module."""
+        assert self._trained is not None
+        old, new = before.alive(), self._trained.alive()
+        return any(
+            old & own and new & own
+            for module in self._modules()
+            for own in [{id(each) for each in module.parameters()}]
+        )
+
+    def _tell(self, step: int, epoch: int) -> None:
+        self._row = 0
+        self._once(
+            "a new model with a new optimizer is trained from step %d, epoch %d on: folds or trials go on in one run "
+            "here. For a run each: losslog.attach(model, optimizer, name=...) and run.close() around each of them",
+            step, epoch,
+            key="succession",
+        )  # fmt: skip
