@@ -95,11 +95,12 @@ def check(thing: Any, hooks: Mapping[str, Sequence[str]]) -> None:
         ValueError: one cannot; the message names it, and what there is.
     """
     marked = implemented(thing)
+    methods = {name for several in marked.values() for name in several}
     for hook in hooks if marked and not inspect.ismodule(thing) else ():
-        if hook not in marked and inspect.isroutine(getattr(type(thing), hook, None)):
+        if hook not in methods and inspect.isroutine(getattr(type(thing), hook, None)):
             raise ValueError(f"{hook} is not marked: put @losslog.hookimpl before it, or it is never called")
-    for hook, methods in marked.items():
-        for name in methods if hook in hooks else ():
+    for hook, several in marked.items():
+        for name in several if hook in hooks else ():
             function = inspect.unwrap(getattr(thing, name))
             if (
                 inspect.isgeneratorfunction(function)

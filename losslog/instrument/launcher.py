@@ -128,7 +128,12 @@ def launch(program: Program, arguments: Sequence[str], settings: Settings) -> in
 
 def _put_first(folder: str) -> None:
     """Make a folder the first that imports look in, in the place of the one that was ours."""
-    if not sys.flags.safe_path:
+    if sys.flags.safe_path:
+        return
+    if "-m losslog" in " ".join(sys.orig_argv[:9]):  # then ours stands last already
+        del sys.path[-1]
+        sys.path.insert(0, folder)
+    else:
         sys.path[0:1] = [folder]
 
 

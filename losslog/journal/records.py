@@ -120,6 +120,7 @@ def decode(line: bytes) -> Record:
         if end != len(text):
             raise ValueError(f"more than a record: {line[:80]!r}")
         record = Record(body["seq"], body["time"], body["hook"], body["data"])
+        hash(record.hook)
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a record: {line[:80]!r}") from error
     if record.hook not in FINITE and ('"NaN"' in text or 'Infinity"' in text):

@@ -351,3 +351,18 @@ def test_a_tutorial_script_on_real_pictures(launch, tmp_path, until, kind):
     assert [each.value for each in steps] == [pytest.approx(each["losses"]["loss_mask"]) for each in batches]
     points = [(each.step, each.value) for each in events.Scalars("loss/train_loss_mask")]
     assert points == [(n, pytest.approx(each["means"]["loss_mask"])) for n, each in enumerate(printed, start=1)]
+
+
+@pytest.mark.parametrize("launcher", [("-m", "losslog"), ("-c", "from losslog.cli import main; main()")])
+def test_imports_look_where_plain_python_looks(tmp_path, script, launcher):
+    for folder in ("beside", "first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"in_{folder}.py").write_text("")
+    path = script("import in_beside, in_first, in_second, sys; print(sys.path[0])", "beside/train.py")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*map(str, (tmp_path / "first", tmp_path / "second", ROOT))]),
+    }
+    words = [sys.executable, *launcher, "run", "--plugins", ",", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{path.parent}\n"), done.stderr

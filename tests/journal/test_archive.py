@@ -31,7 +31,7 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         pytest.importorskip("zstandard")
     else:
         monkeypatch.setattr(packing, "zstandard", lambda: None)
-    monkeypatch.setattr(archive, "zstandard", lambda: None)
+        monkeypatch.setattr(archive, "zstandard", lambda: None)
     return str(request.param)
 
 
