@@ -156,6 +156,7 @@ class TensorBoardPlugin:
         epoch: int | None,
         run: Any,
         time: float,
+        seq: int,
     ) -> None:
         """A text at the step, and a mark in a series of the component's own beside its losses."""
         from losslog_tensorboard.events import alert_markdown
@@ -165,7 +166,7 @@ class TensorBoardPlugin:
         at = self._step if step is None else step
         self._open(run)[1].add_text(time, at, ALERTS, markdown)
         if component is not None:
-            self._open(run)[1].add(time, at, {f"alert/{component}": float(GRAVITY.get(level, 1))})
+            self._open(run)[1].add(time, at, {f"alert/{component}": float(GRAVITY.get(level, 1))}, seq)
         self._flush()
 
     @hookimpl

@@ -139,6 +139,9 @@ class WandbPlugin:
         """The last seq that W&B has, or -1."""
         if self.near or self._mode == "disabled":
             return None
+        if self._session is not None and self._file is not None:  # what it was handed is on its way
+            self._have = max(self._have, self._file.read())
+            return self._have
         files = self._files()
         if _killed_online(files):
             self._open()
