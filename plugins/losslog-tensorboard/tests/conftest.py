@@ -67,7 +67,7 @@ class Driver:
         tell(self.plugin, hook, run=self.run, time=self.tick(time), seq=self.number(seq), **data)
 
     def alert(self, title: str, text: str = "", step: int | None = None, time: float | None = None) -> None:
-        self.plugin.on_alert("warning", title, text, "plateau", None, step, None, self.run, self.tick(time))
+        self.plugin.on_alert("warning", title, text, "plateau", None, step, None, self.run, self.tick(time), -1)
 
     def resume(self, epoch: int | None, step: int | None) -> None:
         self.plugin.on_resume(epoch, step, self.run, self.tick(None))

@@ -101,7 +101,9 @@ def test_an_alert_on_a_component_is_a_mark_in_a_series_of_its_own(drive, accumul
     run = drive()
     run.batch(39)
     for level, step in (("info", 40), ("error", 80)):
-        run.plugin.on_alert(level, "loss_mask stalls", "", "plateau", "loss_mask", step, None, run.run, run.tick(None))
+        run.plugin.on_alert(
+            level, "loss_mask stalls", "", "plateau", "loss_mask", step, None, run.run, run.tick(None), -1
+        )
     run.end()
     marks = accumulate("batch").Scalars("alert/loss_mask")
     assert [(each.step, each.value) for each in marks] == [(40, 1.0), (80, 3.0)]
