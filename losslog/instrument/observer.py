@@ -136,9 +136,9 @@ class Observer(Watching):
 
     def step_ends(self, optimizer: Any) -> None:
         """An optimizer has stepped."""
+        stepper = self.steppers.stepped(optimizer)
         if self.closed or self.thread.refused:
             return
-        stepper = self.steppers.get(optimizer)
         if stepper is None and self.trains(optimizer):
             stepper = self.steppers.adopt(optimizer)
         if stepper is not None:

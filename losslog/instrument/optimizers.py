@@ -4,7 +4,7 @@ Training thread. Contract:
 
 - Nothing is put on parameters: whether a pass has fed an optimizer is seen on the gradients of three of its parameters.
 - Passes wait until the optimizer steps, or until its gradients are cleared, by whatever means.
-- Parameters live no longer than their optimizer.
+- Parameters live no longer than their optimizer. No gradient is looked at that another thread may be writing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 from losslog.control import group_name
 from losslog.instrument.ordering import Ordering
 from losslog.instrument.passes import Pass
-from losslog.instrument.roots import Root
+from losslog.instrument.roots import Root, elsewhere
 from losslog.runtime.containment import attempt
 from losslog.values.snapshot import learning_rate
 
@@ -91,6 +91,7 @@ class Stepper:
         self.waiting: list[Heard] = []
         self.first: list[Heard] | None = None
         self.inside = self.named = False
+        self.thread: int | None = None
         self.steps = self.ended = 0
         self.unreached: list[Any] = []
         self.begun = any(each.grad is not None for each in self.probes)
@@ -174,6 +175,20 @@ class Steppers:
         found = self._known.get(id(optimizer))
         return found if found is not None and found.ref() is optimizer else None
 
+    def stepped(self, optimizer: Any) -> Stepper | None:
+        """The stepper of an optimizer that has stepped in this thread, or None."""
+        found = self.get(optimizer)
+        if found is not None:
+            found.thread = get_ident()
+        return found
+
+    def _here(self) -> Sequence[Stepper]:
+        """Those whose gradients may be looked at: autograd writes them without a lock, in the thread that trains."""
+        if len(self.alive) < 2:
+            return self.alive
+        here, foreign = get_ident(), elsewhere()
+        return [each for each in self.alive if each.thread == here or (each.thread is None and not foreign)]
+
     def add(self, optimizer: Any) -> Stepper:
         """Know an optimizer from now on."""
         found = self.get(optimizer)
@@ -198,13 +213,13 @@ class Steppers:
 
     def begins(self, heard: Heard) -> None:
         """A backward pass begins."""
-        for each in self.alive:
+        for each in self._here():
             if each.begins(heard):
                 self.clear(each)
 
     def ends(self, heard: Heard) -> None:
         """It has ended; find out whom it fed."""
-        for each in self.alive:
+        for each in self._here():
             if each.fed(heard):
                 if len(each.waiting) >= MANY:  # it does not step any more
                     each.waiting = [other for other in each.waiting if not other.taken][-MANY:]
@@ -238,7 +253,7 @@ class Steppers:
             stepper.begun = False
             if stepper.waiting:
                 self.clear(stepper)
-            for each in self.alive:  # others over the same parameters
+            for each in self._here():  # others over the same parameters
                 if each.waiting and all(probe.grad is None for probe in each.probes):
                     self.clear(each)
         elif hasattr(owner, "parameters"):

@@ -63,6 +63,12 @@ def running(thread: int | None = None) -> Root | None:
     return next((each for each in reversed(_open) if each.thread == thread), None)
 
 
+def elsewhere() -> bool:
+    """Whether a backward pass of another thread runs now."""
+    here = threading.get_ident()
+    return any(each.thread != here for each in _open)
+
+
 def inside_backward() -> bool:
     """Whether this thread computes for a backward pass: what modules are called with now is recomputation."""
     found: int = sys.modules["torch"]._C._current_graph_task_id()

@@ -85,7 +85,8 @@ def test_the_python_blocks_run(page: Path, journal: Path, caplog: pytest.LogCapt
             code = compile("\n" * (block.line - 1) + block.code, docs_blocks.name_of(page), "exec")
             exec(code, names)
     close_runs()
-    assert [each.getMessage() for each in caplog.records if each.name == "losslog" and each.levelname != "INFO"] == []
+    warned = [each.getMessage() for each in caplog.records if each.name == "losslog" and each.levelname != "INFO"]
+    assert [each for each in warned if not each.startswith("no step was logged")] == []  # lines that only attach
 
 
 def test_the_script_for_torchrun_runs_on_two_ranks(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
