@@ -12,7 +12,7 @@ import losslog
 SCRIPT = """
 import threading, torch
 torch.set_num_threads(1)
-first, second = threading.Event(), threading.Event()
+first, second, over = threading.Event(), threading.Event(), threading.Event()
 
 def train(offset, wait):
     torch.manual_seed(offset)
@@ -28,6 +28,7 @@ def train(offset, wait):
         loss.backward()
         optimizer.step()
         (second if wait else first).set()
+    over.set() if wait else over.wait(30)  # the first is there until the second has ended
 
 threads = [threading.Thread(target=train, args=(1000 * index, index > 0), name=f"training-{index}") for index in (0, 1)]
 for each in threads:
