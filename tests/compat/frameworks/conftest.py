@@ -67,7 +67,10 @@ class Workshop:
         found = [data for name, data in self.records if name == hook]
         if hook != "on_metrics":
             return found
-        return [each for each in found if not {tag.partition("/")[0] for tag in each["metrics"]} <= MEASURED]
+        return [
+            each for each in found
+            if not all("/" in tag and tag.partition("/")[0] in MEASURED for tag in each["metrics"])
+        ]  # fmt: skip
 
     def loop(self, name: str, *changes: tuple[str, str], **environment: str) -> dict[str, Any]:
         """Run a loop of ../shared/frameworks with changes to its text; gives its truth: the journal agrees with it."""
