@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,8 @@ from losslog.journal.fences import is_void
 from losslog.journal.files import opened, small
 from losslog.journal.folder import INDEX
 from losslog.journal.lines import read
-from losslog.journal.records import Record
+from losslog.journal.records import Record, count_in
+from losslog.journal.shapes import fits
 from losslog.journal.tally import Mark, Tally
 from losslog.runtime.containment import attempt
 
@@ -62,7 +63,9 @@ class Index(Tally):
         for _, record in read(self.path, marks[0] if marks else 0):
             if record is None or record.hook != "on_batch_losses" or is_void(record, self.fences):
                 continue
-            if record.data["epoch"] == epoch and (step is None or record.data["step"] <= step):
+            known = record.data.get("losses") is not None and record.data.get("total") is not None
+            at = count_in(record.data, "step")
+            if known and record.data.get("epoch") == epoch and (step is None or at <= step):
                 yield record
 
     def load(self, place: Path | None = None) -> bool:
@@ -86,8 +89,12 @@ class Index(Tally):
         for mine, theirs in ((new.lasting, lasting), (new.counted, counted)):
             if mine.keys() != theirs.keys():
                 raise ValueError("of another form")
-        self.lasting, self.counted, self.size, self._seq = lasting, counted, size, int(seq)
-        self.fences, self.keys = [Record(*each) for each in fences], dict.fromkeys(keys)
+        if not (_lasts(lasting) and _counts(counted) and all(fits(*each) for each in fences) and _are(int, seq)
+                and all(_are(int, *at) and _counts(its) for *at, its in marks)):  # fmt: skip
+            raise ValueError("of other values than records have")
+        known = dict.fromkeys(map(str, keys))
+        self.lasting, self.counted, self.size, self._seq = lasting, counted, size, seq
+        self.fences, self.keys = [Record(*each) for each in fences], known
         self._marks = [Mark(*each) for each in marks]
         self._kept = size
 
@@ -121,6 +128,33 @@ class Index(Tally):
             self._kept = self.size
         else:
             attempt(temporary.unlink, missing_ok=True)
+
+
+def _are(kind: type, *values: Any) -> bool:
+    return all(type(each) is kind for each in values)
+
+
+def _lasts(kept: Mapping[str, Any]) -> bool:
+    """Whether `Tally.lasting` is made of what records may have: the file may be somebody else's."""
+    get = kept.__getitem__
+    return (
+        _are(int, *map(get, ("garbled", "step", "epoch", "done")), *get("starts")) and _are(str, get("name"))
+        and all(type(get(key)) in (int, float) for key in ("started", "last"))
+        and type(get("epochs")) in (int, type(None)) and type(get("ended")) in (str, type(None))
+        and all(_are(dict, each) and fits(0, 0.0, "on_alert", each) for each in get("alerts"))
+        and all(_are(str, path) and _are(int, *numbers) for path, *numbers in get("checkpoints"))
+    )  # fmt: skip
+
+
+def _counts(kept: Mapping[str, Any]) -> bool:
+    """The same of `Tally.counted`."""
+    return (
+        _are(int, *kept["counts"].values(), *kept["top"]) and len(kept["top"]) == 2
+        and all(type(value) in (int, float) and _are(int, epoch) for value, epoch in kept["best"].values())
+        and _are(dict, kept["last_epoch"], kept["last_step"], kept["trains"])
+        and fits(0, 0.0, "on_epoch_end", kept["last_epoch"]) and fits(0, 0.0, "on_batch_losses", kept["last_step"])
+        and fits(0, 0.0, "on_metrics", {"detail": kept["trains"]})
+    )  # fmt: skip
 
 
 def _write(path: Path, text: str) -> None:

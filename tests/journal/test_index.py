@@ -265,3 +265,28 @@ def test_it_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(writer.alert_keys) == 300
     writer.close()
     assert not (tmp_path / INDEX).exists()  # more keys than it may hold
+
+
+ODD: list[Any] = [None, "x", 1.5, -1, [1], {"a": [1]}, True]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_index_of_somebody_elses_making_breaks_no_reader(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw, folder = random.Random(seed), tmp_path / "runs" / "a" / "20260101-000000-cafe"
+    folder.mkdir(parents=True)
+    (folder / JOURNAL).write_bytes(b"".join(map(encode, a_story(seed))))
+    honest = Index(folder)
+    honest.read()
+    body = json.loads(honest.body() or "")
+    for _ in range(60):
+        lasting, counted, fences, _, marks, _ = kept = json.loads(json.dumps(body["kept"]))
+        target: Any = draw.choice([lasting, counted, kept, *([fences] if fences else []), *([marks] if marks else [])])
+        place = draw.choice([*target] if isinstance(target, dict) else range(len(target)))
+        target[place] = draw.choice(ODD)
+        forged = body | {"kept": kept, "check": module.check(folder / JOURNAL, body["size"], kept)}
+        (folder / INDEX).write_text(json.dumps(forged))
+        for words in (["show", str(folder)], ["ls", "--dir", str(tmp_path / "runs")], ["diagnose", str(folder)]):
+            assert main(words) == 0, (place, target[place], capsys.readouterr().err)
+        assert index_of(folder).lasting["step"] >= -1
