@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 
 from losslog.journal.ends import note
 from losslog.journal.file import Writer
-from losslog.journal.records import Record, written
+from losslog.journal.records import Record, count_in, written
 from losslog.journal.spill import Unwritten, spill
 from losslog.journal.tail import Tail, strangers
 from losslog.ranks.joining import Joiner
@@ -107,7 +107,7 @@ class Drain(Intake):
             data = last.data
             self.means.add(Whole(data["losses"], data["total"], given=True), data.get("n", 1), data.get("weights"))
             self._last_lr = data.get("lr", self._last_lr)
-        return None if last is None else int(last.data["step"])
+        return None if last is None else count_in(last.data, "step")
 
     def pass_on(self) -> None:
         """Write what the items gave."""
@@ -258,9 +258,8 @@ class Drain(Intake):
                 if self.trouble and self._writer.moved():
                     self._writer.heal()
                 self._looked = now
-                if self._writer.intruded and (
-                    more := strangers(self._writer, self._tail)
-                ):  # our numbers go on behind his
+                more = strangers(self._writer, self._tail) if self._writer.intruded else 0
+                if more:  # our numbers go on behind his
                     self._fresh = [written(record._replace(seq=record.seq + more)) for record, _ in self._fresh]
                 offset = self._writer.end
                 self._writer.append([line for _, line in self._fresh])
@@ -276,8 +275,9 @@ class Drain(Intake):
             if self.trouble:
                 say("the journal can be written again")
                 self.trouble = ""
-            self._tail.publish(found)
-            self._writer.wrote(found)
+            if found:
+                self._tail.publish(found)
+                self._writer.wrote(found)
         if self._sync_due or self._writer.unsynced_for > SYNC_EVERY:
             self._sync()
 
