@@ -288,7 +288,7 @@ class Run:
             targets: the batch's targets; an alert on a non-finite loss names their image ids, and the end of an epoch
                 those of the batches with the highest losses.
             n: over how many forward passes the values are means.
-            weights: how often components count in the total, where that is not once; give ``total`` too.
+            weights: how often components count in the total, where that is not once; with ``total`` only.
 
         Raises:
             TypeError, ValueError: a key or a value is not what a loss may be; the message names it.
@@ -301,6 +301,8 @@ class Run:
             self.watcher.loop_logs()
         sampled = self._queue.steps % SAMPLE == 5
         began = time.thread_time() if sampled else 0.0
+        if weights and total is None:
+            raise ValueError("log_batch: weights say how often components count in a total: give total= too")
         keys, values = snapshot(losses, total)
         if lr is not None and type(lr) is not float:
             lr = learning_rate(lr)
@@ -323,7 +325,7 @@ class Run:
             self._targets.keep(step, targets)
             self._queue.targets = True
         batch = Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n)
-        self._log(batch if not weights or total is None else batch._replace(weights=weigher(weights)))
+        self._log(batch._replace(weights=weigher(weights)) if weights else batch)
         if sampled:
             self.spent(time.thread_time() - began)
 

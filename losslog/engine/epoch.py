@@ -152,7 +152,7 @@ def train_one_epoch(
                     step=step,
                     targets=[target for batch in batches for target in targets_of(batch)],
                     n=len(batches),
-                    weights=stepper.weights if _has_all(stepper.weights, components) else None,
+                    weights=stepper.weights if total is not None and _has_all(stepper.weights, components) else None,
                 )
                 if reached is not None:
                     reached.tell(run, step)
