@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from threading import get_ident
 from time import thread_time
 from typing import Any, Final
 
@@ -88,7 +89,7 @@ class Listener:
 
 
 class Meter:
-    """What listening costs, of one step in many: CPU seconds of the threads that it runs on.
+    """What listening costs, of one step in many: CPU seconds of the thread that trains.
 
     Attributes:
         owner: whose step is measured now; None between.
@@ -96,14 +97,17 @@ class Meter:
 
     def __init__(self) -> None:
         self.owner: Any = None
+        self._thread = 0
         self._spent = self._entered = 0.0
 
     def start(self, owner: Any) -> None:
-        """Measure from here on."""
-        self.owner, self._spent, self._entered = owner, 0.0, 0.0
+        """Measure in this thread from here on."""
+        self.owner, self._thread, self._spent, self._entered = owner, get_ident(), 0.0, 0.0
 
     def enters(self) -> float:
-        """We are called."""
+        """We are called; 0 in a thread that is not measured."""
+        if get_ident() != self._thread:
+            return 0.0
         self._entered = thread_time()
         return self._entered
 

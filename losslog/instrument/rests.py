@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 import struct
-import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from losslog.instrument.behind import is_curved
 from losslog.instrument.readings import RESOLUTION, Idle
 from losslog.runtime.notices import Once
+from losslog.runtime.pace import Guard
 
 COARSE: Final = 1e-2
 SAME: Final = 2e-3  # two ratios that are one
@@ -45,7 +45,7 @@ class Rests:
         self.look_again = False
         self.coming = self._come = 0
         self._once = Once()
-        self._lock = threading.Lock()
+        self._lock = Guard()
         self._looks = LOOKS
         self._said = quiet
         self._curved = self._over = False
