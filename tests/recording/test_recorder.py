@@ -119,12 +119,16 @@ def test_the_end_comes_last(recorder: Recorder, held: Held) -> None:
     assert hooks(held) == ["on_batch_losses"] * 10 + ["on_run_end"]
 
 
-def test_a_disk_that_hangs_does_not_hold_the_end(recorder: Recorder, held: Held) -> None:
+def test_a_disk_that_hangs_does_not_hold_the_end(
+    recorder: Recorder, held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # what waits is saved there
     held.gate.clear()
     held.queue.put_batch(batch(0))
     began = time.monotonic()
     recorder.finish(END, 0.2)
     assert time.monotonic() - began < 10
+    assert list(tmp_path.glob("losslog-spill-*.jsonl"))
 
 
 def test_after_the_end_a_question_returns_at_once(recorder: Recorder) -> None:
