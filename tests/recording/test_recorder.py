@@ -20,6 +20,7 @@ from losslog.recording.drain import Drain
 from losslog.recording.intake import Queue
 from losslog.recording.items import Batch, Event
 from losslog.recording.recorder import Recorder
+from losslog.testing.waiting import until
 
 pytestmark = pytest.mark.threaded
 
@@ -128,7 +129,8 @@ def test_a_disk_that_hangs_does_not_hold_the_end(
     began = time.monotonic()
     recorder.finish(END, 0.2)
     assert time.monotonic() - began < 10
-    assert list(tmp_path.glob("losslog-spill-*.jsonl"))
+    held.gate.set()  # at which the spill hangs here, too
+    until(lambda: list(tmp_path.glob("losslog-spill-*.jsonl")), "what waits is saved")
 
 
 def test_after_the_end_a_question_returns_at_once(recorder: Recorder) -> None:
