@@ -28,7 +28,8 @@ ALL = f"losslog:{','.join(FIVE)}"
 ALL_NEAR = f"losslog:!{','.join(FIVE)}"
 NEAR = "losslog:console,plateau"
 LOCAL = "losslog:console,tensorboard,plateau"
-IMPORTS = ("losslog", "pluggy", "torch", "tensorboard.summary.writer.event_file_writer", "wandb", "mlflow")
+WRITER = "tensorboard.summary.writer.event_file_writer"
+IMPORTS = ("losslog", "losslog.run", "pluggy", "torch", WRITER, "wandb", "mlflow")
 SLOW = {"mlflow": 10, "four inline": 10}  # so many times fewer steps: milliseconds each
 
 

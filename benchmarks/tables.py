@@ -127,7 +127,7 @@ def goals(found: Found, setting: dict[str, Any]) -> str:
         goal("100 small ops beside a backlog of near lanes, over none", ratios(busy, idle), 1.1),
         goal("memory growth of the training process, kB per 1,000 steps", grown, 1),
         goal("`close()` after 10,000 steps without a pause, local, s", found.one("tight", LOCAL, "close_s"), 1),
-        goal("`import losslog`, ms", found.one("imports", "losslog", "ms"), 50),
+        goal("`import losslog`, ms", found.one("imports", "losslog", "ms"), 30),
         goal("records read from the journal a second", read, 200_000, at_least=True),
     ]  # fmt: skip
     return table(("what", "goal", "median", "best", ""), [row for row in rows if row])

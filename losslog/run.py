@@ -838,6 +838,9 @@ class Run:
         self._end(*endings.status_of(error))
         return False
 
+    def _repr_html_(self) -> str | None:
+        return importlib.import_module("losslog.viewing.notebook").inline(self.dir)  # type: ignore[no-any-return]
+
     def close(self, timeout: float = 30.0) -> None:
         """End the run: everything logged reaches the journal, lanes catch up, the report is said.
 

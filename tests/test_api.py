@@ -6,6 +6,8 @@ import inspect
 import subprocess
 import sys
 
+import pytest
+
 import losslog
 
 NAMES = [
@@ -48,6 +50,22 @@ def test_importing_imports_no_torch_and_no_numpy() -> None:
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert "losslog" in imported
     assert not imported & {"torch", "numpy", "rich", "tensorboard", "wandb", "mlflow"}
+
+
+def test_what_a_run_needs_is_imported_by_who_asks_for_one() -> None:
+    code = (
+        "import sys, losslog; print('losslog.run' in sys.modules, 'socket' in sys.modules); "
+        "print(sorted(set(losslog.__all__) - set(dir(losslog)))); from losslog import attach; "
+        "print(losslog.Run.__module__, losslog.history.records.__module__, attach is losslog.attach)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["False False", "[]", "losslog.run losslog.history True"]
+
+
+@pytest.mark.parametrize("name", ["rnu", "_private", "__wrapped__", "a.b", "", "run.x"])
+def test_a_name_that_is_none_is_said_as_python_says_it(name: str) -> None:
+    with pytest.raises(AttributeError, match="module 'losslog' has no attribute"):
+        getattr(losslog, name)
 
 
 def test_importing_starts_no_thread_and_touches_no_signal() -> None:

@@ -36,8 +36,8 @@ FLOORS = """
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 1030, "values": 600, "journal": 2000, "recording": 720, "delivery": 1830, "ranks": 600, "runtime": 315}
-CORE = 7000  # lines of code in all, the follower's child included
+ROOMS = {"": 1045, "values": 600, "journal": 2000, "recording": 720, "delivery": 1830, "ranks": 600, "runtime": 315}
+CORE = 7010  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {
@@ -93,6 +93,11 @@ def arrows(files: dict[str, Path], package: str) -> dict[str, set[str]]:
     return found
 
 
+@functools.cache
+def house() -> dict[str, set[str]]:
+    return arrows(modules(), "losslog")
+
+
 def plugin_packages() -> list[Path]:
     return sorted(path for path in (HOUSE / "plugins").glob("losslog-*/src/*") if (path / "__init__.py").is_file())
 
@@ -109,7 +114,7 @@ def test_every_module_has_its_place() -> None:
 @pytest.mark.parametrize("name", FLOORS)
 def test_imports_go_down(name: str) -> None:
     files = modules()
-    upward = {each for each in arrows(files, "losslog")[name] if files[each].name != "__init__.py"}
+    upward = {each for each in house()[name] if files[each].name != "__init__.py"}
     assert upward <= set(FLOORS[: FLOORS.index(name)])
     names = {each.removeprefix("losslog.") for each in imported(tree(files[name])) if each.count(".") == 1}
     assert not names & set(losslog.__all__), "the facade stands above the core"
@@ -117,7 +122,7 @@ def test_imports_go_down(name: str) -> None:
 
 def test_nothing_imports_in_a_circle() -> None:
     try:
-        tuple(TopologicalSorter(arrows(modules(), "losslog")).static_order())
+        tuple(TopologicalSorter(house()).static_order())
     except CycleError as error:
         pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
 
@@ -262,6 +267,7 @@ def code_lines(source: str, node: ast.AST | None = None) -> int:
     return len(found - docstrings)
 
 
+@functools.cache
 def lines_by_room() -> dict[str, int]:
     found = dict.fromkeys(ROOMS, 0)
     for name, path in core().items():

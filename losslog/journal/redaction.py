@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import sys
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import SimpleNamespace
@@ -158,7 +157,8 @@ def _fields(value: Any) -> Any:
         return convert(value, resolve=False) if error is not None else resolved  # ??? and ${nowhere} stay as they are
     if isinstance(value, Mapping):
         return None
-    if isinstance(value, Namespace | SimpleNamespace):
+    argparse = sys.modules.get("argparse")  # whoever has a Namespace has imported it
+    if isinstance(value, (SimpleNamespace, *((argparse.Namespace,) if argparse else ()))):
         return vars(value)
     if is_dataclass(value):
         names = [each.name for each in fields(value)]

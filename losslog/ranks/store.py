@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -92,6 +91,8 @@ def _has_torchruns_store() -> bool:
 def _answers(address: str, port: str) -> bool:
     if not address or not port.isdigit():
         return False
+    import socket  # four milliseconds that only ranks need
+
     connection, _ = attempt(socket.create_connection, (address, int(port)), STORE_TIMEOUT.total_seconds())
     if connection is not None:
         connection.close()
