@@ -113,7 +113,7 @@ def goals(found: Found, setting: dict[str, Any]) -> str:
     grown = found.one("memory", LOCAL, "training_kB", "per_1k")
     ops = found.of("ops", NEAR)
     busy, idle = (figures(ops[0][1], name, "mean") for name in ("busy", "idle")) if ops else ([], [])
-    read = [1e6 / value for value in found.one("journal", "losslog:", "read_us")]
+    read = ratios(found.one("journal", "losslog:", "read_us"), found.one("journal", "losslog:", "json_loads_us"))
     rows = [
         goal("`log_batch` p50, all five, x F", ratios(found.one("tight", ALL, "calls", "p50"), floor), 3),
         goal("`log_batch` mean, all five, x F", ratios(found.one("tight", ALL, "calls", "mean"), floor), 6),
@@ -128,7 +128,7 @@ def goals(found: Found, setting: dict[str, Any]) -> str:
         goal("memory growth of the training process, kB per 1,000 steps", grown, 1),
         goal("`close()` after 10,000 steps without a pause, local, s", found.one("tight", LOCAL, "close_s"), 1),
         goal("`import losslog`, ms", found.one("imports", "losslog", "ms"), 30),
-        goal("records read from the journal a second", read, 200_000, at_least=True),
+        goal("records read from the journal and looked at, over `json.loads` of their lines", read, 1.5),
     ]  # fmt: skip
     return table(("what", "goal", "median", "best", ""), [row for row in rows if row])
 
@@ -138,15 +138,14 @@ def percent(values: Sequence[float]) -> list[float]:
     return [100 * value for value in values]
 
 
-def goal(what: str, values: Sequence[float], limit: float, *, at_least: bool = False) -> Row:
+def goal(what: str, values: Sequence[float], limit: float) -> Row:
     """One row; the verdict is on the median."""
     if not values:
         return ()
     value = middle(values)
-    reached = value >= limit if at_least else value <= limit
-    best = max(values) if at_least else min(values)
-    sign = ">=" if at_least else "<="
-    return (what, f"{sign} {number(limit)}", number(value), number(best), "reached" if reached else "**not reached**")
+    reached = value <= limit
+    best = min(values)
+    return (what, f"<= {number(limit)}", number(value), number(best), "reached" if reached else "**not reached**")
 
 
 def calls(found: Found) -> str:
