@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from losslog.journal.archive import buffered, reading, size_of
-from losslog.journal.records import Record, decode
+from losslog.journal.records import Record, decode_all
 
 CHUNK: Final = 1 << 18
 END: Final = 1 << 16  # bytes at the end in which the last record is looked for first
@@ -53,12 +53,9 @@ def lines_from(path: Path, offset: int) -> tuple[list[bytes], int, bool]:
 def records_in(lines: Sequence[bytes], offset: int) -> list[tuple[int, Record | None]]:
     """Records of lines that begin at ``offset``, each with where it ends; None for a garbled one."""
     found: list[tuple[int, Record | None]] = []
-    for line in lines:
+    for line, record in zip(lines, decode_all(lines), strict=True):
         offset += len(line) + 1
-        try:
-            found.append((offset, decode(line)))
-        except ValueError:
-            found.append((offset, None))
+        found.append((offset, record))
     return found
 
 

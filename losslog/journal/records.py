@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from losslog.journal.shapes import LARGEST, fits, too_deep
+from losslog.journal.shapes import LARGEST, fits, too_deep, usual
 from losslog.runtime.containment import encodable
 
 Data = dict[str, Any]
@@ -23,7 +23,6 @@ NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.i
 # Only text may stand under these keys, so a string that spells "NaN" there stays a string.
 TEXT_KEYS: Final = frozenset({"name", "config", "options", "origin", "title", "text", "source", "component", "key",
                               "path", "level", "split", "status", "error"})  # fmt: skip
-FINITE: Final = frozenset({"on_images"})  # hooks whose numbers are all finite: such words in them are names
 NUMBER_KEYS: Final = frozenset({"losses", "val_loss", "metrics", "lr", "spread"})  # below them any name has a number
 
 
@@ -114,20 +113,45 @@ def decode(line: bytes) -> Record:
     """
     try:
         text = line.decode("ascii").strip()
-        if too_deep(text):
-            raise ValueError(f"not a record, nested too deep: {line[:80]!r}")
         body, end = _decode(text)
-        if end != len(text):
-            raise ValueError(f"more than a record: {line[:80]!r}")
+        found = _record(text, body) if end == len(text) else None
+    except RecursionError as error:
+        raise ValueError(f"not a record, nested too deep: {line[:80]!r}") from error
+    if found is None:
+        raise ValueError(f"not a record: {line[:80]!r}")
+    return found
+
+
+def decode_all(lines: Sequence[bytes]) -> list[Record | None]:
+    """The records of lines, None for what is none: all at once, or one by one where something in them is no JSON."""
+    try:
+        texts = b"\n".join(lines).decode("ascii").split("\n")
+        bodies, _ = _decode(f"[{','.join(texts)}]")
+        if len(bodies) == len(lines):
+            return list(map(_record, texts, bodies))
+    except (ValueError, RecursionError):
+        pass
+    found: list[Record | None] = []
+    for line in lines:
+        try:
+            found.append(decode(line))
+        except ValueError:
+            found.append(None)
+    return found
+
+
+def _record(text: str, body: Any) -> Record | None:
+    try:
         record = Record(body["seq"], body["time"], body["hook"], body["data"])
-        hash(record.hook)
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"not a record: {line[:80]!r}") from error
-    if record.hook not in FINITE and ('"NaN"' in text or 'Infinity"' in text):
+    except (KeyError, TypeError):
+        return None
+    if record.hook == "on_batch_losses" and usual(record.seq, record.time, record.data):
+        return record
+    if too_deep(text):
+        return None
+    if ('"NaN"' in text or 'Infinity"' in text) and record.hook != "on_images":  # its numbers are finite, its names not
         record = record._replace(data=_unspell(record.data))
-    if not fits(*record):
-        raise ValueError(f"not a record of its hook: {line[:80]!r}")
-    return record
+    return record if fits(*record) else None
 
 
 def _spell(value: Any) -> Any:

@@ -18,6 +18,8 @@ DEEPEST: Final = 64  # dicts and lists in each other; readers, plugins and vendo
 LARGEST: Final = 2**63  # a step or an epoch that every backend can store
 YEAR_9999: Final = 253_402_300_800  # seconds since the epoch that every platform can show
 _NUMBERS: Final = frozenset({int, float})
+_FLOAT: Final = {float}
+_USUAL: Final = frozenset({"step", "epoch", "losses", "total", "lr", "batch_size"})
 _TEXTS: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BIG: Final = 2.0**1023  # a whole number beyond has no float
 
@@ -172,6 +174,22 @@ def fits(seq: Any, time: Any, hook: Any, data: Any) -> bool:
         if check is not None and not check(value):
             return False
     return True
+
+
+def usual(seq: Any, time: Any, data: Any) -> bool:
+    """Whether a batch's record is as nearly all are: flat, its numbers floats. What is not is for `fits`."""
+    if type(data) is not dict or not data.keys() <= _USUAL:
+        return False
+    losses, lr, total, step, epoch = map(data.get, ("losses", "lr", "total", "step", "epoch"))
+    if "batch_size" in data and not _whole(data["batch_size"]):
+        return False
+    if type(losses) is not dict or set(map(type, losses.values())) != _FLOAT or not all(map(str.strip, losses)):
+        return False
+    if lr is not None and type(lr) is not float and (type(lr) is not dict or not set(map(type, lr.values())) <= _FLOAT):
+        return False
+    if type(total) is not float or type(time) is not float or not 0 <= time < YEAR_9999:
+        return False
+    return all(type(each) is int and 0 <= each < LARGEST for each in (seq, step, epoch))
 
 
 def too_deep(text: str) -> bool:

@@ -61,7 +61,7 @@ def test_blanks_around_a_record_are_allowed(line: bytes) -> None:
 
 
 def test_two_records_on_a_line_are_none() -> None:
-    with pytest.raises(ValueError, match="more than a record"):
+    with pytest.raises(ValueError, match="not a record"):
         decode(b'{"seq": 1, "time": 2, "hook": "x", "data": {}} {}')
 
 

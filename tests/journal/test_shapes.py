@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import inspect
 import json
+import re
 import time
 import tracemalloc
 from pathlib import Path
@@ -13,9 +15,9 @@ from losslog import hookspecs
 from losslog.history import series
 from losslog.journal.folder import JOURNAL
 from losslog.journal.lines import CHUNK, LONGEST, read, whole_lines
-from losslog.journal.records import Record, decode, encode
+from losslog.journal.records import Record, decode, decode_all, encode
 from losslog.journal.scan import blocks
-from losslog.journal.shapes import DEEPEST, SHAPES, fits, too_deep
+from losslog.journal.shapes import DEEPEST, SHAPES, fits, too_deep, usual
 from losslog.journal.tail import Tail
 from losslog.testing.story import SEEN
 
@@ -164,3 +166,49 @@ def test_words_that_are_numbers_elsewhere_stay_words_in_an_image() -> None:
     image = {"id": "NaN", "path": "NaN", "width": 1, "height": 1, "truth": [thing], "predictions": []}
     line = encode(Record(0, 1.0, "on_images", {"epoch": 1, "split": "v", "name": "NaN", "images": [image]}))
     assert decode(line).data["images"] == [image]
+
+
+BATCH = {"step": 3, "epoch": 1, "losses": {"a": 1.0, "b": 2.0}, "total": 3.0, "lr": {"head": 0.1}, "batch_size": 2}
+
+
+def test_a_usual_batch_is_one_that_fits() -> None:
+    assert usual(5, 1.0, BATCH)
+    assert fits(5, 1.0, "on_batch_losses", BATCH)
+    for place in ("seq", "time", "data", "more", *BATCH, "inner", "name", "rate"):
+        for odd in ODD:
+            seq, at, data = 5, 1.0, copy.deepcopy(BATCH)
+            match place:
+                case "seq":
+                    seq = odd
+                case "time":
+                    at = odd
+                case "data":
+                    data = odd
+                case "inner":
+                    data["losses"]["a"] = odd
+                case "name":
+                    data["losses"] = {str(odd): 1.0}
+                case "rate":
+                    data["lr"]["head"] = odd
+                case _:
+                    data[place] = odd
+            if usual(seq, at, data):
+                assert fits(seq, at, "on_batch_losses", data)
+                assert not too_deep(json.dumps(data))
+                assert not re.search('"(NaN|-?Infinity)"[^:]', json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    "odd", [b"", b"{", b"[1, 2]", b"null", b"7", b"\xff", b'{"seq": 1', b"{} , {}", b"?", b"[" * 9999]
+)
+def test_lines_read_together_are_what_each_is_alone(odd: bytes) -> None:
+    whole = [encode(Record(seq, 1.0, "on_batch_losses", BATCH)).rstrip(b"\n") for seq in range(4)]
+    nan = encode(Record(4, 1.0, "on_batch_losses", {**BATCH, "total": float("nan")})).rstrip(b"\n")
+    for lines in ([*whole, odd], [odd, *whole], [whole[0], odd, nan, odd], [odd], [nan], whole, [], [odd, odd]):
+        alone = []
+        for line in lines:
+            try:
+                alone.append(decode(line))
+            except ValueError:
+                alone.append(None)
+        assert repr(decode_all(lines)) == repr(alone)
