@@ -39,7 +39,7 @@ test: check unit docs plugin ## everything CI runs
 
 unit: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
-	for plugin in $(PLUGINS); do $(BIN)/python -m pytest -q -c pyproject.toml --rootdir . $$plugin/tests || exit 1; done
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(addsuffix /tests,$(PLUGINS))
 
 FRAMEWORKS := .venv-frameworks
 EXTRAS := lightning,transformers,accelerate,mmengine,ultralytics,ignite,keras,fastai,sb3
