@@ -148,14 +148,14 @@ class Stepper:
         self._hook.remove()
 
     def step(
-        self, batches: list[Any], *, want_norm: bool = False, look: Callable[[Any], None] | None = None
+        self, batches: list[Any], *, want_norm: bool = False, look: Callable[[Losses, Tensor], None] | None = None
     ) -> tuple[Losses, Tensor | None]:
         """Runs the forwards and backwards of one optimizer step, and takes it.
 
         Args:
             batches: one, or several whose gradients are averaged.
             want_norm: whether to compute the gradient norm even where nothing is clipped.
-            look: given the first batch's losses before their backward, while the graph is there.
+            look: given the first batch's losses and what backward is called on, before that, while the graph is there.
 
         Returns:
             The mean losses over the batches, and the total gradient norm before clipping (a 0-d tensor), if known.
@@ -171,12 +171,13 @@ class Stepper:
             batch = to_device(batch, self._device)
             with self._precision.autocast():
                 losses = as_losses(self._forward(self._model, batch))
-            if look is not None:
-                look(losses)
-                look = None
             total = total_of(losses) / len(batches) if len(batches) > 1 else total_of(losses)
+            root = scaler.scale(total) if scaler else total
+            if look is not None:
+                look(losses, root)
+                look = None
             _hear(losses, heard)
-            (scaler.scale(total) if scaler else total).backward()  # type: ignore[no-untyped-call]
+            root.backward()  # type: ignore[no-untyped-call]
             parts.append(losses)
         if heard:
             self.weights = {name: each / heard[WHOLE] for name, each in heard.items() if name != WHOLE}

@@ -127,6 +127,15 @@ class Reached:
         if self._parts is not None:
             self.measures.begin(self._parts, self._optimizers())
 
+    def units(self, tensors: Iterable[Any]) -> None:
+        """An epoch begins; after its first walk, while the graph of its first step is there.
+
+        Args:
+            tensors: The losses, or the root of the backward pass.
+        """
+        if self._parts is not None:
+            self.measures.units(tensors, self._parts)
+
     @property
     def waiting(self) -> bool:
         """Whether there is something to tell."""
