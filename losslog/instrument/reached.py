@@ -128,11 +128,7 @@ class Reached:
             self.measures.begin(self._parts, self._optimizers())
 
     def units(self, tensors: Iterable[Any]) -> None:
-        """An epoch begins; after its first walk, while the graph of its first step is there.
-
-        Args:
-            tensors: The losses, or the root of the backward pass.
-        """
+        """An epoch begins; after its first walk, of what its first backward pass is called on."""
         if self._parts is not None:
             self.measures.units(tensors, self._parts)
 
