@@ -97,7 +97,12 @@ def add_parser(commands: Any) -> None:
     steps.add_argument("--schedule", choices=SCHEDULES, default="step", help="step: a tenth at 2/3 and 8/9 of the run")
     steps.add_argument("--warmup-steps", type=count, metavar="N", help="unset: one epoch (onecycle: 0)")
     steps.add_argument("--clip-norm", type=not_negative, default=10.0, metavar="X", help="of the gradient; 0: none")
-    steps.add_argument("--non-finite", choices=("warn", "stop", "skip"), default="warn", help="what a NaN loss does")
+    steps.add_argument(
+        "--non-finite",
+        choices=("warn", "stop", "skip", "trace"),
+        default="warn",
+        help="what a NaN loss does; trace: name the module",
+    )
     steps.add_argument(
         "--gradients-every", type=count, default=0, metavar="N",
         help="measure each loss's share of the gradient every N steps, for up to one backward pass more; 0: never",

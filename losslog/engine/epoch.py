@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from losslog.engine.batches import Forward, LossMeans, Means, apart, call_model, count_images, targets_of
 from losslog.engine.distributed import is_main
 from losslog.engine.labels import Labels
-from losslog.engine.looks import looking
+from losslog.engine.looks import looking, tracer_of
 from losslog.engine.optimization import LearningRates, MixedPrecision, Stepper, Warmup, learning_rates
 from losslog.instrument import shares
 from losslog.instrument.reached import Reached
 from losslog.instrument.shares import Shares
+from losslog.instrument.tracing import Tracer
 from losslog.runtime.containment import attempt
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Progress:
         lr: the learning rate, or rates by group, that the last step was taken with.
         reached: what the losses were found to train.
         shares: what each of them has of the gradient at the trunk.
+        tracer: finds where losses that are not finite come from.
     """
 
     step: int = 0
@@ -53,6 +55,7 @@ class Progress:
     lr: LearningRates | None = None
     reached: Reached | None = None
     shares: Shares | None = None
+    tracer: Tracer | None = None
 
 
 def train_one_epoch(
@@ -73,7 +76,7 @@ def train_one_epoch(
     forward: Forward = call_model,
     metrics_every: int = 10,
     request_scheduler: Any = None,
-    non_finite: Literal["warn", "stop", "skip"] = "warn",
+    non_finite: Literal["warn", "stop", "skip", "trace"] = "warn",
     gradients_every: int = 0,
 ) -> Means:
     """Trains for one epoch and reports every optimizer step to the run.
@@ -98,9 +101,10 @@ def train_one_epoch(
         metrics_every: steps between reports of throughput, memory and gradient norm; 0: none.
         request_scheduler: the scheduler whose rates a plugin's learning-rate request scales, where `scheduler` is None
             because it goes by epochs.
-        non_finite: what a NaN or infinite loss does besides its alert: nothing, a stop at the same step on every rank,
-            or skip, which takes no optimizer step where the gradient norm is not finite and waits for the device at
-            each step to know.
+        non_finite: what a NaN or infinite loss does besides its alert: nothing (warn); a stop at the same step on every
+            rank; skip, which takes no optimizer step where the gradient norm is not finite; or trace, which computes
+            the batch once more, at most three times in a run, to name the first module whose output was not finite.
+            The last two wait for the device at each step to know.
         gradients_every: steps between measurements of the share that each loss has of the gradient at the shared trunk
             (``grad_share/<component>``), which cost 0.5 to 1.2 of a backward pass each; 0: none.
 
@@ -119,7 +123,10 @@ def train_one_epoch(
     means = LossMeans()
     meter = _Meter(device, metrics_every)
     model.train()
-    stepper = Stepper(model, optimizer, device, forward, precision, clip_norm, non_finite == "skip")
+    tracer = position.tracer = (
+        position.tracer or tracer_of(model, forward, precision) if non_finite == "trace" else None
+    )
+    stepper = Stepper(model, optimizer, device, forward, precision, clip_norm, non_finite == "skip", tracer)
     if run is not None and non_finite == "stop":
         run.non_finite = "stop"
     warmup = warmup or Warmup(0)
@@ -150,6 +157,8 @@ def train_one_epoch(
                 means.add(losses, len(batches))
             step = position.step if progress is not None else None
             position.step += 1
+            if tracer is not None and run is None:
+                tracer.tell(None)
             if run is not None:
                 components, total = apart(losses)
                 run.log_batch(
@@ -162,6 +171,8 @@ def train_one_epoch(
                     n=len(batches),
                     weights=stepper.weights if total is not None and _has_all(stepper.weights, components) else None,
                 )
+                if tracer is not None:
+                    tracer.tell(run)
                 if reached is not None:
                     reached.tell(run, step)
                     if position.shares is not None:

@@ -101,7 +101,7 @@ def fit(
     before_epoch: Callable[[int], None] | None = None,
     forward: Forward = call_model,
     metrics_every: int = 10,
-    non_finite: Literal["warn", "stop", "skip"] = "warn",
+    non_finite: Literal["warn", "stop", "skip", "trace"] = "warn",
     images: int | Sequence[Any] = 8,
     thumbnails: bool = False,
     gradients_every: int = 0,

@@ -13,9 +13,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from losslog.engine.batches import Losses, apart
+from losslog.engine.batches import Forward, Losses, apart, as_losses
+from losslog.engine.distributed import unwrap
+from losslog.engine.optimization import MixedPrecision
 from losslog.instrument.reached import Reached
 from losslog.instrument.shares import Shares, edges_of
+from losslog.instrument.tracing import Tracer
+
+
+def tracer_of(model: nn.Module, forward: Forward, precision: MixedPrecision) -> Tracer:
+    """What computes a batch again, as training does, whose losses are not finite."""
+
+    def again(bare: nn.Module, batch: Any) -> Any:
+        with precision.autocast():
+            return as_losses(forward(bare, batch))
+
+    return Tracer(unwrap(model), again)
 
 
 def looking(

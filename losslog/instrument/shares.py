@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from losslog.instrument.parts import is_sharded
 from losslog.instrument.reach import HIDING, MERGED, PASSING, leaf_type, ordered
 from losslog.instrument.readings import Beside, Computed, staged
 from losslog.instrument.rng import preserved_rng
@@ -169,9 +170,7 @@ def _trunk(losses: Edges, models: Sequence[nn.Module]) -> list[GradientEdge]:
     Raises:
         Refused: The way there must not be gone twice.
     """
-    if any(hasattr(each, "to_local") for model in models for each in model.parameters()) or any(
-        type(each).__name__ == "FullyShardedDataParallel" for model in models for each in model.modules()
-    ):
+    if is_sharded(models):
         raise Refused("the parameters are shards (FSDP), and only this process would ask for them")
     starts: dict[Any, int] = {}
     for bit, several in enumerate(losses.values()):
