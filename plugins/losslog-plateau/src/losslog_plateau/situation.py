@@ -55,6 +55,7 @@ class Situation:
         level: Mean loss over the last epoch or unit, or along the line where it is flat.
         peak: Highest such mean so far.
         range: Typical final values, or None.
+        usual: Whether these are what is known of the name, rather than of this data.
         floored: Kind of a loss that has a floor of its own, or None.
         share: Share of the total.
         rate: Its change, or None.
@@ -74,6 +75,7 @@ class Situation:
     level: float
     peak: float
     range: tuple[float, float] | None
+    usual: bool
     floored: str | None
     share: float
     rate: Rate | None
@@ -94,6 +96,7 @@ def evidence_of(s: Situation, cause: Measured | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "level": s.level,
         "range": None if s.range is None else list(s.range),
+        "fallen": 1 - s.level / s.peak if s.peak > 0 else 0.0,
         "share": s.share,
         "since": s.since,
         "improving": list(s.improving),

@@ -144,6 +144,7 @@ def situation_of(scene: Scene, component: Component, since: int) -> Situation:
         level=level,
         peak=component.level.peak,
         range=component.typical,
+        usual=what is not None and component.typical is not None and what.range == component.typical,
         floored=what.kind if what is not None and what.kind in FLOORED else None,
         share=share_of(scene, component),
         rate=rate_of(scene, component),
