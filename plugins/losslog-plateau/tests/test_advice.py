@@ -24,6 +24,7 @@ SITUATION = Situation(
     epoch=50.0,
     end=(3000, 0.39, 0.31),
     improving=["loss_classifier", "loss_box_reg"],
+    improved=[],
     others=4,
     cause=None,
     later=None,

@@ -89,6 +89,8 @@ def stalled(s: Situation) -> str:
     """A component that no longer improves, too high, while others do."""
     verb = "improves" if len(s.improving) == 1 else "improve"
     others = f", while {_names(s.improving)} still {verb}" if s.improving else ""
+    if s.improved and not s.improving:
+        others = f", while {_names(s.improved)} improved"
     text = f"{s.component} has stalled: {_level(s)}; {_movement(s)}{others}.{_forecast(s)}{_because(s)}"
     if s.cause is not None:
         return text

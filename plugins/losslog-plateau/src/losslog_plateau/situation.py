@@ -65,6 +65,7 @@ class Situation:
         epoch: Steps in an epoch, or None.
         end: (planned last step, forecast at it, best case), or None.
         improving: Other components that improve, and more than this one.
+        improved: Others that did so while this one was flat.
         others: How many other components there are.
         cause: The cause that was measured, or None.
         later: Words on a cut of the learning rate that came later, or None.
@@ -85,6 +86,7 @@ class Situation:
     epoch: float | None
     end: tuple[int, float, float] | None
     improving: Sequence[str]
+    improved: Sequence[str]
     others: int
     cause: Measured | None
     later: str | None
@@ -100,6 +102,7 @@ def evidence_of(s: Situation, cause: Measured | None) -> dict[str, Any]:
         "share": s.share,
         "since": s.since,
         "improving": list(s.improving),
+        "improved": list(s.improved),
     }
     if s.rate is not None:
         found["rate"] = {"change": s.rate.change, "low": s.rate.low, "high": s.rate.high, "per": s.rate.per}
