@@ -57,6 +57,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--epochs", type=positive_int, metavar="N", help="planned epochs, for display")
     parser.add_argument("--steps-per-epoch", type=positive_int, metavar="N", help="where nothing else ends an epoch")
     parser.add_argument("--passes-per-epoch", type=positive_int, metavar="N", help="passes over loaders in an epoch")
+    parser.add_argument(
+        "--gradients-every", type=positive_int, default=0, metavar="N",
+        help="measure each loss's share of the gradient every N steps, for up to one backward pass more",
+    )  # fmt: skip
     parser.add_argument("--images", metavar="FOLDER", help="where the images of COCO annotations lie, to draw them")
     parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is a module's name, as of python -m")
     parser.add_argument("script", metavar="SCRIPT", help="a Python file, or a module with -m")
@@ -91,7 +95,7 @@ def main(args: argparse.Namespace) -> Callable[[], int]:
         "images": None if args.images is None else os.path.abspath(args.images),
     }
     program = (module_program if args.module else script_program)(args.script)
-    return lambda: launch(program, args.arguments, Settings(run, args.passes_per_epoch))
+    return lambda: launch(program, args.arguments, Settings(run, args.passes_per_epoch, args.gradients_every))
 
 
 def check_plugins(text: str) -> list[str]:

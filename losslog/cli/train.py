@@ -97,7 +97,16 @@ def add_parser(commands: Any) -> None:
     steps.add_argument("--schedule", choices=SCHEDULES, default="step", help="step: a tenth at 2/3 and 8/9 of the run")
     steps.add_argument("--warmup-steps", type=count, metavar="N", help="unset: one epoch (onecycle: 0)")
     steps.add_argument("--clip-norm", type=not_negative, default=10.0, metavar="X", help="of the gradient; 0: none")
-    steps.add_argument("--non-finite", choices=("warn", "stop", "skip"), default="warn", help="what a NaN loss does")
+    steps.add_argument(
+        "--non-finite",
+        choices=("warn", "stop", "skip", "trace"),
+        default="warn",
+        help="what a NaN loss does; trace: name the module",
+    )
+    steps.add_argument(
+        "--gradients-every", type=count, default=0, metavar="N",
+        help="measure each loss's share of the gradient every N steps, for up to one backward pass more; 0: never",
+    )  # fmt: skip
     steps.add_argument("--seed", type=count, default=0, metavar="N", help="of weights, order and sampling")
     steps.add_argument("--stall", action="store_true", help="freeze and detach the mask branch halfway, as a lesson")
     logs = parser.add_argument_group("logging")
@@ -221,6 +230,7 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
             best=args.best,
             resume=before.checkpoint,
             non_finite=args.non_finite,
+            gradients_every=args.gradients_every,
             thumbnails=args.thumbnails,
             before_epoch=stall_from(model, args.epochs // 2 + 1) if args.stall else None,
         )

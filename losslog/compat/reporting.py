@@ -35,6 +35,8 @@ class Reporter(Watching):
         self._values: dict[str, tuple[list[float] | Staged, int]] = {}
         self._training = False
         self._fresh = True
+        self._length: int | None = None  # of the pass at hand
+        self._told: int | None = None
 
     @classmethod
     def of(cls, run: Run | None) -> Reporter:
@@ -55,10 +57,14 @@ class Reporter(Watching):
         signals.listen(self)
         return run
 
-    def begin(self) -> None:
-        """A pass over data begins."""
+    def begin(self, length: int | None = None) -> None:
+        """A pass over data begins.
+
+        Args:
+            length: iterations it is going to have.
+        """
         self._values = {}
-        self._fresh = True
+        self._fresh, self._length = True, length
 
     def update(self, names: Sequence[str], values: list[float] | Staged, *, training: bool) -> None:
         """Meters were updated in the current iteration."""
@@ -95,6 +101,10 @@ class Reporter(Watching):
         self._fresh = False
         lr = None if rate is None else resolve(rate[0])[rate[1]]
         self.logbook.step(reading, lr)
+        if self._told is None and self._length:  # how long the first epoch is going to be
+            self._told = self._length
+            run = self.logbook.run
+            run.log_metrics({}, step=run.next_step - 1, detail={"steps_per_epoch": self._length})
 
     @property
     def takes_evaluations(self) -> bool:

@@ -205,7 +205,7 @@ class MetricLogger:
         began = end = time.time()
         per_iteration, loading = SmoothedValue(fmt="{avg:.4f}"), SmoothedValue(fmt="{avg:.4f}")
         digits = len(str(length))
-        self._reporter.begin()
+        self._reporter.begin(length)
         try:
             for index, item in enumerate(iterable):
                 loading.update(time.time() - end)

@@ -12,9 +12,9 @@ from losslog.engine.checkpoint import (
 from losslog.engine.epoch import Progress, train_one_epoch
 from losslog.engine.fit import FitResult, fit
 from losslog.engine.optimization import MixedPrecision, Warmup, learning_rates
-from losslog.engine.rng import preserved_rng, rng_state, set_rng_state
 from losslog.engine.schedules import SCHEDULES, make_scheduler, schedule_factor
 from losslog.engine.validation import Evaluator, evaluate, evaluator_of, untouched, validation_losses
+from losslog.instrument.rng import preserved_rng, rng_state, set_rng_state
 
 __all__ = [
     "SCHEDULES",

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from losslog.control import group_name
-from losslog.engine.rng import rng_state, set_rng_state
 from losslog.errors import LosslogError
+from losslog.instrument.rng import rng_state, set_rng_state
 
 FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"epoch_(\d+)\.pth")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,8 +25,12 @@ from torch import Tensor, nn
 from losslog.engine.batches import Forward, LossMeans, Means, apart, call_model, count_images, targets_of
 from losslog.engine.distributed import is_main
 from losslog.engine.labels import Labels
+from losslog.engine.looks import looking, tracer_of
 from losslog.engine.optimization import LearningRates, MixedPrecision, Stepper, Warmup, learning_rates
+from losslog.instrument import shares
 from losslog.instrument.reached import Reached
+from losslog.instrument.shares import Shares
+from losslog.instrument.tracing import Tracer
 from losslog.runtime.containment import attempt
 
 if TYPE_CHECKING:
@@ -42,12 +46,16 @@ class Progress:
         stopped: whether a plugin's request to stop ended the epoch early.
         lr: the learning rate, or rates by group, that the last step was taken with.
         reached: what the losses were found to train.
+        shares: what each of them has of the gradient at the trunk.
+        tracer: finds where losses that are not finite come from.
     """
 
     step: int = 0
     stopped: bool = False
     lr: LearningRates | None = None
     reached: Reached | None = None
+    shares: Shares | None = None
+    tracer: Tracer | None = None
 
 
 def train_one_epoch(
@@ -68,7 +76,8 @@ def train_one_epoch(
     forward: Forward = call_model,
     metrics_every: int = 10,
     request_scheduler: Any = None,
-    non_finite: Literal["warn", "stop", "skip"] = "warn",
+    non_finite: Literal["warn", "stop", "skip", "trace"] = "warn",
+    gradients_every: int = 0,
 ) -> Means:
     """Trains for one epoch and reports every optimizer step to the run.
 
@@ -92,9 +101,12 @@ def train_one_epoch(
         metrics_every: steps between reports of throughput, memory and gradient norm; 0: none.
         request_scheduler: the scheduler whose rates a plugin's learning-rate request scales, where `scheduler` is None
             because it goes by epochs.
-        non_finite: what a NaN or infinite loss does besides its alert: nothing, a stop at the same step on every rank,
-            or skip, which takes no optimizer step where the gradient norm is not finite and waits for the device at
-            each step to know.
+        non_finite: what a NaN or infinite loss does besides its alert: nothing (warn); a stop at the same step on every
+            rank; skip, which takes no optimizer step where the gradient norm is not finite; or trace, which computes
+            the batch once more, at most three times in a run, to name the first module whose output was not finite.
+            The last two wait for the device at each step to know.
+        gradients_every: steps between measurements of the share that each loss has of the gradient at the shared trunk
+            (``grad_share/<component>``), which cost 0.5 to 1.2 of a backward pass each; 0: none.
 
     Returns:
         The epoch means: of each component, or of the loss where the model returns a scalar. With a run they are the
@@ -111,12 +123,15 @@ def train_one_epoch(
     means = LossMeans()
     meter = _Meter(device, metrics_every)
     model.train()
-    stepper = Stepper(model, optimizer, device, forward, precision, clip_norm, non_finite == "skip")
+    tracer = position.tracer = (
+        position.tracer or tracer_of(model, forward, precision) if non_finite == "trace" else None
+    )
+    stepper = Stepper(model, optimizer, device, forward, precision, clip_norm, non_finite == "skip", tracer)
     if run is not None and non_finite == "stop":
         run.non_finite = "stop"
     warmup = warmup or Warmup(0)
     if run is not None and is_main() and position.reached is None:
-        position.reached = Reached(lambda: [model], lambda: [optimizer])
+        position.reached, position.shares = Reached(lambda: [model], lambda: [optimizer]), Shares(gradients_every)
     reached = position.reached
     if reached is not None:
         reached.planned(steps or -(-(length_of(loader) or 0) // accumulate))
@@ -128,9 +143,9 @@ def train_one_epoch(
             with warmup.applied(optimizer, position.step):
                 position.lr = learning_rates(optimizer)
                 look = None
-                if reached is not None and run is not None and reached.due(epoch):
+                if reached is not None and run is not None:
                     at = position.step if progress is not None else run.next_step
-                    look = _look(reached, epoch, at)
+                    look = looking(model, reached, position.shares, epoch, at)
                 losses, norm = stepper.step(batches, want_norm=run is not None and meter.is_due(), look=look)
                 if reached is not None:
                     reached.measures.computed(batches)
@@ -142,6 +157,8 @@ def train_one_epoch(
                 means.add(losses, len(batches))
             step = position.step if progress is not None else None
             position.step += 1
+            if tracer is not None and run is None:
+                tracer.tell(None)
             if run is not None:
                 components, total = apart(losses)
                 run.log_batch(
@@ -154,8 +171,12 @@ def train_one_epoch(
                     n=len(batches),
                     weights=stepper.weights if total is not None and _has_all(stepper.weights, components) else None,
                 )
+                if tracer is not None:
+                    tracer.tell(run)
                 if reached is not None:
                     reached.tell(run, step)
+                    if position.shares is not None:
+                        shares.log(run, position.shares.take(), run.next_step - 1)
                 if report := meter.count(batches, norm):
                     run.log_metrics(report, step=step)
                 run.apply_requests(optimizer, scheduler if scheduler is not None else request_scheduler)
@@ -183,18 +204,6 @@ def length_of(loader: Any) -> int | None:
 def _has_all(weights: Mapping[str, Any], losses: Any) -> bool:
     """Whether there is a weight for each loss: what has no gradient may be a metric beside them."""
     return bool(weights) and isinstance(losses, Mapping) and weights.keys() == losses.keys()
-
-
-def _look(reached: Reached, epoch: int, step: int) -> Callable[[Any], None]:
-    """What has a look at one batch's losses, while their graph is there."""
-
-    def look(losses: Any) -> None:
-        fresh = reached.is_new(epoch)
-        reached.take(reached.walk(losses), epoch, step)
-        if fresh:
-            reached.measure()
-
-    return look
 
 
 def step_batches(loader: Iterable[Any], accumulate: int, steps: int | None) -> Iterator[list[Any]]:

@@ -101,9 +101,10 @@ def fit(
     before_epoch: Callable[[int], None] | None = None,
     forward: Forward = call_model,
     metrics_every: int = 10,
-    non_finite: Literal["warn", "stop", "skip"] = "warn",
+    non_finite: Literal["warn", "stop", "skip", "trace"] = "warn",
     images: int | Sequence[Any] = 8,
     thumbnails: bool = False,
+    gradients_every: int = 0,
 ) -> FitResult:
     """Trains a model and reports everything to a run.
 
@@ -138,6 +139,7 @@ def fit(
         non_finite: what a NaN or infinite loss does besides its alert; see `train_one_epoch`.
         images: how many images of each kind an evaluation logs, or the ids of those that are fixed; 0: none.
         thumbnails: keep a small JPEG of each of them in the run folder.
+        gradients_every: steps between looks at each loss's share of the gradient; see `train_one_epoch`; 0: none.
 
     Returns:
         The last epoch's figures.
@@ -196,6 +198,7 @@ def fit(
                 forward=forward,
                 metrics_every=metrics_every,
                 non_finite=non_finite,
+                gradients_every=gradients_every,
             )
             if progress.stopped:
                 result.stopped = True

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from losslog.control import group_name
-from losslog.engine.batches import Forward, Losses, as_losses, mean_losses, to_device, total_of
+from losslog.engine.batches import Forward, Losses, as_losses, mean_losses, targets_of, to_device, total_of
+from losslog.instrument.tracing import Tracer
 from losslog.values.totals import total_name
 
 LearningRates = dict[str, float] | float
@@ -116,6 +117,7 @@ class Stepper:
         clip_norm: gradients are scaled down to this total norm; None: not clipped.
         skip_non_finite: take no step where the gradient norm is not finite. After DDP's all-reduce it is the same on
             every process, so all skip alike; looking at it waits for the device once a step.
+        tracer: told of each batch, to find where losses that are not finite come from.
     """
 
     def __init__(
@@ -127,7 +129,9 @@ class Stepper:
         precision: MixedPrecision,
         clip_norm: float | None,
         skip_non_finite: bool = False,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._skip_non_finite = skip_non_finite
         self._model = model
         self._optimizer = optimizer
@@ -148,14 +152,14 @@ class Stepper:
         self._hook.remove()
 
     def step(
-        self, batches: list[Any], *, want_norm: bool = False, look: Callable[[Any], None] | None = None
+        self, batches: list[Any], *, want_norm: bool = False, look: Callable[[Losses, Tensor], None] | None = None
     ) -> tuple[Losses, Tensor | None]:
         """Runs the forwards and backwards of one optimizer step, and takes it.
 
         Args:
             batches: one, or several whose gradients are averaged.
             want_norm: whether to compute the gradient norm even where nothing is clipped.
-            look: given the first batch's losses before their backward, while the graph is there.
+            look: given the first batch's losses and what backward is called on, before that, while the graph is there.
 
         Returns:
             The mean losses over the batches, and the total gradient norm before clipping (a 0-d tensor), if known.
@@ -169,14 +173,19 @@ class Stepper:
         self.weights = {}
         for batch in batches:
             batch = to_device(batch, self._device)
+            if self._tracer is not None:
+                self._tracer.before()
             with self._precision.autocast():
                 losses = as_losses(self._forward(self._model, batch))
-            if look is not None:
-                look(losses)
-                look = None
+            if self._tracer is not None:
+                self._tracer.after(losses, batch, targets_of(batch))
             total = total_of(losses) / len(batches) if len(batches) > 1 else total_of(losses)
+            root = scaler.scale(total) if scaler else total
+            if look is not None:
+                look(losses, root)
+                look = None
             _hear(losses, heard)
-            (scaler.scale(total) if scaler else total).backward()  # type: ignore[no-untyped-call]
+            root.backward()  # type: ignore[no-untyped-call]
             parts.append(losses)
         if heard:
             self.weights = {name: each / heard[WHOLE] for name, each in heard.items() if name != WHOLE}

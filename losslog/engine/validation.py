@@ -18,7 +18,7 @@ from torch import nn
 
 from losslog.engine.batches import Forward, LossMeans, Means, as_losses, call_model, to_device
 from losslog.engine.optimization import MixedPrecision
-from losslog.engine.rng import preserved_rng
+from losslog.instrument.rng import preserved_rng
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import warn
 

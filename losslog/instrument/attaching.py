@@ -32,6 +32,7 @@ def attach(
     resume_step: int | None = None,
     run: Run | None = None,
     images: str | os.PathLike[str] | None = None,
+    gradients_every: int = 0,
 ) -> Run:
     """Log the losses a model returns, its learning rates, epochs and COCO results, without touching the loop.
 
@@ -52,6 +53,8 @@ def attach(
         resume_epoch: the last epoch of the checkpoint continued from.
         resume_step: the last global step of that checkpoint.
         images: the folder that file names in COCO annotations are relative to, where no data set with a ``root`` tells.
+        gradients_every: steps between measurements of the share that each loss has of the gradient at the shared trunk
+            (``grad_share/<component>``), for up to one backward pass more each; 0: none.
         run: log to this run, instead of making one; everything above from ``name`` on is then the run's own.
 
     Returns:
@@ -69,6 +72,8 @@ def attach(
         if value is not None and (type(value) is not int or value < 1):
             raise TypeError(f"attach: {what} must be a whole number >= 1, got {value!r}")
 
+    if type(gradients_every) is not int or gradients_every < 0:
+        raise TypeError(f"attach: gradients_every must be a whole number >= 0, got {gradients_every!r}")
     if run is not None and images is not None:
         run.images = os.path.abspath(os.fsdecode(images))
 
@@ -87,4 +92,5 @@ def attach(
             images=images,
         )
 
-    return attachment.begin(model, optimizer, run or make, EpochFinder(passes_per_epoch, steps_per_epoch), name)
+    finder = EpochFinder(passes_per_epoch, steps_per_epoch)
+    return attachment.begin(model, optimizer, run or make, finder, name, gradients_every)

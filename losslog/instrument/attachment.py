@@ -25,6 +25,7 @@ from losslog.instrument.observer import Observer
 from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.script import described
+from losslog.instrument.shares import Shares
 from losslog.instrument.signals import listening
 from losslog.run import Run
 from losslog.runtime.notices import warn
@@ -150,6 +151,7 @@ def begin(
     run: Run | Callable[[dict[str, Any]], Run],
     finder: EpochFinder,
     name: str | None = None,
+    gradients_every: int = 0,
 ) -> Run:
     """Attach a model.
 
@@ -159,6 +161,7 @@ def begin(
         run: where to log, or what makes it of a config.
         finder: finds epochs, where the run has no attachment yet.
         name: of the run that is made, as it was given.
+        gradients_every: steps between measurements of gradient shares; 0: none.
 
     Returns:
         The run.
@@ -183,6 +186,8 @@ def begin(
         attachment = run.watcher
     else:
         attachment = Attachment(run, finder, owned=False)
+    if gradients_every:
+        attachment.reaching.shares = Shares(gradients_every)
     attachment.watch(model, optimizers)
     for given, inner in zip(optimizer if isinstance(optimizer, list | tuple) else [optimizer], optimizers, strict=True):
         if given is not inner:

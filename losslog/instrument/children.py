@@ -33,7 +33,7 @@ class Passenger:
 
     def __getstate__(self) -> dict[str, Any]:
         started.append(True)
-        return {"run": self._settings.run, "passes_per_epoch": self._settings.passes_per_epoch}
+        return vars(self._settings)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         guarded(_arrive, state)
@@ -54,7 +54,7 @@ def instrument_spawned(settings: Settings) -> None:
 def _arrive(state: dict[str, Any]) -> None:
     from multiprocessing.process import BaseProcess
 
-    settings = Settings(state["run"], state["passes_per_epoch"])
+    settings = Settings(**state)
     watch = Watch(settings)
     instrument_spawned(settings)
     original = BaseProcess.run

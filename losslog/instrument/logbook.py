@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from losslog.instrument import looking
+from losslog.instrument import looking, shares
 from losslog.instrument.readings import Reading
 from losslog.runtime.notices import Once
 from losslog.values.totals import mean_of
@@ -68,6 +68,7 @@ class Logbook:
         self._log(reading, lr, stepped=True, counted=True)
         if reading.beside is not None:
             run.log_later(*reading.beside, step=step)
+        shares.log(run, reading.shares, step)
         reached = self.reached
         if reached is not None and (reading.reach is not None or reached.waiting):
             reached.take(reading.reach, run.epoch, step)

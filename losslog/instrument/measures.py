@@ -1,4 +1,4 @@
-"""What is measured at the first steps of an epoch, beside the graph: gradients by part, and whether targets are there.
+"""What is measured at the first steps of an epoch: gradients and dead units by part, and whether targets are there.
 
 On the thread that trains. Contract:
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from losslog.instrument.dead import dead_units
 from losslog.instrument.gradients import Gradients
 from losslog.instrument.parts import Parts
 from losslog.instrument.positives import Positives
@@ -36,6 +37,15 @@ class Measures:
         if not self._broken:
             self._found |= self._positives.begin()
             self._try(self._gradients.begin, parts, optimizers)
+
+    def units(self, tensors: Iterable[Any], parts: Parts) -> None:
+        """Look at what ReLUs gave, in the graph of one step.
+
+        Args:
+            tensors: Its losses, or the root of its backward pass.
+            parts: The model's.
+        """
+        self._try(dead_units, tensors, parts)
 
     def moved(self, optimizer: Any) -> None:
         """An optimizer has stepped; its gradients are still there."""
@@ -64,4 +74,4 @@ class Measures:
         self._found |= found or {}
         if error is not None:
             self._broken = True
-            warn("gradients and targets are not measured in this run: %s", one_line(error))
+            warn("gradients, units and targets are not measured in this run: %s", one_line(error))

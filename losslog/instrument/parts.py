@@ -167,3 +167,13 @@ def _unwrapped(model: nn.Module) -> tuple[nn.Module, str]:
             return model, prefix
         prefix += "" if name in WRAPPERS else f"{name}."
         model = child
+
+
+def is_sharded(models: Iterable[nn.Module]) -> bool:
+    """Whether parameters are spread over processes (FSDP), so that none computes alone."""
+    return any(
+        type(module).__name__ == "FullyShardedDataParallel"
+        or any(hasattr(each, "to_local") for each in module.parameters(recurse=False))
+        for model in models
+        for module in model.modules()
+    )

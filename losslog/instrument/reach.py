@@ -80,13 +80,13 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
     """
     roots = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
     nodes = [_node_of(value) for value in roots.values()]
-    order = _order([node for node in nodes if node is not None])
+    order = ordered([node for node in nodes if node is not None])
     masks = dict.fromkeys(order, 0)
     for bit, node in enumerate(nodes):
         if node is not None:
             masks[node] |= 1 << bit
     counts: list[dict[str, int]] = [{} for _ in roots]
-    uncertain, leaf = 0, _leaf_type()
+    uncertain, leaf = 0, leaf_type()
     for node, children in order.items():  # every node after all that use it
         mask = masks[node]
         for child in children:
@@ -173,7 +173,7 @@ def detail_of(found: Mapping[str, Reach], parts: Mapping[str, Part]) -> dict[str
     }  # fmt: skip
 
 
-def _order(roots: list[Any]) -> dict[Any, tuple[Any, ...]]:
+def ordered(roots: list[Any]) -> dict[Any, tuple[Any, ...]]:
     """All nodes below the roots with their children, every node before its children."""
     children: dict[Any, tuple[Any, ...]] = {}
     done: list[Any] = []
@@ -190,7 +190,7 @@ def _order(roots: list[Any]) -> dict[Any, tuple[Any, ...]]:
 
 
 @cache
-def _leaf_type() -> Any:
+def leaf_type() -> Any:
     """The type of the nodes that add a gradient to a parameter."""
     (node, _), *_ = torch.zeros(1, requires_grad=True).view(1).grad_fn.next_functions  # type: ignore[union-attr]
     return type(node)

@@ -127,6 +127,11 @@ class Reached:
         if self._parts is not None:
             self.measures.begin(self._parts, self._optimizers())
 
+    def units(self, tensors: Iterable[Any]) -> None:
+        """An epoch begins; after its first walk, of what its first backward pass is called on."""
+        if self._parts is not None:
+            self.measures.units(tensors, self._parts)
+
     @property
     def waiting(self) -> bool:
         """Whether there is something to tell."""

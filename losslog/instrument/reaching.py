@@ -1,10 +1,11 @@
-"""When the graph behind a loop's losses is looked at, for one observer: what each loss trains.
+"""When the graph behind a loop's losses is looked at, for one observer: what each loss trains, what it sends there.
 
 Training thread. Contract:
 
 - A visit begins with the first output of an epoch (of a new pass over the data, where its end is not known yet), and
   where the set of trainable parameters has changed; it is over when every optimizer has stepped, or 8 steps later.
 - Only whole steps count: one of which an output was not looked at proves nothing.
+- Shares are measured when the first backward pass of a step begins that comes from several losses.
 - Plain figures are kept, neither graph nor tensor.
 """
 
@@ -13,11 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from torch.autograd.graph import GradientEdge
+
 from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
-from losslog.instrument.reach import Reach
+from losslog.instrument.reach import Reach, ordered
 from losslog.instrument.reached import Reached
 from losslog.instrument.readings import Reading
+from losslog.instrument.roots import Root
+from losslog.instrument.shares import Shares
+from losslog.runtime.containment import attempt
 from losslog.values.totals import TOTAL_NAMES
 
 STEPS: Final = 8  # optimizers that step more seldom are not waited for
@@ -32,6 +38,7 @@ class Reaching:
 
     Attributes:
         visiting: whether the outputs at hand are looked at.
+        shares: measures what each loss has of the gradient.
     """
 
     def __init__(self, owner: Any) -> None:
@@ -42,7 +49,9 @@ class Reaching:
         self._epoch: int | None = None
         self._driver: Any = None
         self._left: set[Stepper] = set()
-        self._steps = self._looked = 0
+        self._steps = self._looked = self._taken = 0
+        self._units = False  # whether the coming backward pass is the first one of an epoch
+        self.shares = Shares(0)
 
     def _optimizers(self) -> Iterable[Any]:
         return [optimizer for each in self._owner.steppers.alive if (optimizer := each.ref()) is not None]
@@ -77,15 +86,31 @@ class Reaching:
                 self._looked += 1
                 heard.reach = self._reached.walk({str(place): each for place, each in enumerate(heard.root.tensors)})
             self._measure(fresh)
+        if self._units:
+            self._units = False
+            self._reached.units(heard.root.tensors)
+        if self.shares.due(self._taken):
+            self._share(heard.root)
+
+    def _share(self, root: Root) -> None:
+        """Measure what each loss has of the gradient, in the backward pass that begins."""
+        run = self._owner.logbook.made
+        if run is None or run.logging_rank:
+            losses, error = attempt(_edges, root, self._owner.sightings.pending)
+            if losses and error is None:
+                self.shares.measure(root.tensors, losses, self._owner.modules(), self._taken)
+
+    def _now(self) -> int:
+        run = self._owner.logbook.made
+        return 1 if run is None else run.epoch
 
     def _is_new(self) -> bool:
-        run = self._owner.logbook.made
-        return self._epoch != (1 if run is None else run.epoch)
+        return self._epoch != self._now()
 
     def _measure(self, fresh: bool) -> None:
         """Measure the steps of a visit that begins an epoch."""
         if fresh and self.visiting and not self._measured:
-            self._measured = True
+            self._measured = self._units = True
             self._reached.measure()
 
     def _begin(self) -> None:
@@ -97,14 +122,16 @@ class Reaching:
 
     def stepped(self, stepper: Stepper, reading: Reading, outputs: Sequence[Output], heard: Sequence[Heard]) -> Reading:
         """A step was taken: its reading, with what its losses train where all of it was looked at."""
+        self._taken += 1
+        if (shares := self.shares.take()) is not None:
+            reading = reading._replace(shares=shares)
         if not self.visiting:
             return reading
         self._steps += 1
         self._left -= {stepper, *stepper.partners}
         if not self._left or self._steps >= STEPS:
             self.visiting = False
-            run = self._owner.logbook.made
-            self._epoch = 1 if run is None else run.epoch
+            self._epoch = self._now()
         return reading._replace(reach=self._found(reading, outputs, heard))
 
     def _found(self, reading: Reading, outputs: Sequence[Output], heard: Sequence[Heard]) -> Mapping[str, Reach] | None:
@@ -132,6 +159,27 @@ class Reaching:
 
 NOTHING: Final = Reach(certain=False)
 """Of a loss that tells nothing: an entry of exactly 0 without a graph."""
+
+
+def _edges(root: Root, pending: Sequence[Output]) -> dict[str, list[GradientEdge]]:
+    """Where the losses behind a root are in its graph."""
+    wanted: dict[tuple[int, int], str] = {}
+    for output in pending:
+        for index, (name, mark) in enumerate(zip(output.names, output.marks, strict=True)):
+            total = index in output.totals or (name in TOTAL_NAMES and len(output.names) > 1)
+            if mark is not None and mark not in root.marks and not total:
+                wanted[mark] = name
+    numbers = {number for number, _ in wanted}
+    found: dict[str, list[GradientEdge]] = {}
+    seen = set()
+    for node in ordered([each.grad_fn for each in root.tensors if each.grad_fn is not None]) if len(wanted) > 1 else ():
+        for child, place in node.next_functions:
+            if child is not None and child._sequence_nr() in numbers:
+                mark = child._sequence_nr(), place
+                if mark in wanted and mark not in seen:
+                    seen.add(mark)
+                    found.setdefault(wanted[mark], []).append(GradientEdge(child, place))
+    return {name: found[name] for name in dict.fromkeys(wanted.values()) if name in found}
 
 
 def _joined(one: Reach | None, other: Reach) -> Reach:

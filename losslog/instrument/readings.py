@@ -57,6 +57,7 @@ class Reading(NamedTuple):
         weights: gives those that are not 1, after ``values`` were resolved; None where no backward pass was heard.
         beside: metrics of the same step.
         reach: what each loss trains, by its name; None where that was not looked at.
+        shares: what each loss has of the gradient, by its name; None where that was not measured.
     """
 
     keys: Keys
@@ -66,6 +67,7 @@ class Reading(NamedTuple):
     weights: Weights | None = None
     beside: Beside | None = None
     reach: Mapping[str, Reach] | None = None
+    shares: Beside | None = None
 
     def losses(self) -> Losses:
         """Plain losses, without the total; waits for the device."""

@@ -21,6 +21,7 @@ from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import Reading
+from losslog.instrument.shares import Shares
 from losslog.instrument.succession import Succession
 from losslog.run import Run
 from losslog.runtime import endings
@@ -35,16 +36,18 @@ class ScriptObserver(Observer):
     Args:
         make: makes the run; gets a config.
         finder: finds epochs.
+        gradients_every: steps between measurements of gradient shares; 0: none.
     """
 
     knows_all = True
 
-    def __init__(self, make: Callable[[dict[str, Any]], Run], finder: EpochFinder) -> None:
+    def __init__(self, make: Callable[[dict[str, Any]], Run], finder: EpochFinder, gradients_every: int = 0) -> None:
         super().__init__(Logbook(self._make_run), finder)
         self._make = make
         self._about: dict[str, Any] = {}
         self._succession = Succession(self.modules)
         self.thread = OneThread(strict=True)
+        self.reaching.shares = Shares(gradients_every)
         self.discovery.start()
 
     def script_logs(self) -> None:

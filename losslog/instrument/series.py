@@ -118,8 +118,12 @@ class Series:
 
 def _prefixed(reading: Reading, before: str) -> Reading:
     """With the names of what was looked at as those of the series are."""
-    reach = reading.reach
-    return reading if reach is None else reading._replace(reach={f"{before}/{name}": reach[name] for name in reach})
+    reach, shares = reading.reach, reading.shares
+    if reach is not None:
+        reading = reading._replace(reach={f"{before}/{name}": reach[name] for name in reach})
+    if shares is not None:
+        reading = reading._replace(shares=shares._replace(keys=tuple(f"{before}/{name}" for name in shares.keys)))
+    return reading
 
 
 def _with_total(reading: Reading, name: str) -> Beside:

@@ -36,11 +36,12 @@ class Settings:
     Args:
         run: keyword arguments of `losslog.Run`.
         passes_per_epoch: passes over loaders that make an epoch.
+        gradients_every: steps between measurements of gradient shares; 0: none.
     """
 
-    def __init__(self, run: Mapping[str, Any], passes_per_epoch: int | None) -> None:
+    def __init__(self, run: Mapping[str, Any], passes_per_epoch: int | None, gradients_every: int = 0) -> None:
         self.run = dict(run)
-        self.passes_per_epoch = passes_per_epoch
+        self.passes_per_epoch, self.gradients_every = passes_per_epoch, gradients_every
 
     def make(self, about: Mapping[str, Any], **more: Any) -> Run:
         """Make the run; ``more`` replaces what the command line said."""
@@ -76,7 +77,8 @@ class Watch(Listener):
         from losslog.instrument.script import ScriptObserver
 
         plan = self._settings.run.get("steps_per_epoch")
-        self._observer = ScriptObserver(self._make, EpochFinder(self._settings.passes_per_epoch, plan))
+        finder = EpochFinder(self._settings.passes_per_epoch, plan)
+        self._observer = ScriptObserver(self._make, finder, self._settings.gradients_every)
 
     def loaded(self, file: Any) -> None:
         """Remember what the script has read."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from losslog.journal.records import MAX_DEPTH, plain
 
+SHARES: Final = "grad_share/"
 DEPTH: Final = 3  # kind, metric, class; deeper names are joined to the last
 _PRECISION: Final = re.compile(r"(?:.*[_/])?(?:m?AP|m?AR|map|mar)(?:[sml]|[\d@_.:/].*)?")
 _TABLES: Final = frozenset({"ious", "precision", "recall", "scores"})  # of torchmetrics' extended summary: no numbers
@@ -88,3 +89,20 @@ def _listed(value: Any) -> list[Any] | None:
         return None
     found = tolist()
     return found if isinstance(found, list) else [found]
+
+
+def trained(known: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """What is known of what each loss trains, and has of the gradient, with what a record of metrics adds to it.
+
+    Args:
+        known: Before.
+        data: The record's.
+    """
+    detail, metrics = data.get("detail"), data.get("metrics")
+    if isinstance(detail, dict) and "reach" in detail:
+        kept = {key: known[key] for key in ("shares", "shared_at") if key in known}
+        return {"step": data.get("step"), **detail, **kept}
+    if isinstance(metrics, dict) and any(tag.startswith(SHARES) for tag in metrics):
+        shares = {tag.removeprefix(SHARES): value for tag, value in metrics.items() if tag.startswith(SHARES)}
+        return {**known, "shares": shares, "shared_at": data.get("step")}
+    return known

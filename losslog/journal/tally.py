@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from losslog.journal.archive import size_of
 from losslog.journal.fences import VOIDABLE, counts, is_void, leaves
 from losslog.journal.folder import JOURNAL
+from losslog.journal.metrics import trained
 from losslog.journal.records import Record, count_in
 from losslog.journal.scan import BATCH, HEAD, blocks, record_of
 from losslog.runtime.containment import attempt
@@ -223,8 +224,8 @@ class Tally:
             counted["last_epoch"] = data
         elif record.hook == "on_eval":
             self._eval(data)
-        elif record.hook == "on_metrics" and "reach" in (data.get("detail") or {}):
-            counted["trains"] = {"step": data.get("step"), **data["detail"]}
+        elif record.hook == "on_metrics":
+            counted["trains"] = trained(counted["trains"], data)
         if record.hook in VOIDABLE:
             self._reach(count_in(data, "step"), count_in(data, "epoch"))
 

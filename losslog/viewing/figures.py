@@ -21,6 +21,7 @@ from losslog.journal.redaction import redact
 from losslog.runtime.containment import attempt
 from losslog.viewing.column import Column
 from losslog.viewing.story import Story
+from losslog.viewing.trained import cells
 
 CELLS: Final = 40_000
 FEWEST: Final = 24
@@ -83,7 +84,8 @@ def figures(story: Story, verdicts: Mapping[str, str] | None = None) -> Plain:
         "cost": flat((story.ended or {}).get("cost") or {}), "records": batches.records, "bytes": story.offset,
         "hardest": {_text(name): [[short(value), step, _text(", ".join(map(str, ids)))] for value, step, ids in batches]
                     for name, batches in story.hardest.get("batches", {}).items()},
-        "hardestEpoch": story.hardest.get("epoch"),
+        "trains": [[_text(cell) for cell in row] for row in cells(story.trains)[: TEXTS]],
+        "trainsAt": _step_of(story.trains), "hardestEpoch": story.hardest.get("epoch"),
         "leftOut": sum(len(kind.left_out) for kind in (batches.losses, batches.rates, batches.weights, story.metrics)),
     }  # fmt: skip
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from losslog.journal.archive import size_of
 from losslog.journal.fences import is_void
 from losslog.journal.folder import JOURNAL
+from losslog.journal.metrics import trained
 from losslog.journal.records import Record, count_in
 from losslog.journal.scan import blocks, is_batch, record_of, resumes
 from losslog.runtime.containment import attempt
@@ -44,6 +45,7 @@ class Story:
         epochs, evals, alerts, checkpoints, resumes: data of these records, with ``time``.
         pictures: of images, by their split and name.
         hardest: the batches with the highest losses of the last epoch that tells.
+        trains: what each loss trains, and has of the gradient, when that was looked at last.
         ended: status and error of the end, or None.
         offset: bytes of the journal that were read.
     """
@@ -66,6 +68,7 @@ class Story:
         self.resumes: list[dict[str, Any]] = []
         self.pictures: dict[str, list[dict[str, Any]]] = {}
         self.hardest: dict[str, Any] = {}
+        self.trains: dict[str, Any] = {}
         self.ended: dict[str, Any] | None = None
 
     def read(self) -> int:
@@ -106,6 +109,7 @@ class Story:
             for data in more:
                 self._picture(name, data)
         self.hardest = later.hardest or self.hardest
+        self.trains |= later.trains
         if later.start:
             self._start(later.start)
         self.offset = later.offset
@@ -164,6 +168,7 @@ class Story:
         elif record.hook == "on_metrics":
             x = data.get("step") if data.get("step") is not None else data.get("epoch")
             metrics = data.get("metrics")
+            self.trains = trained(self.trains, data)
             for tag, value in (metrics if isinstance(metrics, dict) else {}).items():
                 if type(x) is int:
                     self.metrics.add(tag if data.get("step") is not None else f"{tag} (by epoch)", [x], [value])

@@ -1,4 +1,4 @@
-"""What each loss trains, as a table in text: components by parts, with the parts' parameters and learning rates.
+"""What each loss trains, as a table in text: components by parts, the parts' learning rates, shares of the gradient.
 
 Any thread, no I/O. Contract:
 
@@ -8,6 +8,7 @@ Any thread, no I/O. Contract:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Final
 
 MOST: Final = 12  # parts that fit beside each other
@@ -17,7 +18,19 @@ def table(trains: Any) -> list[str]:
     """Lines of the table; none where nothing is known.
 
     Args:
-        trains: ``detail`` of an ``on_metrics`` record: ``reach`` by component and part, ``parts`` by name.
+        trains: As for `cells`.
+    """
+    rows = cells(trains)
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))] if rows else []
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+
+
+def cells(trains: Any) -> list[list[str]]:
+    """The table, row by row; no row where nothing is known.
+
+    Args:
+        trains: ``detail`` of an ``on_metrics`` record: ``reach`` by component and part, ``parts`` by name; and
+            ``shares`` of the gradient by component, where these were measured.
     """
     reach = trains.get("reach") if isinstance(trains, Mapping) else None
     parts = trains.get("parts") if isinstance(trains, Mapping) else None
@@ -32,8 +45,15 @@ def table(trains: Any) -> list[str]:
     rows.append(["lr", *(_rate(parts[name]) for name in names)])
     if len(names) > MOST:
         rows = [[*row[: MOST + 1], "..."] for row in rows]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    shares = trains.get("shares")
+    if isinstance(shares, Mapping) and any(name in shares for name in reach):
+        last = ["gradient", *(_percent(shares.get(name)) for name in reach), "", ""]
+        rows = [[*row, each] for row, each in zip(rows, last, strict=True)]
+    return rows
+
+
+def _percent(share: Any) -> str:
+    return f"{100 * share:.0f} %" if isinstance(share, int | float) and isfinite(share) else "-"
 
 
 def _rate(part: Mapping[str, Any]) -> str:

@@ -115,6 +115,19 @@ def test_batches_epochs_and_validation(run):
         assert end["val_loss"] == {"loss_a": logger.tested.loss_a.global_avg}
 
 
+def test_the_length_of_the_first_epoch_is_told_before_it_ends(run):
+    logger = MetricLogger(run=run)
+    for epoch in range(2):
+        for index in logger.log_every(range(6 + epoch), 10):
+            logger.update(loss_a=1.0, loss_b=2.0)
+            if index == 1:
+                break
+    run.close()
+    found = [each["data"] for each in map(json.loads, (run.dir / "journal.jsonl").read_text().splitlines())]
+    told = [data["detail"] for data in found if (data.get("detail") or {}).get("steps_per_epoch")]
+    assert told == [{"steps_per_epoch": 6}]
+
+
 def test_a_break_keeps_the_last_batch(run):
     epochs(run, 2, stop_after=1)
     assert [each["epoch"] for each in records(run, "on_batch_losses")] == [1, 1, 2, 2]

@@ -105,7 +105,7 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
     return limited
 
 
-MEASURED = {"reach", "grad_norm", "update_ratio", "unchanged", "targets"}
+MEASURED = {"reach", "grad_norm", "update_ratio", "unchanged", "dead_units", "targets"}
 
 
 def records_of(run: losslog.Run) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import torch
 import losslog
 from losslog.instrument import calls, signals
 
-MEASURED = {"reach", "grad_norm", "update_ratio", "unchanged", "targets"}
+MEASURED = {"reach", "grad_norm", "update_ratio", "unchanged", "dead_units", "targets"}
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

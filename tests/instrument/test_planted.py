@@ -5,6 +5,7 @@ What they are told is a table in docs/debugging-losses.md, which is compared wit
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,45 @@ def test_each_fault_names_its_own_cause_and_no_other(fault: Any, train: Any, tmp
     assert alert["step"] <= 2 * PLANTED * STEPS
     line = f"| {fault.__doc__} | `{alert['cause']}` | *{alert['title']}* |"
     assert line in PAGE.read_text(encoding="utf-8"), line
+
+
+class Branches(torch.nn.Module):
+    """A trunk and two branches; the mask's can be cut off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torch.nn.Linear(4, 8)
+        self.box_head, self.mask_head = torch.nn.Linear(8, 1), torch.nn.Linear(8, 1)
+        self.cut = False
+
+    def forward(self, x: Any) -> Any:
+        hidden = self.backbone(x)
+        mask = self.mask_head(hidden).abs().mean()
+        return {"loss_box_reg": (self.box_head(hidden) ** 2).mean(), "loss_mask": mask.detach() if self.cut else mask}
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["healthy", "cut off"])
+def test_a_loop_under_attach_is_stopped_by_its_cause(tmp_path: Path, cut: bool) -> None:
+    model = Branches()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    loader = torch.utils.data.DataLoader(torch.randn(40, 4), 4)
+    taken, most = 0, 3000 if cut else 60
+    with losslog.attach(model, optimizer, name="stops", dir=tmp_path, plugins=["plateau"],
+                        options={"plateau": {"on_cause": {"not_trained": "stop"}}}) as run:  # fmt: skip
+        while taken < most and not run.should_stop:
+            for images in loader:
+                optimizer.zero_grad()
+                sum(model(images).values()).backward()
+                optimizer.step()
+                taken += 1
+                model.cut = cut and taken >= 13  # in the midst of an epoch
+                if run.should_stop:
+                    break
+            time.sleep(0.02)  # the plugin is in another process
+    end = next(record.data for record in records(run.dir) if record.hook == "on_run_end")
+    assert end["status"] == ("stopped" if cut else "finished")
+    assert (taken < most) == cut
+    if cut:
+        alert, *_ = [each for each in alerts(run) if each.get("cause") == "not_trained"]
+        assert (alert["component"], alert["level"], alert["step"] >= 13) == ("loss_mask", "error", True)
+        assert "loss_mask trains nothing" in str(end["error"])

@@ -212,3 +212,22 @@ def test_one_is_said_as_one(tmp_path: Path, book: Any, browser: Any) -> None:
         said = browser.run("document.getElementById('head').textContent")
         assert ("1 epoch ·" in said) is (epochs == 1)
         assert ("2 epochs ·" in said) is (epochs == 2)
+
+
+def test_what_each_loss_trains_is_shown(browser: Any, tmp_path: Path, book: Any) -> None:
+    run = book(tmp_path / "run")
+    run.start()
+    for step in range(3):
+        run.batch(step, {"loss_a": 1.0, "loss_b": 2.0})
+    part = {"tensors": 3, "trainable": 3, "size": 9, "lr": [0.1], "outside": 0}
+    detail = {"reach": {"loss_a": {"body": 3}, "loss_b": {}}, "parts": {"body": part}}
+    run.add("on_metrics", step=0, epoch=None, metrics={"reach/loss_a": 3}, detail=detail)
+    run.end()
+    browser.open(report(tmp_path / "report.html", tmp_path / "run"))
+    assert browser.messages == []
+    table = browser.run(
+        "[...document.querySelectorAll('section')].find((each) => /What each loss trains/.test(each.textContent))"
+        "?.innerText"
+    )
+    assert "at step 0" in table
+    assert table.split("tensors trained")[1].split()[:4] == ["body", "loss_a", "3", "loss_b"]

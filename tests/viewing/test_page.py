@@ -181,3 +181,23 @@ def test_importing_losslog_imports_no_page() -> None:
     code = "import sys, losslog; print([name for name in sys.modules if name.startswith('losslog.viewing.page')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_what_each_loss_trains_is_a_table(tmp_path: Path, book: Any) -> None:
+    book = book(tmp_path / "r")
+    book.start()
+    part = {"tensors": 3, "trainable": 3, "size": 9, "lr": [0.1], "outside": 0}
+    reach = {"loss_a": {"body": 3}, HOSTILE: {}}
+    for step in range(4):
+        book.batch(step, {"loss_a": 1.0, HOSTILE: 2.0})
+        if step == 2:
+            book.add("on_metrics", step=2, epoch=None, metrics={"reach/loss_a": 3},
+                     detail={"reach": reach, "parts": {"body": part}})  # fmt: skip
+            book.add("on_metrics", step=2, epoch=None, metrics={"grad_share/loss_a": 0.75}, detail=None)
+    book.end()
+    text = made(tmp_path / "r")
+    assert HOSTILE not in text
+    (run,) = data_of(text)["runs"]
+    assert run["trainsAt"] == 2
+    assert run["trains"][:2] == [["tensors trained", "body", "gradient"], ["loss_a", "3", "75 %"]]
+    assert run["trains"][3:] == [["of", "3", ""], ["lr", "0.1", ""]]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from losslog.journal.metrics import trained
 from losslog.viewing.trained import MOST, table
 
 PART = {"tensors": 12, "trainable": 12, "size": 100, "lr": [0.01], "outside": 0}
@@ -25,6 +26,16 @@ def test_components_by_parts_with_learning_rates() -> None:
         ["lr", "0.001/0.01", "frozen", "none"],
     ]
     assert len({len(line) for line in found}) == 1
+
+
+def test_shares_of_the_gradient_stand_beside() -> None:
+    trains = trained({}, {"step": 3, "detail": {"reach": {"a": {"p": 1}, "b": {"p": 2}}, "parts": {"p": PART}}})
+    trains = trained(trains, {"step": 7, "metrics": {"grad_share/a": 0.254, "grad_share/b": float("nan"), "x": 1.0}})
+    found = [line.split() for line in table(trains)]
+    assert (found[0][-1], found[1][-2:], found[2][-1]) == ("gradient", ["25", "%"], "-")
+    again = trained(trains, {"step": 9, "detail": {"reach": {"a": {"p": 1}}, "parts": {"p": PART}}})
+    assert (again["step"], again["shared_at"], [*again["shares"]]) == (9, 7, ["a", "b"])
+    assert trained(again, {"step": 10, "metrics": {"lr": 1.0}}) is again
 
 
 def test_more_parts_than_fit() -> None:

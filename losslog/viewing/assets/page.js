@@ -612,6 +612,13 @@
       tags.length > 200 ? el("p", { class: "soft" }, `${tags.length - 200} more in the journal.`) : "");
   }
 
+  function trains() {
+    RUNS.forEach((run) => {
+      const [heading, ...rows] = run.trains;
+      if (heading) section(MANY ? `What each loss trains: ${label(run)}` : "What each loss trains", run.trainsAt === null ? "" : `tensors by part of the model, at step ${run.trainsAt}`, el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...heading.map((text) => el("th", {}, text)))), el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((text) => el("td", {}, text))))))));
+    });
+  }
+
   function pairs(title, key, hint) {
     const names = union(key);
     if (!names.length) return;
@@ -768,5 +775,6 @@
   share();
   metrics();
   images();
+  trains();
   rest();
 })();

@@ -91,3 +91,31 @@ def test_nothing_is_said_to_fall_by_nothing(braille: bool) -> None:
     assert "0.0 %" in told
     assert "-" not in told
     assert "▼" not in told
+
+
+def test_alerts_stay_in_a_line_of_their_own() -> None:
+    state = Progress()
+    state.batch(0, 1, 0.0)
+    shown = lambda: state.lines(LOSSES, None, True, 4, 60, lambda text: text.plain)  # noqa: E731
+    state.alert("info", "loss_mask is flat", "step 3")
+    assert len(shown()) == 2
+    state.alert("warning", "loss_mask has stalled", "step 419")
+    assert shown()[2] == "! loss_mask has stalled (step 419)"
+    state.alert("error", "loss_box_reg is not finite\x1b[2J, and this goes on for long", "")
+    line = shown()[2]
+    assert line.startswith("! 2 alerts, the last: loss_box_reg is not finite")
+    assert "\x1b" not in line
+    assert len(line) < 60
+
+
+def test_a_loader_tells_the_length_of_the_first_epoch() -> None:
+    state = Progress()
+    state.batch(0, 1, 0.0)
+    state.loaded("x")
+    assert state.where() == "Epoch 1 [1]"
+    state.loaded(6)
+    assert state.where() == "Epoch 1 [1/6]"
+    state.epoch_end(1.0)
+    state.loaded(9)  # what was seen is better than what was said
+    state.batch(1, 2, 2.0)
+    assert state.where() == "Epoch 2 [1/1]"

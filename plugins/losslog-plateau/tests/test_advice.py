@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 from losslog_plateau import advice
@@ -13,6 +14,7 @@ SITUATION = Situation(
     level=0.41,
     peak=0.45,
     range=(0.08, 0.20),
+    usual=True,
     floored=None,
     share=0.5,
     rate=Rate(-0.2, -0.9, 0.5, "epoch"),
@@ -22,6 +24,7 @@ SITUATION = Situation(
     epoch=50.0,
     end=(3000, 0.39, 0.31),
     improving=["loss_classifier", "loss_box_reg"],
+    improved=[],
     others=4,
     cause=None,
     later=None,
@@ -59,6 +62,20 @@ def test_measured_cause_is_stated_and_nothing_is_asked() -> None:
 def test_what_was_not_measured_is_a_question() -> None:
     text = advice.stalled(SITUATION)
     assert "No cause was measured. Is mask_head frozen, detached or missing from the optimizer?" in text
+
+
+@pytest.mark.parametrize("words", [advice.stalled, advice.flat])
+def test_another_range_is_asked_for_only_where_the_loss_has_learnt(words: Any) -> None:
+    def text(**changed: Any) -> str:
+        return str(words(dataclasses.replace(SITUATION, improving=(), **changed)))
+
+    question = "Or is that range another data set's? It has fallen by 59 % from 1:"
+    assert question in text(peak=1.0)
+    assert "another data set" not in text()  # it has hardly fallen: no range would do
+    assert "another data set" not in text(peak=1.0, usual=False)  # the user's own
+    assert "another data set" not in text(peak=1.0, range=None)
+    assert "another data set" not in text(peak=1.0, level=0.15)
+    assert "another data set" not in text(peak=1.0, cause=Cause("lr_cut", "the learning rate was cut at step 500"))
 
 
 def test_after_a_cut_a_higher_head_rate_is_not_advised() -> None:

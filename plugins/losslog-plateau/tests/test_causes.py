@@ -32,6 +32,13 @@ def test_nothing_measured_is_a_question(rows: Any, make: Any) -> None:
     assert "No cause was measured. Is mask_head frozen, detached or missing from the optimizer?" in found.text
 
 
+def test_a_range_of_ones_own_is_not_doubted(rows: Any, make: Any) -> None:
+    doubted, own = alarm(rows, make, lr=0.01), alarm(rows, make, lr=0.01, typical={"loss_mask": [0.05, 0.2]})
+    assert "another data set" in doubted.text
+    assert "another data set" not in own.text
+    assert doubted.evidence["fallen"] > 0.5
+
+
 def test_cut_before_the_onset(rows: Any, make: Any) -> None:
     found = alarm(rows, make, lr=lambda step: 0.01 if step < 740 else 0.001)
     assert (found.cause, found.evidence["cut_step"], found.evidence["lr"]) == ("lr_cut", 740, 0.001)

@@ -75,6 +75,19 @@ def test_part_that_moves_by_more_than_a_tenth_a_step() -> None:
     assert not visits(Measured(), *[{"update_ratio/rpn": 0.3}, {"update_ratio/rpn": 0.01}] * 4)
 
 
+@pytest.mark.parametrize(("share", "level"), [(0.6, "info"), (0.97, "warning")])
+def test_units_that_are_dead_at_three_visits(share: float, level: str) -> None:
+    measured = Measured()
+    dead = {"dead_units/mask_head": share, "dead_units/rpn": 0.1}
+    assert not visits(measured, dead, dead)
+    restored = Measured()
+    restored.load_state_dict(json.loads(json.dumps(measured.state_dict())))
+    (notice,) = visits(restored, dead, dead)
+    assert (notice.cause, notice.level, notice.component) == ("dead_units", level, "loss_mask")
+    assert notice.title == "most units of mask_head are dead"
+    assert not visits(Measured(), *[dead, {"dead_units/mask_head": 0.3}] * 4)
+
+
 def test_targets_without_masks_until_they_have_some() -> None:
     measured = Measured()
     bare = {"targets/images": 8, "targets/boxes": 16, "targets/masks": 0}

@@ -311,7 +311,28 @@ def test_a_stall_is_not_told_again_as_flat_when_the_others_stop_too() -> None:
         found += watcher.update(step, {name: value * math.exp(draw.gauss(0, 0.2)) for name, value in losses.items()})
     told = [f.state for f in found if f.component == "loss_mask" and f.state in ("stalled", "flat")]
     assert told == ["stalled"]
-    assert {v.component: v.state for v in watcher.verdicts()}["loss_mask"] == "flat"
+    verdict = {v.component: v.state for v in watcher.verdicts()}["loss_mask"]
+    assert verdict == "stalled"  # they improved while it stood
+
+
+def test_a_stall_is_found_though_the_others_have_reached_their_end_meanwhile() -> None:
+    """What counts is who improved over the time in which it stood, not who still does when that is certain."""
+    for late, state in ((30, "stalled"), (3, "flat")):  # in the latter case they stood before it
+        watcher, draw, found = Watcher(4000, 50), random.Random(3), []
+        for step in range(4000):
+            epoch = step / 50
+            mask = 1.2 * math.exp(-min(epoch, 20) / 25)
+            box = 0.05 + 0.8 * math.exp(-min(epoch, late) / 6)
+            losses = {
+                "loss_mask": mask * math.exp(draw.gauss(0, 0.9)),
+                "loss_box_reg": box * math.exp(draw.gauss(0, 0.2)),
+            }
+            found += watcher.update(step, losses)
+        told = [each for each in found if each.component == "loss_mask" and each.state in ("stalled", "flat")]
+        assert [each.state for each in told] == [state]
+        assert told[0].evidence["improving"] == []
+        assert told[0].evidence["improved"] == (["loss_box_reg"] if state == "stalled" else [])
+        assert ("while loss_box_reg improved" in told[0].text) == (state == "stalled")
 
 
 @pytest.mark.parametrize("lengths", [{}, {"steps_per_epoch": 50}, {"planned_steps": 20_000, "steps_per_epoch": 50}])

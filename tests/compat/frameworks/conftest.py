@@ -24,7 +24,7 @@ def need(*modules: str) -> None:
             pytest.skip(f"{each} is not installed: make frameworks", allow_module_level=True)
 
 
-MEASURED = {"reach", "grad_norm", "update_ratio", "unchanged", "targets"}  # beside what a loop gives
+MEASURED = {"reach", "grad_norm", "update_ratio", "unchanged", "dead_units", "targets"}  # beside what a loop gives
 
 
 class Workshop:

@@ -1,4 +1,4 @@
-r"""Two lines of progress under everything else that is printed.
+r"""Two lines of progress, and one of alerts, under everything else that is printed.
 
 Drawn on the plugin's lane; prints of other threads pass through. Contract:
 

@@ -174,6 +174,11 @@ class ConsolePlugin:
         self._print(lines)
 
     @hookimpl
+    def on_metrics(self, detail: Any) -> None:
+        """Learn how long an epoch is, where its loader says so."""
+        self._state.loaded((detail or {}).get("steps_per_epoch"))
+
+    @hookimpl
     def on_checkpoint(self, epoch: int | None, path: str, run: Any) -> None:
         """Say where it is, after its epoch's block."""
         line = self._blocks().checkpoint(path, Path(run.dir))
@@ -185,6 +190,8 @@ class ConsolePlugin:
     @hookimpl
     def on_alert(self, level: str, title: str, text: str, source: str, step: int | None, epoch: int | None) -> None:
         """Print it at once, wrapped, its words as they are."""
+        places = [f"{name} {x}" for name, x in (("step", step), ("epoch", epoch)) if x is not None]
+        self._state.alert(level, title, "".join(places[:1]))
         about = [source, *(f"{name} {x}" for name, x in (("epoch", epoch), ("step", step)) if x is not None)]
         head, body = self._blocks().alert(level, title, text, about)
         width = screen.width(screen.stream(self._stream)) or LOG_WIDTH

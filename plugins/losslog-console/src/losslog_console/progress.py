@@ -32,6 +32,8 @@ class Progress:
         self._began = 0.0
         self._time = 0.0
         self._learnt: int | None = None
+        self._alerts = 0
+        self._alert = ""
         self._epoch_seconds: float | None = None
         self._ended = False
 
@@ -47,6 +49,17 @@ class Progress:
             self._learnt = self.step - self._first + 1
             self._epoch_seconds = time - self._began
         self._ended = True
+
+    def loaded(self, steps: Any) -> None:
+        """How long the first epoch is going to be, as the data loader says."""
+        if self._learnt is None and type(steps) is int and steps > 0:
+            self._learnt = steps
+
+    def alert(self, level: str, title: str, place: str) -> None:
+        """Something was told that should not scroll away."""
+        if level != "info":
+            self._alerts += 1
+            self._alert = f"{title}{f' ({place})' if place else ''}"
 
     @property
     def length(self) -> int | None:
@@ -81,7 +94,7 @@ class Progress:
         return epoch, epoch + max(0, self.epochs - self.epoch) * each
 
     def lines(self, losses: Any, total: Any, emoji: bool, precision: int, width: int, render: Any) -> list[str]:
-        """The two lines of the footer, rendered for the terminal.
+        """The two lines of the footer, and a third one for alerts, rendered for the terminal.
 
         Args:
             losses: of the latest batch.
@@ -118,9 +131,13 @@ class Progress:
         names, numbers = [clean(name) for name, _ in parts], [value for _, value in parts]
         for name, number in self._fitted(names, numbers, precision, width):
             second.append(f"{name} ", "dim").append(f"{number}  ")
-        for text in (first, second):
+        shown = [first, second]
+        if self._alerts:
+            count = f"{self._alerts} alerts, the last: " if self._alerts > 1 else ""
+            shown.append(Text(f"! {count}{clean(self._alert)}", style="bold yellow", end=""))
+        for text in shown:
             text.truncate(width - 1, overflow="ellipsis" if emoji else "crop")
-        return [render(first), render(second)]
+        return [render(text) for text in shown]
 
     def _fitted(self, names: list[str], values: list[float], precision: int, width: int) -> list[tuple[str, str]]:
         """All components in one line: names and digits are cut as far as it takes; else they take turns."""

@@ -11,6 +11,7 @@ from math import exp
 from typing import Any, Final
 
 from .known import HEADS
+from .settings import HALVED
 from .situation import Rate, Situation
 
 IMAGES: Final = 6  # named in an alert
@@ -55,6 +56,17 @@ def _because(s: Situation) -> str:
     return "" if s.later is None else f" It began before {s.later}, so that is not the cause."
 
 
+def _range_of_others(s: Situation) -> str:
+    """A question where a range known by name may be another data set's: the loss has learnt, and ends above it."""
+    fallen = 1 - s.level / s.peak if s.peak > 0 else 0.0
+    if not s.usual or s.range is None or s.level <= s.range[1] or fallen < HALVED:
+        return ""
+    return (
+        f" Or is that range another data set's? It has fallen by {100 * fallen:.0f} % from {s.peak:.3g}: if this is as "
+        f"low as it gets on yours, give your range with the option typical."
+    )
+
+
 _REMEDIES: Final = {
     "not_trained": " Is that part frozen, detached, or missing from the optimizer?",
     "part_not_trained": "",
@@ -77,6 +89,8 @@ def stalled(s: Situation) -> str:
     """A component that no longer improves, too high, while others do."""
     verb = "improves" if len(s.improving) == 1 else "improve"
     others = f", while {_names(s.improving)} still {verb}" if s.improving else ""
+    if s.improved and not s.improving:
+        others = f", while {_names(s.improved)} improved"
     text = f"{s.component} has stalled: {_level(s)}; {_movement(s)}{others}.{_forecast(s)}{_because(s)}"
     if s.cause is not None:
         return text
@@ -85,12 +99,12 @@ def stalled(s: Situation) -> str:
         return (
             f"{text} No cause was measured. Is the part of the model that this loss trains frozen, detached or missing "
             f"from the optimizer? Are its targets right? If neither, try a higher learning rate for that part (a "
-            f"parameter group of its own, 10 times the rate of the rest), or overall."
+            f"parameter group of its own, 10 times the rate of the rest), or overall.{_range_of_others(s)}"
         )
     return (
         f"{text} No cause was measured. Is {group} frozen, detached or missing from the optimizer? Are its targets "
         f"right? If neither, try differential learning rates, get_parameter_groups(model, lr, head_lr_multiplier=10), "
-        f"so that {group} learns faster, or a higher learning rate overall."
+        f"so that {group} learns faster, or a higher learning rate overall.{_range_of_others(s)}"
     )
 
 
@@ -106,7 +120,10 @@ def flat(s: Situation) -> str:
         return text
     if s.range is None:
         return f"{text} Is this as low as it can get? If you know its range, give it with the option typical."
-    return f"{text} If the results are not good enough, try a higher learning rate overall, or look at the data."
+    return (
+        f"{text} If the results are not good enough, try a higher learning rate overall, or look at the data."
+        f"{_range_of_others(s)}"
+    )
 
 
 def diverging(s: Situation) -> str:

@@ -30,6 +30,8 @@ KINK: Final = 0.1
 """Drop of the fall per unit of ln(time) from which a short line will do. After a slow fall a drift of some epochs looks
 like a stand, and the line must span half of the time elapsed."""
 LONG_PART: Final = 0.5
+ALIKE: Final = 0.7
+"""A line over about the same time as another spans at least this part of it."""
 ELAPSED_PARTS: Final = 12
 """Where the plan is unknown, an improvement is measured over this part of the time elapsed, and over an epoch at least:
 1.5 % in an epoch is much to ask of the fiftieth."""
@@ -84,19 +86,12 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
     if ring.drop_rise(noise):
         noise, n_diffs = ring.noise()
     block = ring.cells_per_block * clock.cell
-    shortest = max(clock.min_window, elapsed * LEAST_PART)
-    known = clock.plan is not None and clock.epoch is not None
-    z = settings.z if known else max(settings.z, UNKNOWN_Z)
-    if clock.unit is None:
-        scale, limit = elapsed / block, UNKNOWN_GAIN
-    else:
-        shortest = max(shortest, settings.window * clock.unit)
-        unit = clock.unit if clock.plan is not None else max(clock.unit, elapsed / ELAPSED_PARTS)
-        scale, limit = unit / block, settings.r
+    shortest = max(clock.min_window, elapsed * LEAST_PART, settings.window * (clock.unit or 0.0))
+    z = _quantile(clock, settings)
     lines = ring.lines(shortest / block, noise, n_diffs, z)
     if not lines:
         return None
-    least = limit / scale
+    least = _least(clock, settings, elapsed) * block
     flat = [line for line in lines if line.gain + line.bound < least and not _rises(line, least)]
     long = LONG_PART * elapsed / block
     bends = [ring.bend(line.blocks, elapsed / block, noise, n_diffs) for line in flat]
@@ -115,6 +110,56 @@ def check(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float) -> 
         recent_error=recent.bound / block,
         least=least / block,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """How a curve fell over some span.
+
+    Attributes:
+        gain: Fall of ln(loss) per step.
+        error: Half width of its bounds.
+        sure: Whether the fall is certain, and worth having.
+        least: Fall of ln(loss) per step that is worth having.
+    """
+
+    gain: float
+    error: float
+    sure: bool
+    least: float
+
+
+def fall_over(ring: BlockRing, clock: Clock, settings: Settings, elapsed: float, span: float) -> Fall | None:
+    """How a curve fell over the newest steps, about as many as asked for; None if its ring holds no such line.
+
+    Args:
+        ring: Block means of ln(loss).
+        clock: Lengths in steps.
+        settings: The test's settings.
+        elapsed: Steps since the component's first value.
+        span: Steps.
+    """
+    block = ring.cells_per_block * clock.cell
+    lines = ring.lines(ALIKE * span / block, *ring.noise(), _quantile(clock, settings))
+    if not lines:
+        return None
+    line = min(lines, key=lambda each: abs(each.blocks * block - span))
+    least = _least(clock, settings, elapsed)
+    sure = line.gain > SURE * line.bound and line.gain >= least * block
+    return Fall(line.gain / block, line.bound / block, sure, least)
+
+
+def _quantile(clock: Clock, settings: Settings) -> float:
+    """The normal quantile of the bounds."""
+    known = clock.plan is not None and clock.epoch is not None
+    return settings.z if known else max(settings.z, UNKNOWN_Z)
+
+
+def _least(clock: Clock, settings: Settings, elapsed: float) -> float:
+    """Improvement per step that is worth having."""
+    if clock.unit is None:
+        return UNKNOWN_GAIN / elapsed
+    return settings.r / (clock.unit if clock.plan is not None else max(clock.unit, elapsed / ELAPSED_PARTS))
 
 
 def _rises(line: Line, least: float) -> bool:

@@ -31,6 +31,10 @@ EXPLODING: Final = 1000.0
 KEPT: Final = 8
 LARGE: Final = 0.1
 """Update by weight that is a tenth a step."""
+DEAD: Final = 0.5
+"""Share of a part's units from which on most of them are dead."""
+MOSTLY: Final = 0.9
+"""Share from which on that is a warning."""
 FEW_IMAGES: Final = 16
 FEW_MASKS: Final = 4
 TINY: Final = 0.01
@@ -54,6 +58,7 @@ class Measured:
         self._zero: dict[str, list[int]] = {}  # first step, visits
         self._small: dict[str, list[int]] = {}
         self._large: dict[str, int] = {}
+        self._dead: dict[str, int] = {}  # visits in a row at which most units were
         self._bare: list[int] = [0, 0, 0]  # images, visits, first step without a box
         self._light: dict[str, list[int]] = {}  # first step, steps
         self.generalising = Generalising()
@@ -104,6 +109,7 @@ class Measured:
         norms = _of(metrics, "grad_norm/")
         news += self._gradients(step, norms)
         news += self._updates(step, _of(metrics, "update_ratio/"))
+        news += self._units(step, _of(metrics, "dead_units/"))
         news += self._standing(step, _of(metrics, "unchanged/"), norms)
         return news
 
@@ -200,6 +206,20 @@ class Measured:
                 news.append(self._about(part, "large_update", step, text, level="info", ratio=ratio))
         return news
 
+    def _units(self, step: int, shares: Mapping[str, float]) -> list[Notice]:
+        news = []
+        for part, share in shares.items():
+            self._dead[part] = self._dead.get(part, 0) + 1 if share > DEAD else 0
+            if self._dead[part] == VISITS:
+                text = (
+                    f"{100 * share:.0f} % of the units of {part} that end in a ReLU were zero for all they were shown, "
+                    f"at {VISITS} visits in a row: they learn nothing. Lower the learning rate, or look at the "
+                    f"initialisation and the normalisation of its inputs"
+                )
+                level: Severity = "warning" if share > MOSTLY else "info"
+                news.append(self._about(part, "dead_units", step, text, level=level, share=share))
+        return news
+
     def _standing(self, step: int, shares: Mapping[str, float], norms: Mapping[str, float]) -> list[Notice]:
         news = []
         for part, share in shares.items():
@@ -225,6 +245,7 @@ class Measured:
             "zero_gradient": "the gradient of {} is zero",
             "vanishing_gradient": "the gradient of {} vanishes",
             "exploding_gradient": "the gradient of {} explodes",
+            "dead_units": "most units of {} are dead",
             "large_update": "{} moves by more than a tenth a step",
             "unchanged": "the parameters of {} do not change",
         }[cause].format(part)
@@ -257,7 +278,7 @@ class Measured:
                 for name, proofs in self._proofs.items()
             },
             "reach": self._reach, "norms": self._norms, "zero": self._zero, "small": self._small,
-            "large": self._large, "bare": self._bare, "light": self._light,
+            "large": self._large, "dead": self._dead, "bare": self._bare, "light": self._light,
             "generalising": self.generalising.state_dict(),
         }  # fmt: skip
 
@@ -272,6 +293,7 @@ class Measured:
         self._small = {name: list(each) for name, each in state["small"].items()}
         self.generalising.load_state_dict(state["generalising"])
         self._large, self._bare = dict(state["large"]), list(state["bare"])
+        self._dead = dict(state.get("dead", {}))
         self._light = {name: list(each) for name, each in state["light"].items()}
 
 

@@ -55,6 +55,7 @@ class Situation:
         level: Mean loss over the last epoch or unit, or along the line where it is flat.
         peak: Highest such mean so far.
         range: Typical final values, or None.
+        usual: Whether these are what is known of the name, rather than of this data.
         floored: Kind of a loss that has a floor of its own, or None.
         share: Share of the total.
         rate: Its change, or None.
@@ -64,6 +65,7 @@ class Situation:
         epoch: Steps in an epoch, or None.
         end: (planned last step, forecast at it, best case), or None.
         improving: Other components that improve, and more than this one.
+        improved: Others that did so while this one was flat.
         others: How many other components there are.
         cause: The cause that was measured, or None.
         later: Words on a cut of the learning rate that came later, or None.
@@ -74,6 +76,7 @@ class Situation:
     level: float
     peak: float
     range: tuple[float, float] | None
+    usual: bool
     floored: str | None
     share: float
     rate: Rate | None
@@ -83,6 +86,7 @@ class Situation:
     epoch: float | None
     end: tuple[int, float, float] | None
     improving: Sequence[str]
+    improved: Sequence[str]
     others: int
     cause: Measured | None
     later: str | None
@@ -94,9 +98,11 @@ def evidence_of(s: Situation, cause: Measured | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "level": s.level,
         "range": None if s.range is None else list(s.range),
+        "fallen": 1 - s.level / s.peak if s.peak > 0 else 0.0,
         "share": s.share,
         "since": s.since,
         "improving": list(s.improving),
+        "improved": list(s.improved),
     }
     if s.rate is not None:
         found["rate"] = {"change": s.rate.change, "low": s.rate.low, "high": s.rate.high, "per": s.rate.per}

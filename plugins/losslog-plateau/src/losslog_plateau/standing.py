@@ -13,6 +13,7 @@ from . import advice
 from .causes import cause_of, cut_words, later_cut
 from .component import Component
 from .finding import Severity
+from .flatness import fall_over
 from .known import FLOORED, known
 from .scene import Scene
 from .settings import CAP, CAP_HALVED, CAP_LEARNT, HALVED, LEARNT, SMALL_SHARE, Settings
@@ -91,7 +92,8 @@ def _is_stall(scene: Scene, settings: Settings, component: Component) -> bool:
     cause = cause_of(scene, component, flat_since(scene, component))
     if component.typical is None or (cause is not None and cause.name in BENIGN):
         return False
-    return len(improving_others(scene, component)) >= (2 if settings.quiet else 1)
+    wanted = 2 if settings.quiet else 1
+    return len(improving_others(scene, component)) >= wanted or len(improved_others(scene, component)) >= wanted
 
 
 def improving_others(scene: Scene, component: Component) -> list[str]:
@@ -105,6 +107,19 @@ def improving_others(scene: Scene, component: Component) -> list[str]:
         and other.bad_since is None
         and other.recent - (component.rate or 0.0) >= other.least + hypot(other.recent_error, component.rate_error)
     ]
+
+
+def improved_others(scene: Scene, component: Component) -> list[str]:
+    """Names of those that improved along the line over which this one is flat, whatever they do now."""
+    found = []
+    for other in scene.components.values() if component.flat_checks and component.clock.unit is not None else ():
+        if other is component or other.bad_since is not None:
+            continue
+        fall = fall_over(other.ring, other.clock, other.settings, float(other.elapsed), float(component.span))
+        ahead = 0.0 if fall is None else fall.gain - (component.rate or 0.0)
+        if fall is not None and fall.sure and ahead >= fall.least + hypot(fall.error, component.rate_error):
+            found.append(other.name)
+    return found
 
 
 def share_of(scene: Scene, component: Component) -> float:
@@ -144,6 +159,7 @@ def situation_of(scene: Scene, component: Component, since: int) -> Situation:
         level=level,
         peak=component.level.peak,
         range=component.typical,
+        usual=what is not None and component.typical is not None and what.range == component.typical,
         floored=what.kind if what is not None and what.kind in FLOORED else None,
         share=share_of(scene, component),
         rate=rate_of(scene, component),
@@ -152,7 +168,8 @@ def situation_of(scene: Scene, component: Component, since: int) -> Situation:
         step=scene.step,
         epoch=clock.epoch,
         end=end,
-        improving=improving_others(scene, component),
+        improving=(improving := improving_others(scene, component)),
+        improved=[name for name in improved_others(scene, component) if name not in improving],
         others=len(scene.components) - 1,
         cause=cause_of(scene, component, since),
         later=None if later is None else cut_words(later, scene.axis),
