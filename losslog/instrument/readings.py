@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from losslog.instrument.reach import Reach
     from losslog.instrument.roots import Root
     from losslog.values.losses import Losses
+    from losslog.values.targets import Target
 
 RESOLUTION: Final = 1e-3  # what half precision may leave unexplained
 Weights = Callable[[], "dict[str, float]"]
@@ -57,6 +58,7 @@ class Reading(NamedTuple):
         weights: gives those that are not 1, after ``values`` were resolved; None where no backward pass was heard.
         beside: metrics of the same step.
         reach: what each loss trains, by its name; None where that was not looked at.
+        targets: of the batch, where they name its images.
     """
 
     keys: Keys
@@ -66,6 +68,7 @@ class Reading(NamedTuple):
     weights: Weights | None = None
     beside: Beside | None = None
     reach: Mapping[str, Reach] | None = None
+    targets: Sequence[Target] = ()
 
     def losses(self) -> Losses:
         """Plain losses, without the total; waits for the device."""
