@@ -51,7 +51,11 @@ class Naming:
     @staticmethod
     def told(reading: Reading, outputs: Iterable[Any], heard: Iterable[Any]) -> Reading:
         """A step's reading, with the targets of its outputs and backward passes."""
-        found = [target for each in (*outputs, *heard) for target in each.targets]
+        found: list[Target] = []
+        for several in (outputs, heard):
+            for each in several:
+                if each.targets:
+                    found += each.targets
         return reading._replace(targets=found) if found else reading
 
 
