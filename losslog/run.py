@@ -322,8 +322,7 @@ class Run:
         if type(n) is not int:
             n = whole(n, "n")
         if targets is not None:
-            self._targets.keep(step, targets)
-            self._queue.targets = True
+            self._keep(step, targets)
         batch = Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n)
         self._log(batch._replace(weights=weigher(weights)) if weights else batch)
         if sampled:
@@ -340,6 +339,7 @@ class Run:
         stepped: bool,
         counted: bool,
         weights: Callable[[], Mapping[str, float]] | None = None,
+        targets: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """`log_batch` for `losslog.instrument`, which read the values when the model gave them.
 
@@ -352,12 +352,19 @@ class Run:
             stepped: False where no optimizer step followed: no record, but checked, and in the epoch's means.
             counted: False where they do not count in the means either.
             weights: gives those that components have in the total, where they are not 1 and autograd told it.
+            targets: of the batch, as for `log_batch`.
         """
         if self._closed:
             self._after_close("a forward pass")
             return
         at, step, epoch = time.time(), self._step, self._epoch
+        if targets:
+            self._keep(step, targets)
         self._log(Batch(at, step, epoch, keys, values, has_total, lr, None, n, stepped, counted, weights))
+
+    def _keep(self, step: int, targets: Any) -> None:
+        self._targets.keep(step, targets)
+        self._queue.targets = True
 
     def spent(self, seconds: float) -> None:
         """What one step's logging has cost this thread, of one in many; `losslog.instrument` tells its own."""

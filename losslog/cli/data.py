@@ -139,7 +139,7 @@ def check_data(args: argparse.Namespace) -> None:
         UsageError: the data cannot be trained on, or the picture cannot be written.
     """
     from losslog.detection import DataError
-    from losslog.detection.check import summary, write_sheet
+    from losslog.detection.check import doubts, summary, write_sheet
 
     sheet = _sheet(args)
     train_set, val_set = open_data(args, decode=True)
@@ -157,6 +157,8 @@ def check_data(args: argparse.Namespace) -> None:
     except (OSError, ValueError) as error:
         raise UsageError(f"--sheet {args.sheet}: {getattr(error, 'strerror', None) or error}") from error
     print(f"sheet   {args.sheet}")
+    for line in doubts(train_set, seed=args.seed):
+        print(f"losslog train: {printable(line)}", file=sys.stderr)
 
 
 def _sheet(args: argparse.Namespace) -> Path:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from losslog.detection.drawing import Sheet
+from losslog.detection.faults import faults
 from losslog.detection.findings import shown
 from losslog.detection.images import load_pixels
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from losslog.detection.coco import CocoDataset
 
 IMAGES: Final = 10
+LOOKED_AT: Final = 100  # images whose boxes and masks are compared
 _SIDE: Final = 310  # pixels of an image on the sheet: five side by side
 
 
@@ -44,6 +46,12 @@ def summary(name: str, dataset: CocoDataset) -> list[str]:
     for text, count in zip(dataset.categories.names.values(), per_class.tolist(), strict=True):
         lines.append(f"        {shown(text, 40):<{width}}  {count:>9,}")
     return lines
+
+
+def doubts(dataset: CocoDataset, *, images: int = LOOKED_AT, seed: int = 0) -> list[str]:
+    """What cannot be right in the boxes and masks of random images, a line each."""
+    chosen = random.Random(seed).sample(range(len(dataset)), min(images, len(dataset)))
+    return [f"{each.title}: {each.text}" for each in faults(_image(dataset, index) for index in chosen)]
 
 
 def write_sheet(dataset: CocoDataset, path: str | Path, *, images: int = IMAGES, seed: int = 0) -> Path:

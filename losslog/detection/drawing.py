@@ -10,18 +10,17 @@ Any thread; reads pictures, writes nothing. Pillow and numpy, no torch. Contract
 
 from __future__ import annotations
 
-import colorsys
 import functools
 import io
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from losslog.detection.chips import WRONG, colours, drawable, font, write
 from losslog.detection.images import TURNS, to_rgb
 from losslog.detection.rle import sampled
 from losslog.journal.files import buffered
@@ -36,12 +35,9 @@ GAP: Final = 6
 _MASK: Final = 115  # parts in 256 of a mask's colour over the picture
 _GROUND: Final = (250, 250, 250)
 _NOTHING: Final = (190, 190, 190)
-_WRONG: Final = (225, 20, 20)
-_HUES: Final = 24
 _KEYS: Final = ("truth", "predictions")
 
 _said = Once()  # of the process
-Colour = tuple[int, int, int]
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -130,15 +126,15 @@ class Sheet:
         for box, thing in marked:
             if thing.get("mistake"):
                 wide = [max(0, box[0] - 2), max(0, box[1] - 2), box[2] + 2, box[3] + 2]
-                draw.rectangle(wide, outline=_WRONG, width=2)
+                draw.rectangle(wide, outline=WRONG, width=2)
             draw.rectangle(box, outline=self.colours[thing["label"]], width=1 if thing.get("mistake") else 2)
-        for box, thing in sorted(marked, key=lambda each: each[1].get("score", 1.0)):  # over all boxes
-            words = [(thing["label"][:20], self.colours[thing["label"]])]
-            if "score" in thing:
-                words.append((f"{thing['score']:.2f}", words[0][1]))
-            if thing.get("mistake"):
-                words.append((str(thing["mistake"]).replace("_", " ")[:20], _WRONG))
-            labels(pane, box[0], box[1] - 11, words)
+        words = []
+        for box, thing in sorted(marked, key=lambda each: -each[1].get("score", 1.0)):
+            colour = self.colours[thing["label"]]
+            score = f" {thing['score']:.2f}" if "score" in thing else ""
+            wrong = str(thing.get("mistake") or "").replace("_", " ")
+            words.append((box, [(f"{thing['label'][:20]}{score}", colour), *([(wrong[:20], WRONG)] if wrong else [])]))
+        write(pane, words)  # over all boxes
         return pane
 
     @staticmethod
@@ -247,50 +243,6 @@ def _formats() -> tuple[str, ...]:
     """Those that this Pillow was built with."""
     Image.init()
     return tuple(each for each in FORMATS if each in Image.OPEN)
-
-
-def colours(labels: Iterable[str]) -> dict[str, Colour]:
-    """A colour for each label: by its name, so that it stays; where two would be alike, the next that is free."""
-    found: dict[str, Colour] = {}
-    taken: set[int] = set()
-    for text in sorted(set(labels)):
-        slot = zlib.crc32(text.encode("utf-8", "replace")) % _HUES
-        while slot in taken and len(taken) < _HUES:
-            slot = (slot + 7) % _HUES  # 7 and 24 have no divisor in common
-        taken.add(slot)
-        value = 0.95 if slot % 2 else 0.75
-        red, green, blue = colorsys.hsv_to_rgb(0.08 + 0.86 * slot / _HUES, 0.85, value)  # none as red as what is wrong
-        found[text] = (round(red * 255), round(green * 255), round(blue * 255))
-    return found
-
-
-def labels(pane: Image.Image, x: float, y: float, words: Sequence[tuple[str, Colour]]) -> None:
-    """Words side by side, each on its colour, moved left as far as they would go beyond the picture."""
-    made = [_chip(drawable(text), colour) for text, colour in words]
-    x = max(0.0, min(x, pane.width - sum(each.width for each in made)))
-    for each in made:
-        pane.paste(each, (round(x), round(max(0.0, y))))
-        x += each.width
-
-
-@functools.lru_cache(maxsize=4096)
-def _chip(text: str, colour: Colour) -> Image.Image:
-    type_ = font(10)
-    chip = Image.new("RGB", (round(float(type_.getlength(text))) + 4, 12), colour)
-    dark = colour[0] * 0.3 + colour[1] * 0.59 + colour[2] * 0.11 > 140
-    ImageDraw.Draw(chip).text((2, -1), text, fill=(0, 0, 0) if dark else (255, 255, 255), font=type_)
-    return chip
-
-
-@functools.cache
-def font(size: int) -> Any:
-    """Pillow's own font."""
-    return ImageFont.load_default(size) if hasattr(ImageFont, "FreeTypeFont") else ImageFont.load_default()
-
-
-def drawable(text: str) -> str:
-    """What Pillow's own font has: Latin letters, on one line."""
-    return " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,6 +5,7 @@ Training thread, before the first step; pixels go into the run folder as thumbna
 - Images are taken as the loader gave them: tensors ``[3, H, W]`` or a batch of them, 0 to 1, 0 to 255, or normalised
   (then each is spread over what it has).
 - Nothing of the batch is changed or kept.
+- What cannot be right in many of the boxes and masks is an alert too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from losslog.detection.drawing import Pixels
+from losslog.detection.faults import faults
 from losslog.detection.predictions import array, named, things
 from losslog.detection.thumbnails import FOLDER, write
 
@@ -46,6 +48,9 @@ def log(run: Run, batches: Sequence[Any], dataset: Any = None) -> bool:
             found.append(_image(run, len(found), picture, target, names))
     if found:
         run.log_images("train", found, name="labels")
+        for each in faults(found):
+            text = f"{each.text} The first images are drawn as train labels."
+            run.alert(f"Targets: {each.title}", text, key=f"targets/{each.kind}")
     return bool(found)
 
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from losslog.detection.drawing import Sheet, caption, colours, encoded
+from losslog.detection.chips import colours
+from losslog.detection.drawing import Sheet, caption, encoded
 from losslog.values.pictures import compress
 
 SIDE: Final = 176

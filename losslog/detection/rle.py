@@ -59,6 +59,24 @@ def decode(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
     return flat.reshape(width, height).T
 
 
+def around(rle: Mapping[str, Any]) -> list[int] | None:
+    """The corners x1, y1, x2, y2 of a mask; None of one without a pixel.
+
+    Raises:
+        ValueError: it is garbled.
+    """
+    height = rle["size"][0]
+    edges = ends(rle)
+    starts, stops = edges[0:-1:2], edges[1::2] - 1
+    full = np.flatnonzero(stops >= starts)
+    if not full.size:
+        return None
+    starts, stops = starts[full], stops[full]
+    over = bool((starts // height != stops // height).any())  # a run goes over into the next column
+    rows = (0, height) if over else (int((starts % height).min()), int((stops % height).max()) + 1)
+    return [int(starts[0] // height), rows[0], int(stops[-1] // height) + 1, rows[1]]
+
+
 def sampled(
     rle: Mapping[str, Any], rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
 ) -> tuple[slice, slice, npt.NDArray[np.bool_]]:

@@ -131,7 +131,7 @@ def _seen(module: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> 
     finally:
         frames.pop()
     if not frames:
-        tell("called", module, args, output, inner)
+        tell("called", module, args, kwargs, output, inner)
     elif (fields := fields_of(output)) is not None and any(map(_may_be_loss, fields.values())):
         inner[before:] = [(module, output)]  # in the place of those that calls inside this one gave
     return output

@@ -9,7 +9,7 @@ The methods run on the threads that do it. Contract:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import get_ident
 from time import thread_time
 from typing import Any, Final
@@ -42,7 +42,9 @@ class Listener:
     def module_loaded(self, name: str) -> None:
         """A module was imported whose functions are listened to."""
 
-    def called(self, module: Any, args: tuple[Any, ...], output: Any, inner: list[tuple[Any, Any]]) -> None:
+    def called(
+        self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, inner: list[tuple[Any, Any]]
+    ) -> None:
         """A watched module was called from outside; ``inner`` are calls inside it that gave dicts of losses."""
 
     def yielded(self, data_pass: Pass) -> None:

@@ -81,8 +81,9 @@ class Logbook:
     def _log(self, reading: Reading, lr: Any, *, stepped: bool, counted: bool) -> None:
         keys, values, has_total, n, weights = reading[:5]
         self.run.log_forwards(
-            keys, values, lr, n, has_total=has_total, weights=weights, stepped=stepped, counted=counted
-        )
+            keys, values, lr, n, has_total=has_total, weights=weights, stepped=stepped, counted=counted,
+            targets=reading.targets,
+        )  # fmt: skip
 
     def validation(self, reading: Reading, *, of_copy: bool = False) -> None:
         """A validation loss was computed, by a model or by a copy of one."""

@@ -116,7 +116,7 @@ class Observer(Watching):
                 return
         if self.logbook.has_evaluations:
             self.log_evaluations()
-        heard.driver = self.sightings.drive(None)
+        heard.driver, heard.targets = self.sightings.unseen()
 
     def made(self, optimizer: Any) -> None:
         """An optimizer was made."""
@@ -197,7 +197,7 @@ class Observer(Watching):
                 return
             names = {name for each in outputs if each.named for name in each.names}
             reading = averaged(outputs)
-        drivers = [each.driver for each in heard] or [each.driver for each in outputs]
+        drivers = [each.driver for each in heard or outputs]
         pending, self.sightings.pending = self.sightings.pending, []
         if pending != outputs:
             unreached = [each for each in pending if not each.reached and each not in outputs]
@@ -209,14 +209,13 @@ class Observer(Watching):
             self.logbook.unstepped(reading, counted=True)
             return
         self.finder.stepped(drivers)
+        reading = self.sightings.naming.told(reading, outputs, heard)
         self._record(stepper, self.reaching.stepped(stepper, reading, outputs, heard), outputs, names)
 
     def _by_other_means(self, stepper: Stepper) -> list[Output]:
         """The outputs of a step whose gradients no backward pass gave: those over the same data as the last one."""
-        mine = [
-            each for each in self.sightings.pending
-            if not each.reached and not each.family.ready_made and self.drives(stepper, each.family)
-        ]  # fmt: skip
+        mine = [each for each in self.sightings.pending if not each.reached and not each.family.ready_made
+                and self.drives(stepper, each.family)]  # fmt: skip
         return [each for each in mine if each.driver is mine[-1].driver]
 
     def _record(self, stepper: Stepper, reading: Reading, outputs: list[Output], own: Collection[str]) -> None:

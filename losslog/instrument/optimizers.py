@@ -20,6 +20,7 @@ from losslog.instrument.passes import Pass
 from losslog.instrument.roots import Root, elsewhere
 from losslog.runtime.containment import attempt
 from losslog.values.snapshot import learning_rate
+from losslog.values.targets import Target
 
 PROBES: Final = 3
 MANY: Final = 1000  # passes that wait for one optimizer
@@ -37,9 +38,10 @@ class Heard:
         feeds: the steppers it gave gradients.
         before: gradients that were there when it began, and their versions, by stepper.
         reach: what it trains, where that was looked at.
+        targets: of its batch, where no output has them.
     """
 
-    __slots__ = ("before", "driver", "feeds", "reach", "root", "taken")
+    __slots__ = ("before", "driver", "feeds", "reach", "root", "taken", "targets")
 
     def __init__(self, root: Root) -> None:
         self.root = root
@@ -48,6 +50,7 @@ class Heard:
         self.feeds: list[Stepper] = []
         self.before: dict[Stepper, tuple[list[Any], list[int]]] = {}
         self.reach: Any = None
+        self.targets: Sequence[Target] = ()
 
 
 class Stepper:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from losslog.instrument.family import Family
     from losslog.instrument.passes import Pass
     from losslog.instrument.reach import Reach
+    from losslog.values.targets import Target
 
 Tensor: Final = torch.Tensor
 NESTED: Final = ("loss_dict", "losses")  # dicts of losses beside a total
@@ -64,12 +65,13 @@ class Output:
         number: outputs come in this order.
         driver: the pass over data that the batch came from.
         reach: what each loss trains, where that was looked at.
+        targets: of the batch, where it names its images.
         batch: outputs of one batch of a loader have the same.
     """
 
     __slots__ = (
-        "batch", "driver", "family", "marks", "named", "names", "number", "plain", "reach", "reached", "thread",
-        "totals", "values", "vectors",
+        "batch", "driver", "family", "marks", "named", "names", "number", "plain", "reach", "reached", "targets",
+        "thread", "totals", "values", "vectors",
     )  # fmt: skip
     _numbers = itertools.count()
 
@@ -84,6 +86,7 @@ class Output:
         self.totals: frozenset[int] = NONE
         self.driver: Pass | None = None
         self.reach: list[Reach] | None = None
+        self.targets: Sequence[Target] = ()
         self.batch = 0
         self.vectors: dict[int, Any] | None = None
 

@@ -18,11 +18,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from losslog.instrument.looking import offered, saw
+from losslog.instrument.naming import named_in
 from losslog.runtime.containment import attempt
 from losslog.runtime.notices import Once
+from losslog.values.targets import Target, picked
 
 ROUND: Final = 2  # steps after which a batch that is seen again begins a new round
 MOST_SEEN: Final = 100_000  # batches of a list that are recognised
+NAMED: Final = 4  # batches of a loader that are asked for image ids
 STALE: Final = 2  # forwards after a pass was over: one may be a prefetched batch, more come from somewhere else
 
 
@@ -37,10 +40,21 @@ class Pass:
         exhausted: whether it has given all its batches.
         evaluated: whether a model looked at its batches without training on them.
         given: batches it gave.
+        targets: what names the images of the batch it gave last.
         unused: batches fetched that nothing was trained on yet.
     """
 
-    __slots__ = ("__weakref__", "_iterator", "_length", "_loader", "evaluated", "exhausted", "given", "unused")
+    __slots__ = (
+        "__weakref__",
+        "_iterator",
+        "_length",
+        "_loader",
+        "evaluated",
+        "exhausted",
+        "given",
+        "targets",
+        "unused",
+    )
 
     def __init__(self, loader: Any, iterator: Any) -> None:
         self._loader = weakref.ref(loader)
@@ -48,12 +62,15 @@ class Pass:
         self._length = _length(loader)
         self.exhausted = self.evaluated = False
         self.given = self.unused = 0
+        self.targets: Sequence[Target] = ()
 
     def gives(self, batch: Any = None) -> None:
         """It has given a batch."""
         self.given += 1
         if self.given == 1:
             offered(self._data_set(), batch)
+        if self.targets or self.given <= NAMED:
+            self.targets = picked(named_in((batch,)))
         self.unused += 1
 
     def seen(self) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from losslog.instrument.reach import Reach
     from losslog.instrument.roots import Root
     from losslog.values.losses import Losses
+    from losslog.values.targets import Target
 
 RESOLUTION: Final = 1e-3  # what half precision may leave unexplained
 Weights = Callable[[], "dict[str, float]"]
@@ -58,6 +59,7 @@ class Reading(NamedTuple):
         beside: metrics of the same step.
         reach: what each loss trains, by its name; None where that was not looked at.
         shares: what each loss has of the gradient, by its name; None where that was not measured.
+        targets: of the batch, where they name its images.
     """
 
     keys: Keys
@@ -68,6 +70,7 @@ class Reading(NamedTuple):
     beside: Beside | None = None
     reach: Mapping[str, Reach] | None = None
     shares: Beside | None = None
+    targets: Sequence[Target] = ()
 
     def losses(self) -> Losses:
         """Plain losses, without the total; waits for the device."""

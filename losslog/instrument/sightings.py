@@ -10,7 +10,7 @@ Training thread. Contract:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -20,11 +20,13 @@ from losslog.instrument.discovery import Discovery
 from losslog.instrument.family import Family
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
+from losslog.instrument.naming import Naming
 from losslog.instrument.ordering import name_evaluated
 from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
 from losslog.instrument.passes import EpochFinder, Pass
 from losslog.instrument.readings import averaged
 from losslog.instrument.roots import inside_backward, transforming
+from losslog.values.targets import Target
 
 NOBODY: Final[tuple[Any, Family | None]] = (None, None)
 MOST_WAITING: Final = 20_000  # outputs without a step, e.g. somebody who only runs a model in train mode
@@ -44,6 +46,7 @@ class Sightings:
         families: who gives losses.
         pending: outputs that no step was taken with yet.
         batch: how many times the loop has gone on with new data of a loader.
+        naming: names the images of the batch at hand.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Sightings:
         self._by_id: dict[int, tuple[Any, Family]] = {}  # a weak reference to the module beside it
         self._fresh: list[Pass] = []
         self._copies = Copies()
+        self.naming = Naming()
         self._forwards = 0  # of models that gave no losses, without gradients
         self._since: set[Any] = set()  # who has used the batch at hand
 
@@ -90,7 +94,9 @@ class Sightings:
             data_pass.seen()
             self._fresh.append(data_pass)
 
-    def called(self, module: Any, args: tuple[Any, ...], output: Any, inner: list[tuple[Any, Any]]) -> None:
+    def called(
+        self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, inner: list[tuple[Any, Any]]
+    ) -> None:
         """A watched module was called from outside."""
         if self._owner.closed or self._owner.thread.refused or inside_backward() or transforming():
             return
@@ -99,7 +105,7 @@ class Sightings:
             self._owner.thread.called()
             found = again(family, output)
             if found is not None:
-                self._computes(args)
+                self._computes(args, kwargs)
                 self._trained(found, output.values())
                 return
         spread = type(module).__name__ == "DataParallel"
@@ -113,20 +119,21 @@ class Sightings:
             givers = [(each, read(its, "", spread=spread)) for each, its in inner] or givers
         if not grad or not any(each.node is not None for _, given in givers for each in given):
             if grad and module.training:
-                self._computes(args)
+                self._computes(args, kwargs)
                 self._discovery.trained(module)
             else:
                 self._evaluated(family, module, losses)
             return
-        self._computes(args)
+        self._computes(args, kwargs)
         if givers[0][0] is not module:
             self._discovery.trained(module)
         for giver, given in givers:
             if given:
                 self._found(giver, given)
 
-    def _computes(self, args: tuple[Any, ...]) -> None:
+    def _computes(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A batch goes through a model in training."""
+        self.naming.computes(args, kwargs)
         self._owner.reaching.computes(args)
         if self._finder.needs_batches and args:
             batch = args[0][0] if type(args[0]) in (list, tuple) and args[0] else args[0]
@@ -155,6 +162,7 @@ class Sightings:
         if self._logbook.has_evaluations:
             self._owner.log_evaluations()
         output.driver, output.batch = self.drive(output.family), self.batch
+        output.targets = self.naming.take(output.driver)
         self._owner.reaching.look(output, tensors)
         self.pending.append(output)
         if len(self.pending) > MOST_WAITING:
@@ -170,6 +178,11 @@ class Sightings:
             return driver
         self._since.add(who)
         return self._finder.before
+
+    def unseen(self) -> tuple[Pass | None, Sequence[Target]]:
+        """A backward pass of losses that nobody gave: the pass over data its batch comes from, and its targets."""
+        driver = self.drive(None)
+        return driver, self.naming.take(driver)
 
     def _evaluated(self, family: Family | None, module: Any, losses: list[Loss], *, of_copy: bool = False) -> None:
         if self._fresh:

@@ -12,27 +12,29 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from losslog.runtime.containment import attempt
 
 KEPT: Final = 32  # batches; the drain asks 0.2 s later at most, and by then a fast loop is some batches further
 FIELDS: Final = ("image_id", "file_name", "boxes", "labels", "size", "orig_size")
+NAMES: Final = frozenset({"image_id", "file_name"})
 SHOWN: Final = 8  # images named in one alert
+Target = dict[str, Any]
 
 
 class Targets:
     """The targets of the last batches."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[int, list[dict[str, Any]]]] = deque(maxlen=KEPT)
+        self._kept: deque[tuple[int, list[Target]]] = deque(maxlen=KEPT)
 
     def keep(self, step: int, targets: Any) -> None:
         """Remember a batch's targets for a while."""
         each = [targets] if isinstance(targets, Mapping) else targets
         if isinstance(each, list | tuple) and all(isinstance(one, Mapping) for one in each):
-            self._kept.append((step, [{key: one[key] for key in FIELDS if key in one} for one in each]))
+            self._kept.append((step, picked(each)))
 
     def images(self, step: int) -> list[int | str]:
         """Image ids of the batch of a step; [] where nothing is known."""
@@ -51,12 +53,20 @@ class Targets:
         return ""
 
 
-def _ids(targets: list[dict[str, Any]]) -> list[int | str]:
-    found = [_one(each.get("image_id", each.get("file_name"))) for each in targets]
-    return [each for each in found if type(each) in (int, str)]
+def picked(targets: Iterable[Mapping[str, Any]]) -> list[Target]:
+    """What is kept of targets."""
+    return [{key: one[key] for key in FIELDS if key in one} for one in targets]
 
 
-def _describe(targets: list[dict[str, Any]]) -> str:
+def _ids(targets: list[Target]) -> list[int | str]:
+    found: dict[int | str, None] = {}
+    for each in targets:
+        name = _one(each.get("image_id", each.get("file_name")))
+        found |= dict.fromkeys(one for one in (name if isinstance(name, list) else [name]) if type(one) in (int, str))
+    return [*found]
+
+
+def _describe(targets: list[Target]) -> str:
     words = []
     for target in targets[:SHOWN]:
         name = _one(target.get("image_id", target.get("file_name", "?")))

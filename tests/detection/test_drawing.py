@@ -14,7 +14,8 @@ from pycocotools import mask as mask_api
 
 import losslog
 from losslog.detection import drawing
-from losslog.detection.drawing import Sheet, caption, colours, encoded, opened
+from losslog.detection.chips import PALETTE, WRONG, colours, write
+from losslog.detection.drawing import Sheet, caption, encoded, opened
 from losslog.history import records
 from losslog.runtime.notices import Once
 
@@ -94,6 +95,29 @@ def test_a_label_keeps_its_colour_and_no_two_are_alike() -> None:
     assert len(set(many.values())) == 21
     assert colours(["cat", "dog"])["cat"] == alone["cat"]
     assert len(colours([f"class {n}" for n in range(90)])) == 90
+
+
+def test_colours_are_told_apart_from_each_other_and_from_what_is_wrong() -> None:
+    others = (*PALETTE, WRONG)
+    far = min(np.abs(np.subtract(one, other)).sum() for one in PALETTE for other in others if one != other)
+    assert len(set(PALETTE)) == len(PALETTE)
+    assert far >= 60
+
+
+def test_words_at_one_corner_do_not_cover_each_other() -> None:
+    pane = Image.new("RGB", (200, 200), GREEN)
+    boxes = [[60.0, 80.0, 120.0, 140.0], [62.0, 81.0, 121.0, 139.0], [59.0, 79.0, 119.0, 141.0]]
+    shades = [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
+    write(pane, [(box, [("circle 0.90", shade)]) for box, shade in zip(boxes, shades, strict=True)])
+    pixels = np.asarray(pane)
+    sizes = [int((pixels == shade).all(axis=2).sum()) for shade in shades]
+    assert min(sizes) > 0.95 * max(sizes) > 300
+
+
+def test_where_there_is_no_room_the_surest_is_on_top() -> None:
+    pane = Image.new("RGB", (60, 14), GREEN)
+    write(pane, [([0.0, 0.0, 60.0, 14.0], [("a", (1, 2, 3))]), ([0.0, 0.0, 60.0, 14.0], [("a", (4, 5, 6))])])
+    assert pane.getpixel((0, 0)) == (1, 2, 3)
 
 
 @pytest.mark.parametrize("kind", ["gone", "text", "torn", "another", "link", "folder", "eps", "pipe"])

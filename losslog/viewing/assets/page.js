@@ -698,13 +698,18 @@
         at.strokeRect(left + x1, y1, x2 - x1, y2 - y1);
       }
       at.font = '9px system-ui, "DejaVu Sans", sans-serif';
-      for (const [[x1, y1], label, score, wrong] of things) {
-        let x = left + Math.max(0, x1);
+      const taken = [], made = [];
+      for (const [[x1, y1, , y2], label, score, wrong] of [...things].sort((a, b) => (b[2] ?? 1) - (a[2] ?? 1))) {
         const chips = [[`${found.labels[label].slice(0, 16)}${score === null ? "" : ` ${score.toFixed(2)}`}`, found.colours[label]]];
         if (wrong) chips.push([wrong.replace("_", " "), [225, 20, 20]]);
-        const widths = chips.map(([text]) => at.measureText(text).width + 3);
-        x = Math.max(left, Math.min(x, left + image.w - widths.reduce((a, b) => a + b, 0)));
-        const y = Math.max(0, y1 - 10);
+        const widths = chips.map(([text]) => at.measureText(text).width + 3), wide = widths.reduce((a, b) => a + b, 0);
+        const x = Math.max(left, left + Math.min(x1, image.w - wide));
+        const tops = [y1 - 10, y1 + 1, y2 + 1, y2 - 11, y1 + 12].map((top) => Math.min(Math.max(0, top), image.h - 10));
+        const y = tops.find((top) => !taken.some(([from, to, other]) => from < x + wide && x < to && Math.abs(top - other) < 10)) ?? tops[0];
+        taken.push([x, x + wide, y]);
+        made.push([x, y, chips, widths]);
+      }
+      for (let [x, y, chips, widths] of made.reverse()) {
         chips.forEach(([text, colour], place) => {
           at.fillStyle = `rgb(${colour})`;
           at.fillRect(x, y, widths[place], 10);
