@@ -304,7 +304,7 @@ def test_a_relative_data_folder_is_where_the_run_was_begun(
     assert f"data {shapes}" in capsys.readouterr().err
     assert hooks(journal(tmp_path), "on_run_start")[-1]["config"]["data"] == str(shapes)
     assert run("--data", shapes.name, "--epochs", "3", "--resume", "latest", "--plugins", "console") == 2
-    assert f"{shapes.name}/annotations_train.json" in capsys.readouterr().err  # the one that is given, and is empty
+    assert f"no image folder {shapes.name}/images" in capsys.readouterr().err  # the one that is given, and is empty
     monkeypatch.chdir(shapes.parent)
     assert run("--data", shapes.name, "--epochs", "3", "--resume", "latest", "--plugins", "console") == 0
     assert "overridden: epochs 2 -> 3\n" in capsys.readouterr().err  # the same folder by another name
