@@ -933,7 +933,8 @@ class _Function:
 
 def _script_name() -> str:
     script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else ""
-    return script if script and script not in ("-c", "-m", "__main__", "ipykernel_launcher") else "run"
+    script = script if script and script not in ("-c", "-m", "__main__", "ipykernel_launcher") else "run"
+    return folder.usable(script, f"run-{script.lstrip('-')}")
 
 
 def log_training_metrics(

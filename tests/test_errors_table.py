@@ -124,6 +124,10 @@ CASES = [
     Case("Run(options={'a': {'batch_every': 0}})", "TypeError", "must be a whole number of steps >= 1",
          "no run folder is made"),
     # runs
+    Case("Run(name='latest')", "ValueError", "no run can be called 'latest': latest means the newest run",
+         "no run folder is made"),
+    Case("Run(name='-x')", "ValueError", "no run can be called '-x': it begins as an option does",
+         "no run folder is made"),
     Case("Run(config=['x'])", "TypeError", "config must be a dict, got list", "no run folder is made"),
     Case("Run(epochs='20')", "TypeError", "epochs must be a whole number", "no run folder is made"),
     Case("Run(resume='nowhere')", "JournalError", "no run 'nowhere'", "no run folder is made"),

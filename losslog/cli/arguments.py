@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 from losslog.errors import LosslogError
-from losslog.journal.folder import find
+from losslog.journal.folder import find, misnamed
 from losslog.runtime.containment import one_line
 from losslog.runtime.notices import did_you_mean
 
@@ -235,6 +235,17 @@ def parse_options(words: Sequence[str]) -> dict[str, dict[str, Any]]:
             value = text
         options.setdefault(plugin, {})[key] = value
     return options
+
+
+def run_name(text: str) -> str:
+    """Argument type: the name of a run that may be new.
+
+    Raises:
+        argparse.ArgumentTypeError: RUN means something else by it.
+    """
+    if why := misnamed(text):
+        raise argparse.ArgumentTypeError(f"no run can be called {text!r}: {why}; choose another name")
+    return text
 
 
 def positive_int(text: str) -> int:

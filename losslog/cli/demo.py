@@ -25,6 +25,7 @@ from losslog.cli.arguments import (
     parse_options,
     plugins_in,
     positive_int,
+    run_name,
 )
 from losslog.cli.train import need_torch, pick_device, stall_from
 from losslog.delivery.discovery import discover
@@ -63,7 +64,7 @@ def add_parser(commands: Any) -> None:
         ("losslog demo", "losslog demo --stall", "losslog demo --plugins console,tensorboard"),
     )
     add_dir(parser)
-    parser.add_argument("--name", default="demo", help="name of the run")
+    parser.add_argument("--name", type=run_name, default="demo", help="name of the run")
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="of images, weights and order")
     parser.add_argument("--epochs", type=positive_int, default=EPOCHS, metavar="N", help="number of epochs")
     parser.add_argument("--steps-per-epoch", type=positive_int, default=STEPS_PER_EPOCH, metavar="N", help="steps")

@@ -11,6 +11,7 @@ Contract:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -45,6 +46,8 @@ _FIXED: Final = {
     "optimizer": "the checkpoint has the state of the other one",
     "weights": "the checkpoint has the weights",
 }
+_PATHS: Final = ("data", "weights")
+_NO_PATHS: Final = ("imagenet", "coco")
 _SHOWN: Final = 5  # names of classes in a line
 _TOLD: Final = ("optimizer", "lr", "schedule", "epochs", "batch_size", "image_size", "data", "seed")
 
@@ -87,6 +90,7 @@ class Resumed:
         self._changed: dict[str, tuple[Any, Any]] = {}
         self._lines: list[str] = []
         self._config: Mapping[str, Any] = {}
+        self._cwd: Any = None
         if args.resume is None:
             return
         from losslog.engine import find_checkpoint, read_checkpoint
@@ -103,7 +107,9 @@ class Resumed:
             if args.resume != AUTO:
                 raise
             return  # it was killed before its first
-        config = start_of(folder).get("config")
+        start = start_of(folder)
+        config, origin = start.get("config"), start.get("origin")
+        self._cwd = origin.get("cwd") if isinstance(origin, dict) else None
         self._config = config if isinstance(config, dict) else {}
         epoch, step = content["epoch"], content["step"]
         planned = args.epochs if "epochs" in args.given else self._config.get("epochs", args.epochs)
@@ -123,15 +129,21 @@ class Resumed:
         for key in vars(args):
             if key in _OWN or key == "given" or key not in self._config:
                 continue
-            was, now = self._config[key], getattr(args, key)
+            was, now = self._placed(key, self._config[key]), getattr(args, key)
             if was is not None and now is not None and type(was) is not type(now):
                 continue  # of another version, or not an option of ours
             if key not in args.given:
                 setattr(args, key, was)
-            elif now != was:
+            elif now != was and not (key in _PATHS and os.path.realpath(now) == os.path.realpath(was or "")):
                 if key in _FIXED:
                     raise UsageError(f"--{_words(key, '-')} {now}: the run has {was}, and {_FIXED[key]}")
                 self._changed[key] = (was, now)
+
+    def _placed(self, key: str, was: Any) -> Any:
+        """A path as it is called from here: what was relative was so to where the run was begun."""
+        if key not in _PATHS or not isinstance(was, str) or was in _NO_PATHS or not isinstance(self._cwd, str):
+            return was
+        return was if os.path.realpath(self._cwd) == os.path.realpath(os.curdir) else os.path.join(self._cwd, was)
 
     def check_classes(self, names: list[str]) -> None:
         """Refuses data with other classes: the model's outputs would change their meaning."""

@@ -25,9 +25,11 @@ from losslog.cli.arguments import (
     names_in,
     parse_options,
     positive_int,
+    run_name,
 )
 from losslog.delivery.discovery import discover, missing, select
 from losslog.errors import JournalError, PluginError
+from losslog.journal.folder import usable
 from losslog.journal.resuming import AUTO, resumed
 
 CONSOLE: Final = "console"
@@ -49,7 +51,7 @@ def add_parser(commands: Any) -> None:
         ),
     )
     add_plugins(parser)
-    parser.add_argument("--name", help="name of the run; unset: the script's")
+    parser.add_argument("--name", type=run_name, help="name of the run; unset: the script's")
     add_dir(parser)
     add_resume(parser)
     add_options(parser)
@@ -128,12 +130,14 @@ def check_folder_for_runs(folder: str) -> None:
 def script_name(script: str) -> str:
     """The name of a run for a script: its stem, or its folder's where the stem says nothing."""
     path = Path(script)
-    return re.sub(r"^__main__$", path.absolute().parent.name, path.stem)
+    name = re.sub(r"^__main__$", path.absolute().parent.name, path.stem)
+    return usable(name, f"run-{name.lstrip('-')}")
 
 
 def module_name(module: str) -> str:
     """The name of a run for a module: its last part, or its package's where that says nothing."""
-    return module.removesuffix(".__main__").rpartition(".")[2]
+    name = module.removesuffix(".__main__").rpartition(".")[2]
+    return usable(name, f"run-{name}")
 
 
 def to_stderr(options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,7 @@ from losslog.cli.arguments import (
     plugins_in,
     positive,
     positive_int,
+    run_name,
 )
 from losslog.cli.data import check_data, open_data
 from losslog.cli.resuming import NAME, Given, GivenFlag, Resumed
@@ -110,7 +111,7 @@ def add_parser(commands: Any) -> None:
     steps.add_argument("--seed", type=count, default=0, metavar="N", help="of weights, order and sampling")
     steps.add_argument("--stall", action="store_true", help="freeze and detach the mask branch halfway, as a lesson")
     logs = parser.add_argument_group("logging")
-    logs.add_argument("--name", help="name of the run; unset: maskrcnn, or that of the run resumed")
+    logs.add_argument("--name", type=run_name, help="name of the run; unset: maskrcnn, or that of the run resumed")
     add_dir(logs)
     add_plugins(logs)
     add_options(logs)

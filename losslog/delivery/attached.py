@@ -34,7 +34,7 @@ from losslog.journal.folder import JOURNAL
 from losslog.journal.lines import whole_lines
 from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import logger
-from losslog.runtime.pace import Bell, start_thread
+from losslog.runtime.pace import Bell, NoThread, start_thread
 from losslog.runtime.settings import switch
 
 LINGER: Final = 600.0  # seconds the follower goes on after the run's end
@@ -138,7 +138,7 @@ def attached(folder: Path) -> int:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     _, error = attempt(lambda: Child(folder, hello, outbox).live())
-    if isinstance(error, RuntimeError) and "thread" in str(error):
+    if isinstance(error, NoThread):
         os._exit(CANNOT)
     if error is None:
         outbox.put("done")

@@ -28,7 +28,7 @@ from losslog.delivery.installed import HOME, beside, path_without
 from losslog.delivery.wire import CANNOT, FINISH, REPORT, REQUESTS, WAKE, Figures, Hello, message_of
 from losslog.journal.files import opened
 from losslog.runtime.notices import say, warn
-from losslog.runtime.pace import Bell, start_thread
+from losslog.runtime.pace import Bell, NoThread, start_thread
 from losslog.runtime.settings import switch
 
 if TYPE_CHECKING:
@@ -133,7 +133,12 @@ class Follower:
         self.restarts += self._process is not None
         self._started = time.monotonic()
         self._process = process  # from here on other threads send commands: the greeting comes before them all
-        start_thread(self._listen, "losslog-follower")
+        try:
+            start_thread(self._listen, "losslog-follower")
+        except NoThread as error:  # nobody would hear it
+            process.kill()
+            process.communicate()
+            return str(error)
         return ""
 
     def _send(self, line: bytes) -> None:
@@ -200,14 +205,14 @@ class Follower:
         if code == CANNOT:
             warn("the follower cannot have the threads it needs (a limit on processes?): its plugins get no records, "
                  "the journal keeps them")  # fmt: skip
-            self.done.set()
+            self._lost("no thread can be had")
             return
         if time.monotonic() - self._started > SETTLED:
             self._deaths = 0
         if self._deaths >= RESTARTS:
             warn("the follower died %d times (last exit code %s, see follower.log): its plugins get no more records, "
                  "the journal keeps them", self.restarts + 1, code)  # fmt: skip
-            self.done.set()
+            self._lost("its process died again and again")
             return
         warn("the follower died (exit code %s): started again, nothing is lost", code)
         self._deaths += 1
@@ -217,6 +222,11 @@ class Follower:
         trouble = self.start()
         if trouble:
             warn("the follower could not be started again: %s", trouble)
-            self.done.set()
+            self._lost(trouble)
         elif self._finish is not None:
             self.finish(self._finish)
+
+    def _lost(self, why: str) -> None:
+        names = [str(each["name"]) for each in self._plugins]
+        self.lanes = {name: self.lanes.get(name, Figures())._replace(state="parked", reason=why) for name in names}
+        self.done.set()

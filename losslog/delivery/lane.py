@@ -27,7 +27,7 @@ from losslog.delivery.wire import Figures
 from losslog.journal.cursors import Position, Seqs
 from losslog.journal.records import Record
 from losslog.journal.tail import Tail
-from losslog.runtime.containment import means_not_now, one_line
+from losslog.runtime.containment import attempt, means_not_now, one_line
 from losslog.runtime.notices import Once, warn
 from losslog.runtime.pace import Bell, Pace, start_thread
 
@@ -66,9 +66,9 @@ class Lane:
         self._quit = self._parking = self._begun = False
 
     def start(self) -> None:
-        """Start the lane's thread."""
+        """Start the lane's thread; where none can be had, the lane is parked."""
         self._tail.bells.add(self._bell)
-        start_thread(self._work, f"losslog-{self.name}")
+        self.patience.started(attempt(start_thread, self._work, f"losslog-{self.name}")[1])
 
     def wake(self) -> None:
         """There may be new records."""
@@ -92,8 +92,8 @@ class Lane:
     def figures(self) -> Figures:
         """How it is doing."""
         counts = (self.delivered, self.patience.errors, len(self.progress.skipped), self.progress.at.offset)
-        places = *counts, *self.patience.sure(self.progress.committed)
-        return Figures(*self.patience.standing(self.progress.trouble), *places, round(self.cpu, 4))
+        standing, sure = self.patience.standing(self.progress.trouble), self.patience.sure(self.progress.committed)
+        return Figures(*standing, *counts, *sure, round(self.cpu, 4))
 
     def _work(self) -> None:
         try:

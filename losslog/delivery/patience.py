@@ -170,6 +170,12 @@ class Patience:
         self.delay = min(max(self.delay * 2, self.back_off[0]), self.back_off[1])
         self.delay = max(self.delay, asked_to_wait(error))
 
+    def started(self, error: BaseException | None) -> None:
+        """The lane's thread was started, or why it could not be."""
+        if error is not None:
+            self.state, self.reason = "parked", str(error)
+            warn("plugin %s gets nothing, the journal keeps its records: %s", self._name, error)
+
     def back(self) -> None:
         """It is there."""
         if self.state == "waiting":

@@ -35,6 +35,23 @@ def clean_name(name: str) -> str:
     return text or "run"
 
 
+def misnamed(name: str) -> str:
+    """Why no new run may have this name, since RUN means something else by it; "" where one may."""
+    if name.startswith("-"):
+        return "it begins as an option does"
+    if name in (".", ".."):
+        return "it is a folder's name"
+    for word, means in (("latest", "the newest run"), ("auto", "the run to resume")):
+        if word in (clean_name(name), name.rpartition("/")[2]):
+            return f"{word} means {means}"
+    return "it is like a run's id" if RUN_ID.fullmatch(name) else ""
+
+
+def usable(name: str, otherwise: str) -> str:
+    """``name`` where a new run may have it, else another."""
+    return otherwise if misnamed(name) else name
+
+
 def stem_of(plugin: str) -> str:
     """A plugin's name as a file's: itself where that is plain, else one that no other has, in any case of letters."""
     if re.fullmatch(r"[a-z0-9_+=@][a-z0-9_.+=@-]{0,99}", plugin):
@@ -65,8 +82,11 @@ def create(directory: Path, name: str) -> Path:
     """A new run folder.
 
     Raises:
+        ValueError: a run cannot have that name.
         OSError: it cannot be made.
     """
+    if why := misnamed(name):
+        raise ValueError(f"no run can be called {name!r}: {why}; choose another name")
     parent = directory / clean_name(name)
     for each in (*reversed(parent.parents), parent):  # the umask tells who may write, but never everybody
         each.mkdir(mode=0o775, exist_ok=True)

@@ -64,7 +64,8 @@ def spill(lines: Sequence[bytes], run: str) -> Path | None:
             found.extend([] if path is None else [path])
             done.set()
 
-        start_thread(write, "losslog-spill")
+        if attempt(start_thread, write, "losslog-spill")[0] is None:
+            write()  # no thread can be had: this one is waited for anyway
         if done.wait(PATIENCE) and found:
             return found[0]
     return None

@@ -48,8 +48,16 @@ class Recorder:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the drain thread."""
-        self._thread = start_thread(self._loop, "losslog-drain")
+        """Start the drain thread.
+
+        Raises:
+            OSError: no thread can be had; the journal is let go of.
+        """
+        try:
+            self._thread = start_thread(self._loop, "losslog-drain")
+        except OSError:
+            attempt(self._intake.close, time.monotonic())
+            raise
 
     @property
     def _alive(self) -> bool:
@@ -119,7 +127,9 @@ class Recorder:
     def _spill(self, *more: Item) -> None:
         if self._alive:
             items = [*self._intake.hand, *self._queue.items, *more]
-            start_thread(lambda: attempt(self._intake.spill, items) and None, "losslog-spill").join(SPILL)
+            thread, _ = attempt(start_thread, lambda: attempt(self._intake.spill, items) and None, "losslog-spill")
+            if thread is not None:
+                thread.join(SPILL)
 
     def _hear_goodbyes(self, deadline: float) -> None:
         while self._intake.waiting_for and time.monotonic() < deadline:

@@ -26,10 +26,21 @@ REST: Final = 18  # rests are this many times as long as the work was
 LONG_REST: Final = 24  # the same for work that can wait
 
 
+class NoThread(OSError):
+    """The system lets this process have no more threads."""
+
+
 def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
-    """A daemon thread: it must never keep the process alive."""
+    """A daemon thread: it must never keep the process alive.
+
+    Raises:
+        NoThread: none can be had.
+    """
     thread = threading.Thread(target=target, name=name, daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise NoThread("no thread can be had: a limit on processes (ulimit -u, a container's pids)?") from error
     return thread
 
 

@@ -291,6 +291,25 @@ def test_a_resumed_run_keeps_its_settings_and_says_them(
     assert (config["batch_size"], config["steps_per_epoch"], config["backbone"]) == (3, 2, "tiny")
 
 
+def test_a_relative_data_folder_is_where_the_run_was_begun(
+    run: Callable[..., int], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(shapes.parent)
+    assert run("--data", shapes.name, "--epochs", "1", "--steps-per-epoch", "2", *SMALL) == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Path(shapes.name).mkdir()  # of the same name, and another
+    assert run("--epochs", "2", "--resume", "latest", "--plugins", "console") == 0
+    assert f"data {shapes}" in capsys.readouterr().err
+    assert hooks(journal(tmp_path), "on_run_start")[-1]["config"]["data"] == str(shapes)
+    assert run("--data", shapes.name, "--epochs", "3", "--resume", "latest", "--plugins", "console") == 2
+    assert f"no image folder {shapes.name}/images" in capsys.readouterr().err  # the one that is given, and is empty
+    monkeypatch.chdir(shapes.parent)
+    assert run("--data", shapes.name, "--epochs", "3", "--resume", "latest", "--plugins", "console") == 0
+    assert "overridden: epochs 2 -> 3\n" in capsys.readouterr().err  # the same folder by another name
+
+
 def test_what_is_given_again_at_a_resume_is_used(
     run: Callable[..., int], shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,10 @@
-"""A program whose executable is no Python, and one that may have no more threads."""
+"""A program whose executable is no Python, and one that may have no more threads or processes."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,18 @@ import losslog
 from losslog.delivery.follower import no_python
 
 Made = Callable[..., losslog.Run]
+ROOT = Path(losslog.__file__).parents[1]
+LIMITED = """
+import os, resource, sys
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+import losslog
+run = losslog.Run("limited", dir="runs", plugins=["far"])
+for step in range(300):
+    run.log_batch(float(step))
+run.close(1000)
+print(run.dir)
+"""
 
 
 @pytest.mark.parametrize("name", ["program", "blender", "Maya.exe", ""])
@@ -77,3 +91,36 @@ def test_a_follower_that_may_have_no_threads_says_so_at_once(
     run.close(20)
     assert caplog.text.count("cannot have the threads it needs") == 1
     assert "started again" not in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits on processes as Linux has them")
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_a_limit_on_processes_costs_no_record(
+    package: Callable[..., str], far_source: str, records: Any, tmp_path: Path, limit: int
+) -> None:
+    """From one thread in all to as many as are wanted; whoever is not served says so, and `close` does not wait."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("root is needed to be another user, and setpriv: the limit is one for each user, and none for root")
+    package(far_source, "far")
+    (tmp_path / "script.py").write_text(LIMITED)
+    tmp_path.chmod(0o777)
+    user = str(64_000 + limit)  # of its own, so that nothing else is counted; it may read what root may
+    other = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--inh-caps=+dac_read_search",
+             "--ambient-caps=+dac_read_search", sys.executable, "script.py", str(limit)]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])}
+    done = subprocess.run(other, capture_output=True, text=True, timeout=100, cwd=tmp_path, env=environment)
+    if limit == 1:  # as where the disk is read-only: it is said where the run is made
+        assert done.returncode == 1
+        assert "no thread can be had: a limit on processes" in done.stderr.splitlines()[-1]
+        return
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / done.stdout.strip()
+    assert [each.seq for each in records(folder)] == list(range(302))
+    served = "undelivered" not in done.stderr
+    assert served or "far: parked (no thread can be had" in done.stderr, done.stderr
+    assert served == (folder / "far.txt").exists()
+    again = [sys.executable, "-m", "losslog", "replay", str(folder), "--to", "far"]
+    replayed = subprocess.run(again, capture_output=True, text=True, timeout=100, env=environment)
+    assert replayed.returncode == 0, replayed.stderr
+    batches = [line for line in (folder / "far.txt").read_text().splitlines() if line.startswith("batch")]
+    assert batches == [f"batch {step} {float(step)!r}" for step in range(300)]

@@ -5,10 +5,12 @@ import os
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import losslog
+from losslog.cli import main
 from losslog.errors import JournalError
 from losslog.journal.folder import JOURNAL, RUN_ID, clean_name, create, file_in, find, runs
 
@@ -165,3 +167,46 @@ def test_a_file_in_the_run_folder_is_called_by_its_place_there(tmp_path: Path, m
     assert file_in(run, "checkpoints/c.pth") == ("checkpoints/c.pth", True)
     assert file_in(run, "c.pth") == (str(elsewhere), True)
     assert file_in(run, "absent.pth") == ("absent.pth", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("latest", "the newest run"), ("a/latest", "the newest run"), ("./latest", "the newest run"),
+     ("auto", "the run to resume"), (" auto ", "the run to resume"), (".", "a folder's name"),
+     ("..", "a folder's name"), ("-x", "an option"), ("--dir", "an option"), ("20261126-080555-5a12", "a run's id")],
+)  # fmt: skip
+def test_a_name_that_means_something_else_is_refused(make_run: Any, tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"no run can be called .*{said}"):
+        make_run(name=name)
+    with pytest.raises(ValueError, match="no run can be called"):
+        make_run(name=name, resume="auto")
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", f"--name={name}", "--dir", str(tmp_path / "runs")])
+
+
+@pytest.mark.parametrize("name", ["latest-2", "autobahn", "late.st", "x-", ".hidden", "a.b", "2026", "Latest run"])
+def test_a_name_that_only_resembles_one_is_not(make_run: Any, name: str) -> None:
+    assert make_run(name=name).name == name
+
+
+@pytest.mark.parametrize(("name", "stem"), [("latest", "run-latest"), ("auto", "run-auto"), ("-x", "run-x")])
+def test_a_script_of_that_name_gives_its_run_another(finished: Any, tmp_path: Path, name: str, stem: str) -> None:
+    source = f"import sys, losslog; sys.argv[0] = {name + '.py'!r}; losslog.Run(dir='runs', plugins=None).close()"
+    assert finished(source).returncode == 0
+    assert [each.name for each in (tmp_path / "runs").iterdir()] == [stem]
+
+
+def test_runs_that_have_such_a_name_are_read_and_gone_on_with(make_run: Any, tmp_path: Path) -> None:
+    """They were made before it was refused."""
+    first = make_run(name="before")
+    first.log_batch(1.0)
+    first.close()
+    old = first.dir.parent.rename(tmp_path / "runs" / "latest") / first.id
+    journal = old / JOURNAL
+    journal.write_text(journal.read_text().replace('"before"', '"latest"'))
+    assert find("latest/latest", tmp_path / "runs") == old
+    for resume in ("latest", "latest/latest", first.id, old):
+        run = make_run(name="latest", resume=resume)
+        assert run.dir == old
+        run.close()

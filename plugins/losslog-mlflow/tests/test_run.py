@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import errno
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -208,24 +206,3 @@ def test_an_end_without_a_start_is_nothing() -> None:
     plugin = MlflowPlugin()
     plugin.on_run_end(status="finished", error=None, time=T0)
     assert plugin.on_flush() is None
-
-
-def test_two_runs_that_start_together_share_one_new_store(tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from losslog_mlflow.store import make_sqlite
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(make_sqlite, [tmp_path / "mlflow.db"] * 2))
-    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
-
-
-def test_a_new_store_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from losslog_mlflow.store import make_sqlite
-
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
-
-    monkeypatch.setattr(os, "link", refuse)
-    make_sqlite(tmp_path / "mlflow.db")
-    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

@@ -13,6 +13,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 REDACTED: Final = "[redacted]"
 TIMEOUT_SECONDS: Final = "10"
+CLAIM: Final = 60  # looks at a claim, 50 ms apart, until it is taken for left behind
 
 
 def prepare() -> None:
@@ -88,8 +90,26 @@ def make_sqlite(path: Path) -> None:
         except FileExistsError:
             pass
         except OSError:  # a file system without links
-            if not path.exists():
-                os.replace(fresh, path)
+            _put(fresh, path)
+
+
+def _put(fresh: Path, path: Path) -> None:
+    """Move a store to its place, never over another: one at a time, by a file that only one can make."""
+    claim = path.with_name(f".{path.name}.claim")
+    for _ in range(CLAIM):
+        if path.exists():
+            return
+        try:
+            claim.touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(0.05)
+            continue
+        break  # where the other was killed, its claim is taken over in the end
+    try:
+        if not path.exists():
+            os.replace(fresh, path)
+    finally:
+        claim.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
