@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from losslog.values.targets import NAMES, Target, picked
-
-if TYPE_CHECKING:
-    from losslog.instrument.readings import Reading
 
 DEEP: Final = 2  # a batch of (images, targets), or a dict with targets, as the one argument
 MOST: Final = 16  # entries of a list that are looked at
@@ -47,16 +44,6 @@ class Naming:
         """
         found, self._found = self._found, []
         return found or (driver.targets if driver is not None and not driver.unused else ())
-
-    @staticmethod
-    def told(reading: Reading, outputs: Iterable[Any], heard: Iterable[Any]) -> Reading:
-        """A step's reading, with the targets of its outputs and backward passes."""
-        found: list[Target] = []
-        for several in (outputs, heard):
-            for each in several:
-                if each.targets:
-                    found += each.targets
-        return reading._replace(targets=found) if found else reading
 
 
 def named_in(values: Iterable[Any], deep: int = DEEP) -> Sequence[Mapping[str, Any]]:

@@ -24,7 +24,7 @@ from losslog.instrument.optimizers import Heard, Stepper, Steppers, rates
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.reaching import Reaching
-from losslog.instrument.readings import Reading, averaged, plainly
+from losslog.instrument.readings import Reading, averaged, named, plainly
 from losslog.instrument.roots import Root
 from losslog.instrument.series import Entry, Series
 from losslog.instrument.sightings import Sightings
@@ -209,7 +209,7 @@ class Observer(Watching):
             self.logbook.unstepped(reading, counted=True)
             return
         self.finder.stepped(drivers)
-        reading = self.sightings.naming.told(reading, outputs, heard)
+        reading = named(reading, outputs, heard)
         self._record(stepper, self.reaching.stepped(stepper, reading, outputs, heard), outputs, names)
 
     def _by_other_means(self, stepper: Stepper) -> list[Output]:

@@ -9,7 +9,7 @@ Made on the training thread, resolved on the drain thread. Contract:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from losslog.values.snapshot import EXACT, Keys, Staged, resolve, snapshot
@@ -276,3 +276,13 @@ def _means(lists: Sequence[tuple[list[tuple[int, str]], Any]]) -> list[float]:
         found.append(sums)
     means = mean_of(found)
     return list(means.values()) if isinstance(means, dict) else [means]
+
+
+def named(reading: Reading, outputs: Iterable[Any], heard: Iterable[Any]) -> Reading:
+    """A step's reading, with the targets of its outputs and backward passes."""
+    found: list[Target] = []
+    for several in (outputs, heard):
+        for each in several:
+            if each.targets:
+                found += each.targets
+    return reading._replace(targets=found) if found else reading
