@@ -135,6 +135,7 @@ class Recorder:
         self.delivery.wait(self._end, deadline, committed=True)
 
     def _spill(self, *more: Item) -> None:
+        self._over.set()
         if self._alive:
             items = [*self._intake.hand, *self._queue.items, *more]
             thread, _ = attempt(start_thread, lambda: attempt(self._intake.spill, items) and None, "losslog-spill")
