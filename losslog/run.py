@@ -14,10 +14,10 @@ import importlib
 import itertools
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Final, Literal, TypeVar
 
 from losslog.control import Requests, RunHandle, Watcher, alert_data, lr_data, scale_all
@@ -61,6 +61,7 @@ SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
 
 _said = Once()  # of the process
 _numbers_of_runs = itertools.count()  # runs made in the same order on every rank share their keys
+_new: Final = tuple.__new__  # of a named tuple: without a call of Python's
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -214,7 +215,7 @@ class Run:
         self._asked = 0
         self._closed = self._told_closed = self._stopped = False
         self._closes = itertools.count()  # without a lock: a signal handler may close, too
-        self._events, self._speaker = 0, threading.get_ident()  # calls but for batches, and who made the last
+        self._events, self._speaker = 0, get_ident()  # calls but for batches, and who made the last
         self.watcher: Watcher | None = None
         self._inline: list[Inline] = []
         self._once = Once()
@@ -299,34 +300,35 @@ class Run:
             return
         if self.watcher is not None:
             self.watcher.loop_logs()
-        sampled = self._queue.steps % SAMPLE == 5
-        began = time.thread_time() if sampled else 0.0
-        if weights and total is None:
-            raise ValueError("log_batch: weights say how often components count in a total: give total= too")
+        queue = self._queue
+        began = time.thread_time() if queue.steps % SAMPLE == 5 else 0.0
+        lr = lr if lr is None or type(lr) is float else learning_rate(lr)
         keys, values = snapshot(losses, total)
-        if lr is not None and type(lr) is not float:
-            lr = learning_rate(lr)
-        if step is None:
-            step = self._step
-        elif type(step) is not int:
-            step = whole(step, "step")
-        if epoch is None:
-            epoch = self._epoch
-        elif type(epoch) is not int:
-            epoch = whole(epoch, "epoch")
+        if step is epoch is batch_size is targets is weights is None and n == 1 and type(n) is int:  # as most call it
+            step, epoch, given = self._step, self._epoch, None
+        else:
+            if weights and total is None:
+                raise ValueError("log_batch: weights say how often components count in a total: give total= too")
+            step, epoch = self._checked(step, epoch)
+            batch_size, n = None if batch_size is None else whole(batch_size, "batch_size"), whole(n, "n")
+            given, self._epoch = weigher(weights) if weights else None, epoch
+            if targets is not None:
+                self._keep(step, targets)
+        has_total = total is not None
+        batch = _new(Batch, (time.time(), step, epoch, keys, values, has_total, lr, batch_size, n, True, True, given))
+        queue.put_batch(batch)
+        self._goes_on(batch)
+        if self._strict:
+            self._raise_strictly()
+        if began:
+            self.spent(time.thread_time() - began)
+
+    def _checked(self, step: int | None, epoch: int | None) -> tuple[int, int]:
+        step = self._step if step is None else step if type(step) is int else whole(step, "step")
+        epoch = self._epoch if epoch is None else epoch if type(epoch) is int else whole(epoch, "epoch")
         if not 0 <= step < LARGEST or not 1 <= epoch < LARGEST:
             self._odd(whole(step, "step"), whole(epoch, "epoch"))
-        self._epoch = epoch
-        if batch_size is not None:
-            batch_size = whole(batch_size, "batch_size")
-        if type(n) is not int:
-            n = whole(n, "n")
-        if targets is not None:
-            self._keep(step, targets)
-        batch = Batch(time.time(), step, epoch, keys, values, total is not None, lr, batch_size, n)
-        self._log(batch._replace(weights=weigher(weights)) if weights else batch)
-        if sampled:
-            self.spent(time.thread_time() - began)
+        return step, epoch
 
     def log_forwards(
         self,
@@ -334,12 +336,12 @@ class Run:
         values: Any,
         lr: Any,
         n: int,
-        *,
         has_total: bool,
-        stepped: bool,
-        counted: bool,
         weights: Callable[[], Mapping[str, float]] | None = None,
         targets: Sequence[Mapping[str, Any]] = (),
+        *,
+        stepped: bool = True,
+        counted: bool = True,
     ) -> None:
         """`log_batch` for `losslog.instrument`, which read the values when the model gave them.
 
@@ -357,10 +359,23 @@ class Run:
         if self._closed:
             self._after_close("a forward pass")
             return
-        at, step, epoch = time.time(), self._step, self._epoch
+        now, step, epoch = time.time(), self._step, self._epoch
         if targets:
             self._keep(step, targets)
-        self._log(Batch(at, step, epoch, keys, values, has_total, lr, None, n, stepped, counted, weights))
+        batch = _new(Batch, (now, step, epoch, keys, values, has_total, lr, None, n, stepped, counted, weights))
+        self._queue.put_batch(batch)
+        if stepped:
+            self._goes_on(batch)
+        if self._strict:
+            self._raise_strictly()
+
+    def _goes_on(self, batch: Batch) -> None:
+        self._step = batch[1] + 1
+        self._queue.steps += 1
+        self._speaker = get_ident()
+        self._epoch_has_batches = True
+        if self._inline:
+            self._call_inline(batch)
 
     def _keep(self, step: int, targets: Any) -> None:
         self._targets.keep(step, targets)
@@ -379,18 +394,6 @@ class Run:
             step: x on the global step axis.
         """
         self._emit("on_metrics", {"step": step, "epoch": None, "metrics": Later(keys, values)})
-
-    def _log(self, batch: Batch) -> None:
-        self._queue.put_batch(batch)
-        if batch.stepped:
-            self._step = batch.step + 1
-            self._queue.steps += 1
-            self._speaker = threading.get_ident()
-            self._epoch_has_batches = True
-            if self._inline:
-                self._call_inline(batch)
-        if self._strict:
-            self._raise_strictly()
 
     @property
     def dir(self) -> Path:
@@ -764,7 +767,7 @@ class Run:
             if hook == "on_epoch_end":
                 self._queue.put(Event(time.time(), hook, data))
             return
-        self._events, self._speaker = self._events + 1, threading.get_ident()
+        self._events, self._speaker = self._events + 1, get_ident()
         at = time.time()
         if self._inline:
             data = {key: value.now() if isinstance(value, Later) else value for key, value in data.items()}

@@ -26,11 +26,12 @@ from losslog.errors import StopTraining
 from losslog.instrument.family import Family
 from losslog.instrument.listeners import guarded, tell
 from losslog.instrument.observer import Observer
-from losslog.instrument.optimizers import Heard, Stepper, rates
+from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import Reading
 from losslog.instrument.roots import Root
+from losslog.instrument.series import rates
 from losslog.values.totals import TOTAL_NAMES
 
 PATIENCE: Final = 2.0  # seconds that a checkpoint waits for the journal
@@ -276,8 +277,6 @@ class Loop(Observer):
     def end(self, error: BaseException | None = None) -> None:
         """Training is over."""
         self.run.__exit__(None if error is None else type(error), error, None)
-
-    # ------------------------------------------------------------------ asked by the run
 
     def before_epoch_end(self) -> Any:
         """Record what belongs to the epoch; gives its validation losses."""

@@ -22,13 +22,13 @@ _LINEAR: Final = _FACTORS | {
 }  # fmt: skip
 
 
-def _kind(node: Any) -> str:
+def kind(node: Any) -> str:
     """What a node computes: ``Mul`` of ``MulBackward0``."""
     return type(node).__name__.lstrip("_").partition("Backward")[0]
 
 
 def _is_linear(node: Any) -> bool:
-    return _kind(node) in _LINEAR or isinstance(node, torch.autograd.function.BackwardCFunction)
+    return kind(node) in _LINEAR or isinstance(node, torch.autograd.function.BackwardCFunction)
 
 
 def lone(root: Any) -> dict[int, bool]:
@@ -46,8 +46,8 @@ def lone(root: Any) -> dict[int, bool]:
         children = [child for child, _ in behind if child is not None]
         if len(children) != 1:
             break
-        adds = adds or (len(behind) > 1 and _kind(node) in ("Add", "Sub", "Rsub", "Stack", "Cat")) or (
-            len(behind) == 1 and _kind(node) in ("Rsub",))  # fmt: skip
+        adds = adds or (len(behind) > 1 and kind(node) in ("Add", "Sub", "Rsub", "Stack", "Cat")) or (
+            len(behind) == 1 and kind(node) in ("Rsub",))  # fmt: skip
         linear = linear and _is_linear(node)
         node = children[0]
     return found
@@ -73,8 +73,8 @@ def is_curved(root: Any, losses: set[tuple[int, int]]) -> bool:
                 place for place, (child, _) in enumerate(node.next_functions)
                 if child is not None and (child._sequence_nr() in numbers or reaches.get(child, False))
             ]  # fmt: skip
-            if hits and (not _is_linear(node) or (_kind(node) in _FACTORS and len(hits) > 1)
-                         or (_kind(node) == "Div" and hits[-1] == 1)):  # fmt: skip
+            if hits and (not _is_linear(node) or (kind(node) in _FACTORS and len(hits) > 1)
+                         or (kind(node) == "Div" and hits[-1] == 1)):  # fmt: skip
                 return True
             reaches[node] = bool(hits)
         elif node not in reaches:

@@ -23,6 +23,7 @@ from losslog.instrument.fields import fields_of
 from losslog.instrument.listeners import tell
 
 Module: Final = torch.nn.Module
+_plain: Final = Module._wrapped_call_impl
 _watched: Final[dict[int, list[Any]]] = {}  # by id: a weak reference, and how many watch it
 _classes: Final[dict[type, tuple[Any, Any]]] = {}  # what stood there, or None, and ours
 _looking: Final[list[Any]] = []
@@ -96,7 +97,7 @@ def _call(self: Any, *args: Any, **kwargs: Any) -> Any:
     if torch.compiler.is_compiling():
         return self._wrapped_call_impl(*args, **kwargs)
     there = Module.__call__
-    if there is _call or _stack.through is self:
+    if there is _plain or there is _call or _stack.through is self:
         return _seen(self, self._wrapped_call_impl, args, kwargs)
     before, _stack.through = _stack.through, self  # somebody who traces has replaced it, and may come back to us
     try:

@@ -11,6 +11,7 @@ import weakref
 from typing import Any
 
 from losslog.instrument import calls
+from losslog.instrument.steady import Habit
 
 
 class Family:
@@ -29,6 +30,7 @@ class Family:
         apart: how many calls of it one batch's losses are made of, where they are told apart.
         batch: of validation, that it was last called for.
         evaluated: calls of it for that batch.
+        habit: what its steps have in common.
         unreached: steps for which no backward pass came to its outputs, before any did.
     """
 
@@ -39,6 +41,7 @@ class Family:
         self.unreached = self.apart = self.evaluated = 0
         self.adds: bool | None = None
         self.batch: object = None
+        self.habit = Habit()
         self.plain: tuple[str, ...] | None = None
         self._members: list[weakref.ref[Any]] = []
 
@@ -71,6 +74,14 @@ class Family:
             calls.unwatch(module)
         calls.tidy()  # also after those that died
         self._members = []
+
+    def gave(self, names: tuple[str, ...], keys: tuple[str, ...] | None) -> None:
+        """A step of these components was made with losses of these names; None: of a scalar."""
+        if names is keys:
+            self.keys = keys
+        elif self.keys is None or keys is not None:
+            mine = tuple(name for name in dict.fromkeys(names) if name in (keys or ()))
+            self.keys = mine or self.keys or ()
 
     def parameters(self) -> set[int]:
         """Identities of the parameters that can be trained."""

@@ -30,22 +30,33 @@ class Leftovers:
         owner: the observer.
         logbook: where they go.
         finder: knows the training passes of the open epoch.
+
+    Attributes:
+        again: passes whose gradients were thrown away; perhaps their batch is only computed once more.
     """
 
     def __init__(self, owner: Any, logbook: Logbook, finder: EpochFinder) -> None:
         self._owner, self._logbook, self._finder = owner, logbook, finder
-        self._again: list[Heard] = []  # thrown away; perhaps only computed once more
+        self.again: list[Heard] = []
 
     def dropped(self, heard: Sequence[Heard]) -> None:
         """Gradients of backward passes were thrown away before a step."""
-        self._again += heard
+        self.again += heard
 
     def computes(self, *, new_batch: bool) -> None:
         """The loop trains on; on a new batch, or on the one at hand once more."""
-        if self._again:
-            again, self._again = self._again, []
+        if self.again:
+            again, self.again = self.again, []
             if new_batch:
                 self._unstepped_heard(again)
+
+    def by_other_means(self, pending: Iterable[Output], stepper: Stepper) -> list[Output]:
+        """The outputs of a step whose gradients no backward pass gave: those over the same data as the last one."""
+        mine = [
+            each for each in pending
+            if not each.reached and not each.family.ready_made and self._owner.drives(stepper, each.family)
+        ]  # fmt: skip
+        return [each for each in mine if each.driver is mine[-1].driver]
 
     def unreached(
         self, outputs: Sequence[Output], drivers: list[Pass | None], stepper: Stepper, others: bool, told: bool
@@ -99,11 +110,12 @@ class Leftovers:
         reading = Window(heard, self._owner).reading((), dicts=False, rest=Rests(quiet=True))
         self._logbook.unstepped(reading._replace(beside=None), counted=finite(reading))
 
-    def sort_out(self, steppers: Iterable[Stepper], pending: list[Output]) -> None:
+    def sort_out(self) -> None:
         """Nothing more comes of what waits."""
-        waiting = [each for stepper in steppers for each in stepper.waiting]
-        lost = [each for each in dict.fromkeys([*self._again, *waiting]) if not each.taken]
-        self._again = []
+        pending, self._owner.sightings.pending = self._owner.sightings.pending, []
+        waiting = [each for stepper in self._owner.steppers.alive for each in stepper.waiting]
+        lost = [each for each in dict.fromkeys([*self.again, *waiting]) if not each.taken]
+        self.again = []
         for each in lost:
             each.taken = True
         if lost:

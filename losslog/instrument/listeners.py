@@ -9,7 +9,7 @@ The methods run on the threads that do it. Contract:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
 from time import thread_time
 from typing import Any, Final
@@ -20,6 +20,7 @@ from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import now_and_then, warn
 
 listeners: Final[list[Listener]] = []
+_hearing: Final[dict[str, list[Callable[..., Any]]]] = {}
 _errors = [0]
 
 
@@ -126,11 +127,53 @@ class Meter:
 meter: Final = Meter()
 
 
+class Ear:
+    """A prehook of autograd's that calls a function of ours with ``parts`` and the gradients."""
+
+    __slots__ = ("_hear", "_parts")
+
+    def __init__(self, hear: Callable[..., None], parts: Sequence[tuple[int, int]]) -> None:
+        self._hear, self._parts = hear, parts
+
+    def __call__(self, gradients: Any) -> None:
+        """Gradients have come."""
+        entered = meter.enters() if meter.owner is not None else 0.0
+        _, error = attempt(self._hear, self._parts, gradients)
+        if entered:
+            meter.leaves(entered)
+        if error is not None:
+            failed(error)
+
+
+def add(listener: Listener) -> None:
+    """Tell a listener from now on."""
+    listeners.append(listener)
+    _hearing.clear()
+
+
+def remove(listener: Listener) -> None:
+    """Tell it no more."""
+    if listener in listeners:
+        listeners.remove(listener)
+    _hearing.clear()
+
+
+def hearing(what: str) -> list[Callable[..., Any]]:
+    """The methods of that name, of those listeners that have more than `Listener` does."""
+    found = _hearing.get(what)
+    if found is None:
+        methods = [getattr(each, what) for each in listeners]
+        nothing = getattr(Listener, what)
+        found = _hearing[what] = [each for each in methods if getattr(each, "__func__", None) is not nothing]
+    return found
+
+
 def tell(what: str, *args: Any, **kwargs: Any) -> None:
     """Call one method of every listener."""
     entered = meter.enters() if meter.owner is not None else 0.0
-    for listener in tuple(listeners):
-        _, error = attempt(getattr(listener, what), *args, **kwargs)
+    methods = _hearing.get(what)
+    for method in hearing(what) if methods is None else methods:
+        _, error = attempt(method, *args, **kwargs)
         if error is not None:
             failed(error)
     if entered and meter.owner is not None:
@@ -157,3 +200,4 @@ def failed(error: BaseException) -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=listeners.clear)
+    os.register_at_fork(after_in_child=_hearing.clear)

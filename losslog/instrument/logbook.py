@@ -35,6 +35,7 @@ class Logbook:
         steps: optimizer steps recorded since the last end of an epoch.
         trained: whether any step was recorded.
         reached: judges what losses were found to train.
+        evaluations: those that wait to be recorded.
     """
 
     def __init__(self, make: Callable[[], Run]) -> None:
@@ -48,7 +49,7 @@ class Logbook:
         self._once = Once()
         self._validation_over = False
         looking.begin()
-        self._evaluations: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
+        self.evaluations: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
 
     @property
     def run(self) -> Run:
@@ -64,26 +65,23 @@ class Logbook:
         if not self.trained:
             looking.labels(run)
         self.trained = self._validation_over = True
-        step = run.next_step
-        self._log(reading, lr, stepped=True, counted=True)
-        if reading.beside is not None:
-            run.log_later(*reading.beside, step=step)
-        shares.log(run, reading.shares, step)
-        reached = self.reached
-        if reached is not None and (reading.reach is not None or reached.waiting):
-            reached.take(reading.reach, run.epoch, step)
+        keys, values, has_total, n, weights, beside, reach, shared, targets = reading
+        run.log_forwards(keys, values, lr, n, has_total, weights, targets)
+        step, reached = run.next_step - 1, self.reached
+        if beside is not None:
+            run.log_later(*beside, step=step)
+        if shared is not None:
+            shares.log(run, shared, step)
+        if reached is not None and (reach is not None or reached.waiting):
+            reached.take(reach, run.epoch, step)
             reached.tell(run, step)
 
     def unstepped(self, reading: Reading, *, counted: bool) -> None:
         """Forward passes were not followed by a step."""
-        self._log(reading, None, stepped=False, counted=counted)
-
-    def _log(self, reading: Reading, lr: Any, *, stepped: bool, counted: bool) -> None:
         keys, values, has_total, n, weights = reading[:5]
         self.run.log_forwards(
-            keys, values, lr, n, has_total=has_total, weights=weights, stepped=stepped, counted=counted,
-            targets=reading.targets,
-        )  # fmt: skip
+            keys, values, None, n, has_total, weights, reading.targets, stepped=False, counted=counted
+        )
 
     def validation(self, reading: Reading, *, of_copy: bool = False) -> None:
         """A validation loss was computed, by a model or by a copy of one."""
@@ -101,20 +99,15 @@ class Logbook:
             evaluator: what measured them; another ground truth means another evaluation.
         """
         truth = evaluator.cocoGt
-        for known, kinds, scorers in self._evaluations:
+        for known, kinds, scorers in self.evaluations:
             if known is truth:
                 kinds[kind], scorers[kind] = metrics, evaluator
                 return
-        self._evaluations.append((truth, {kind: metrics}, {kind: evaluator}))
-
-    @property
-    def has_evaluations(self) -> bool:
-        """Whether evaluations wait to be recorded."""
-        return bool(self._evaluations)
+        self.evaluations.append((truth, {kind: metrics}, {kind: evaluator}))
 
     def log_evaluations(self) -> None:
         """Record the evaluations since the last training forward."""
-        waiting, self._evaluations = self._evaluations, []
+        waiting, self.evaluations = self.evaluations, []
         for index, (_, kinds, scorers) in enumerate(waiting):
             split = "val" if not index else f"val{index + 1}"
             run = self.run

@@ -20,9 +20,16 @@ from losslog.runtime.notices import warn
 
 
 class Measures:
-    """Measures for one run."""
+    """Measures for one run.
+
+    Attributes:
+        counting: whether it is to be told what steps are computed of.
+        measuring: whether it is to be told when an optimizer has stepped.
+        waiting: whether there are figures.
+    """
 
     def __init__(self) -> None:
+        self.counting = self.measuring = self.waiting = False
         self._gradients, self._positives = Gradients(), Positives()
         self._found: dict[str, Any] = {}
         self._broken = False
@@ -37,6 +44,7 @@ class Measures:
         if not self._broken:
             self._found |= self._positives.begin()
             self._try(self._gradients.begin, parts, optimizers)
+            self.counting, self.measuring = self._positives.left > 0, self._gradients.measuring
 
     def units(self, tensors: Iterable[Any], parts: Parts) -> None:
         """Look at what ReLUs gave, in the graph of one step.
@@ -49,22 +57,20 @@ class Measures:
 
     def moved(self, optimizer: Any) -> None:
         """An optimizer has stepped; its gradients are still there."""
-        if self._gradients.measuring:
+        if self.measuring:
             self._try(self._gradients.end, optimizer)
+            self.measuring = self._gradients.measuring
 
     def computed(self, batches: Iterable[Any]) -> None:
         """A step is computed of these batches, as the model is called with them."""
-        if self._positives.left > 0:
+        if self.counting:
             self._try(self._positives.look, batches)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there are figures."""
-        return bool(self._found)
+            self.counting = self._positives.left > 0
 
     def take(self) -> dict[str, Any]:
         """The figures since the last call, by tag."""
         found, self._found = self._found, {}
+        self.waiting = False
         return found
 
     def _try(self, function: Callable[..., Any], *args: Any) -> None:
@@ -72,6 +78,7 @@ class Measures:
             return
         found, error = attempt(function, *args)
         self._found |= found or {}
+        self.waiting = bool(self._found)
         if error is not None:
             self._broken = True
             warn("gradients, units and targets are not measured in this run: %s", one_line(error))

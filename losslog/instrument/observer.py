@@ -20,17 +20,18 @@ from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.listeners import guarded, meter
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.onethread import OneThread
-from losslog.instrument.optimizers import Heard, Stepper, Steppers, rates
+from losslog.instrument.optimizers import Heard, Stepper, Steppers
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.reaching import Reaching
 from losslog.instrument.readings import Reading, averaged, named, plainly
 from losslog.instrument.roots import Root
-from losslog.instrument.series import Entry, Series
+from losslog.instrument.series import Entry, Series, rates
 from losslog.instrument.sightings import Sightings
 from losslog.instrument.signals import listen
 from losslog.instrument.silence import Silence
 from losslog.instrument.skipping import Held, is_fatal
+from losslog.instrument.steady import begins, learns
 from losslog.instrument.watching import Watching
 from losslog.instrument.window import Window
 from losslog.run import SAMPLE
@@ -88,10 +89,12 @@ class Observer(Watching):
 
     def backward_begins(self, root: Root) -> None:
         """``torch.autograd.backward`` was called."""
-        if not self.closed and self.follows():
+        if not self.closed and (root.thread == self.thread.mine or self.follows()):
             heard = Heard(root)
             self.reaching.heard(heard)
-            self.silence.rest.look(root, self.sightings.pending)
+            if pending := self.sightings.pending:
+                begins(heard, pending)
+            self.silence.rest.look(root, pending)
             self.steppers.begins(heard)
             self._running.append(heard)
 
@@ -103,6 +106,8 @@ class Observer(Watching):
         else:
             return
         self._running.remove(heard)
+        if heard.looked is not None:
+            learns(heard)
         if not heard.taken and not self.closed:
             self._driven(heard)
             self.steppers.ends(heard)
@@ -114,7 +119,7 @@ class Observer(Watching):
             if output.family.owner is self:
                 heard.driver = output.driver
                 return
-        if self.logbook.has_evaluations:
+        if self.logbook.evaluations:
             self.log_evaluations()
         heard.driver, heard.targets = self.sightings.unseen()
 
@@ -126,7 +131,7 @@ class Observer(Watching):
 
     def zeroed(self, owner: Any) -> None:
         """Gradients were set to zero."""
-        if not self.closed and not self.thread.refused:
+        if not self.closed and not (self.thread.others and self.thread.refused):
             self.steppers.zeroed(owner)
 
     def step_begins(self, optimizer: Any) -> None:
@@ -137,14 +142,16 @@ class Observer(Watching):
     def step_ends(self, optimizer: Any) -> None:
         """An optimizer has stepped."""
         stepper = self.steppers.stepped(optimizer)
-        if self.closed or self.thread.refused:
+        if self.closed or (self.thread.others and self.thread.refused):
             return
         if stepper is None and self.trains(optimizer):
             stepper = self.steppers.adopt(optimizer)
         if stepper is not None:
             stepper.inside, self._fired = False, True
-            self.reaching.moved(optimizer)
-            self.thread.follow()
+            if self.reaching.measures.measuring:
+                self.reaching.measures.moved(optimizer)
+            if self.thread.mine != stepper.thread:
+                self.thread.follow()
             stepper.ended += 1
             self._step(stepper, taken=True)
             if meter.owner is self:
@@ -182,22 +189,23 @@ class Observer(Watching):
             heard = self._running[-1:]
             heard[0].taken = True
             self._driven(heard[0])
-        reading = plainly(heard[0].root, self, self.silence.rest) if len(heard) == 1 else None
-        if reading is not None:
-            outputs = [heard[0].root.reached[0][0]]
+        one = heard[0] if len(heard) == 1 else None
+        reading = plainly(one.root, self, self.silence.rest) if one is not None else None
+        if one is not None and reading is not None:
+            outputs = [one.root.reached[0][0]]
             names: Collection[str] = reading.keys or ()
         elif heard:
             window = Window(heard, self, stepper)
             outputs, names = window.outputs, window.own
             reading = window.reading(self.sightings.pending, dicts=stepper.named, rest=self.silence.rest)
         else:
-            outputs = self._by_other_means(stepper)
+            outputs = self.leftovers.by_other_means(self.sightings.pending, stepper)
             if not outputs:
                 self.silence.stepped(stepper)
                 return
             names = {name for each in outputs if each.named for name in each.names}
             reading = averaged(outputs)
-        drivers = [each.driver for each in heard or outputs]
+        drivers = [one.driver] if one is not None else [each.driver for each in heard or outputs]
         pending, self.sightings.pending = self.sightings.pending, []
         if pending != outputs:
             unreached = [each for each in pending if not each.reached and each not in outputs]
@@ -212,28 +220,23 @@ class Observer(Watching):
         reading = named(reading, outputs, heard)
         self._record(stepper, self.reaching.stepped(stepper, reading, outputs, heard), outputs, names)
 
-    def _by_other_means(self, stepper: Stepper) -> list[Output]:
-        """The outputs of a step whose gradients no backward pass gave: those over the same data as the last one."""
-        mine = [each for each in self.sightings.pending if not each.reached and not each.family.ready_made
-                and self.drives(stepper, each.family)]  # fmt: skip
-        return [each for each in mine if each.driver is mine[-1].driver]
-
     def _record(self, stepper: Stepper, reading: Reading, outputs: list[Output], own: Collection[str]) -> None:
         keys = reading.keys
         stepper.named = stepper.named or keys is not None
         for each in outputs:
-            if each.names is keys:
-                each.family.keys = keys
-            elif each.family.keys is None or keys is not None:
-                mine = tuple(name for name in dict.fromkeys(each.names) if name in (keys or ()))
-                each.family.keys = mine or each.family.keys or ()
+            if each.names is not each.family.keys or each.names is not keys:
+                each.family.gave(each.names, keys)
         optimizer = stepper.ref()
         if self.silence.rest.look_again and self.silence.rest.asks():
             self.discovery.start()
         if self.discovery.looking:
             self.discovery.stepped(stepper, explained=bool(keys))
         self.silence.recorded(stepper)
-        self._held.put(Entry(stepper, reading, rates(optimizer), own), optimizer, self.series.put)
+        if self.series.settled is stepper and not self._held.waits(optimizer):
+            stepper.steps += 1
+            self.logbook.step(reading, rates(optimizer))
+        else:
+            self._held.put(Entry(stepper, reading, rates(optimizer), own), optimizer, self.series.put)
 
     def loop_logs(self) -> None:
         """Called by the run when the loop logs a step itself: it has no business to where steps are recorded here."""
@@ -257,12 +260,8 @@ class Observer(Watching):
         """Called by the run before an epoch ends; gives the validation losses that go with it."""
         if not self._ending:
             self.finder.told = True
-            guarded(self._sort_out)
+            guarded(self.leftovers.sort_out)
         return super().epoch_ends(val_loss)
-
-    def _sort_out(self) -> None:
-        pending, self.sightings.pending = self.sightings.pending, []
-        self.leftovers.sort_out(self.steppers.alive, pending)
 
     def before_epoch_end(self) -> Any:
         """Record what belongs to the epoch; gives its validation losses."""
@@ -277,7 +276,7 @@ class Observer(Watching):
         self.series.flush()
         pending = self.sightings.pending
         fatal = pending.pop() if pending and is_fatal(pending[-1]) else None
-        self._sort_out()
+        self.leftovers.sort_out()
         if fatal is not None:
             self.logbook.step(averaged([fatal]), None)
         self._left = fatal is not None

@@ -18,23 +18,27 @@ class OneThread:
 
     Args:
         strict: whether whoever calls a model may be another training; else a call of the model tells.
+
+    Attributes:
+        mine: the thread that is followed.
+        others: threads that trained beside it.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
-        self._mine: int | None = None
-        self._others: set[int] = set()
+        self.mine: int | None = None
+        self.others: set[int] = set()
         self._once = Once()
 
     def trains(self) -> bool:
         """This thread trains; whether it is the one that is followed."""
         here = threading.get_ident()
-        if here == self._mine:
+        if here == self.mine:
             return True
         if not self._alive():
             self.follow()
             return True
-        self._others.add(here)
+        self.others.add(here)
         self._once(
             "a second training runs in thread %s: its steps are not recorded here. Start it in a process of its own, "
             "or give each its own run: losslog.attach(model, optimizer)",
@@ -45,23 +49,23 @@ class OneThread:
 
     def follow(self) -> None:
         """Follow this thread from now on."""
-        self._mine = threading.get_ident()
-        self._others.discard(self._mine)
+        self.mine = threading.get_ident()
+        self.others.discard(self.mine)
 
     def called(self) -> None:
         """A watched model computes in this thread, with gradients."""
-        if not self._strict and self._mine != threading.get_ident():
+        if not self._strict and self.mine != threading.get_ident():
             self.follow()
 
     def _alive(self) -> bool:
-        return self._mine is not None and any(each.ident == self._mine for each in threading.enumerate())
+        return self.mine is not None and any(each.ident == self.mine for each in threading.enumerate())
 
     @property
     def elsewhere(self) -> bool:
         """Whether another thread than this one is followed."""
-        return self._mine is not None and self._mine != threading.get_ident() and self._alive()
+        return self.mine is not None and self.mine != threading.get_ident() and self._alive()
 
     @property
     def refused(self) -> bool:
         """Whether this thread trains beside the one that is followed."""
-        return bool(self._others) and threading.get_ident() in self._others
+        return bool(self.others) and threading.get_ident() in self.others

@@ -10,16 +10,15 @@ Training thread. Contract:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
+from types import MappingProxyType
 from typing import Any, Final
 
-from losslog.control import group_name
 from losslog.instrument.ordering import Ordering
 from losslog.instrument.passes import Pass
 from losslog.instrument.roots import Root, elsewhere
 from losslog.runtime.containment import attempt
-from losslog.values.snapshot import learning_rate
 from losslog.values.targets import Target
 
 PROBES: Final = 3
@@ -39,18 +38,19 @@ class Heard:
         before: gradients that were there when it began, and their versions, by stepper.
         reach: what it trains, where that was looked at.
         targets: of its batch, where no output has them.
+        looked: an output whose `habit` is to learn of it, and the way to its losses.
     """
 
-    __slots__ = ("before", "driver", "feeds", "reach", "root", "taken", "targets")
+    driver: Pass | None = None
+    taken = False
+    before: Mapping[Stepper, tuple[list[Any], list[int]]] = MappingProxyType({})
+    reach: Any = None
+    targets: Sequence[Target] = ()
+    looked: Any = None
 
     def __init__(self, root: Root) -> None:
         self.root = root
-        self.driver: Pass | None = None
-        self.taken = False
         self.feeds: list[Stepper] = []
-        self.before: dict[Stepper, tuple[list[Any], list[int]]] = {}
-        self.reach: Any = None
-        self.targets: Sequence[Target] = ()
 
 
 class Stepper:
@@ -110,14 +110,18 @@ class Stepper:
             self.begun = False
             return bool(self.waiting)
         gradients = [each.grad for each in self.probes]
-        heard.before[self] = gradients, [-1 if each is None else each._version for each in gradients]
+        its = gradients, [-1 if each is None else each._version for each in gradients]
+        heard.before = {**heard.before, self: its}
         return False
 
     def fed(self, heard: Heard) -> bool:
         """Whether the pass that has ended gave it gradients."""
-        before = heard.before.pop(self, None)
+        before = heard.before.get(self)
         if before is None:
-            return any(each.grad is not None for each in self.probes)
+            for each in self.probes:  # noqa: SIM110 - without a generator
+                if each.grad is not None:
+                    return True
+            return False
         for each, gradient, version in zip(self.probes, *before, strict=True):
             now = each.grad
             if now is not None and (now is not gradient or now._version != version):
@@ -140,20 +144,6 @@ def parameters_of(optimizer: Any) -> list[Any]:
         return []
     found, _ = attempt(lambda: [each for group in groups for each in group["params"] if hasattr(each, "requires_grad")])
     return found or []
-
-
-def rates(optimizer: Any) -> Any:
-    """Learning rates: a number, or numbers by group name; None where they cannot be told."""
-    groups = getattr(optimizer, "param_groups", None)
-    if groups is None:  # keras; fastai
-        return (
-            attempt(lambda: float(optimizer.learning_rate))[0]
-            or attempt(lambda: learning_rate(optimizer.hypers[-1]["lr"]))[0]
-        )
-    if len(groups) == 1:
-        return learning_rate(groups[0]["lr"]) if "lr" in groups[0] else None
-    named = {group_name(index, group): group.get("lr") for index, group in enumerate(groups)}
-    return learning_rate({name: rate for name, rate in named.items() if rate is not None}) or None
 
 
 class Steppers:
@@ -180,9 +170,10 @@ class Steppers:
 
     def stepped(self, optimizer: Any) -> Stepper | None:
         """The stepper of an optimizer that has stepped in this thread, or None."""
-        found = self.get(optimizer)
-        if found is not None:
-            found.thread = get_ident()
+        found = self._known.get(id(optimizer))
+        if found is None or found.ref() is not optimizer:
+            return None
+        found.thread = get_ident()
         return found
 
     def _here(self) -> Sequence[Stepper]:
@@ -216,13 +207,13 @@ class Steppers:
 
     def begins(self, heard: Heard) -> None:
         """A backward pass begins."""
-        for each in self._here():
+        for each in self.alive if len(self.alive) < 2 else self._here():
             if each.begins(heard):
                 self.clear(each)
 
     def ends(self, heard: Heard) -> None:
         """It has ended; find out whom it fed."""
-        for each in self._here():
+        for each in self.alive if len(self.alive) < 2 else self._here():
             if each.fed(heard):
                 if len(each.waiting) >= MANY:  # it does not step any more
                     each.waiting = [other for other in each.waiting if not other.taken][-MANY:]
@@ -251,12 +242,12 @@ class Steppers:
 
     def zeroed(self, owner: Any) -> None:
         """An optimizer or a module has set gradients to zero."""
-        stepper = self.get(owner)
-        if stepper is not None:
+        stepper = self._known.get(id(owner))
+        if stepper is not None and stepper.ref() is owner:
             stepper.begun = False
             if stepper.waiting:
                 self.clear(stepper)
-            for each in self._here():  # others over the same parameters
+            for each in self._here() if len(self.alive) > 1 else ():  # others over the same parameters
                 if each.waiting and all(probe.grad is None for probe in each.probes):
                     self.clear(each)
         elif hasattr(owner, "parameters"):

@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
@@ -20,9 +21,8 @@ import torch
 
 from losslog.instrument.behind import LIMIT, lone
 from losslog.instrument.fields import fields_of, name_of
-from losslog.instrument.listeners import failed, meter
+from losslog.instrument.listeners import Ear
 from losslog.instrument.roots import Mark, mark_of, number, running
-from losslog.runtime.containment import attempt
 from losslog.values.snapshot import Staged, snapshot
 from losslog.values.totals import TOTAL_NAMES
 
@@ -34,9 +34,13 @@ if TYPE_CHECKING:
 
 Tensor: Final = torch.Tensor
 NESTED: Final = ("loss_dict", "losses")  # dicts of losses beside a total
+EVERY: Final = 61  # outputs of which one is listened to in any case
 MOST: Final = 64  # entries of a tuple that are looked at
 NONE: Final[frozenset[int]] = frozenset()
 _FLOATS: Final = {float}
+_TENSORS: Final = {torch.Tensor}
+_is_cpu, _node, _place = map(operator.attrgetter, ("is_cpu", "grad_fn", "output_nr"))
+_number: Final = operator.methodcaller("_sequence_nr")
 
 
 class Loss:
@@ -67,12 +71,18 @@ class Output:
         reach: what each loss trains, where that was looked at.
         targets: of the batch, where it names its images.
         batch: outputs of one batch of a loader have the same.
+        deaf: whether nobody listens yet for the gradients that come to (some of) them.
+        unheard: the numbers of the nodes that nobody listens at, and the losses of each; None where that is all.
     """
 
-    __slots__ = (
-        "batch", "driver", "family", "marks", "named", "names", "number", "plain", "reach", "reached", "targets",
-        "thread", "totals", "values", "vectors",
-    )  # fmt: skip
+    reached = deaf = False
+    totals: frozenset[int] = NONE
+    driver: Pass | None = None
+    reach: list[Reach] | None = None
+    targets: Sequence[Target] = ()
+    batch = 0
+    vectors: dict[int, Any] | None = None
+    unheard: dict[int, list[tuple[int, int]]] | None = None
     _numbers = itertools.count()
 
     def __init__(
@@ -81,14 +91,8 @@ class Output:
         self.family, self.names, self.values = family, names, values
         self.number = next(self._numbers)
         self.thread = get_ident()
-        self.named, self.plain, self.reached = named, plain, False
+        self.named, self.plain = named, plain
         self.marks: list[Mark | None] = []
-        self.totals: frozenset[int] = NONE
-        self.driver: Pass | None = None
-        self.reach: list[Reach] | None = None
-        self.targets: Sequence[Target] = ()
-        self.batch = 0
-        self.vectors: dict[int, Any] | None = None
 
     @property
     def graded(self) -> bool:
@@ -128,23 +132,6 @@ class Output:
         self.hear(parts, gradients)
 
 
-class _Ear:
-    """A prehook of autograd's."""
-
-    __slots__ = ("_hear", "_parts")
-
-    def __init__(self, hear: Callable[..., None], parts: Sequence[tuple[int, int]]) -> None:
-        self._hear, self._parts = hear, parts
-
-    def __call__(self, gradients: Any) -> None:
-        entered = meter.enters() if meter.owner is not None else 0.0
-        _, error = attempt(self._hear, self._parts, gradients)
-        if entered:
-            meter.leaves(entered)
-        if error is not None:
-            failed(error)
-
-
 def of(family: Family, losses: list[Loss]) -> Output:
     """An output of losses that were found, with ears on them."""
     try:
@@ -165,7 +152,7 @@ def of(family: Family, losses: list[Loss]) -> Output:
         if each.tensor.dim() and each.tensor.numel() > 1:
             output.vectors = {**(output.vectors or {}), index: each.tensor.detach().clone()}
     for node, parts in ears.items():
-        node.register_prehook(_Ear(output.hear, parts))
+        node.register_prehook(Ear(output.hear, parts))
     return output
 
 
@@ -179,25 +166,25 @@ def again(family: Family, output: Any) -> Output | None:
     names = family.plain
     if names is None or type(output) is not dict or tuple(output) != names:
         return None
-    tensors = output.values()
-    nodes = [each.grad_fn for each in tensors if each.is_cpu]
-    if len(nodes) != len(names) or None in nodes:
+    tensors = [*output.values()]
+    if not (_TENSORS.issuperset(map(type, tensors)) and all(map(_is_cpu, tensors))):
         return None
-    values = [each.tolist() for each in tensors]
+    nodes, places = [*map(_node, tensors)], (*map(_place, tensors),)
+    if None in nodes:
+        return None
+    values: list[Any] = [*map(Tensor.tolist, tensors)]
     if not _FLOATS.issuperset(map(type, values)):
         return None
     found = Output(family, names, values, named=True, plain=True)
-    first = nodes[0]
-    if nodes.count(first) == len(nodes):  # as of ``unbind``
-        places = tuple([each.output_nr for each in tensors])
-        made = first._sequence_nr()
-        found.marks = [(made, place) for place in places]
-        first.register_prehook(_Ear(found.hear_all, _numbered(places)))
-        return found
-    for index, (node, each) in enumerate(zip(nodes, tensors, strict=True)):
-        its = each.output_nr
-        found.marks.append((node._sequence_nr(), its))
-        node.register_prehook(_Ear(found.hear, ((index, its),)))
+    one = nodes.count(nodes[0]) == len(nodes)  # as of ``unbind``
+    found.marks = [*zip(itertools.repeat(nodes[0]._sequence_nr()) if one else map(_number, nodes), places)]  # noqa: B905
+    if family.habit.known and found.number % EVERY:
+        found.deaf = True
+    elif one:
+        nodes[0].register_prehook(Ear(found.hear_all, _numbered(places)))
+    else:
+        for index, (node, place) in enumerate(zip(nodes, places, strict=True)):
+            node.register_prehook(Ear(found.hear, ((index, place),)))
     return found
 
 

@@ -25,6 +25,7 @@ DETECTOR: Final = (
     ("roi_heads.keypoint_", "keypoint_head"),
     ("head.", "head"),
 )
+ALL: Final = 16  # calls of `Parts.changed` of which one looks at all flags
 MOST: Final = 24
 REST: Final = "the rest"
 """Parts of a model that has more of them than `MOST`."""
@@ -71,6 +72,9 @@ class Parts:
         self._parameters: dict[str, list[weakref.ref[nn.Parameter]]] = {}
         self._owners: dict[str, list[weakref.ref[nn.Module]]] = {}
         self._tops = [weakref.ref(model) for model in models]
+        self._flags: list[bool] = []
+        self._turn = 0
+        self._watchmen: list[tuple[weakref.ref[nn.Parameter], bool]] = []
         for model in models:
             inner, prefix = _unwrapped(model)
             if all(id(each) in self.of for each in inner.parameters()):  # of an earlier one, or none
@@ -100,12 +104,22 @@ class Parts:
         """How many parts there are."""
         return len(self._parameters)
 
-    def signature(self) -> list[bool]:
-        """What changes when the set of trainable parameters does; microseconds."""
-        return [
-            each.requires_grad for parameters in self._parameters.values() for ref in parameters if (each := ref())
-            is not None
-        ]  # fmt: skip
+    def mark(self) -> None:
+        """Remember which parameters are trainable."""
+        self._flags = [each.requires_grad for _, each in self.parameters()]
+        watchmen: dict[str, tuple[weakref.ref[nn.Parameter], bool]] = {}
+        for part, each in self.parameters():
+            if part not in watchmen or (each.requires_grad and not watchmen[part][1]):
+                watchmen[part] = weakref.ref(each), each.requires_grad
+        self._watchmen = [*watchmen.values()]  # one of each part, that is trained if any is: none freezes without it
+
+    def changed(self) -> bool:
+        """Whether others are since `mark`: a part as a whole at once, single ones within 16 calls."""
+        for ref, flag in self._watchmen:
+            if (each := ref()) is not None and each.requires_grad is not flag:
+                return True
+        self._turn = (self._turn + 1) % ALL
+        return not self._turn and [each.requires_grad for _, each in self.parameters()] != self._flags
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every parameter that is alive, with its part."""

@@ -177,11 +177,6 @@ class EpochFinder:
         self.before.unused = max(self.before.unused - 1, 0)
         return self.before
 
-    @property
-    def needs_batches(self) -> bool:
-        """Whether it has to be told of batches, since no loader gives them now."""
-        return self.before is None or self.before.over
-
     def batch(self, tensor: Any) -> None:
         """A model is trained on this; an epoch is over when a batch comes again."""
         ref, version, step = self._seen.get(id(tensor), NOTHING)
@@ -201,6 +196,8 @@ class EpochFinder:
         """
         if self.told or not self.steps:
             return False
+        if len(drivers) == 1 and drivers[0] is None and self._steps_per_epoch is None:
+            return self._came_round
         passes = [each for each in drivers if each is not None]
         if not passes:
             return self._planned() or (self._came_round and self._steps_per_epoch is None)

@@ -2,8 +2,8 @@
 
 On the thread that trains; used by `losslog.engine` and by those who watch a loop from outside. Contract:
 
-- The graph is walked at the first step of each epoch, and where the set of trainable parameters has changed; at other
-  steps the flags of the parameters are looked at, some microseconds.
+- The graph is walked at the first step of each epoch, and where the set of trainable parameters has changed: at each
+  step the flag of one parameter of each part is looked at, at every 16th those of all.
 - What a switched-off ``requires_grad`` proves is said at once. A loss that is only detached is looked at again in the
   steps that follow, and said when all of them agree: some batches have no positives, some loops take turns.
 - Nothing is claimed of what the graph hides, and what is left out on purpose from the start is information, said once.
@@ -61,7 +61,6 @@ class Reached:
         self._suspects: dict[str, list[int]] = {}  # the step it was seen at first, steps since that agreed
         self._needed: dict[str, int] = {}
         self._epoch: int | None = None
-        self._signature: list[bool] = []
         self._changes = 0
         self._said: set[tuple[str, str]] = set()
         self._seen: dict[str, set[int]] = {}  # epochs in which a component was seen
@@ -82,7 +81,7 @@ class Reached:
             return False
         if self._suspects or (epoch is not None and self.is_new(epoch)):
             return True
-        if self._parts is None or self._changes >= CHANGES or self._parts.signature() == self._signature:
+        if self._parts is None or self._changes >= CHANGES or not self._parts.changed():
             return False
         self._changes += 1
         return True
@@ -135,7 +134,7 @@ class Reached:
     @property
     def waiting(self) -> bool:
         """Whether there is something to tell."""
-        return bool(self._metrics or self._untold or self.measures.waiting)
+        return self.measures.waiting or bool(self._metrics or self._untold)
 
     def tell(self, run: Run, step: int | None = None) -> None:
         """Say what the walk found; once the step's losses are logged, so that it stands at that step.
@@ -171,7 +170,7 @@ class Reached:
         if known is not None and not all(each.certain for each in found.values()):  # a head may have been replaced
             parts = self._parts = Parts(*self._models(), names=self._names)
             found = reach(losses, parts)
-        self._signature = parts.signature()
+        parts.mark()
         return found
 
     def _take(self, found: Mapping[str, Reach], epoch: int, step: int) -> None:

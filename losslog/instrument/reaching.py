@@ -39,11 +39,13 @@ class Reaching:
     Attributes:
         visiting: whether the outputs at hand are looked at.
         shares: measures what each loss has of the gradient.
+        measures: what else is measured at the first steps of an epoch.
     """
 
     def __init__(self, owner: Any) -> None:
         self._owner = owner
         self._reached = Reached(owner.modules, self._optimizers, certain=owner.knows_all)
+        self.measures = self._reached.measures
         owner.logbook.reached = self._reached
         self.visiting = self._measured = False
         self._epoch: int | None = None
@@ -69,23 +71,17 @@ class Reaching:
                     output.reach = [found.get(str(place), NOTHING) for place in range(len(output.names))]
             self._measure(fresh)
 
-    def computes(self, args: tuple[Any, ...]) -> None:
-        """A model was called in training."""
-        self._reached.measures.computed([args])
-
-    def moved(self, optimizer: Any) -> None:
-        """An optimizer has stepped."""
-        self._reached.measures.moved(optimizer)
-
     def heard(self, heard: Heard) -> None:
         """A backward pass begins, perhaps of losses that nobody gave."""
-        fresh = self._is_new()
-        if not self._owner.sightings.pending and (fresh or self.visiting or self._reached.due(None)):
-            self._begin()
-            if self.visiting and self._looked < MOST:
-                self._looked += 1
-                heard.reach = self._reached.walk({str(place): each for place, each in enumerate(heard.root.tensors)})
-            self._measure(fresh)
+        if not self._owner.sightings.pending:
+            fresh = self._is_new()
+            if fresh or self.visiting or self._reached.due(None):
+                self._begin()
+                if self.visiting and self._looked < MOST:
+                    self._looked += 1
+                    tensors = {str(place): each for place, each in enumerate(heard.root.tensors)}
+                    heard.reach = self._reached.walk(tensors)
+                self._measure(fresh)
         if self._units:
             self._units = False
             self._reached.units(heard.root.tensors)
@@ -105,7 +101,8 @@ class Reaching:
         return 1 if run is None else run.epoch
 
     def _is_new(self) -> bool:
-        return self._epoch != self._now()
+        run = self._owner.logbook.made
+        return self._epoch != (1 if run is None else run.epoch)
 
     def _measure(self, fresh: bool) -> None:
         """Measure the steps of a visit that begins an epoch."""

@@ -78,6 +78,9 @@ class Reading(NamedTuple):
         return numbers[0] if self.keys is None else dict(zip(self.keys, numbers, strict=False))
 
 
+REST: Final = (None, None, None, ())  # of a reading with nothing beside its losses
+
+
 class Computed(Staged):
     """Values that are computed when they are asked for.
 
@@ -196,6 +199,11 @@ def plainly(root: Root, owner: Any, rest: Rest) -> Reading | None:
     if not reached:
         return None
     output: Output = reached[0][0]
+    if root.usual is not None and root.scale == 1.0 and output.family.owner is owner:
+        first, weights = root.usual
+        if first is output and len(reached) == len(output.names):
+            values = [*output.values, root.value]
+            return tuple.__new__(Reading, (output.names, values, True, 1, weights, *REST))
     if not output.plain or len(reached) != len(output.names) or output.family.owner is not owner:
         return None
     if root.whole is not output:
@@ -205,7 +213,7 @@ def plainly(root: Root, owner: Any, rest: Rest) -> Reading | None:
     if type(root.value) is not float or type(root.scale) is not float or (root.marks and root.marks[0] in output.marks):
         return None
     found = Plain(root, output, rest)
-    return Reading(output.names, found, True, 1, found.weights)
+    return tuple.__new__(Reading, (output.names, found, True, 1, found.weights, *REST))  # no call of Python's
 
 
 def _weigh(several: list[Part], gradients: Any, scales: list[float]) -> tuple[float, float, float]:

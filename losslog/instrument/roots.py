@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from losslog.instrument.listeners import failed, guarded, listeners, meter, tell
+from losslog.instrument.listeners import failed, guarded, hearing, listeners, meter, tell
 from losslog.runtime.containment import attempt
 
 Mark = tuple[int, int]
@@ -38,21 +38,23 @@ class Root:
         node: of the one tensor it was called with, while it runs; None of several.
         lone: what `losslog.instrument.behind.lone` says of that, where an output asked.
         fed: whose optimizers it gave gradients.
+        usual: of a pass that was not listened to since it is as those before: the output that gave all of ``reached``,
+            and what gives the weights that are not 1.
+        once: whether its graph is done with afterwards, and all of it is gone through.
     """
 
-    __slots__ = (
-        "__weakref__", "fed", "lone", "marks", "node", "reached", "scale", "tensors", "thread", "value", "whole",
-    )  # fmt: skip
+    scale: Any = 1.0
+    whole: Any = None
+    tensors: Sequence[Any] = ()
+    node: Any = None
+    lone: dict[int, bool] | None = None
+    fed: tuple[Any, ...] = ()
+    once = False
+    usual: Any = None
 
     def __init__(self, thread: int, value: Any, marks: list[Mark]) -> None:
         self.thread, self.value, self.marks = thread, value, marks
-        self.scale: Any = 1.0
         self.reached: list[tuple[Any, int, Any]] = []  # of a `losslog.instrument.outputs.Output`
-        self.whole: Any = None
-        self.tensors: Sequence[Any] = ()
-        self.node: Any = None
-        self.lone: dict[int, bool] | None = None
-        self.fed: tuple[Any, ...] = ()
 
 
 def running(thread: int | None = None) -> Root | None:
@@ -67,12 +69,6 @@ def elsewhere() -> bool:
     """Whether a backward pass of another thread runs now."""
     here = threading.get_ident()
     return any(each.thread != here for each in _open)
-
-
-def inside_backward() -> bool:
-    """Whether this thread computes for a backward pass: what modules are called with now is recomputation."""
-    found: int = sys.modules["torch"]._C._current_graph_task_id()
-    return found != -1
 
 
 def mark_of(tensor: Any, node: Any = None) -> Mark:
@@ -92,7 +88,8 @@ def hear_backward(original: Callable[..., Any]) -> Callable[..., Any]:
     """What replaces ``torch.autograd.backward``."""
 
     def backward(*args: Any, **kwargs: Any) -> Any:
-        if not listeners or sys.modules["torch"].compiler.is_compiling() or inside_backward():
+        torch = sys.modules["torch"]
+        if not listeners or torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1:  # recomputation
             return original(*args, **kwargs)
         entered = meter.enters() if meter.owner is not None else 0.0
         root, error = attempt(_begins, *args, **kwargs)
@@ -113,15 +110,20 @@ def hear_backward(original: Callable[..., Any]) -> Callable[..., Any]:
     return backward
 
 
-def _begins(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Root | None:
+def _begins(
+    tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: Any = False, *args: Any,
+    inputs: Any = None, **kwargs: Any,
+) -> Root | None:  # fmt: skip
     torch = sys.modules["torch"]
-    if transforming():
+    core = torch._C  # a function transform (vmap, grad) or a tracer: its tensors are not the loop's
+    if core._functorch.maybe_current_level() is not None or core._is_tracing():
         return None
     if type(tensors) is torch.Tensor and grad_tensors is None and tensors.is_cpu and not tensors.dim():
         node = tensors.grad_fn
         marks = [] if node is None else [(node._sequence_nr(), tensors.output_nr)]
         root = Root(threading.get_ident(), float(tensors.tolist()), marks)
         root.node = node
+        root.once = not (retain_graph or create_graph or args) and inputs is None
     else:
         several = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if not isinstance(several, list | tuple):
@@ -131,8 +133,8 @@ def _begins(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -
         root.node = several[0].grad_fn if len(several) == 1 else None
     root.tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
     try:
-        for listener in listeners:
-            listener.backward_begins(root)
+        for begins in hearing("backward_begins"):
+            begins(root)
     finally:
         root.tensors = ()
     _open.append(root)
@@ -155,12 +157,6 @@ def _sum(tensors: Sequence[Any], gradients: Any) -> tuple[Any, list[Mark]]:
         if tensor.grad_fn is not None:
             marks.append(mark_of(tensor))
     return value, marks
-
-
-def transforming() -> bool:
-    """Whether a function transform (vmap, grad) or a tracer is at work: its tensors are not the loop's."""
-    core = sys.modules["torch"]._C
-    return core._functorch.maybe_current_level() is not None or core._is_tracing()
 
 
 def hear_scale(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,9 +14,11 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, NamedTuple
 
+from losslog.control import group_name
 from losslog.instrument.optimizers import Stepper, parameters_of
 from losslog.instrument.readings import Beside, Computed, Reading
-from losslog.values.snapshot import resolve
+from losslog.runtime.containment import attempt
+from losslog.values.snapshot import learning_rate, resolve
 
 MOST: Final = 32  # records that wait
 DEEP: Final = 2000  # modules that are looked at for a name
@@ -38,6 +40,9 @@ class Series:
         emit: records a step.
         alive: the optimizers there are.
         modules: where names are looked for.
+
+    Attributes:
+        settled: whose further steps are recorded as they are, as long as no other optimizer steps.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Series:
     ) -> None:
         self._emit, self._alive, self._modules = emit, alive, modules
         self._held: list[Entry] = []
+        self.settled: Stepper | None = None
         self._decided = self._apart = False
         self._last: Stepper | None = None
         self._names: dict[Stepper, str] = {}
@@ -58,8 +64,10 @@ class Series:
         stepper = entry.stepper
         if self._last is stepper and self._decided and not self._apart:
             stepper.steps += 1
+            self.settled = stepper
             self._emit(entry.reading, entry.lr)
             return
+        self.settled = None
         again = self._last is not None and self._last is not stepper and stepper.steps > 0
         if again and not self._apart and self._last not in stepper.partners:
             self._apart = self._decided = True
@@ -114,6 +122,21 @@ class Series:
                 name = f"{base}-{count}"
             self._names[stepper] = name
         return name
+
+
+def rates(optimizer: Any) -> Any:
+    """Learning rates: a number, or numbers by group name; None where they cannot be told."""
+    groups = getattr(optimizer, "param_groups", None)
+    if groups is None:  # keras; fastai
+        return (
+            attempt(lambda: float(optimizer.learning_rate))[0]
+            or attempt(lambda: learning_rate(optimizer.hypers[-1]["lr"]))[0]
+        )
+    if len(groups) == 1:
+        rate = groups[0].get("lr")
+        return rate if type(rate) is float else learning_rate(rate)
+    named = {group_name(index, group): group.get("lr") for index, group in enumerate(groups)}
+    return learning_rate({name: rate for name, rate in named.items() if rate is not None}) or None
 
 
 def _prefixed(reading: Reading, before: str) -> Reading:

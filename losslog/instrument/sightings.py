@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from threading import get_ident
 from typing import Any, Final
 
 import torch
@@ -25,10 +26,12 @@ from losslog.instrument.ordering import name_evaluated
 from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
 from losslog.instrument.passes import EpochFinder, Pass
 from losslog.instrument.readings import averaged
-from losslog.instrument.roots import inside_backward, transforming
 from losslog.values.targets import Target
 
 NOBODY: Final[tuple[Any, Family | None]] = (None, None)
+_level: Final = torch._C._functorch.maybe_current_level
+_tracing: Final = torch._C._is_tracing
+_running: Final = torch._C._current_graph_task_id  # -1 outside of backward passes
 MOST_WAITING: Final = 20_000  # outputs without a step, e.g. somebody who only runs a model in train mode
 
 
@@ -88,7 +91,7 @@ class Sightings:
 
     def yielded(self, data_pass: Pass) -> None:
         """A loader gave a batch."""
-        if self._owner.thread.refused:
+        if self._owner.thread.others and self._owner.thread.refused:
             return
         if not self._fresh or (self._fresh[-1] is not data_pass and data_pass not in self._fresh):
             data_pass.seen()
@@ -98,11 +101,18 @@ class Sightings:
         self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, inner: list[tuple[Any, Any]]
     ) -> None:
         """A watched module was called from outside."""
-        if self._owner.closed or self._owner.thread.refused or inside_backward() or transforming():
+        thread = self._owner.thread
+        if self._owner.closed or (thread.others and thread.refused):
             return
-        family, grad = self.family_of(module), torch.is_grad_enabled()
+        if _running() != -1 or _level() is not None or _tracing():  # recomputation, a transform (vmap, grad), a tracer
+            return
+        grad = torch.is_grad_enabled()
+        reference, family = self._by_id.get(id(module), NOBODY)
+        if family is None or reference() is not module or family not in self.families:
+            family = self.family_of(module)
         if family is not None and grad:
-            self._owner.thread.called()
+            if thread.mine != get_ident():
+                thread.called()
             found = again(family, output)
             if found is not None:
                 self._computes(args, kwargs)
@@ -134,8 +144,10 @@ class Sightings:
     def _computes(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A batch goes through a model in training."""
         self.naming.computes(args, kwargs)
-        self._owner.reaching.computes(args)
-        if self._finder.needs_batches and args:
+        measures, before = self._owner.reaching.measures, self._finder.before
+        if measures.counting:
+            measures.computed([args])
+        if args and (before is None or before.over):  # no loader gives batches now
             batch = args[0][0] if type(args[0]) in (list, tuple) and args[0] else args[0]
             if isinstance(batch, torch.Tensor) and not batch.requires_grad:
                 self._finder.batch(batch)
@@ -159,7 +171,7 @@ class Sightings:
         self._trained(output, [each.tensor for each in losses])
 
     def _trained(self, output: Output, tensors: Iterable[Any]) -> None:
-        if self._logbook.has_evaluations:
+        if self._logbook.evaluations:
             self._owner.log_evaluations()
         output.driver, output.batch = self.drive(output.family), self.batch
         output.targets = self.naming.take(output.driver)
@@ -170,11 +182,15 @@ class Sightings:
 
     def drive(self, who: Any) -> Pass | None:
         """The pass that the batch at hand comes from; a new batch where somebody computes with it again."""
-        self.batch += bool(self._fresh)
-        if self._fresh or who in self._since or not self._since:
-            self._leftovers.computes(new_batch=bool(self._fresh) or self._finder.before is None)
-            driver = self._finder.driver(self._fresh)
-            self._fresh, self._since = [], {who}
+        fresh = self._fresh
+        if fresh or who in self._since or not self._since:
+            if self._leftovers.again:
+                self._leftovers.computes(new_batch=bool(fresh) or self._finder.before is None)
+            driver = self._finder.driver(fresh)
+            if fresh:
+                self.batch += 1
+                self._fresh = []
+            self._since = {who}
             return driver
         self._since.add(who)
         return self._finder.before

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from losslog.instrument.finder import Finder
-from losslog.instrument.listeners import Listener, guarded, listeners, tell
+from losslog.instrument.listeners import Listener, add, guarded, listeners, remove, tell
 from losslog.instrument.sites import LATE, SITES
 from losslog.instrument.uncompiled import keep_out
 
@@ -32,13 +32,12 @@ def listen(listener: Listener) -> None:
         _finders.append(Finder([name for name in SITES if name not in sys.modules], _loaded))
         sys.meta_path.insert(0, _finders[0])
     keep_out()
-    listeners.append(listener)
+    add(listener)
 
 
 def forget(listener: Listener) -> None:
     """Do not tell it any more."""
-    if listener in listeners:
-        listeners.remove(listener)
+    remove(listener)
     if not listeners:
         _uninstall()
 

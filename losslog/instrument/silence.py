@@ -29,20 +29,25 @@ class Silence:
 
     Attributes:
         how: what to write in a loop that is not understood.
+        steps: recorded ones.
         rest: what is said of totals that components do not explain.
     """
 
     def __init__(self, logbook: Logbook) -> None:
         self._logbook = logbook
         self._once = Once()
-        self._heard = self._steps = self._bare = 0
+        self._heard = self.steps = self._bare = 0
         self._last: tuple[Root, Steppers] | None = None
         self.how = BY_HAND
         self.rest = Rests()
 
     def heard(self, root: Root, steppers: Steppers) -> None:
         """A backward pass has ended; whether it belongs to somebody else is known when the next one has."""
-        self._settle()
+        last = self._last
+        if last is not None and self.steps and steppers in last[0].fed and steppers is last[1]:
+            self._heard += 1  # as `_settle` counts it
+        else:
+            self._settle()
         self._last = root, steppers
 
     def _settle(self) -> None:
@@ -50,7 +55,7 @@ class Silence:
         if last is None or (last[0].fed and last[1] not in last[0].fed):
             return
         self._heard += 1
-        if self._heard == MANY and not self._steps and not self._bare:
+        if self._heard == MANY and not self.steps and not self._bare:
             warn("%s", self._unclaimed(self._heard))
 
     def stepped(self, stepper: Stepper) -> None:
@@ -58,12 +63,12 @@ class Silence:
         self._bare += 1
         if self._bare == 1 and stepper.begun:
             warn("the step under way when losslog.attach was called is not recorded: attach before the loop begins")
-        if self._bare == MANY and not self._steps:
+        if self._bare == MANY and not self.steps:
             warn("%s", self._empty(self._bare))
 
     def recorded(self, stepper: Stepper) -> None:
         """A step was recorded."""
-        self._steps += 1
+        self.steps += 1
         if stepper.begun:
             stepper.begun = False
             warn("gradients were there when losslog.attach was called: the first step's losses are those heard since")
@@ -72,7 +77,7 @@ class Silence:
         """The loop is over, with ``loose`` backward passes that no step came after: say what is in no record."""
         self.rest.ends()
         self._settle()
-        if self._steps:
+        if self.steps:
             if loose > 1 + self._heard // 10:
                 warn("%s", self._unclaimed(loose))
         elif self._bare:
@@ -84,7 +89,7 @@ class Silence:
     def nothing(self) -> bool:
         """Whether nothing was heard at all."""
         self._settle()
-        return not (self._steps or self._bare or self._heard)
+        return not (self.steps or self._bare or self._heard)
 
     def _unclaimed(self, count: int) -> str:
         return (

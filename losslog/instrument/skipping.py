@@ -47,6 +47,10 @@ class Held:
         self._logbook = logbook
         self._waiting: deque[_Waiting] = deque()
 
+    def waits(self, optimizer: Any) -> bool:
+        """Whether it is not known yet, or not sure, that an optimizer that has stepped did something."""
+        return bool(self._waiting) or getattr(optimizer, "found_inf", None) is not None
+
     def put(self, entry: Entry, optimizer: Any, emit: Callable[[Entry], None]) -> None:
         """An optimizer has stepped: record it now, or when it is known."""
         found_inf = getattr(optimizer, "found_inf", None)  # a fused optimizer under GradScaler steps, and does nothing

@@ -1,9 +1,9 @@
 """Requests that take effect on every rank at the same step, without a collective.
 
-`settle` runs on the training thread, `exchange` on the drain thread. Contract:
+`settle` runs on the training thread, `exchange` on a thread of its own, since no disk may hold it up. Contract:
 
-- The logging rank publishes up to which step nothing changes (a lease, about 2 s of steps ahead), and each decision
-  with the step it takes effect at, which is never inside a lease already given.
+- The logging rank publishes up to which step nothing changes (a lease, 0.8 s of steps ahead), and each decision with
+  the step it takes effect at, which is never inside a lease already given: a request waits 0.8 s at most.
 - A rank inside its lease goes on without asking anybody; beyond it, it waits for news, 30 s at most.
 - Steps are counted by each rank's own `log_batch` calls, which DDP keeps alike.
 - Every decision stays in what is published, since nobody knows when a rank that was paused last read it. So they are
@@ -23,7 +23,7 @@ from losslog.runtime.notices import warn
 from losslog.runtime.pace import Guard
 
 FIRST: Final = 64  # steps before the first decision; every rank knows it without asking
-AHEAD: Final = 2.0  # seconds of steps a lease covers
+AHEAD: Final = 0.8  # seconds of steps a lease covers; news takes up to 0.4 s from rank to rank
 PATIENCE: Final = 30.0  # seconds a rank waits beyond its lease
 LIMIT: Final = 1000  # learning-rate decisions in a run: 130 kB of JSON, read five times a second on each rank
 KEY: Final = "lease"

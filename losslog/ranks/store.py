@@ -1,6 +1,6 @@
 """Which of several training processes this one is, and a way for them to hand things over without a collective.
 
-`place` and `world_size` are asked anywhere, `Store` is used on drain threads only. Contract:
+`place` and `world_size` are asked anywhere, `Store` is used on the drain thread and that of the leases. Contract:
 
 - Ranks are processes that can meet: in a process group of torch.distributed, or in torchrun's store, while it answers.
   A launcher's variables alone make nobody a rank: each such process is a run of its own.

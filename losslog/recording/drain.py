@@ -187,10 +187,12 @@ class Drain(Intake):
             self.dropped += 1
             return
         data: dict[str, Any] = {"step": step, "epoch": epoch, "losses": losses, "total": total}
-        self._last_lr = self._last_lr if lr is None else lr
-        more = {"lr": lr, "batch_size": batch_size, "n": None if n == 1 else n, "ranks": ranks, "spread": spread,
-                "weights": dict(weights) if weights else None}  # fmt: skip
-        data |= {key: value for key, value in more.items() if value is not None}
+        if lr is not None:
+            self._last_lr = data["lr"] = lr
+        if (batch_size, n, ranks, spread) != (None, 1, None, None) or weights:
+            more = {"batch_size": batch_size, "n": None if n == 1 else n, "ranks": ranks, "spread": spread,
+                    "weights": dict(weights) if weights else None}  # fmt: skip
+            data |= {key: value for key, value in more.items() if value is not None}
         self._record(time, "on_batch_losses", data)
 
     def _in_turn(self, event: Event, means: EpochMeans | None) -> None:

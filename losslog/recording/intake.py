@@ -190,8 +190,7 @@ class Intake(ABC):
         weights: Mapping[str, float] | None = None
         metrics: dict[str, float] = {}
         if item.weights is None:
-            losses, metrics = self.totals.apart(losses)
-            whole = self.totals.whole(losses, total)
+            whole, metrics = self.totals.of(item.keys, losses, total)
         else:
             whole, weights = told(losses, total), item.weights() or None
         if item.counted:

@@ -1,6 +1,7 @@
 """The recorder: a run's drain thread, and the order in which everything comes to its end.
 
-`_loop` is the drain thread; `finish` and `leave` run where the run is closed, `ask` and `flush` where the loop asks.
+`_loop` is the drain thread, `_agree` that of the ranks' decisions; `finish` and `leave` run where the run is closed,
+`ask` and `flush` where the loop asks.
 Contract:
 
 - `finish` is bounded by its timeout, and waits neither for lanes that back off or hang nor for a disk that does.
@@ -19,7 +20,7 @@ from losslog.recording.intake import Intake, Queue
 from losslog.recording.items import Event, Item, Question
 from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import warn
-from losslog.runtime.pace import start_thread
+from losslog.runtime.pace import Bell, start_thread
 
 SPILL: Final = 6.0  # seconds that saving what a disk did not take may take
 DRAIN_EVERY: Final = 0.2  # seconds; also what a kill -9 may lose
@@ -32,7 +33,7 @@ class Recorder:
         queue: where the training thread puts them.
         intake: what becomes of them.
         delivery: who gets the records.
-        exchange: told the steps made at each turn, where ranks decide things together.
+        exchange: told the steps made, five times a second, where ranks decide things together.
 
     Attributes:
         cpu: seconds the drain thread has used.
@@ -45,7 +46,9 @@ class Recorder:
         self.cpu = 0.0
         self._queue, self._intake, self._exchange = queue, intake, exchange
         self._ending = False
+        self._over = Bell()
         self._thread: threading.Thread | None = None
+        self._agreeing: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the drain thread.
@@ -55,6 +58,8 @@ class Recorder:
         """
         try:
             self._thread = start_thread(self._loop, "losslog-drain")
+            if self._exchange is not None:
+                self._agreeing = start_thread(self._agree, "losslog-leases")
         except OSError:
             attempt(self._intake.close, time.monotonic())
             raise
@@ -88,12 +93,16 @@ class Recorder:
             self._handle(self._queue.take())
             self.cpu = time.thread_time()
 
+    def _agree(self) -> None:
+        """The ranks' decisions, in a thread of their own: no disk that hangs makes other ranks wait for news."""
+        while self._exchange is not None and not self._over.is_set():
+            attempt(self._exchange, self._queue.steps)
+            self._over.wait(DRAIN_EVERY)
+
     def _handle(self, items: list[Item]) -> None:
         _, error = attempt(self._intake.take, items)
         if error is not None:  # a defect of ours must not end logging silently
             warn("internal error while recording, some records are missing:\n%s", long_form(error))
-        if self._exchange is not None:
-            attempt(self._exchange, self._queue.steps)
         if Event in map(type, items):
             self.delivery.wake()
 
@@ -114,9 +123,10 @@ class Recorder:
         self.delivery.wait(self._end, time.monotonic() + timeout / 4, committed=False)  # lanes may still raise alerts
         self._queue.put(end)
         self._ending = True
+        self._over.set()
         self._queue.bell.set()
-        if self._thread is not None:
-            self._thread.join(max(deadline - time.monotonic(), 0.1))
+        for thread in filter(None, (self._agreeing, self._thread)):
+            thread.join(max(deadline - time.monotonic(), 0.1))
         if self._alive:
             self._spill()
             return
@@ -125,6 +135,7 @@ class Recorder:
         self.delivery.wait(self._end, deadline, committed=True)
 
     def _spill(self, *more: Item) -> None:
+        self._over.set()
         if self._alive:
             items = [*self._intake.hand, *self._queue.items, *more]
             thread, _ = attempt(start_thread, lambda: attempt(self._intake.spill, items) and None, "losslog-spill")

@@ -65,11 +65,13 @@ def snapshot(losses: Any, total: Any = None, name: str = "losses") -> tuple[Keys
     """
     if type(losses) is dict:
         keys = tuple(losses)
+        values: list[Any] = []
         try:
-            values = [value.tolist() if value.is_cpu else value for value in losses.values()]
+            for value in losses.values():  # a comprehension costs a call
+                values.append(value.tolist() if value.is_cpu else value)
         except (AttributeError, RuntimeError):  # a number of another kind, or a tensor that has no value
-            values = list(losses.values())
-        if total is None and keys in _checked and set(map(type, values)) == _FLOATS:
+            values = [*losses.values()]
+        if total is None and keys in _checked and _FLOATS.issuperset(map(type, values)):
             return keys, values
         return _careful(losses, total, name)
     return _careful(losses, total, name)

@@ -87,6 +87,16 @@ class Totals:
 
     def __init__(self, once: Once, components: Collection[str] = ()) -> None:
         self._once, self._components = once, components
+        self._ordinary: set[tuple[str, ...]] = set()
+
+    def of(self, keys: tuple[str, ...] | None, losses: Losses, total: float | None) -> tuple[Whole, dict[str, float]]:
+        """What a loop gave, told apart, and the metrics beside it; ``keys`` are the names, None of a scalar."""
+        if total is None and keys in self._ordinary:
+            return Whole(losses, sum(losses.values()), False), {}  # type: ignore[union-attr]
+        apart, metrics = self.apart(losses)
+        if keys and not metrics and total_name(keys) is None and len(self._ordinary) < 1000:
+            self._ordinary.add(keys)  # no name of these says anything
+        return self.whole(apart, total), metrics
 
     def apart(self, losses: Losses) -> tuple[Losses, dict[str, float]]:
         """Losses, and entries beside them whose names say that they are metrics."""

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from losslog.detection import build_maskrcnn  # noqa: E402
 from losslog.detection.stall import stall_mask_branch  # noqa: E402
-from losslog.instrument.parts import Parts  # noqa: E402
+from losslog.instrument.parts import ALL, Parts  # noqa: E402
 from losslog.instrument.reach import lost, reach, told  # noqa: E402
 
 TRUNK = {"backbone", "fpn"}
@@ -125,12 +125,19 @@ def test_head_in_eval_under_no_grad_trains_nothing(model: Any) -> None:
     assert {each.part for each in lost(before, {"loss_mask": found}, parts.summary())} == TRUNK | {"mask_head"}
 
 
-def test_signature_changes_with_the_set_of_trainable_parameters(model: Any) -> None:
+def test_a_part_that_freezes_is_seen_at_once_and_a_parameter_soon(model: Any) -> None:
     parts = Parts(model)
-    first = parts.signature()
-    assert parts.signature() == first
+    next(model.rpn.parameters()).requires_grad_(False)
+    parts.mark()
+    assert not any(parts.changed() for _ in range(ALL))
+    [*model.roi_heads.parameters()][-1].requires_grad_(False)
+    assert [parts.changed() for _ in range(ALL)].count(True) == 1
+    parts.mark()
     model.rpn.requires_grad_(False)
-    assert parts.signature() != first
+    assert parts.changed()
+    parts.mark()
+    model.rpn.requires_grad_(True)
+    assert parts.changed()
 
 
 def test_summary_tells_what_is_outside_the_optimizer_and_what_stands_still(model: Any) -> None:

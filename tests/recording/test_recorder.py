@@ -113,6 +113,18 @@ def test_a_question_is_not_waited_for_longer_than_it_may(recorder: Recorder, hel
     assert not recorder.flush(0.05)
 
 
+def test_ranks_decide_while_the_disk_hangs(recorder: Recorder, held: Held) -> None:
+    told: list[int] = []
+    deciding = Recorder(held.queue, held, recorder.delivery, told.append)
+    held.gate.clear()
+    deciding.start()
+    held.queue.steps = 7
+    until(lambda: told.count(7) >= 2, "the ranks hear of each other")
+    held.gate.set()
+    deciding.finish(END, 30)
+    assert not [each for each in threading.enumerate() if each.name == "losslog-leases"]
+
+
 def test_the_end_comes_last(recorder: Recorder, held: Held) -> None:
     for step in range(10):
         held.queue.put_batch(batch(step))
