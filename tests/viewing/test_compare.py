@@ -323,9 +323,12 @@ def test_steps_are_matched_by_their_number(tmp_path: Path, book: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("data", [b'5, "epoch": 1, "losses": {"\xa0": 1.0}}', b'5, "epoch": 1, "losses": {"\\ud8": 1.0}}',
-                                  b'5, "epoch": 1, "losses": \xff}', b"9" * 5000 + b', "epoch": 1, "losses": {"x": 1}}'],
-                         ids=range(4))  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [b'5, "epoch": 1, "losses": {"\xa0": 1.0}}', b'5, "epoch": 1, "losses": {"\\ud8": 1.0}}',
+     b'5, "epoch": 1, "losses": \xff}', b"9" * 5000 + b', "epoch": 1, "losses": {"x": 1}}'],
+    ids=range(4),
+)  # fmt: skip
 def test_a_line_that_is_no_record_is_not_compared(tmp_path: Path, book: Any, data: bytes) -> None:
     line = b'{"seq": 99, "time": 1.7e9, "hook": "on_batch_losses", "data": {"step": %b}' % data
     for name in ("a", "b"):
