@@ -29,7 +29,7 @@ from typing import Any
 import losslog
 from losslog.cli import main as command
 from losslog.history import records, series
-from losslog.journal.folder import JOURNAL
+from losslog.journal.folder import INDEX, JOURNAL
 from losslog.journal.lines import read
 
 SINK = """
@@ -38,11 +38,22 @@ from losslog import hookimpl
 class Plugin:
     journal_options = ()
     got = []
-    def _keep(self, seq):
-        Plugin.got.append(seq)
+    def _keep(self, time):
+        Plugin.got.append(time)
 """
-HOOKS = ("run_start", "batch_losses", "eval", "metrics", "epoch_end", "checkpoint", "alert", "resume", "run_end")
-SINK += "".join(f"    @hookimpl\n    def on_{hook}(self, seq):\n        self._keep(seq)\n" for hook in HOOKS)
+HOOKS = (
+    "run_start",
+    "batch_losses",
+    "eval",
+    "images",
+    "metrics",
+    "epoch_end",
+    "checkpoint",
+    "alert",
+    "resume",
+    "run_end",
+)
+SINK += "".join(f"    @hookimpl\n    def on_{hook}(self, time):\n        self._keep(time)\n" for hook in HOOKS)
 ODD: tuple[Any, ...] = (
     None, True, -1, 0, 10**15, 2**63, 10**300, 1e308, float("nan"), float("inf"), "", "x", "\x1b]0;owned\x07\x9b1m",
     "\ud800", "../../up", "a\0b", [], [[]], {}, {"": 1}, {"a": {"b": {"c": {}}}}, {"\x1b[31m": 1.0}, ["x"] * 100,
@@ -58,6 +69,9 @@ def story(home: Path) -> Path:
         run.log_metrics({"speed": 12.5})
         run.log_eval({"bbox": {"AP": 0.5, "classes": {"cat": 0.25}}, "flat": float("nan")})
         run.log_checkpoint(f"checkpoints/{epoch}.pt")
+        boxes = [{"box": [1.0, 2.0, 30.0, 40.0], "label": "cat", "score": 0.5}]
+        image = {"id": 1, "path": "1.jpg", "width": 64, "height": 48, "truth": boxes, "predictions": boxes}
+        run.log_images("val", [image], name="worst")
         run.alert("a title", "a text", key=f"k{epoch}")
         run.end_epoch(val_loss={"loss_mask": 1.5})
     run.close()
@@ -104,6 +118,14 @@ def retype(content: bytearray, chance: random.Random) -> None:
 DAMAGES: tuple[Callable[[bytearray, random.Random], None], ...] = (flip, cut, insert, retype, retype, retype)
 
 
+def damaged(content: bytes, chance: random.Random) -> bytes:
+    """Content with one damage of any kind."""
+    changed = bytearray(content)
+    with contextlib.suppress(ValueError):  # no lines of JSON
+        chance.choice(DAMAGES)(changed, chance)
+    return bytes(changed)
+
+
 def odd_files(folder: Path, outside: Path, chance: random.Random) -> bool:
     """Links, pipes and devices; whether the folder may be refused for them."""
     cursor = folder / "cursors" / "sink.json"
@@ -115,7 +137,10 @@ def odd_files(folder: Path, outside: Path, chance: random.Random) -> bool:
         body = {"offset": 0, "seq": -1, "start": 0} | {chance.choice(("offset", "seq", "start")): chance.choice(ODD)}
         cursor.write_text(json.dumps(body))
         return False
-    if kind > 5 or os.name == "nt":
+    if kind == 6:
+        (folder / INDEX).write_bytes(damaged((folder / INDEX).read_bytes(), chance))
+        return False
+    if kind > 6 or os.name == "nt":
         return False
     target = cursor if kind < 4 else folder / chance.choice(("tensorboard", "x", "cursors/sink.tmp"))
     target.unlink(missing_ok=True)
@@ -150,18 +175,19 @@ def called(*words: str) -> int:
         except SystemExit as leaving:
             code = int(leaving.code or 0)
     steering = {char for char in out.getvalue() if not char.isprintable() and char not in "\n\t\r"}
-    if steering or "Traceback" in out.getvalue() or code not in (0, 1, 2):
+    raised = "Traceback" in out.getvalue() and words[0] != "cat"  # which shows what stands there
+    if steering or raised or code not in (0, 1, 2):
         raise Trouble(f"{' '.join(words)}: code {code}, {steering or ''}\n{out.getvalue()[-2000:]}")
     return code
 
 
-def whole_records(journal: Path, before: set[bytes]) -> list[int]:
-    """Seqs of the records whose lines are as they were written."""
+def whole_records(journal: Path, before: set[bytes]) -> list[float]:
+    """Times of the records whose lines are as they were written; a seq is counted anew behind a gap."""
     lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line in before]
-    return [json.loads(line)["seq"] for line in lines]
+    return [json.loads(line)["time"] for line in lines]
 
 
-def one_round(folder: Path, outside: Path, chance: random.Random, sink: Any) -> None:
+def one_round(folder: Path, twin: Path, outside: Path, chance: random.Random, sink: Any) -> None:
     """Damage it, look at it, replay it."""
     journal = folder / JOURNAL
     before = set(journal.read_bytes().splitlines(keepends=True))
@@ -172,7 +198,8 @@ def one_round(folder: Path, outside: Path, chance: random.Random, sink: Any) -> 
     there = listing(folder)
     for words in (["show", str(folder)], ["show", str(folder), "--json"], ["ls", "--dir", str(folder.parent.parent)],
                   ["report", str(folder), "-o", str(outside / "page.html")], ["watch", str(folder)],
-                  ["diagnose", str(folder)]):  # fmt: skip
+                  ["diagnose", str(folder)], ["cat", str(folder)], ["compare", str(folder), str(twin)],
+                  ["export", str(folder), "--to", "csv", "-o", str(outside / "run.csv")]):  # fmt: skip
         called(*words)
     if not refused:
         series(folder)
@@ -184,8 +211,8 @@ def one_round(folder: Path, outside: Path, chance: random.Random, sink: Any) -> 
     code = called("replay", str(folder), "--to", "sink", "--from-start")
     if refused or code == 2:
         return
-    read_back = [record.seq for _, record in read(journal) if record is not None]
-    if missing := [seq for seq in intact if seq not in sink.got]:
+    read_back = [record.time for _, record in read(journal) if record is not None]
+    if missing := [time for time in intact if time not in sink.got]:
         raise Trouble(f"a replay left out {missing} of {intact}, it gave {sink.got}")
     if sink.got.count(intact[-1] if intact else -1) > read_back.count(intact[-1] if intact else -1) + 1:
         raise Trouble(f"a replay gave a record twice: {sink.got}")
@@ -231,11 +258,12 @@ def main() -> int:
             if hasattr(signal, "SIGALRM"):
                 signal.alarm(20)
             try:
-                one_round(folder, home / "outside", random.Random(number), sink)
+                one_round(folder, made, home / "outside", random.Random(number), sink)
             except Exception:  # noqa: BLE001 - whatever it is, it is what was looked for
                 traceback.print_exc()
                 kept = Path(tempfile.mkdtemp(prefix="losslog-fuzz-"))
-                shutil.copytree(folder, kept / folder.name, symlinks=True)
+                with contextlib.suppress(shutil.Error):  # a pipe
+                    shutil.copytree(folder, kept / folder.name, symlinks=True)
                 print(f"round {number} failed: {kept / folder.name}", file=sys.stderr)
                 return 1
         print(f"{args.rounds} rounds from seed {args.seed}: every reader held")

@@ -3,6 +3,7 @@
 Main thread. Contract:
 
 - It only reads; lines come as they stand, also such that are garbled, without a torn last one.
+- A terminal gets no character that could steer it; a pipe gets the bytes.
 - In the memory of one block, whatever the length of the journal.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 from losslog.cli.arguments import add_dir, add_run, command, folder_of
 from losslog.journal.folder import JOURNAL
 from losslog.journal.scan import blocks
+from losslog.runtime.containment import printable
 
 
 def add_parser(commands: Any) -> None:
@@ -32,11 +34,11 @@ def add_parser(commands: Any) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print them."""
-    out = getattr(sys.stdout, "buffer", None)
+    out = None if sys.stdout.isatty() else getattr(sys.stdout, "buffer", None)
     for _, piece in blocks(folder_of(args) / JOURNAL):
         if out is not None:
             out.write(piece)
         else:
-            sys.stdout.write(piece.decode("ascii", "replace"))
+            sys.stdout.write(printable(piece.decode("ascii", "replace")))
     sys.stdout.flush()
     return 0

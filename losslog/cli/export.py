@@ -17,7 +17,7 @@ from losslog.cli.arguments import UsageError, add_dir, add_run, command, file_at
 from losslog.cli.show import clean
 from losslog.delivery.report import shown
 from losslog.errors import LosslogError
-from losslog.runtime.containment import attempt
+from losslog.runtime.containment import attempt, printable
 from losslog.viewing.export import FORMATS, export
 
 
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     if args.output is None:
         if args.to == "parquet":
             raise UsageError("parquet is no text: say -o FILE")
-        export(folder, args.to, args.by, sys.stdout)
+        export(folder, args.to, args.by, _Screen() if sys.stdout.isatty() else sys.stdout)
         sys.stdout.flush()
         return 0
     target = file_at(args.output, f"{folder.name}.{args.to}")
@@ -70,6 +70,14 @@ def main(args: argparse.Namespace) -> int:
         raise error
     print(f"{clean(shown(target))}  {target.stat().st_size / 1024:.0f} KiB")
     return 0
+
+
+class _Screen:
+    """A terminal as a text file, which gets no character that could steer it."""
+
+    def write(self, text: str) -> int:
+        """Print it."""
+        return sys.stdout.write(printable(text))
 
 
 def _write(folder: Path, kind: str, by: str, path: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,10 @@ import numpy.typing as npt
 from losslog.detection.fields import Ids, is_id
 from losslog.detection.findings import DataError, Findings, shown
 from losslog.detection.objects import TAKEN, Objects
-from losslog.detection.reading import parse, read_text
+from losslog.detection.reading import parse, plain, read_raw, text_of
 from losslog.runtime.containment import encodable
+
+_EXACT: Final = 2.0**53  # whole numbers beyond have no float of their own
 
 
 @dataclass
@@ -85,7 +87,41 @@ def read_annotations(path: str | Path) -> Annotations:
     path = Path(path)
     findings = Findings(shown(str(path), 1000))
     objects = Objects(findings)
-    text = read_text(path)
+    raw = read_raw(path)
+    lists = _quickly(raw, objects)
+    if lists is None:
+        findings.kinds.clear()
+        objects.__init__(findings)  # type: ignore[misc]
+        lists = _carefully(path, text_of(path, raw), objects, findings)
+    del raw
+    images, classes = lists
+    categories = _categories(path, classes, findings)
+    _refer(path, images, categories, objects, findings)
+    return Annotations(path, images, categories, objects, findings)
+
+
+def _quickly(raw: bytes, objects: Objects) -> tuple[list[Any], list[Any]] | None:
+    """Images and categories, with all annotations taken; None where `_carefully` must look."""
+    lists = plain(raw)
+    if lists is None:
+        return None
+    try:
+        for entry in lists.annotations:
+            if type(entry) is not dict:
+                return None
+            objects.add(entry)
+    except DataError:
+        raise
+    except (ValueError, RecursionError):  # one of them is not plain: NaN, half a surrogate pair
+        return None
+    ids = [*objects.ids, *objects.image_ids, *objects.category_ids]
+    ids += [each.get("id") for each in (*lists.images, *lists.categories) if type(each) is dict]
+    if any(type(each) is float and abs(each) >= _EXACT for each in ids):  # perhaps a whole number, and not this one
+        return None
+    return lists.images, lists.categories
+
+
+def _carefully(path: Path, text: str, objects: Objects, findings: Findings) -> tuple[list[Any], list[Any]]:
     content = parse(path, text, objects.hook)
     rows = content["annotations"]
     if len(rows) != len(objects) or not all(row is TAKEN for row in rows):
@@ -93,17 +129,14 @@ def read_annotations(path: str | Path) -> Annotations:
         if objects.refused is not None and first is objects.refused[0]:
             raise objects.refused[1]
         # Something else than an annotation looks like one: one by one then.
-        objects.__init__(findings)  # type: ignore[misc]
         findings.kinds.clear()
+        objects.__init__(findings)  # type: ignore[misc]
         content = parse(path, text)
         for index, entry in enumerate(content["annotations"]):
             if not isinstance(entry, dict):
                 raise DataError(f"{path}: annotations[{index}] is {shown(entry)}, not an object")
             objects.add(entry)
-    del text
-    categories = _categories(path, content["categories"], findings)
-    _refer(path, content["images"], categories, objects, findings)
-    return Annotations(path, content["images"], categories, objects, findings)
+    return content["images"], content["categories"]
 
 
 def _categories(path: Path, entries: Sequence[Any], findings: Findings) -> Categories:

@@ -9,16 +9,29 @@ Contract:
 from __future__ import annotations
 
 import codecs
+import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from types import GenericAlias
+from typing import Any, Final, NamedTuple
 
 from losslog.detection.findings import DataError
+from losslog.runtime.containment import attempt
 
 LISTS: Final = ("images", "annotations", "categories")
 """What a COCO file has at its top level."""
+
+
+class Plain(NamedTuple):
+    """A file's lists; ``annotations`` are parsed one by one, and raise ValueError or RecursionError."""
+
+    images: list[Any]
+    annotations: Iterator[Any]
+    categories: list[Any]
+
+
 _PACKED: Final = {
     b"\x1f\x8b": "compressed with gzip: gunzip it",
     b"PK\x03\x04": "a zip archive: unzip it",
@@ -28,11 +41,11 @@ _PACKED: Final = {
 }
 
 
-def read_text(path: Path) -> str:
-    """The text of an annotation file: UTF-8, UTF-16 or UTF-32, with or without a mark.
+def read_raw(path: Path) -> bytes:
+    """The bytes of an annotation file.
 
     Raises:
-        DataError: it is not there, empty, packed, or in another encoding.
+        DataError: it is not there, empty, or packed.
     """
     try:
         raw = path.read_bytes()
@@ -45,6 +58,31 @@ def read_text(path: Path) -> str:
     for mark, what in _PACKED.items():
         if raw.startswith(mark):
             raise DataError(f"{path} is {what} first")
+    return raw
+
+
+def plain(raw: bytes) -> Plain | None:
+    """The lists of a file that is plain JSON; None where it is not, or msgspec is not there: `parse` says what it is.
+
+    It takes half the time of `parse`, and has no annotation in memory but the one that is looked at.
+    """
+    msgspec, _ = attempt(importlib.import_module, "msgspec")
+    if msgspec is None or any(raw.count(b'"%b"' % key.encode()) != 1 for key in LISTS):
+        return None
+    rows = GenericAlias(list, msgspec.Raw)
+    top = msgspec.defstruct("Top", [(key, rows if key == "annotations" else list) for key in LISTS])
+    found, _ = attempt(msgspec.json.decode, raw, type=top)
+    if found is None:
+        return None
+    return Plain(found.images, map(msgspec.json.Decoder().decode, found.annotations), found.categories)
+
+
+def text_of(path: Path, raw: bytes) -> str:
+    """The text of an annotation file: UTF-8, UTF-16 or UTF-32, with or without a mark.
+
+    Raises:
+        DataError: it is in another encoding.
+    """
     encoding = json.detect_encoding(raw)
     try:
         return raw.decode(encoding)

@@ -27,15 +27,26 @@ LONGEST: Final = 200  # characters of a repr
 _WORDS: Final = ("apikey", "accesskey", "privatekey", "signingkey", "token", "password", "passwd", "passphrase",
                  "secret", "credential", "authorization", "cookie", "accountkey", "webhook", "losslognotify",
                  "notifyurl")  # fmt: skip
-_WHOLE: Final = frozenset({"auth", "bearer", "pass", "pwd", "dsn"})
+_WHOLE: Final = frozenset({"auth", "bearer", "pass", "pwd", "dsn", "jwt", "otp", "sas", "pat", "githubpat", "cred",
+                           "creds", "csrf", "xsrf", "sessionid"})  # fmt: skip
+# Whose key opens something, where it is called no more than that: WANDB_KEY, licenseKey.
+_KEYS: Final = re.compile(
+    r"(wandb|openai|anthropic|comet|neptune|clearml|huggingface|^hf|aws|s3|gcp|gcs|azure|google|client|license|encryption"
+    r"|subscription|storage|master|deploy|ssh)key$"
+)
 _EVEN_NUMBERS: Final = re.compile(
     r"^pwd$|password|passwd|passphrase|secret|credential|key$"
 )  # under these, numbers too
-_INNOCENT: Final = re.compile(r"tokeni[sz]|tokens?(count|len|num|type|embed)|(num|max|min|n|per)tokens?")
+# Of words apart from each other: a session token is no number of tokens.
+_INNOCENT: Final = re.compile(
+    r"tokeni[sz][a-z]*|tokens?_?(count|len|num|type|embed|per(?![a-z]))|(?<![a-z])(num|max|min|n|per)_?tokens?(?![a-z])"
+)
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 _NAMED: Final = re.compile(
-    r"""(?P<name>(?<![\w.-])-{0,2}[\w.-]*?(?:(?:api|access|private|signing)[_-]?key|token|passw|passphrase|secret|credential
-            |authorization|cookie|pwd|auth(?=["']?\s*[=:]))[\w.-]*)(?P<quote>["']?)
-        (?P<sign>\s*[:=]\s*|\s+)
+    r"""(?P<name>(?<![\w.-])-{0,2}[\w.-]{0,80}?(?:[a-z0-9][_-]?key(?=["']?\s*[=:])
+            |(?:api|access|private|signing)[_-]?key|token|passw|passphrase|secret|credential|authorization|cookie|pwd
+            |(?:auth|pass|dsn|jwt|otp|sas|pat|creds?|[cx]srf|session_?id)(?=["']?\s*[=:]))[\w.-]{0,80})(?P<quote>["']?)
+        (?P<sign>\s{0,9}[:=]\s{0,9}|\s{1,9})
         (?P<scheme>(?:Bearer|Basic|Token|Digest)\s+)?
         (?P<value>"[^"]*"|'[^']*'|[^\s,;&)}\]"']+)""",
     re.VERBOSE | re.IGNORECASE,
@@ -43,8 +54,13 @@ _NAMED: Final = re.compile(
 _PASSWORDS: Final = (
     re.compile(r"(://[^\s/:@]{0,200}):[^\s/]{0,2000}@"),
     re.compile(r"(://[^\s/:@\[]{0,200}):(?!\d{1,5}/|\[redacted\])[^\s@\"']{0,200}@"),  # one with a slash in it
+    # Without a scheme: before a host with a port, or with a character in it that is in no other such text.
+    re.compile(r"((?<![\w./:@%+-])[\w.%+-]{2,100}):[^\s:\"']{1,200}@(?!sha\d)(?=[\w.-]{1,200}(?::\d{1,5}\b|\())"),
+    re.compile(r"((?<![\w./:@%+-])[\w.%+-]{2,100}):(?!//)[^\s:\"'\[]{0,200}[/@][^\s:\"']{0,200}@(?!sha\d)(?=[\w.-])"),
 )
 _URLS: Final = (
+    re.compile(r"((?:^|\s)(?:-u|--(?:proxy-)?user)[ =]+[^\s:]{1,100}:)[^\s\"']+"),  # curl's
+    re.compile(r"(/bot\d{5,}:)[\w-]{20,}"),
     re.compile(r"(https?://)[^\s/@:\"'\[]{1,200}(?=@)", re.I),  # a token in place of a user
     re.compile(r"([?&](?:sig|signature|x-amz-signature|key|code)=)[^&\s\"']+", re.I),
     # of services that send messages: who has the address can write there
@@ -54,10 +70,14 @@ _URLS: Final = (
         r"|revolt|guilded|whatsapp|apprises?)://)[^\s\"']+",
         re.I,
     ),
-    re.compile(r"(https?://(?:hooks\.[^\s/\"']+/[^\s/\"']+|[^\s\"'?]{1,300}?/webhooks?)/)[^\s\"']+", re.I),
+    re.compile(r"(https?://(?:hooks\.[^\s/\"']+/[^\s/\"']+|[^\s\"'?]{1,300}?/webhook\w{0,9})/)[^\s\"']+", re.I),
 )
 _FORMS: Final = re.compile(
-    r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|xox[abpr]-|sk-|AKIA|eyJ[\w-]{8,}\.eyJ)[\w.-]{12,}|\b(?:Bearer|Basic)\s+[\w.+/=-]{8,}"
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)|"
+    r"\b(?:gh[pousr]_|github_pat_|glpat-|gl[a-z]{2,5}t-|hf_|xox[abeprs]-|xapp-|sk-|AKIA|ASIA|eyJ[\w-]{8,}\.eyJ|dop_v1_|nvapi-|"
+    r"dckr_pat_|pypi-|[sr]k_(?:live|test)_|ya29\.|hvs\.)[\w.-]{12,}|"
+    r"\b(?:AIza[\w-]{30,}|SG\.[\w-]{16,}\.[\w-]{16,}|(?:npm_|r8_)[A-Za-z0-9]{30,}|dapi[0-9a-f]{32}|\d{8,10}:AA[\w-]{30,})|"
+    r"\b(?:Bearer|Basic)\s+[\w.+/=-]{8,}"
 )
 
 
@@ -87,8 +107,8 @@ def redact(value: Any, key: str = "", depth: int = 0) -> Any:
 
 def is_secret(name: str) -> bool:
     """Whether what stands under this name is nobody's business."""
-    squashed = re.sub(r"[^a-z0-9]", "", name.lower())
-    return squashed in _WHOLE or (any(word in squashed for word in _WORDS) and not _INNOCENT.search(squashed))
+    squashed = _INNOCENT.sub("", _CAMEL.sub("_", name).lower()).replace("_", "")
+    return squashed in _WHOLE or any(word in squashed for word in _WORDS) or bool(_KEYS.search(squashed))
 
 
 def hide(text: str) -> str:

@@ -9,6 +9,7 @@ Any thread; reads only. Contract:
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -20,10 +21,9 @@ from losslog.journal.scan import blocks, is_batch, record_of, resumes
 from losslog.viewing.column import number
 
 _WRITTEN: Final = re.compile(
-    rb'"data": \{"step": (-?\d+), "epoch": -?\d+, "losses": (\{.*?\}|[^{,]+)(?:, "[a-z_]+": |\}\}$)'
+    rb'"data": \{"step": (-?\d{1,19}), "epoch": -?\d+, "losses": (\{.*?\}|[^{,]+)(?:, "[a-z_]+": |\}\}$)'
 )
-_PAIR: Final = re.compile(rb'("(?:[^"\\]|\\.)*"): ("[^"]*"|[^,}]+)')
-Batch = tuple[int, bytes]  # its step, its losses as they are written
+Batch = tuple[int, bytes, bytes]  # its step, its losses as they are written, its line
 
 
 def differences(one: Path, two: Path, names: Collection[str]) -> tuple[dict[str, int], int, int | None]:
@@ -52,31 +52,33 @@ def differences(one: Path, two: Path, names: Collection[str]) -> tuple[dict[str,
             else:
                 right = next(theirs, None)
             continue
-        first = left[0] if first is None else first
         if left[1] != right[1]:
-            parts, others = _parts(left[1]), _parts(right[1])
+            parts, others = _parts(left[2]), _parts(right[2])
+            if parts is None or others is None:  # no record, whatever it looks like
+                left = next(mine, None) if parts is None else left
+                right = next(theirs, None) if others is None else right
+                continue
             for name in names:
                 if name not in found and not _same(parts.get(name), others.get(name)):
                     found[name] = left[0]
+        first = left[0] if first is None else first
         count += not found
         left, right = next(mine, None), next(theirs, None)
     return found, count, first
 
 
-def _same(one: bytes | None, two: bytes | None) -> bool:
-    if one is None or two is None:
-        return one is two
-    first, second = one.strip(b'"').decode(), two.strip(b'"').decode()
-    return first == second or number(first) == number(second)  # 1 and 1.0
+def _same(one: float | None, two: float | None) -> bool:
+    return one == two or (one is not None and two is not None and math.isnan(one) and math.isnan(two))
 
 
-def _parts(text: bytes) -> dict[str, bytes]:
-    """The losses of one line by name."""
-    if not text.startswith(b"{"):
-        return {"loss": text}
-    return {
-        str(json.loads(name)) if b"\\" in name else name[1:-1].decode(): value for name, value in _PAIR.findall(text)
-    }
+def _parts(line: bytes) -> dict[str, float] | None:
+    """The losses of one line by name; None where it is no record."""
+    record = record_of(line)
+    if record is None:
+        return None
+    losses = record.data.get("losses")
+    named = losses if isinstance(losses, Mapping) else {"loss": losses}
+    return {str(name): number(each) for name, each in named.items()}
 
 
 def _batches(path: Path) -> Iterator[Batch]:
@@ -87,11 +89,11 @@ def _batches(path: Path) -> Iterator[Batch]:
                 continue
             written = None if fences else _WRITTEN.search(line)
             if written is not None:
-                yield int(written[1]), written[2]
+                yield int(written[1]), written[2], line
                 continue
             record = record_of(line)
             if record is not None and not is_void(record, fences):
-                yield count_in(record.data, "step"), _text(record.data.get("losses"))
+                yield count_in(record.data, "step"), _text(record.data.get("losses")), line
 
 
 def _text(losses: Any) -> bytes:

@@ -142,6 +142,35 @@ def test_cat_prints_the_lines_as_they_stand(resumed_run: Path, capfdbinary: pyte
     assert capfdbinary.readouterr().out == whole + b"garbled\n"
 
 
+def test_cat_steers_no_terminal(
+    resumed_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(resumed_run / JOURNAL, "ab") as file:
+        file.write(b'{"seq": \x1b]0;owned\x07\x9b1m\r\0}\n')
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(["cat", str(resumed_run)]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith('{"seq": ?]0;owned?\ufffd1m??}\n')
+    assert out.count("\n") == (resumed_run / JOURNAL).read_bytes().count(b"\n")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_export_steers_no_terminal(
+    make_run: Callable[..., losslog.Run], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    run = make_run()
+    run.log_batch({"a\x1b]0;owned\x07": 1.0, "b\x9b1m": 2.0})
+    run.close()
+    assert main(["export", str(run.dir), "--to", kind]) == 0
+    piped = capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(["export", str(run.dir), "--to", kind]) == 0
+    shown = capsys.readouterr().out
+    assert {char for char in shown if not char.isprintable()} == {"\n"}
+    assert shown.count("\n") == piped.count("\n") > 0
+    assert "owned" in shown
+
+
 def test_cat_stops_where_nobody_reads_on(resumed_run: Path, finished: Callable[..., Any]) -> None:
     source = """
     import subprocess, sys

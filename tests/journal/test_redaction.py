@@ -189,3 +189,50 @@ def test_numbers_are_hidden_under_passwords_only() -> None:
     assert redact({"password": 12345, "api_key": 7, "max_tokens": 7, "token_dropout": 0.1, "pass": 3, "auth": 1}) == {
         "password": REDACTED, "api_key": REDACTED, "max_tokens": 7, "token_dropout": 0.1, "pass": 3, "auth": 1,
     }  # fmt: skip
+
+
+S = "s3cr3tV4lueXYZ9876"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"aws_session_token": S}, {"adminToken": S}, {"LOGIN_TOKEN": S}, {"login-token": S}, {"tokenizer_token": S},
+        {"jwt": S}, {"otp": S}, {"SAS": S}, {"github_pat": S}, {"creds": S}, {"csrf": S}, {"session-id": S},
+        {"WANDB_KEY": S}, {"licenseKey": S}, ["--wandb-key=" + S], ["--session-token", S],
+        f"AccountName=a;AccountKey={S}==;x", f"SharedAccessKey={S}", f"pass={S}", f"dsn: {S}", f"jwt={S}",
+        f"curl -u user:{S} https://h", f"curl --user user:{S}", f"user:{S}@host:5432/db", f"user:p/{S}@host",
+        f"user:p@{S}@host", f"root:{S}@tcp(127.0.0.1:3306)/db",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{S}\n{S}\n-----END RSA PRIVATE KEY-----",
+        f"-----BEGIN OPENSSH PRIVATE KEY-----\\n{S}", f"-----BEGIN PRIVATE KEY-----\n{S} and no end",
+        f"https://api.telegram.org/bot123456789:AAE{S}/sendMessage", f"https://x.webhook.office.com/webhookb2/{S}",
+        f"npm_{S * 2}", f"pypi-{S}", f"dop_v1_{S}", f"sk_live_{S}", f"nvapi-{S}", f"dckr_pat_{S}", f"ya29.{S}",
+        f"ASIA{S}", f"AIza{S * 2}", f"SG.{S}.{S}", f"xapp-1-{S}", f"r8_{S * 2}", f"hvs.{S}",
+    ],
+)  # fmt: skip
+def test_secrets_in_further_shapes(value: Any) -> None:
+    assert S not in json.dumps(redact(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"n_tokens": "5", "numTokens": "5", "max_tokens": "9", "tokens_per_step": "9", "token_type": "x"},
+        {"tokenizer": "bert", "tokenizer_name": "x", "ntokens": "3", "MAX_TOKENS": "3"},
+        {"keypoints": "a", "sort_key": "lr", "primary_key": "id", "pattern": "p*", "patch": "16", "monkey": "z"},
+        {"passes": "3", "bypass": "on", "compass": "n", "sas_net": "x", "pathway": "y", "session": "morning"},
+        "registry:5000/image@sha256:ab12", "image:tag@sha256:0123", "pip install x@git+https://github.com/a/b@v1",
+        "git@github.com:org/repo", "git@github.com:org/repo@v1.2", "mailto:me@x.org", "12:30@home", "C:/data/a@b",
+        "a key: value", "see https://h:8080/x@y", "npm_config_cache", "sk-image", "std:0.5@epoch",
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_one_stays(value: Any) -> None:
+    assert redact(value) == value
+
+
+@pytest.mark.parametrize(
+    "part", ["token", "a_key", "pwd ", "ab:/@", "-----BEGIN PRIVATE KEY-----", "--user ", "://a:", "key="]
+)
+def test_a_long_text_takes_time_by_its_length(part: str) -> None:
+    """It took minutes where a pattern had the choice of many places."""
+    assert isinstance(redact(part * (200_000 // len(part))), str)

@@ -321,3 +321,31 @@ def test_steps_are_matched_by_their_number(tmp_path: Path, book: Any) -> None:
     assert dict(lines_of(pair(one, tmp_path / "two")))["losses"] == (
         "equal to the last bit in all 19 steps that both have"
     )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b'5, "epoch": 1, "losses": {"\xa0": 1.0}}', b'5, "epoch": 1, "losses": {"\\ud8": 1.0}}',
+     b'5, "epoch": 1, "losses": \xff}', b"9" * 5000 + b', "epoch": 1, "losses": {"x": 1}}'],
+    ids=range(4),
+)  # fmt: skip
+def test_a_line_that_is_no_record_is_not_compared(tmp_path: Path, book: Any, data: bytes) -> None:
+    line = b'{"seq": 99, "time": 1.7e9, "hook": "on_batch_losses", "data": {"step": %b}' % data
+    for name in ("a", "b"):
+        made = book(tmp_path / name)
+        made.start()
+        for step in range(10):
+            made.batch(step, {"x": 1.0 if step < 8 or name == "a" else 2.0})
+    journal = tmp_path / "b" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:6], line + b"\n", *lines[6:]]))
+    found = differences(tmp_path / "a" / "journal.jsonl", journal, ["x"])
+    assert found == ({"x": 8}, 8, 0)
+
+
+def test_a_whole_number_is_the_same_float(tmp_path: Path, book: Any) -> None:
+    for name, value in (("a", 1), ("b", 1.0)):
+        made = book(tmp_path / name)
+        made.start()
+        made.batch(0, {"x": value})
+    assert differences(tmp_path / "a" / "journal.jsonl", tmp_path / "b" / "journal.jsonl", ["x"]) == ({}, 1, 0)

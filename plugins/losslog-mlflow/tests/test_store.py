@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -89,3 +90,16 @@ def test_a_claim_of_a_killed_one_holds_nobody_up(
     (tmp_path / ".mlflow.db.claim").touch()
     make_sqlite(tmp_path / "mlflow.db")
     assert [each.name for each in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+@pytest.mark.parametrize("uri", ["localhost:5000", "10.0.0.1:80/mlflow", "mlflow.example.org:443"])
+def test_an_address_without_a_scheme_is_named_with_the_fix(uri: str) -> None:
+    with pytest.raises(ValueError, match=f"has no scheme: use http://{uri}"):
+        store.connect(uri)
+
+
+def test_a_missing_driver_is_named_with_the_fix_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(ModuleNotFoundError, match=r"postgresql\+psycopg2:// needs the driver 'psycopg2'") as raised:
+        store.connect("postgresql+psycopg2://me:secret@127.0.0.1:1/db")
+    assert "secret" not in str(raised.value)

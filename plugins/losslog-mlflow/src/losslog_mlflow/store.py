@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 REDACTED: Final = "[redacted]"
+_HOST_PORT: Final = re.compile(r"[\w.-]+:\d{1,5}(/\S*)?")
 TIMEOUT_SECONDS: Final = "10"
 CLAIM: Final = 60  # looks at a claim, 50 ms apart, until it is taken for left behind
 
@@ -41,15 +43,29 @@ def prepare() -> None:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client for ``uri``; a password in it moves to the environment."""
+    """A client for ``uri``; a password in it moves to the environment.
+
+    Raises:
+        ValueError: it has no scheme.
+        ModuleNotFoundError: the driver of its database is not installed.
+    """
     prepare()
+    if _HOST_PORT.fullmatch(uri):
+        raise ValueError(f"MLFLOW_TRACKING_URI={uri} has no scheme: use http://{uri}")
     uri = take_login(uri)
     from mlflow import MlflowClient
 
     with reaching(uri):
         if uri.startswith("sqlite:///") and "?" not in uri:
             make_sqlite(Path(uri.removeprefix("sqlite:///")))
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        try:
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        except ModuleNotFoundError as error:
+            scheme = uri.partition("://")[0]
+            said = (
+                f"a store at {scheme}:// needs the driver {error.name!r}, which is not installed here: pip install it"
+            )
+            raise ModuleNotFoundError(said, name=error.name) from error
 
 
 def take_login(uri: str) -> str:
