@@ -109,6 +109,47 @@ def test_a_window_is_the_mean_of_its_batches_and_the_total_what_went_backward(
     assert data(tmp_path, "on_metrics")[0]["metrics"] == {"speed": 7.0}
 
 
+class Net(torch.nn.Module):
+    """Gives losses itself, of which the loop names others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+    def forward(self, x: Any) -> dict[str, Any]:
+        out = self.layer(x)
+        return {"loss_a": out[:, 0].square().mean(), "loss_b": out[:, 1].abs().mean()}
+
+
+def test_what_a_framework_names_step_after_step_is_what_counts_until_it_names_none(loop: Loop, tmp_path: Path) -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    truth = []
+    for step in range(70):
+        losses = net(torch.rand(2, 2))
+        total = losses["loss_a"] + 2 * losses["loss_b"]
+        optimizer.zero_grad()
+        total.backward()
+        if step < 60:
+            loop.window.value("loss_named", losses["loss_a"])
+        loop.window.batch()
+        optimizer.step()
+        loop.step()
+        truth.append({name: value.item() for name, value in (losses | {"total": total}).items()})
+        if step in (29, 65):
+            loop.end_epoch()
+    loop.end()
+    batches = data(tmp_path, "on_batch_losses")
+    assert [each["total"] for each in batches] == pytest.approx([each["total"] for each in truth])
+    for batch, true in zip(batches[:60], truth, strict=False):
+        assert batch["losses"] == pytest.approx({"loss_named": true["loss_a"]})
+    for batch, true in zip(batches[61:], truth[61:], strict=True):
+        assert batch["losses"] == pytest.approx({name: true[name] for name in ("loss_a", "loss_b")})
+        assert batch["weights"] == pytest.approx({"loss_b": 2.0})
+    measured = [each["step"] for each in data(tmp_path, "on_metrics") if "grad_norm/layer" in each["metrics"]]
+    assert measured == [0, 30, 66]
+
+
 def test_the_earlier_of_two_validations_becomes_metrics(loop: Loop, tmp_path: Path) -> None:
     layer = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
