@@ -82,6 +82,7 @@ class Loop(Ears):
         steps_per_epoch: planned optimizer steps.
         optimizers: whose rates are logged; None: of all that step.
         past: what `state` gave when the checkpoint was written that training goes on from.
+        done: epochs behind it, where a framework's checkpoints cannot keep `past`; heeded if the user says ``resume``.
 
     Attributes:
         run: where it is logged.
@@ -96,11 +97,12 @@ class Loop(Ears):
         steps_per_epoch: int | None = None,
         optimizers: Sequence[Any] | None = None,
         past: Mapping[str, Any] | None = None,
+        done: int | None = None,
     ) -> None:
         tell("script_logs")
         given = {"epochs": epochs, "steps_per_epoch": steps_per_epoch} | dict(options)
         given["config"] = {**config, **(given.get("config") or {})}
-        self.run = opened(given, past)
+        self.run = opened(given, past, done)
         super().__init__(self.run, optimizers)
         self.run.watcher = self
         self._saving: tuple[Any, Any] = (None, None)
