@@ -22,6 +22,7 @@ from losslog.compat.naming import apart
 from losslog.compat.opening import opened
 from losslog.errors import StopTraining
 from losslog.instrument.listeners import failed, tell
+from losslog.instrument.signals import listening
 from losslog.runtime.containment import attempt
 from losslog.values.totals import TOTAL_NAMES
 
@@ -72,6 +73,13 @@ def contained(method: Method) -> Method:
     return call  # type: ignore[return-value]
 
 
+def _leave(folder: str) -> None:
+    """A training of this process that logged to the run that is gone on with now: an error broke it off."""
+    for each in listening():
+        if isinstance(each, Loop) and not each.closed and os.path.abspath(each.run.dir) == os.path.abspath(folder):
+            each.end(InterruptedError("training was broken off"))
+
+
 class Loop(Ears):
     """One training under a framework, from its begin to its end.
 
@@ -102,7 +110,7 @@ class Loop(Ears):
         tell("script_logs")
         given = {"epochs": epochs, "steps_per_epoch": steps_per_epoch} | dict(options)
         given["config"] = {**config, **(given.get("config") or {})}
-        self.run = opened(given, past, done)
+        self.run = opened(given, past, done, _leave)
         super().__init__(self.run, optimizers)
         self.run.watcher = self
         self._saving: tuple[Any, Any] = (None, None)
@@ -223,6 +231,8 @@ class Loop(Ears):
     def before_epoch_end(self) -> Any:
         """Record what belongs to the epoch; gives its validation losses."""
         seen = super().before_epoch_end()
+        if self.names and isinstance(seen, dict):  # of modules, whose losses have other names than the framework's
+            seen = {name: value for name, value in seen.items() if name in self.names} or None
         _, losses = self._validation or (0, {})
         self._validation = None
         if losses.keys() <= set(TOTAL_NAMES) and isinstance(seen, dict):

@@ -40,6 +40,7 @@ class Ears(Observer):
     Attributes:
         window: what waits for a step.
         stepped: whether an optimizer has stepped since the last record.
+        names: of the components that the framework has named last; empty where it names none.
     """
 
     def __init__(self, run: Run, optimizers: Sequence[Any] | None) -> None:
@@ -51,6 +52,7 @@ class Ears(Observer):
         self.silence = Quiet(self.logbook)
         self.window = Window()
         self.stepped = self._plain = False
+        self.names: Collection[str] = ()
         self._named = self._taken = 0  # steps in a row that the framework named; all
         self._seen: list[tuple[Stepper, Reading]] = []
         self._optimizers = optimizers
@@ -70,9 +72,10 @@ class Ears(Observer):
         self._seen = []
         self._named = self._named + 1 if self.window.named else 0
         self._plain = self._named >= ENOUGH and not (self.reaching.visiting or self.discovery.looking)
-        if len(seen) > 1:
-            return self.window.take([(self.series.name_of(stepper), its) for stepper, its in seen])
-        return self.window.take([("", its) for _, its in seen])
+        named, several = self.window.named, len(seen) > 1
+        found = self.window.take([(self.series.name_of(stepper) if several else "", its) for stepper, its in seen])
+        self.names = (found.keys or ()) if named and found is not None else ()
+        return found
 
     def lr(self) -> Any:
         """The rates that the optimizers stepped with last."""

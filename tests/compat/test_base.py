@@ -193,6 +193,24 @@ def test_a_checkpoints_state_goes_on_with_its_run(loop: Loop, tmp_path: Path) ->
     assert [(each["epoch"], each["step"]) for each in data(tmp_path, "on_resume")] == [(1, 0)]
 
 
+def test_a_run_that_an_error_left_open_in_this_process_is_gone_on_with(loop: Loop, tmp_path: Path) -> None:
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    train(loop, layer, optimizer, 1)
+    loop.end_epoch()
+    state = loop.state()
+    train(loop, layer, optimizer, 1)
+    again = Loop({"dir": tmp_path, "name": "run", "plugins": None}, config={}, past=state)
+    assert loop.closed
+    train(again, layer, optimizer, 1)
+    again.end_epoch()
+    third = Loop({"dir": tmp_path, "name": "run", "plugins": None, "resume": "auto"}, config={}, done=2)
+    train(third, layer, optimizer, 1)
+    third.end()
+    assert [each["step"] for each in data(tmp_path, "on_batch_losses")] == [0, 1, 1, 2]
+    assert [(each["epoch"], each["step"]) for each in data(tmp_path, "on_resume")] == [(1, 0), (2, 1)]
+
+
 def test_a_state_of_a_run_that_is_gone_begins_a_new_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     past = {"run": str(tmp_path / "gone" / "run"), "epoch": 1, "step": 3}
     made = Loop({"dir": tmp_path, "name": "run", "plugins": None}, config={}, past=past)

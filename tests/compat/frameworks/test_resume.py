@@ -1,4 +1,4 @@
-"""A training that was killed goes on with its run: ignite's Checkpoint, keras' BackupAndRestore, fastai's saved models."""
+"""A training that was killed goes on with its run: with what ignite, keras and fastai save."""
 
 from __future__ import annotations
 
