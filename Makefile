@@ -48,7 +48,7 @@ frameworks: ## the adapters against real frameworks, in an environment of their 
 	test -x $(FRAMEWORKS)/$(notdir $(BIN))/python || $(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/$(notdir $(BIN))/python -m pip install -q -c constraints.txt -c constraints-frameworks.txt \
 		-e ".[$(EXTRAS)]" -e ./plugins/losslog-console -e ./plugins/losslog-plateau \
-		pytest pytest-timeout pytest-randomly pytest-xdist torchvision pycocotools faster-coco-eval
+		pytest pytest-timeout pytest-randomly pytest-xdist torchvision pycocotools faster-coco-eval trl datasets
 	$(FRAMEWORKS)/$(notdir $(BIN))/python -m pytest -q -n 2 tests/compat/frameworks
 
 plugin: install ## losslog new-plugin, install it, test it, train with it

@@ -1,19 +1,19 @@
 """What an adapter adds to a step, beside the framework's own logger: ``python -m benchmarks.adapters``.
 
-A small module with five losses is fitted by Lightning's Trainer with no logger, with our callback, and with its
-TensorBoardLogger at every step; and by transformers' Trainer alone, with our callback, and with its TensorBoardCallback
-and log at every step. Each round fits with each in turn, in shuffled order; what a way adds is its CPU time of the
-training thread a step less that of the bare Trainer: of the quickest tenth of steps, the least of all rounds.
-Microseconds. Needs the environment of ``make frameworks``, and tensorboard. Writes its table into docs/performance.md.
+A small module with five losses is fitted by each framework alone, with losslog's adapter, and with its TensorBoard
+logger at every step, where it has one that needs nothing else. Lightning does it twice: in a loop that logs nothing, to
+which its logger is added with the calls of ``self.log`` that it needs, and in one that calls it already. Each round
+fits in each way, in shuffled order; what a way adds is the CPU time of the training thread a step less that of the
+framework alone: of the quickest tenth of steps, the least of all rounds. Microseconds. Needs the environment of ``make
+frameworks``, and tensorboard. Writes its table into docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import functools
 import logging
 import random
-import statistics
 import tempfile
 import time
 import warnings
@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness, tables
+from benchmarks.adapted import WARM, accelerate, fastai, ignite, keras, mmengine, net, quickest
 
-NAMES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
 PAGE = harness.ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- adapters: begin -->", "<!-- adapters: end -->"
-WARM = 100  # steps of a fit that are not counted
 GOAL = 0.1
 
 
-def lightning(folder: str, steps: int) -> dict[str, Callable[[], float]]:
+def lightning(folder: str, steps: int, *, logs: bool = False) -> dict[str, Callable[[], float]]:
     """Ways to fit with Lightning; each gives seconds a step."""
     import lightning.pytorch as pl
     import torch
@@ -39,13 +38,14 @@ def lightning(folder: str, steps: int) -> dict[str, Callable[[], float]]:
     from losslog.compat.lightning import LosslogCallback
 
     class Module(pl.LightningModule):
-        def __init__(self) -> None:
+        def __init__(self, logs: bool) -> None:
             super().__init__()
-            self.linear = torch.nn.Linear(64, 5)
+            self.net, self.logs = net(), logs
 
         def training_step(self, batch: Any, index: int) -> Any:
-            losses = dict(zip(NAMES, self.linear(batch).square().mean(0).unbind(), strict=True))
-            self.log_dict(losses)
+            losses = self.net(batch)
+            if self.logs:
+                self.log_dict(losses)
             return sum(losses.values())
 
         def configure_optimizers(self) -> Any:
@@ -58,18 +58,18 @@ def lightning(folder: str, steps: int) -> dict[str, Callable[[], float]]:
         def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
             self.times.append(time.thread_time())
 
-    def fit(callbacks: list[Any], logger: Any) -> float:
+    def fit(callbacks: list[Any], logger: Any, logs: bool = logs) -> float:
         clock = Clock()
         pl.Trainer(
             max_epochs=1, accelerator="cpu", logger=logger, callbacks=[clock, *callbacks], log_every_n_steps=1,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        ).fit(Module(), torch.utils.data.DataLoader(torch.ones(8 * (steps + WARM), 64), 8))  # fmt: skip
+        ).fit(Module(logs), torch.utils.data.DataLoader(torch.ones(8 * (steps + WARM), 64), 8))  # fmt: skip
         return quickest(clock.times)
 
     return {
         "bare": lambda: fit([], False),
         "losslog": lambda: fit([LosslogCallback(name="bench", dir=folder, plugins=None)], False),
-        "own": lambda: fit([], TensorBoardLogger(folder)),
+        "own": lambda: fit([], TensorBoardLogger(folder), True),
     }
 
 
@@ -84,10 +84,10 @@ def transformers(folder: str, steps: int) -> dict[str, Callable[[], float]]:
     class Model(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.linear = torch.nn.Linear(64, 5)
+            self.net = net()
 
         def forward(self, x: torch.Tensor) -> dict[str, Any]:
-            losses = dict(zip(NAMES, self.linear(x).square().mean(0).unbind(), strict=True))
+            losses = self.net(x)
             return {"loss": sum(losses.values()), "loss_dict": losses}
 
     class Clock(TrainerCallback):
@@ -116,10 +116,16 @@ def transformers(folder: str, steps: int) -> dict[str, Callable[[], float]]:
     }
 
 
-def quickest(times: list[float]) -> float:
-    """The mean of the quickest tenth of steps: what others do on the machine is not in it."""
-    steps = sorted(after - before for before, after in itertools.pairwise(times[WARM:]))
-    return statistics.fmean(steps[: max(len(steps) // 10, 1)])
+WAYS: dict[str, Callable[[str, int], dict[str, Callable[[], float]]]] = {
+    "Lightning, the loop logs nothing": lightning,
+    "Lightning, `self.log_dict` is there": functools.partial(lightning, logs=True),
+    "transformers": transformers,
+    "ignite": ignite,
+    "accelerate": accelerate,
+    "mmengine": mmengine,
+    "keras": keras,
+    "fastai": fastai,
+}
 
 
 def measure(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
@@ -131,7 +137,7 @@ def measure(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, floa
         for name in order:
             found[name].append(1e6 * ways[name]())
     least = {name: min(each) for name, each in found.items()}
-    return {"bare": least["bare"], **{name: least[name] - least["bare"] for name in ("losslog", "own")}}
+    return {"bare": least["bare"], **{name: least[name] - least["bare"] for name in ways if name != "bare"}}
 
 
 def main() -> None:
@@ -139,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--only", help="parts of names of frameworks")
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -148,12 +155,17 @@ def main() -> None:
 
     torch.set_num_threads(1)
     rows = []
-    for name, ways in (("Lightning", lightning), ("transformers", transformers)):
+    for name, make in WAYS.items():
+        if options.only and not any(each in name for each in options.only.split(",")):
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(ways(folder, options.steps), options.rounds)
-        share = found["losslog"] / found["own"] if found["own"] > 0 else float("inf")  # the machine was too busy
-        rows.append([name, *(tables.number(found[each]) for each in ("bare", "losslog", "own")), f"{share:.2f}",
-                     "reached" if share <= GOAL else "**not reached**"])  # fmt: skip
+            found = measure(make(folder, options.steps), options.rounds)
+        share = found["losslog"] / found["own"] if found.get("own", 0) > 0 else None  # the machine was too busy
+        own = tables.number(found["own"]) if "own" in found else "-"
+        rows.append([name, tables.number(found["bare"]), tables.number(found["losslog"]), own,
+                     "-" if share is None else f"{share:.2f}",
+                     "-" if share is None else "reached" if share <= GOAL else "**not reached**"])  # fmt: skip
+        print(rows[-1], flush=True)
     head = ["framework", "a bare step, us", "losslog's adapter adds, us", "its TensorBoard logger adds, us", "share",
             f"goal: {GOAL:g}"]  # fmt: skip
     text = tables.table(head, rows)

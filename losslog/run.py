@@ -125,7 +125,7 @@ class Run:
         self._check(config, non_finite, resume, epochs=epochs, steps_per_epoch=steps_per_epoch,
                     resume_epoch=resume_epoch, resume_step=resume_step)  # fmt: skip
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
-        self.name = encodable(str(name) if name is not None else _script_name())
+        self.name = encodable(str(name) if name is not None else script_name())
         self.config: dict[str, Any] = redact(config or {})
         self.images = None if images is None else os.path.abspath(os.fsdecode(images))
         self.non_finite = non_finite
@@ -934,7 +934,8 @@ class _Function:
         setattr(self, hook, hookimpl(call))
 
 
-def _script_name() -> str:
+def script_name() -> str:
+    """What a run without a name is called."""
     script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else ""
     script = script if script and script not in ("-c", "-m", "__main__", "ipykernel_launcher") else "run"
     return folder.usable(script, f"run-{script.lstrip('-')}")

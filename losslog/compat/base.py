@@ -14,24 +14,16 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from losslog.compat.ears import Ears
 from losslog.compat.naming import apart
-from losslog.compat.opening import opened, together
-from losslog.compat.quiet import Notes, Quiet
-from losslog.compat.window import Window
+from losslog.compat.opening import opened
 from losslog.errors import StopTraining
-from losslog.instrument.family import Family
-from losslog.instrument.listeners import guarded, tell
-from losslog.instrument.observer import Observer
-from losslog.instrument.optimizers import Heard, Stepper
-from losslog.instrument.outputs import Output
-from losslog.instrument.passes import EpochFinder
-from losslog.instrument.readings import Reading
-from losslog.instrument.roots import Root
-from losslog.instrument.series import rates
+from losslog.instrument.listeners import failed, tell
+from losslog.instrument.signals import listening
+from losslog.runtime.containment import attempt
 from losslog.values.totals import TOTAL_NAMES
 
 PATIENCE: Final = 2.0  # seconds that a checkpoint waits for the journal
@@ -74,12 +66,21 @@ def contained(method: Method) -> Method:
     def call(self: Guest, *args: Any, **kwargs: Any) -> None:
         loop = self.loop
         if loop is not None and not loop.closed:
-            loop.guarded(method, self, *args, **kwargs)
+            _, error = attempt(method, self, *args, **kwargs)
+            if error is not None:
+                loop.failed(error)
 
     return call  # type: ignore[return-value]
 
 
-class Loop(Observer):
+def _leave(folder: str) -> None:
+    """A training of this process that logged to the run that is gone on with now: an error broke it off."""
+    for each in listening():
+        if isinstance(each, Loop) and not each.closed and os.path.abspath(each.run.dir) == os.path.abspath(folder):
+            each.end(InterruptedError("training was broken off"))
+
+
+class Loop(Ears):
     """One training under a framework, from its begin to its end.
 
     Args:
@@ -89,11 +90,10 @@ class Loop(Observer):
         steps_per_epoch: planned optimizer steps.
         optimizers: whose rates are logged; None: of all that step.
         past: what `state` gave when the checkpoint was written that training goes on from.
+        done: epochs behind it, where a framework's checkpoints cannot keep `past`; heeded if the user says ``resume``.
 
     Attributes:
         run: where it is logged.
-        window: what waits for a step.
-        stepped: whether an optimizer has stepped since the last record.
     """
 
     def __init__(
@@ -105,93 +105,41 @@ class Loop(Observer):
         steps_per_epoch: int | None = None,
         optimizers: Sequence[Any] | None = None,
         past: Mapping[str, Any] | None = None,
+        done: int | None = None,
     ) -> None:
         tell("script_logs")
         given = {"epochs": epochs, "steps_per_epoch": steps_per_epoch} | dict(options)
         given["config"] = {**config, **(given.get("config") or {})}
-        self._thread = threading.get_ident()
-        self.run = opened(given, past)
-        super().__init__(Notes(lambda: self.run), EpochFinder())
-        self.logbook.made, self.run.watcher = self.run, self
-        self.finder.told = True
-        self.silence = Quiet(self.logbook)
-        self.window = Window()
-        self.stepped = False
-        self._seen: list[tuple[Stepper, Reading]] = []
-        self._optimizers = optimizers
+        self.run = opened(given, past, done, _leave)
+        super().__init__(self.run, optimizers)
+        self.run.watcher = self
         self._saving: tuple[Any, Any] = (None, None)
-        self._rates: dict[int, tuple[Any, Any]] = {}
         self._validation: tuple[int, dict[str, Any]] | None = None
-        for each in optimizers or ():
-            self.steppers.add(each)
-        self.discovery.start()
 
     def guarded(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Call a function: its error is said, and training goes on."""
+        _, error = attempt(function, *args, **kwargs)
+        if error is not None:
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """An error of ours, or a plugin's request to stop."""
         try:
-            guarded(function, *args, **kwargs)
+            failed(error)
         except StopTraining as why:
             self.run.request_stop(str(why) or "StopTraining")
-
-    # ------------------------------------------------------------------ heard from torch
-
-    def trains(self, optimizer: Any) -> bool:
-        """Every optimizer."""
-        return True
-
-    def follows(self) -> bool:
-        """The thread of the framework's loop."""
-        return threading.get_ident() == self._thread
-
-    def may_feed(self, heard: Heard, stepper: Stepper) -> bool:
-        """Any pass."""
-        return True
-
-    def drives(self, stepper: Stepper, family: Family) -> bool:
-        """Where no backward pass was heard the framework has to tell."""
-        return False
-
-    def backward_ends(self, root: Root) -> None:
-        """A backward pass has ended: it is part of the total."""
-        super().backward_ends(root)
-        if not self.closed and root.thread == self._thread:
-            self.window.backward(root)
-
-    def step_ends(self, optimizer: Any) -> None:
-        """An optimizer has stepped."""
-        mine = self._optimizers is None or any(each is optimizer for each in self._optimizers)
-        if mine and not self.closed and self.follows():
-            super().step_ends(optimizer)
-            self._rates[id(optimizer)] = (optimizer, rates(optimizer))
-            self.stepped = True
-
-    def scaler_ends(self, optimizer: Any) -> None:
-        """A step that a GradScaler left out is one to the framework, or its batches are of the next."""
-
-    def _record(self, stepper: Stepper, reading: Reading, outputs: list[Output], own: Collection[str]) -> None:
-        for each in outputs:
-            each.family.keys = tuple(name for name in dict.fromkeys(each.names) if name in (reading.keys or ()))
-        self.discovery.stepped(stepper, explained=bool(reading.keys))
-        self._seen.append((stepper, reading))
 
     # ------------------------------------------------------------------ told by the adapter
 
     def step(self) -> None:
         """The window's batches were stepped on: one record."""
-        self.stepped, seen = False, self._seen
-        self._seen = []
-        reading = self.window.take([(self.series.name_of(stepper), its) for stepper, its in seen] if len(seen) > 1 else
-                                   [("", its) for _, its in seen])  # fmt: skip
+        reading = self.take()
         if reading is not None:
             self.logbook.step(reading, self.lr())
 
-    def lr(self) -> Any:
-        """The rates that the optimizers stepped with last."""
-        return together([*self._rates.values()] or [(each, rates(each)) for each in self._optimizers or ()])
-
     def should_stop(self, optimizers: Sequence[Any] | None = None, schedulers: Sequence[Any] = ()) -> bool:
         """Carry out requests: learning rates here; gives whether to stop."""
-        its = optimizers if optimizers is not None else [each for each, _ in self._rates.values()]
+        its = optimizers if optimizers is not None else self.optimizers
         if its and all(hasattr(each, "param_groups") for each in its):
             self.run.apply_requests([*its], [*schedulers])
         return self.run.should_stop
@@ -281,6 +229,8 @@ class Loop(Observer):
     def before_epoch_end(self) -> Any:
         """Record what belongs to the epoch; gives its validation losses."""
         seen = super().before_epoch_end()
+        if self.names and isinstance(seen, dict):  # of modules, whose losses have other names than the framework's
+            seen = {name: value for name, value in seen.items() if name in self.names} or None
         _, losses = self._validation or (0, {})
         self._validation = None
         if losses.keys() <= set(TOTAL_NAMES) and isinstance(seen, dict):

@@ -5,6 +5,7 @@ Training thread. Contract:
 - The total is what goes backward; components are what modules give, a loss function that is one too. One record an
   optimizer step: batches that ``GradientAccumulation`` gathers are one window.
 - The Recorder's validation loss and metrics go with the epoch's end. ``lr_find`` and ``get_preds`` are no training.
+- Saved models keep nothing of ours: with ``resume="auto"`` the first epoch's number says where the run goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, Final
 
-from losslog.compat.base import Guest, Loop, contained
+from losslog.compat.base import PATIENCE, Guest, Loop, contained
 from losslog.compat.naming import is_number, require
 
 LOWEST: Final = "2.8.12"
@@ -34,15 +35,27 @@ class LosslogCallback(Callback, Guest):  # type: ignore[misc]
 
     def __init__(self, **options: Any) -> None:
         self.options = options
+        self._begins = False
 
     def before_fit(self) -> None:
         """Training begins."""
         self.leave()
-        if hasattr(self.learn, "lr_finder") or hasattr(self.learn, "gather_preds"):
+        self._begins = not (hasattr(self.learn, "lr_finder") or hasattr(self.learn, "gather_preds"))
+
+    def before_train(self) -> None:
+        """An epoch's batches come; of the first, its number says whether training goes on."""
+        if not self._begins:
             return
+        self._begins = False
         loss = self.learn.loss_func
         names = {"model": type(self.learn.model).__name__, "loss": getattr(loss, "__name__", type(loss).__name__)}
-        self.loop = Loop(self.options, config=names, epochs=self.learn.n_epoch, optimizers=[self.learn.opt])
+        self.loop = Loop(
+            self.options,
+            config=names,
+            epochs=self.learn.n_epoch,
+            optimizers=[self.learn.opt],
+            done=self.learn.epoch,
+        )
 
     @contained
     def _batch(self) -> None:
@@ -70,6 +83,7 @@ class LosslogCallback(Callback, Guest):  # type: ignore[misc]
         kept = {name: value for name, value in said.items() if is_number(value) and not name.startswith("train_")}
         self.loop.evaluated({"val_loss" if name == "valid_loss" else name: value for name, value in kept.items()})
         self.loop.end_epoch()
+        self.loop.run.flush(PATIENCE)  # before SaveModelCallback, which is behind us
 
     @contained
     def after_fit(self) -> None:

@@ -45,10 +45,13 @@ class _Handlers(Guest):
     def __init__(self, options: dict[str, Any], optimizers: Sequence[Any] | None) -> None:
         self.options, self._optimizers = options, optimizers
         self._over = False
+        self._trainer: Any = None
+        self._at, self._last = 0, None  # the iteration that was recorded last, and its output
 
     def add(self, trainer: Any, evaluators: Mapping[str, Any]) -> None:
         from ignite.engine import Events
 
+        self._trainer = trainer
         trainer.add_event_handler(Events.STARTED, self._started)
         trainer.add_event_handler(Events.EPOCH_STARTED, lambda engine: self._close())
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iterated)
@@ -56,11 +59,12 @@ class _Handlers(Guest):
         trainer.add_event_handler(Events.COMPLETED, self._completed)
         trainer.run = self._running(trainer.run)
         for split, each in evaluators.items():
+            each.add_event_handler(Events.STARTED, self._evaluates)
             each.add_event_handler(Events.COMPLETED, self._evaluated, split)
 
     def _started(self, engine: Any) -> None:
         self.leave()
-        self._over = False
+        self._over, self._at, self._last = False, engine.state.iteration, None
         self.loop = Loop(
             self.options,
             config={},
@@ -71,6 +75,9 @@ class _Handlers(Guest):
 
     @contained
     def _iterated(self, engine: Any) -> None:
+        if engine.state.iteration == self._at:
+            return
+        self._at, self._last = engine.state.iteration, engine.state.output
         output, window = engine.state.output, self.loop.window
         for name, value in (output if isinstance(output, Mapping) else {}).items():
             window.value(str(name), value)
@@ -89,6 +96,13 @@ class _Handlers(Guest):
         if self._over:
             self._over = False
             self.loop.end_epoch()
+
+    @contained
+    def _evaluates(self, engine: Any) -> None:
+        """A handler that was added before ours evaluates: the step that it is behind comes first."""
+        output = self._trainer.state.output
+        if self.loop.stepped and (output is None or output is not self._last):
+            self._iterated(self._trainer)
 
     @contained
     def _evaluated(self, engine: Any, split: str) -> None:

@@ -5,6 +5,7 @@ Training thread. Contract:
 - keras tells means over the epoch so far; a batch's losses are taken out of their sums. The total is what goes
   backward.
 - ``val_*`` losses go with the epoch's end; metrics are those of the whole epoch, as keras shows them.
+- keras' checkpoints keep nothing of ours: with ``resume="auto"`` the first epoch's number says where the run goes on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, Final
 
-from losslog.compat.base import Guest, Loop, contained
+from losslog.compat.base import PATIENCE, Guest, Loop, contained
 from losslog.compat.naming import is_loss, require
 
 LOWEST: Final = "3.5"
@@ -33,10 +34,15 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self.options = options
         self._sums: dict[str, tuple[float, float]] = {}
+        self._begins = False
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Training begins."""
+        """Training begins; the first epoch's number says whether it goes on."""
         self.leave()
+        self._begins = True
+
+    def _open(self, done: int) -> None:
+        self._begins = False
         optimizer = self.model.optimizer
         config = {"model": self.model.name, "optimizer": type(optimizer).__name__, "backend": keras.backend.backend()}
         self.loop = Loop(
@@ -45,11 +51,13 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
             epochs=self.params.get("epochs"),
             steps_per_epoch=self.params.get("steps"),
             optimizers=[optimizer],
+            done=done,
         )
 
-    @contained
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Sums begin anew."""
+        if self._begins:
+            self._open(epoch)
         self._sums = {}
 
     @contained
@@ -90,6 +98,7 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
         self.loop.end_epoch()
         if figures:
             self.loop.run.log_metrics(figures, epoch=max(self.loop.run.epoch - 1, 1))
+        self.loop.run.flush(PATIENCE)  # before a callback behind us writes a checkpoint
 
     @contained
     def on_train_end(self, logs: Any = None) -> None:

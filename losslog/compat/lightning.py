@@ -67,18 +67,17 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
             optimizers=trainer.optimizers,
             past=self.past if trainer.global_step else None,
         )
+        self._inside = False
         self.loop.saves(trainer, lambda filepath, *args, **kwargs: filepath)
 
     @contained
-    def heard(self, trainer: Any, name: str, value: Any) -> None:
+    def heard(self, pl_module: Any, name: str, value: Any) -> None:
         """The module has logged something."""
-        if trainer.validating:
-            self._validated.add(name)
-        elif self._inside and hasattr(value, "compute"):  # of torchmetrics
-            self._epochly.add(name)
-        elif self._inside:
+        if self._inside and not hasattr(value, "compute"):
             self.loop.window.value(name, value)
-        elif trainer.training:
+        elif pl_module.trainer.validating:
+            self._validated.add(name)
+        elif self._inside or pl_module.trainer.training:  # an object of torchmetrics, or between batches
             self._epochly.add(name)
 
     @contained

@@ -64,12 +64,18 @@ def is_number(value: Any) -> bool:
     """Whether a value is one number: Python's, numpy's or a tensor's."""
     if type(value) is float:
         return True
-    if isinstance(value, bool | str | bytes):
+    if isinstance(value, (bool, str, bytes)):  # of classes: a union is three times as slow
         return False
     shape = getattr(value, "shape", None)
     if shape is None:
         return isinstance(value, int | float)
-    return hasattr(value, "item") and math.prod(shape) == 1 and not str(getattr(value, "dtype", "")).endswith("bool")
+    one = not len(shape) or math.prod(shape) == 1
+    return one and hasattr(value, "item") and not _is_bool(getattr(value, "dtype", None))
+
+
+@functools.lru_cache(maxsize=64)
+def _is_bool(dtype: Any) -> bool:
+    return str(dtype).endswith("bool")
 
 
 def apart(values: Mapping[str, Any], prefixes: tuple[str, ...] = VALIDATION) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,7 +12,9 @@ Training thread; values that are on a device are computed with on the drain thre
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+from torch import Tensor
 
 from losslog.compat.naming import is_loss, is_number, plain_name
 from losslog.instrument.readings import Beside, Computed, Reading, staged
@@ -20,6 +22,9 @@ from losslog.instrument.roots import Root
 from losslog.values.snapshot import Keys, Staged, resolve, snapshot
 from losslog.values.totals import TOTAL_NAMES, mean_of
 
+MOST: Final = 1000
+TOTALS: Final = frozenset(TOTAL_NAMES)
+FLOAT: Final = {float}
 Numbers = list[float] | Staged
 Values = tuple[Keys, Numbers]
 
@@ -36,6 +41,7 @@ class Window:
 
     def __init__(self) -> None:
         self.divided, self.hears = 1, True
+        self._known: set[tuple[str, ...]] = set()  # sets of names that were looked at
         self._now: dict[str, Any] = {}
         self._beside: dict[str, Any] = {}
         self._clear()
@@ -57,15 +63,21 @@ class Window:
         """Whether a backward pass was heard since the last step."""
         return bool(self._roots)
 
+    @property
+    def named(self) -> bool:
+        """Whether the framework has named components since the last step."""
+        return bool(self._losses)
+
     def value(self, name: str, value: Any) -> None:
         """Something was logged in this batch: a loss or a metric."""
-        if not is_number(value):
+        number = _read(value)
+        if number is None:
             return
         short = plain_name(name)
-        if is_loss(short, value) or short in TOTAL_NAMES:
-            self._now[short] = _read(value)
+        if short in TOTAL_NAMES or is_loss(short, value):
+            self._now[short] = number
         else:
-            self._beside[name] = _read(value)
+            self._beside[name] = number
 
     def batch(self, losses: Any = None, metrics: Mapping[str, Any] | None = None) -> None:
         """A batch is over.
@@ -79,14 +91,24 @@ class Window:
         now, self._now = self._now, {}
         beside, self._beside = self._beside | dict(metrics or {}), {}
         self.batches += 1
-        whole = next((name for name in TOTAL_NAMES if name in now), None)
-        parts = {name: value for name, value in now.items() if name not in TOTAL_NAMES}
-        if parts:
-            self._losses.append(snapshot(parts))
-        if whole is not None:
-            self._totals.append(snapshot({whole: now[whole]}))
+        totals = TOTALS & now.keys()
+        if totals:
+            whole = next(name for name in TOTAL_NAMES if name in totals)
+            self._totals.append(self._numbers({whole: now[whole]}))
+            now = {name: value for name, value in now.items() if name not in totals}
+        if now:
+            self._losses.append(self._numbers(now))
         if beside:
-            self._metrics.append(snapshot(beside, name="metrics"))
+            self._metrics.append(self._numbers(beside, "metrics"))
+
+    def _numbers(self, values: dict[str, Any], name: str = "losses") -> Values:
+        keys = tuple(values)
+        if keys in self._known and set(map(type, values.values())) == FLOAT:
+            return keys, list(values.values())
+        found = snapshot(values, name=name)
+        if len(self._known) < MOST:
+            self._known.add(keys)
+        return found
 
     def take(self, seen: Sequence[tuple[str, Reading]]) -> Reading | None:
         """What the step was made of; None where nothing was said of it.
@@ -120,7 +142,11 @@ class Window:
 
 
 def _read(value: Any) -> Any:
-    """A value as it is now, whatever the loop does to its tensor afterwards; on a device a copy there."""
+    """A number as it is now, whatever the loop does to its tensor afterwards; on a device a copy there; else None."""
+    if type(value) is Tensor and value.is_cpu and not value.dim() and value.is_floating_point():
+        return value.tolist()
+    if not is_number(value):
+        return None
     if not hasattr(value, "detach"):
         return value
     value = value.detach()
@@ -142,13 +168,15 @@ def _means(several: Sequence[Values]) -> tuple[tuple[str, ...], Numbers]:
 
 
 def _total(roots: Sequence[Root], factor: float) -> Numbers:
+    if all(type(each.value) is float and type(each.scale) is float for each in roots):
+        return [factor * sum(each.value / each.scale for each in roots)]
     numbers = staged([each for root in roots for each in (root.value, root.scale)])
 
     def compute() -> list[float]:
         found = resolve(numbers)
         return [factor * sum(value / scale for value, scale in zip(found[::2], found[1::2], strict=True))]
 
-    return compute() if type(numbers) is list else Computed(compute)
+    return Computed(compute)
 
 
 def _joined(first: Numbers, second: Numbers) -> Numbers:

@@ -109,6 +109,47 @@ def test_a_window_is_the_mean_of_its_batches_and_the_total_what_went_backward(
     assert data(tmp_path, "on_metrics")[0]["metrics"] == {"speed": 7.0}
 
 
+class Net(torch.nn.Module):
+    """Gives losses itself, of which the loop names others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+    def forward(self, x: Any) -> dict[str, Any]:
+        out = self.layer(x)
+        return {"loss_a": out[:, 0].square().mean(), "loss_b": out[:, 1].abs().mean()}
+
+
+def test_what_a_framework_names_step_after_step_is_what_counts_until_it_names_none(loop: Loop, tmp_path: Path) -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    truth = []
+    for step in range(70):
+        losses = net(torch.rand(2, 2))
+        total = losses["loss_a"] + 2 * losses["loss_b"]
+        optimizer.zero_grad()
+        total.backward()
+        if step < 60:
+            loop.window.value("loss_named", losses["loss_a"])
+        loop.window.batch()
+        optimizer.step()
+        loop.step()
+        truth.append({name: value.item() for name, value in (losses | {"total": total}).items()})
+        if step in (29, 65):
+            loop.end_epoch()
+    loop.end()
+    batches = data(tmp_path, "on_batch_losses")
+    assert [each["total"] for each in batches] == pytest.approx([each["total"] for each in truth])
+    for batch, true in zip(batches[:60], truth, strict=False):
+        assert batch["losses"] == pytest.approx({"loss_named": true["loss_a"]})
+    for batch, true in zip(batches[61:], truth[61:], strict=True):
+        assert batch["losses"] == pytest.approx({name: true[name] for name in ("loss_a", "loss_b")})
+        assert batch["weights"] == pytest.approx({"loss_b": 2.0})
+    measured = [each["step"] for each in data(tmp_path, "on_metrics") if "grad_norm/layer" in each["metrics"]]
+    assert measured == [0, 30, 66]
+
+
 def test_the_earlier_of_two_validations_becomes_metrics(loop: Loop, tmp_path: Path) -> None:
     layer = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
@@ -150,6 +191,24 @@ def test_a_checkpoints_state_goes_on_with_its_run(loop: Loop, tmp_path: Path) ->
     assert state["epoch"] == 1
     assert [each["step"] for each in data(tmp_path, "on_batch_losses")] == [0, 1, 1]
     assert [(each["epoch"], each["step"]) for each in data(tmp_path, "on_resume")] == [(1, 0)]
+
+
+def test_a_run_that_an_error_left_open_in_this_process_is_gone_on_with(loop: Loop, tmp_path: Path) -> None:
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    train(loop, layer, optimizer, 1)
+    loop.end_epoch()
+    state = loop.state()
+    train(loop, layer, optimizer, 1)
+    again = Loop({"dir": tmp_path, "name": "run", "plugins": None}, config={}, past=state)
+    assert loop.closed
+    train(again, layer, optimizer, 1)
+    again.end_epoch()
+    third = Loop({"dir": tmp_path, "name": "run", "plugins": None, "resume": "auto"}, config={}, done=2)
+    train(third, layer, optimizer, 1)
+    third.end()
+    assert [each["step"] for each in data(tmp_path, "on_batch_losses")] == [0, 1, 1, 2]
+    assert [(each["epoch"], each["step"]) for each in data(tmp_path, "on_resume")] == [(1, 0), (2, 1)]
 
 
 def test_a_state_of_a_run_that_is_gone_begins_a_new_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

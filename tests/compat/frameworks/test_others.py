@@ -149,6 +149,31 @@ else: raise SystemExit("swallowed")
     assert workshop.data("on_run_end")[0]["status"] == "failed"
 
 
+def test_ignite_evaluates_amid_an_epoch_in_a_handler_that_comes_first(workshop: Workshop) -> None:
+    need("ignite")
+    workshop.run("""
+import torch, losslog.compat.ignite
+from ignite.engine import Engine, Events
+from ignite.engine import create_supervised_evaluator
+from ignite.metrics import Loss
+net = torch.nn.Linear(4, 3); optimizer = torch.optim.SGD(net.parameters(), 0.1); ce = torch.nn.CrossEntropyLoss()
+def update(engine, batch):
+    out = net(batch[0]); parts = {"ce_loss": ce(out, batch[1]), "reg_loss": out.square().mean()}
+    optimizer.zero_grad(); sum(parts.values()).backward(); optimizer.step()
+    return {name: value.item() for name, value in parts.items()}
+data = [(torch.randn(3, 4), torch.arange(3)) for _ in range(4)]
+trainer, evaluator = Engine(update), create_supervised_evaluator(net, metrics={"loss": Loss(ce)})
+trainer.add_event_handler(Events.ITERATION_COMPLETED(every=2), lambda engine: evaluator.run(data))
+trainer.add_event_handler(Events.ITERATION_COMPLETED(once=5), lambda engine: evaluator.run(data))
+losslog.compat.ignite.attach(trainer, evaluator)
+trainer.run(data, max_epochs=2)
+""")
+    assert [each["step"] for each in workshop.data("on_batch_losses")] == list(range(8))
+    assert [each["step"] for each in workshop.data("on_metrics") if "val/loss" in each["metrics"]] == [1, 4, 5]
+    assert [each["epoch"] for each in workshop.data("on_epoch_end")] == [1, 2]
+    assert all(isinstance(each["val_loss"], float) for each in workshop.data("on_epoch_end"))
+
+
 def test_fastai(workshop: Workshop) -> None:
     need("fastai")
     workshop.run("""
