@@ -46,7 +46,7 @@ def images_of(
         names: of the classes, by label.
         sizes: ``(height, width)`` of each image. None: that of its target (``orig_size``, ``size``), of its masks or of
             its file.
-        score: predictions below it are left out.
+        score: predictions below it are left out, and those whose box is not finite.
         threshold: a pixel belongs to a mask from this probability on.
 
     Raises:
@@ -74,7 +74,8 @@ def _image(
             raise TypeError(f"images_of: {name} must be a dict, got {type(each).__name__}")
     height, width = _size(size, (prediction, target or {}), path, where[0])
     guessed = things(prediction, where[0], height, width, threshold, scored=True)
-    guessed = sorted((each for each in guessed if each["score"] >= score), key=lambda each: -each["score"])[:MOST]
+    sound = [each for each in guessed if each["score"] >= score and np.isfinite(each["box"]).all()]
+    guessed = sorted(sound, key=lambda each: -each["score"])[:MOST]
     truth = [] if target is None else things(target, where[1], height, width, threshold, scored=False)
     identity = array((target or {}).get("image_id", prediction.get("image_id", place))).reshape(-1)[0].item()
     image: dict[str, Any] = {"id": identity, "path": path, "width": width, "height": height}
