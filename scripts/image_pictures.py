@@ -81,7 +81,7 @@ def mlflow(run: Path, work: Path, epoch: int) -> None:
         (path,) = [each for each in files if f"val_hardest+step+{epoch}+" in each and each.endswith(".png")]
         place = f"{url}/#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}/artifacts/{path}"
         shown = page(place, (1960, 1000), "true", "", 25)
-        keep(shown.crop((250, 0, 1480, 1000)), "images-mlflow", 1100)
+        keep(shown.crop((250, 123, 1445, 716)), "images-mlflow", 1100)
 
 
 def wandb(run: Path, epoch: int) -> None:
