@@ -17,7 +17,7 @@ import numpy as np
 
 from losslog.detection.drawing import Pixels
 from losslog.detection.faults import faults
-from losslog.detection.predictions import array, named, things
+from losslog.detection.predictions import array, identity, named, things
 from losslog.detection.thumbnails import FOLDER, write
 
 if TYPE_CHECKING:
@@ -47,8 +47,11 @@ def log(run: Run, batches: Sequence[Any], dataset: Any = None) -> bool:
         if len(found) < IMAGES:
             found.append(_image(run, len(found), picture, target, names))
     if found:
+        told = faults(found)
+        for image in found:
+            image["truth"] = [each for each in image["truth"] if np.isfinite(each["box"]).all()]
         run.log_images("train", found, name="labels")
-        for each in faults(found):
+        for each in told:
             text = f"{each.text} The first images are drawn as train labels."
             run.alert(f"Targets: {each.title}", text, key=f"targets/{each.kind}")
     return bool(found)
@@ -77,8 +80,7 @@ def _image(run: Run, place: int, picture: Any, target: Mapping[str, Any], names:
         thing.pop("bbox")
     small = f"{FOLDER}/labels_{place:02d}.jpg"
     write(pixels, run.dir, small)
-    identity = array(target.get("image_id", place)).reshape(-1)[0].item()
-    return {"id": identity, "thumbnail": small, "width": width, "height": height, "truth": truth}
+    return {"id": identity(target, place), "thumbnail": small, "width": width, "height": height, "truth": truth}
 
 
 def to_pixels(values: Any) -> Pixels:
@@ -89,9 +91,9 @@ def to_pixels(values: Any) -> Pixels:
     """
     if values.ndim == 2:
         values = values[None]
-    if values.ndim != 3:
+    if values.ndim != 3 or not values.size:
         raise ValueError(f"an image of shape {values.shape}: pass [3, height, width]")
-    if values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
+    if values.shape[2] not in (1, 3, 4) or values.shape[0] < values.shape[2]:
         values = values.transpose(1, 2, 0)
     values = values[..., :3] if values.shape[2] >= 3 else values[..., :1].repeat(3, axis=2)
     if values.dtype == np.uint8:

@@ -77,8 +77,12 @@ def _image(
     sound = [each for each in guessed if each["score"] >= score and np.isfinite(each["box"]).all()]
     guessed = sorted(sound, key=lambda each: -each["score"])[:MOST]
     truth = [] if target is None else things(target, where[1], height, width, threshold, scored=False)
-    identity = array((target or {}).get("image_id", prediction.get("image_id", place))).reshape(-1)[0].item()
-    image: dict[str, Any] = {"id": identity, "path": path, "width": width, "height": height}
+    image: dict[str, Any] = {
+        "id": identity({**prediction, **(target or {})}, place),
+        "path": path,
+        "width": width,
+        "height": height,
+    }
     if target is not None:
         image |= _judged(guessed, truth)
     for thing in (*guessed, *truth):
@@ -111,6 +115,12 @@ def _judged(guessed: list[dict[str, Any]], truth: list[dict[str, Any]]) -> dict[
         "iou": sum(overlaps) / len(overlaps) if overlaps else None,
         "mistakes": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
     }  # fmt: skip
+
+
+def identity(target: Mapping[str, Any], place: int) -> Any:
+    """The image's id, or its place among others where a target has none."""
+    found = array(() if target.get("image_id") is None else target["image_id"]).reshape(-1)
+    return found[0].item() if found.size else place
 
 
 def things(
@@ -152,7 +162,8 @@ def _boxes(
     if given.get("boxes") is None:
         return np.array([_around(mask) for mask in (() if masks is None else masks)], np.float64).reshape(-1, 4)
     boxes = array(given["boxes"]).astype(np.float64).reshape(-1, 4)
-    if labels_key == "class_labels":  # DETR's: centre and size, in parts of the image
+    in_parts = boxes.size > 0 and boxes.min() >= 0 and boxes.max() <= 1 and any(key in given for key in _SIZES)
+    if labels_key == "class_labels" or in_parts:  # DETR's: centre and size, in parts of the image
         centre, half = boxes[:, :2], boxes[:, 2:] / 2
         boxes = np.concatenate([centre - half, centre + half], axis=1) * [width, height, width, height]
     return boxes
