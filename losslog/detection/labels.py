@@ -19,6 +19,7 @@ from losslog.detection.drawing import Pixels
 from losslog.detection.faults import faults
 from losslog.detection.predictions import array, identity, named, things
 from losslog.detection.thumbnails import FOLDER, write
+from losslog.values.pictures import OBJECTS
 
 if TYPE_CHECKING:
     from losslog.run import Run
@@ -74,13 +75,25 @@ def pairs(batch: Any) -> list[tuple[Any, Mapping[str, Any]]]:
 def _image(run: Run, place: int, picture: Any, target: Mapping[str, Any], names: Any) -> dict[str, Any]:
     pixels = to_pixels(array(picture))
     height, width = pixels.shape[:2]
+    target, left_out = _cut(target)
     truth = things(target, f"targets[{place}]", height, width, 0.5, scored=False)
     for thing in truth:
         thing["label"] = named(names, thing.pop("category_id"))
         thing.pop("bbox")
     small = f"{FOLDER}/labels_{place:02d}.jpg"
     write(pixels, run.dir, small)
-    return {"id": identity(target, place), "thumbnail": small, "width": width, "height": height, "truth": truth}
+    image = {"id": identity(target, place), "thumbnail": small, "width": width, "height": height, "truth": truth}
+    return image | ({"left_out": {"objects": left_out}} if left_out else {})
+
+
+def _cut(target: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+    """A target with as many objects as a record takes, before anything is made of its masks; and how many had to go."""
+    many = max((len(target[key]) for key in ("boxes", "masks") if target.get(key) is not None), default=0)
+    if many <= OBJECTS:
+        return target, 0
+    cut = {key: value[:OBJECTS] if hasattr(value, "__len__") and not isinstance(value, str) and len(value) == many
+           else value for key, value in target.items()}  # fmt: skip
+    return cut, many - OBJECTS
 
 
 def to_pixels(values: Any) -> Pixels:

@@ -133,8 +133,8 @@ def things(
     if labels_key is None or (given.get("boxes") is None and given.get("masks") is None):
         raise ValueError(f"images_of: {name} has {', '.join(given) or 'nothing'}: it needs boxes and labels")
     labels = array(given[labels_key]).reshape(-1)
-    masks = None if given.get("masks") is None else _masks(given["masks"], threshold)
-    boxes = _boxes(given, labels_key, masks, height, width)
+    masks = None if given.get("masks") is None else _masks(given["masks"])
+    boxes = _boxes(given, labels_key, masks, threshold, height, width)
     scores = array(given["scores"]).astype(np.float64).reshape(-1) if scored and "scores" in given else None
     if scored and scores is None:
         raise ValueError(f"images_of: {name} has no 'scores'")
@@ -143,7 +143,7 @@ def things(
             raise ValueError(f"images_of: {name} has {len(each)} {what} and {len(labels)} labels")
     if masks is not None and len(masks) and masks.shape[1:] != (height, width):
         raise ValueError(f"images_of: the masks of {name} are {masks.shape[1:]}, the image is {(height, width)}")
-    rles = [] if masks is None or not len(masks) else _encoded(masks)
+    rles = [] if masks is None else [_encoded(_binary(each, threshold)) for each in masks]
     found = []
     for place, label in enumerate(labels.tolist()):
         x1, y1, x2, y2 = boxes[place].tolist()
@@ -157,10 +157,11 @@ def things(
 
 
 def _boxes(
-    given: Mapping[str, Any], labels_key: str, masks: npt.NDArray[Any] | None, height: int, width: int
+    given: Mapping[str, Any], labels_key: str, masks: npt.NDArray[Any] | None, threshold: float, height: int, width: int
 ) -> npt.NDArray[np.float64]:
     if given.get("boxes") is None:
-        return np.array([_around(mask) for mask in (() if masks is None else masks)], np.float64).reshape(-1, 4)
+        found = [_around(_binary(mask, threshold)) for mask in (() if masks is None else masks)]
+        return np.array(found, np.float64).reshape(-1, 4)
     boxes = array(given["boxes"]).astype(np.float64).reshape(-1, 4)
     in_parts = boxes.size > 0 and boxes.min() >= 0 and boxes.max() <= 1 and any(key in given for key in _SIZES)
     if labels_key == "class_labels" or in_parts:  # DETR's: centre and size, in parts of the image
@@ -187,7 +188,8 @@ def _segments(given: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _masks(value: Any, threshold: float) -> npt.NDArray[np.uint8]:
+def _masks(value: Any) -> npt.NDArray[Any]:
+    """All masks as they are: many of large images are not copied at once."""
     masks = array(value)
     if not masks.size:
         return np.zeros((0, 1, 1), np.uint8)
@@ -195,14 +197,18 @@ def _masks(value: Any, threshold: float) -> npt.NDArray[np.uint8]:
         masks = masks[:, 0]
     if masks.ndim != 3:
         raise ValueError(f"images_of: masks of shape {masks.shape}: pass [N, height, width]")
-    return (masks > threshold).astype(np.uint8) if masks.dtype.kind == "f" else (masks != 0).astype(np.uint8)
+    return masks
 
 
-def _encoded(masks: npt.NDArray[np.uint8]) -> list[dict[str, Any]]:
+def _binary(mask: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.uint8]:
+    return (mask > threshold if mask.dtype.kind == "f" else mask != 0).view(np.uint8)
+
+
+def _encoded(mask: npt.NDArray[np.uint8]) -> dict[str, Any]:
     from pycocotools import mask as mask_api
 
-    rles = mask_api.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
-    return [{"size": [int(side) for side in each["size"]], "counts": each["counts"].decode("ascii")} for each in rles]
+    rle = mask_api.encode(np.asfortranarray(mask))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def _size(size: Any, dicts: Sequence[Mapping[str, Any]], path: Any, name: str) -> tuple[int, int]:

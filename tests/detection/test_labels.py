@@ -189,3 +189,10 @@ def test_a_box_that_is_not_finite_is_left_out_and_told(make_run: Made) -> None:
     assert len(found["truth"]) == 1
     (alert,) = [each.data for each in records(run.dir) if each.hook == "on_alert"]
     assert "In 1 of 2 objects the box is not finite, e.g. in image 3." in alert["text"]
+
+
+def test_of_very_many_objects_as_many_as_a_record_takes(make_run: Made) -> None:
+    target = {"boxes": BOX["boxes"].repeat(2000, 1), "labels": torch.ones(2000), "masks": torch.ones(2000, 50, 60)}
+    found = drawn(make_run(), torch.rand(3, 50, 60), target)
+    assert len(found["truth"]) == 100
+    assert found["left_out"]["objects"] == 1900
