@@ -98,7 +98,7 @@ def test_ids_are_known_longer_than_boxes():
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"), [([3, 4], [3, 4]), ("a", ["a"]), ([7], [7]), (None, []), (1.5, []), ([[1]], [])]
+    ("given", "wanted"), [([3, 4], [3, 4]), ("a", ["a"]), ([7], [7]), (None, []), (1.5, []), ([[1]], [1])]
 )
 def test_ids_of_a_batch_in_one_target(given, wanted):
     targets = Targets()
