@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from losslog.detection.chips import WRONG, colours, drawable, font, write
+from losslog.detection.chips import WRONG, colours, font_for, write
 from losslog.detection.images import TURNS, to_rgb
 from losslog.detection.rle import sampled
 from losslog.journal.files import buffered
@@ -72,12 +72,17 @@ class Sheet:
         self.ground = Image.new("RGB", (columns * (wide + GAP) + GAP, max(1, self._top + rows * high)), _GROUND)
         draw = ImageDraw.Draw(self.ground)
         if title:
-            draw.text((GAP, 4), drawable(title), fill=(40, 40, 40), font=font(13))
+            self._line(draw, GAP, 4, title, 13)
         found = [small(each, side, self._tall, (pixels or {}).get(place)) for place, each in enumerate(images)]
         self._small, self._read = [each for each, _ in found], [read for _, read in found]
         for place, image in enumerate(images):
             x, y = self._corners[place]
-            draw.text((x + 2, y + self._tall + 2), drawable(caption(image)), fill=(40, 40, 40), font=font(11))
+            self._line(draw, x + 2, y + self._tall + 2, caption(image), 11)
+
+    @staticmethod
+    def _line(draw: ImageDraw.ImageDraw, x: int, y: int, words: str, size: int) -> None:
+        text, type_ = font_for(words, size)
+        draw.text((x, y), text, fill=(40, 40, 40), font=type_)
 
     def plain(self) -> Image.Image:
         """The pictures alone."""

@@ -2,8 +2,8 @@
 
 Contract:
 
-- Nothing is said of a single object, nor where another explanation is usual: boxes wider than their masks, boxes that
-  leave the image by a little, masks that stand out by a pixel or two.
+- Nothing is said of a single object, but of one that is not finite; nor where another explanation is usual: boxes wider
+  than their masks, boxes that leave the image by a little, masks that stand out by a pixel or two.
 - Each fault is one line with the count and an image to look at.
 """
 
@@ -33,7 +33,7 @@ class Fault(NamedTuple):
     """Something that is wrong with many objects.
 
     Attributes:
-        kind: ``swapped``, ``corners``, ``outside``, ``apart`` or ``parts``.
+        kind: ``swapped``, ``corners``, ``outside``, ``apart``, ``parts`` or ``not_finite``.
         title: what it is.
         text: how many objects, an image, and what to do.
     """
@@ -53,6 +53,9 @@ READINGS: Final[tuple[tuple[str, str, str, Callable[[Numbers], Numbers]], ...]] 
 def faults(images: Iterable[Mapping[str, Any]]) -> list[Fault]:
     """What is wrong with the truth of images, as a record has them."""
     found = [(image, thing) for image in images for thing in image.get("truth") or ()]
+    if lost := [image["id"] for image, thing in found if not np.isfinite(thing["box"]).all()]:
+        text = f"In {len(lost)} of {len(found)} objects the box is not finite, e.g. in image {lost[0]}."
+        return [Fault("not_finite", "boxes are not finite", text)]
     if len(found) < LEAST:
         return []
     ids = [image["id"] for image, _ in found]

@@ -17,8 +17,9 @@ import numpy as np
 
 from losslog.detection.drawing import Pixels
 from losslog.detection.faults import faults
-from losslog.detection.predictions import array, named, things
+from losslog.detection.predictions import array, identity, named, things
 from losslog.detection.thumbnails import FOLDER, write
+from losslog.values.pictures import OBJECTS
 
 if TYPE_CHECKING:
     from losslog.run import Run
@@ -47,8 +48,11 @@ def log(run: Run, batches: Sequence[Any], dataset: Any = None) -> bool:
         if len(found) < IMAGES:
             found.append(_image(run, len(found), picture, target, names))
     if found:
+        told = faults(found)
+        for image in found:
+            image["truth"] = [each for each in image["truth"] if np.isfinite(each["box"]).all()]
         run.log_images("train", found, name="labels")
-        for each in faults(found):
+        for each in told:
             text = f"{each.text} The first images are drawn as train labels."
             run.alert(f"Targets: {each.title}", text, key=f"targets/{each.kind}")
     return bool(found)
@@ -71,14 +75,25 @@ def pairs(batch: Any) -> list[tuple[Any, Mapping[str, Any]]]:
 def _image(run: Run, place: int, picture: Any, target: Mapping[str, Any], names: Any) -> dict[str, Any]:
     pixels = to_pixels(array(picture))
     height, width = pixels.shape[:2]
+    target, left_out = _cut(target)
     truth = things(target, f"targets[{place}]", height, width, 0.5, scored=False)
     for thing in truth:
         thing["label"] = named(names, thing.pop("category_id"))
         thing.pop("bbox")
     small = f"{FOLDER}/labels_{place:02d}.jpg"
     write(pixels, run.dir, small)
-    identity = array(target.get("image_id", place)).reshape(-1)[0].item()
-    return {"id": identity, "thumbnail": small, "width": width, "height": height, "truth": truth}
+    image = {"id": identity(target, place), "thumbnail": small, "width": width, "height": height, "truth": truth}
+    return image | ({"left_out": {"objects": left_out}} if left_out else {})
+
+
+def _cut(target: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+    """A target with as many objects as a record takes, before anything is made of its masks; and how many had to go."""
+    many = max((len(target[key]) for key in ("boxes", "masks") if target.get(key) is not None), default=0)
+    if many <= OBJECTS:
+        return target, 0
+    cut = {key: value[:OBJECTS] if hasattr(value, "__len__") and not isinstance(value, str) and len(value) == many
+           else value for key, value in target.items()}  # fmt: skip
+    return cut, many - OBJECTS
 
 
 def to_pixels(values: Any) -> Pixels:
@@ -89,9 +104,9 @@ def to_pixels(values: Any) -> Pixels:
     """
     if values.ndim == 2:
         values = values[None]
-    if values.ndim != 3:
+    if values.ndim != 3 or not values.size:
         raise ValueError(f"an image of shape {values.shape}: pass [3, height, width]")
-    if values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
+    if values.shape[2] not in (1, 3, 4) or values.shape[0] < values.shape[2]:
         values = values.transpose(1, 2, 0)
     values = values[..., :3] if values.shape[2] >= 3 else values[..., :1].repeat(3, axis=2)
     if values.dtype == np.uint8:

@@ -103,18 +103,16 @@ def _image(
 def _greedy(table: Numbers, crowd: npt.NDArray[np.bool_]) -> list[tuple[int, float]]:
     """For each row, best first: the column that it gets, and their overlap."""
     found: list[tuple[int, float]] = []
-    free = np.ones(len(crowd), bool)
-    for row in table if len(crowd) else np.zeros((len(table), 0)):
-        best = (-1, 0.0)
-        for chosen in (free & ~crowd, crowd):  # an object goes before a crowd
-            places = np.flatnonzero(chosen & (row >= THRESHOLD))
-            if places.size and best[0] < 0:
-                values = row[places]  # of equals the last, as COCO takes them
-                place = int(places[len(values) - 1 - int(np.argmax(values[::-1]))])
-                best = (place, float(row[place]))
-        if best[0] >= 0 and not crowd[best[0]]:
-            free[best[0]] = False
-        found.append(best)
+    crowds = crowd.tolist()
+    free = [not each for each in crowds]
+    for row in table.tolist() if crowds else [[]] * len(table):
+        near = [(value, place) for place, value in enumerate(row) if value >= THRESHOLD]
+        # An object goes before a crowd; of equals the last, as COCO takes them.
+        best = max((each for each in near if free[each[1]]), default=None)
+        best = best or max((each for each in near if crowds[each[1]]), default=(0.0, -1))
+        if best[1] >= 0:
+            free[best[1]] = False
+        found.append((best[1], best[0]))
     return found
 
 

@@ -51,27 +51,32 @@ def classify(seen: Seen, table: Numbers) -> None:
     """
     seen.kinds, seen.aims = [None] * len(seen.found), [-1] * len(seen.found)
     seen.missed = [bool(each < 0 and not crowd) for each, crowd in zip(seen.taken, seen.crowd, strict=True)]
-    labels = np.array([each["category_id"] for each in seen.truth])
+    labels = [None if crowd else each["category_id"] for each, crowd in zip(seen.truth, seen.crowd, strict=True)]
     for place in np.flatnonzero(seen.match < 0).tolist():
-        row = np.where(seen.crowd, -1.0, table[place]) if len(labels) else np.empty(0)
-        same = labels == seen.found[place]["category_id"] if len(labels) else np.empty(0, bool)
-        kind, aim = _kind(row, same)
+        kind, aim = _kind(table[place].tolist(), labels, seen.found[place]["category_id"])
         seen.kinds[place], seen.aims[place] = kind, aim
         if kind in _MOVED:
             seen.missed[aim] = False
 
 
-def _kind(row: Numbers, same: npt.NDArray[np.bool_]) -> tuple[str, int]:
-    own, other = np.where(same, row, -1.0), np.where(same, -1.0, row)
-    if not row.size or row.max() <= GROUND:
+def _kind(row: list[float], labels: Sequence[Any], label: Any) -> tuple[str, int]:
+    """What is wrong, and with which object; labels of crowds are None."""
+    own, its, other, another = -1.0, -1, -1.0, -1
+    for place, value in enumerate(row):
+        if labels[place] == label:
+            if value > own:
+                own, its = value, place
+        elif labels[place] is not None and value > other:
+            other, another = value, place
+    if max(own, other) <= GROUND:
         return EXTRA, -1
-    if GROUND <= own.max() < THRESHOLD:
-        return LOCALISATION, int(own.argmax())
-    if other.max() >= THRESHOLD:
-        return WRONG_CLASS, int(other.argmax())
-    if own.max() >= THRESHOLD:
-        return DUPLICATE, int(own.argmax())
-    return BOTH, int(other.argmax())
+    if GROUND <= own < THRESHOLD:
+        return LOCALISATION, its
+    if other >= THRESHOLD:
+        return WRONG_CLASS, another
+    if own >= THRESHOLD:
+        return DUPLICATE, its
+    return BOTH, another
 
 
 class Table:

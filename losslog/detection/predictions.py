@@ -46,7 +46,7 @@ def images_of(
         names: of the classes, by label.
         sizes: ``(height, width)`` of each image. None: that of its target (``orig_size``, ``size``), of its masks or of
             its file.
-        score: predictions below it are left out.
+        score: predictions below it are left out, and those whose box is not finite.
         threshold: a pixel belongs to a mask from this probability on.
 
     Raises:
@@ -74,10 +74,15 @@ def _image(
             raise TypeError(f"images_of: {name} must be a dict, got {type(each).__name__}")
     height, width = _size(size, (prediction, target or {}), path, where[0])
     guessed = things(prediction, where[0], height, width, threshold, scored=True)
-    guessed = sorted((each for each in guessed if each["score"] >= score), key=lambda each: -each["score"])[:MOST]
+    sound = [each for each in guessed if each["score"] >= score and np.isfinite(each["box"]).all()]
+    guessed = sorted(sound, key=lambda each: -each["score"])[:MOST]
     truth = [] if target is None else things(target, where[1], height, width, threshold, scored=False)
-    identity = array((target or {}).get("image_id", prediction.get("image_id", place))).reshape(-1)[0].item()
-    image: dict[str, Any] = {"id": identity, "path": path, "width": width, "height": height}
+    image: dict[str, Any] = {
+        "id": identity({**prediction, **(target or {})}, place),
+        "path": path,
+        "width": width,
+        "height": height,
+    }
     if target is not None:
         image |= _judged(guessed, truth)
     for thing in (*guessed, *truth):
@@ -112,6 +117,12 @@ def _judged(guessed: list[dict[str, Any]], truth: list[dict[str, Any]]) -> dict[
     }  # fmt: skip
 
 
+def identity(target: Mapping[str, Any], place: int) -> Any:
+    """The image's id, or its place among others where a target has none."""
+    found = array(() if target.get("image_id") is None else target["image_id"]).reshape(-1)
+    return found[0].item() if found.size else place
+
+
 def things(
     given: Mapping[str, Any], name: str, height: int, width: int, threshold: float, *, scored: bool
 ) -> list[dict[str, Any]]:
@@ -122,8 +133,8 @@ def things(
     if labels_key is None or (given.get("boxes") is None and given.get("masks") is None):
         raise ValueError(f"images_of: {name} has {', '.join(given) or 'nothing'}: it needs boxes and labels")
     labels = array(given[labels_key]).reshape(-1)
-    masks = None if given.get("masks") is None else _masks(given["masks"], threshold)
-    boxes = _boxes(given, labels_key, masks, height, width)
+    masks = None if given.get("masks") is None else _masks(given["masks"])
+    boxes = _boxes(given, labels_key, masks, threshold, height, width)
     scores = array(given["scores"]).astype(np.float64).reshape(-1) if scored and "scores" in given else None
     if scored and scores is None:
         raise ValueError(f"images_of: {name} has no 'scores'")
@@ -132,7 +143,7 @@ def things(
             raise ValueError(f"images_of: {name} has {len(each)} {what} and {len(labels)} labels")
     if masks is not None and len(masks) and masks.shape[1:] != (height, width):
         raise ValueError(f"images_of: the masks of {name} are {masks.shape[1:]}, the image is {(height, width)}")
-    rles = [] if masks is None or not len(masks) else _encoded(masks)
+    rles = [] if masks is None else [_encoded(_binary(each, threshold)) for each in masks]
     found = []
     for place, label in enumerate(labels.tolist()):
         x1, y1, x2, y2 = boxes[place].tolist()
@@ -146,12 +157,14 @@ def things(
 
 
 def _boxes(
-    given: Mapping[str, Any], labels_key: str, masks: npt.NDArray[Any] | None, height: int, width: int
+    given: Mapping[str, Any], labels_key: str, masks: npt.NDArray[Any] | None, threshold: float, height: int, width: int
 ) -> npt.NDArray[np.float64]:
     if given.get("boxes") is None:
-        return np.array([_around(mask) for mask in (() if masks is None else masks)], np.float64).reshape(-1, 4)
+        found = [_around(_binary(mask, threshold)) for mask in (() if masks is None else masks)]
+        return np.array(found, np.float64).reshape(-1, 4)
     boxes = array(given["boxes"]).astype(np.float64).reshape(-1, 4)
-    if labels_key == "class_labels":  # DETR's: centre and size, in parts of the image
+    in_parts = boxes.size > 0 and boxes.min() >= 0 and boxes.max() <= 1 and any(key in given for key in _SIZES)
+    if labels_key == "class_labels" or in_parts:  # DETR's: centre and size, in parts of the image
         centre, half = boxes[:, :2], boxes[:, 2:] / 2
         boxes = np.concatenate([centre - half, centre + half], axis=1) * [width, height, width, height]
     return boxes
@@ -175,7 +188,8 @@ def _segments(given: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _masks(value: Any, threshold: float) -> npt.NDArray[np.uint8]:
+def _masks(value: Any) -> npt.NDArray[Any]:
+    """All masks as they are: many of large images are not copied at once."""
     masks = array(value)
     if not masks.size:
         return np.zeros((0, 1, 1), np.uint8)
@@ -183,14 +197,18 @@ def _masks(value: Any, threshold: float) -> npt.NDArray[np.uint8]:
         masks = masks[:, 0]
     if masks.ndim != 3:
         raise ValueError(f"images_of: masks of shape {masks.shape}: pass [N, height, width]")
-    return (masks > threshold).astype(np.uint8) if masks.dtype.kind == "f" else (masks != 0).astype(np.uint8)
+    return masks
 
 
-def _encoded(masks: npt.NDArray[np.uint8]) -> list[dict[str, Any]]:
+def _binary(mask: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.uint8]:
+    return (mask > threshold if mask.dtype.kind == "f" else mask != 0).view(np.uint8)
+
+
+def _encoded(mask: npt.NDArray[np.uint8]) -> dict[str, Any]:
     from pycocotools import mask as mask_api
 
-    rles = mask_api.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
-    return [{"size": [int(side) for side in each["size"]], "counts": each["counts"].decode("ascii")} for each in rles]
+    rle = mask_api.encode(np.asfortranarray(mask))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def _size(size: Any, dicts: Sequence[Mapping[str, Any]], path: Any, name: str) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 `Targets.keep` runs on the training thread, `Targets.describe` on the drain thread. Contract:
 
-- Of the last few batches ids, boxes and labels are kept, by reference: nothing is copied or waited for, and masks,
-  which can take a gigabyte in so many batches, are let go.
+- Of the last few batches boxes and labels are kept, of more of them ids, by reference: nothing is copied or waited for,
+  and masks, which can take a gigabyte in so many batches, are let go.
 - Targets are read only when a loss was not finite, and ids where a loss is among an epoch's highest: dicts with
   ``image_id``, ``boxes`` (N x 4, xyxy, pixels), ``labels`` and, where known, ``size`` or ``orig_size`` (height, width),
   as torchvision's and DETR's data sets have them.
@@ -19,6 +19,7 @@ from losslog.runtime.containment import attempt
 
 KEPT: Final = 32  # batches; the drain asks 0.2 s later at most, and by then a fast loop is some batches further
 FIELDS: Final = ("image_id", "file_name", "boxes", "labels", "size", "orig_size")
+NAMED: Final = 1024  # batches whose image ids are kept: each may turn out to be among an epoch's hardest
 NAMES: Final = frozenset({"image_id", "file_name"})
 SHOWN: Final = 8  # images named in one alert
 Target = dict[str, Any]
@@ -29,19 +30,21 @@ class Targets:
 
     def __init__(self) -> None:
         self._kept: deque[tuple[int, list[Target]]] = deque(maxlen=KEPT)
+        self._names: deque[tuple[int, list[Any]]] = deque(maxlen=NAMED)
 
     def keep(self, step: int, targets: Any) -> None:
         """Remember a batch's targets for a while."""
         each = [targets] if isinstance(targets, Mapping) else targets
         if isinstance(each, list | tuple) and all(isinstance(one, Mapping) for one in each):
-            self._kept.append((step, picked(each)))
+            found = picked(each)
+            self._kept.append((step, found))
+            self._names.append((step, [one.get("image_id", one.get("file_name")) for one in found]))
 
     def images(self, step: int) -> list[int | str]:
         """Image ids of the batch of a step; [] where nothing is known."""
-        for kept, targets in list(self._kept):
+        for kept, names in list(self._names):
             if kept == step:
-                found, error = attempt(_ids, targets)
-                return found or [] if error is None else []
+                return attempt(_ids, names)[0] or []
         return []
 
     def describe(self, step: int) -> str:
@@ -58,10 +61,9 @@ def picked(targets: Iterable[Mapping[str, Any]]) -> list[Target]:
     return [{key: one[key] for key in FIELDS if key in one} for one in targets]
 
 
-def _ids(targets: list[Target]) -> list[int | str]:
+def _ids(names: list[Any]) -> list[int | str]:
     found: dict[int | str, None] = {}
-    for each in targets:
-        name = _one(each.get("image_id", each.get("file_name")))
+    for name in map(_one, names):
         found |= dict.fromkeys(one for one in (name if isinstance(name, list) else [name]) if type(one) in (int, str))
     return [*found]
 

@@ -14,7 +14,7 @@ from pycocotools import mask as mask_api
 
 import losslog
 from losslog.detection import drawing
-from losslog.detection.chips import PALETTE, WRONG, colours, write
+from losslog.detection.chips import PALETTE, WRONG, colours, font_for, write
 from losslog.detection.drawing import Sheet, caption, encoded, opened
 from losslog.history import records
 from losslog.runtime.notices import Once
@@ -112,6 +112,16 @@ def test_words_at_one_corner_do_not_cover_each_other() -> None:
     pixels = np.asarray(pane)
     sizes = [int((pixels == shade).all(axis=2).sum()) for shade in shades]
     assert min(sizes) > 0.95 * max(sizes) > 300
+
+
+@pytest.mark.parametrize("fonts", [None, ()])
+def test_letters_that_no_font_has_are_spelt_plainly(fonts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fonts is not None:
+        monkeypatch.setattr("losslog.detection.chips._others", lambda: fonts)
+    text, _ = font_for("Bär\n\U0010fffd x", 10)
+    assert text in ("Bär ? x", "Bar ? x")
+    assert font_for("a\tb", 10)[0] == "a b"
+    assert fonts is None or text == "Bar ? x"
 
 
 def test_where_there_is_no_room_the_surest_is_on_top() -> None:

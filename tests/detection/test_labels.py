@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import losslog
 from losslog.detection import CocoDataset, HorizontalFlip, collate
-from losslog.detection.labels import names_of, pairs, to_pixels
+from losslog.detection.labels import log, names_of, pairs, to_pixels
 from losslog.detection.rle import decode
 from losslog.engine import train_one_epoch
 from losslog.history import records
@@ -151,3 +151,48 @@ def test_names_come_from_what_data_sets_have(shapes: Path) -> None:
     assert names_of(Coco()) == {7: "cat"}
     assert names_of(Listed()) == {0: "none", 1: "cat"}
     assert names_of(object()) is None
+
+
+def drawn(run: losslog.Run, image: Any, target: dict[str, Any]) -> dict[str, Any]:
+    """The one image of a sheet."""
+    assert log(run, [([image], [target])])
+    run.close()
+    ((found,),) = [each.data["images"] for each in records(run.dir) if each.hook == "on_images"]
+    return dict(found)
+
+
+BOX = {"boxes": torch.tensor([[5.0, 6.0, 30.0, 40.0]]), "labels": torch.tensor([1]), "image_id": 3}
+
+
+@pytest.mark.parametrize("shape", [(1, 50, 60), (2, 50, 60), (3, 50, 60), (5, 50, 60), (12, 50, 60), (50, 60, 3),
+                                   (50, 60, 1), (50, 60)])  # fmt: skip
+def test_images_of_any_number_of_channels(shape: tuple[int, ...], make_run: Made) -> None:
+    found = drawn(make_run(), torch.rand(shape), BOX)
+    assert (found["id"], found["height"], found["width"]) == (3, 50, 60)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, 0), (torch.tensor([]), 0), (torch.tensor([[7]]), 7), ("a", "a")])
+def test_ids_as_people_have_them(given: Any, wanted: Any, make_run: Made) -> None:
+    assert drawn(make_run(), torch.rand(3, 50, 60), BOX | {"image_id": given})["id"] == wanted
+
+
+def test_boxes_in_parts_of_an_image_whose_size_is_told_are_centre_and_size(make_run: Made) -> None:
+    target = BOX | {"boxes": torch.tensor([[0.5, 0.5, 0.2, 0.4]]), "size": torch.tensor([50, 60])}
+    found = drawn(make_run(), torch.rand(3, 50, 60), target)
+    assert found["truth"][0]["box"] == pytest.approx([24.0, 15.0, 36.0, 35.0], abs=0.01)
+
+
+def test_a_box_that_is_not_finite_is_left_out_and_told(make_run: Made) -> None:
+    run = make_run()
+    boxes = torch.tensor([[5.0, 6.0, 30.0, 40.0], [float("nan"), 1.0, 2.0, 3.0]])
+    found = drawn(run, torch.rand(3, 50, 60), BOX | {"boxes": boxes, "labels": torch.tensor([1, 2])})
+    assert len(found["truth"]) == 1
+    (alert,) = [each.data for each in records(run.dir) if each.hook == "on_alert"]
+    assert "In 1 of 2 objects the box is not finite, e.g. in image 3." in alert["text"]
+
+
+def test_of_very_many_objects_as_many_as_a_record_takes(make_run: Made) -> None:
+    target = {"boxes": BOX["boxes"].repeat(2000, 1), "labels": torch.ones(2000), "masks": torch.ones(2000, 50, 60)}
+    found = drawn(make_run(), torch.rand(3, 50, 60), target)
+    assert len(found["truth"]) == 100
+    assert found["left_out"]["objects"] == 1900

@@ -113,3 +113,11 @@ BAD: tuple[tuple[dict[str, Any], str], ...] = (
 def test_what_does_not_fit_is_refused_by_name(arguments: dict[str, Any], told: str) -> None:
     with pytest.raises((TypeError, ValueError), match=told):
         images_of(**arguments)
+
+
+def test_what_a_model_that_diverges_gives_is_left_out() -> None:
+    nan = torch.tensor([[float("nan"), 1.0, 2.0, 3.0], [1.0, 2.0, 30.0, 40.0]])
+    found = {"boxes": nan, "labels": torch.tensor([1, 1]), "scores": torch.tensor([0.9, float("nan")])}
+    (image,) = images_of([found], [{"image_id": 1, "boxes": nan[1:], "labels": torch.tensor([1])}], sizes=[(60, 80)])
+    assert image["predictions"] == []
+    assert image["missed"] == 1

@@ -8,6 +8,7 @@ import textwrap
 import pytest
 import torch
 
+import losslog
 from losslog.cli import main
 
 
@@ -209,6 +210,46 @@ def test_a_loss_that_is_not_finite_names_its_images(watch, read):
     run.close()
     (alert,) = [each for each in read(run, "on_alert") if each["component"] == "loss_mask"]
     assert "41 (box 0 has no area" in alert["text"]
+
+
+class Many(Images):
+    """Every fortieth is hard."""
+
+    def __len__(self):
+        return 160
+
+    def __getitem__(self, index):
+        image, target = super().__getitem__(index)
+        return image, target | {"worth": torch.tensor([float(index % 40 == 17)])}
+
+
+class Stalled(Detector):
+    """Two of its losses fall; that of the masks stands, and is higher on what is hard."""
+
+    def forward(self, images, targets=None):
+        worth = torch.cat([each["worth"] for each in targets]).mean()
+        noise, weight = 1 + 0.02 * torch.randn(3), self.weight.sum()
+        return {"loss_classifier": weight**2 * noise[0] + 0.01, "loss_box_reg": weight**2 * noise[1] + 0.01,
+                "loss_mask": 0.69 * noise[2] + 0.3 * worth + 0.0 * weight}  # fmt: skip
+
+
+def test_the_alert_on_a_stall_names_them(read, monkeypatch, tmp_path):
+    pytest.importorskip("losslog_plateau")
+    monkeypatch.setenv("LOSSLOG_FOLLOWER", "0")
+    torch.manual_seed(0)
+    model = Stalled()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0003)
+    run = losslog.attach(model, optimizer, name="t", dir=tmp_path, plugins="plateau", epochs=12)
+    for _ in range(12):
+        batches = torch.utils.data.DataLoader(Many(), 2, shuffle=True, collate_fn=collate)
+        as_torchvision(model, optimizer, batches)
+    run.close()
+    hard = {17, 57, 97, 137}
+    for end in read(run, "on_epoch_end"):  # in a loop of a millisecond a step, too
+        assert hard <= {image for _, _, images in end["hardest"]["loss_mask"] for image in images}
+    (text,) = [each["text"] for each in read(run, "on_alert") if each["title"] == "loss_mask has stalled"]
+    named = text.partition("highest on images ")[2].partition(" (losslog show --hard)")[0].split(", ")
+    assert hard & {int(each) for each in named}
 
 
 def test_losslog_run_show_and_report(tmp_path, capsys):

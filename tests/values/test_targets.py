@@ -86,3 +86,21 @@ def test_stop_policy_asks_the_run_to_stop(tmp_path):
 def test_unknown_policy_is_refused(tmp_path):
     with pytest.raises(ValueError, match="non_finite must be 'warn' or 'stop'"):
         losslog.Run("bad", dir=tmp_path, plugins=None, non_finite="skip")
+
+
+def test_ids_are_known_longer_than_boxes():
+    targets = Targets()
+    for step in range(KEPT + 600):
+        targets.keep(step, [{"image_id": step, "boxes": [[1, 1, 1, 3]]}])
+    assert targets.images(KEPT) == [KEPT]
+    assert targets.describe(KEPT) == ""
+    assert targets.images(-1) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [([3, 4], [3, 4]), ("a", ["a"]), ([7], [7]), (None, []), (1.5, []), ([[1]], [1])]
+)
+def test_ids_of_a_batch_in_one_target(given, wanted):
+    targets = Targets()
+    targets.keep(0, [{"image_id": given}, {"image_id": given}])
+    assert targets.images(0) == wanted

@@ -38,7 +38,8 @@ def overlaid(sheet: Sheet) -> wandb.Image:
 
 def _box(box: list[float], thing: Any, numbers: dict[str, int]) -> dict[str, Any]:
     x1, y1, x2, y2 = (float(value) for value in box)
-    words = [thing["label"], f"{thing['score']:.2f}" if "score" in thing else "", thing.get("mistake") or ""]
+    wrong = str(thing.get("mistake") or "").replace("_", " ")
+    words = [thing["label"], f"{thing['score']:.2f}" if "score" in thing else "", wrong]
     found: dict[str, Any] = {
         "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2}, "domain": "pixel",
         "class_id": numbers[thing["label"]], "box_caption": " ".join(each for each in words if each),
