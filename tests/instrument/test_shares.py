@@ -162,7 +162,8 @@ def test_what_must_not_run_twice_is_refused_once_and_training_goes_on(watch, cap
     assert same(before, after)
 
 
-def test_one_loss_has_nothing_to_share(watch):
+def test_one_loss_has_nothing_to_share(watch, caplog):
+    caplog.set_level("INFO")
     model = nn.Linear(4, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     run = watch(model, optimizer, gradients_every=1)
@@ -172,6 +173,7 @@ def test_one_loss_has_nothing_to_share(watch):
         optimizer.step()
     run.close()
     assert shares(run) == {}
+    assert sum("gradient shares were not measured" in line for line in caplog.messages) == 1
 
 
 def test_losses_of_several_criteria_share_too(watch):
