@@ -247,6 +247,8 @@ def fit(
         if run is not None:
             run.request_stop(str(reason) or "StopTraining")
             progress.stopped = run.should_stop
+    if progress.shares is not None:
+        progress.shares.ends()
     return result
 
 

@@ -50,12 +50,11 @@ class Observer(Watching):
 
     def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
         super().__init__(logbook)
-        self.finder = finder
+        self.finder, self.thread = finder, OneThread()
         self.leftovers = Leftovers(self, logbook, finder)
         self.steppers = Steppers(self.leftovers.dropped)
         self.series = Series(logbook.step, lambda: self.steppers.alive, self.modules)
         self.silence = Silence(logbook)
-        self.thread = OneThread()
         self.discovery = Discovery(self)
         self.reaching = Reaching(self)
         self.sightings = Sightings(self, logbook, finder, self.discovery, self.leftovers)
@@ -281,6 +280,7 @@ class Observer(Watching):
             self.logbook.step(averaged([fatal]), None)
         self._left = fatal is not None
         self.silence.ends(self.steppers.unclaimed)
+        self.reaching.shares.ends()
         super().close(status)
 
     def cut_short(self, status: str) -> bool:

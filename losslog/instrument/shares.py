@@ -85,6 +85,12 @@ class Shares:
             values = staged([*norms.values()])
             self._found = Beside((*norms,), Computed(lambda: _shared(resolve(values))))
 
+    def ends(self) -> None:
+        """The training is over: say so where there was nothing to measure."""
+        if self._every and self._last is None:
+            self._every = 0
+            say("gradient shares were not measured: no backward pass came from several losses that are known by name")
+
     def take(self) -> Beside | None:
         """What was measured since the last call: shares by component, for who may wait for the device."""
         found, self._found = self._found, None

@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -160,7 +162,8 @@ def test_what_must_not_run_twice_is_refused_once_and_training_goes_on(watch, cap
     assert same(before, after)
 
 
-def test_one_loss_has_nothing_to_share(watch):
+def test_one_loss_has_nothing_to_share(watch, caplog):
+    caplog.set_level("INFO")
     model = nn.Linear(4, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     run = watch(model, optimizer, gradients_every=1)
@@ -170,6 +173,7 @@ def test_one_loss_has_nothing_to_share(watch):
         optimizer.step()
     run.close()
     assert shares(run) == {}
+    assert sum("gradient shares were not measured" in line for line in caplog.messages) == 1
 
 
 def test_losses_of_several_criteria_share_too(watch):
@@ -242,3 +246,42 @@ def test_a_compiled_whole_is_refused(watch, caplog):
     run, _ = train(torch.compile(made(), backend="aot_eager"), lambda *them: watch(*them, gradients_every=1))
     assert shares(run) == {}
     assert any("torch.compile" in line for line in caplog.messages)
+
+
+SCRIPT = """
+import torch
+
+torch.manual_seed(0)
+trunk, left, right = torch.nn.Linear(4, 8), torch.nn.Linear(8, 1), torch.nn.Linear(8, 1)
+optimizer = torch.optim.SGD([*trunk.parameters(), *left.parameters(), *right.parameters()], lr=0.1)
+one, other = torch.nn.MSELoss(), torch.nn.L1Loss()
+for step in range(6):
+    optimizer.zero_grad()
+    hidden = trunk(torch.randn(8, 4)).relu()
+    (one(left(hidden), torch.zeros(8, 1)) + other(right(hidden), torch.ones(8, 1))).backward()
+    optimizer.step()
+print(trunk.weight.sum().item())
+"""
+
+
+def test_a_script_that_is_run_is_measured(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT, "utf-8")
+    before = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "losslog",
+        "run",
+        "--dir",
+        "runs",
+        "--plugins",
+        "plateau",
+        "--gradients-every",
+        "4",
+    ]
+    after = subprocess.run([*command, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert after.stdout == before.stdout
+    (journal,) = tmp_path.glob("runs/*/*/journal.jsonl")
+    found = [json.loads(each)["data"] for each in journal.read_text("utf-8").splitlines() if "grad_share/" in each]
+    assert [each["step"] for each in found] == [0, 4]
+    assert {*found[0]["metrics"]} == {"grad_share/MSELoss", "grad_share/L1Loss"}

@@ -182,11 +182,12 @@ def test_a_narrow_terminal_is_not_overrun(terminal):
     assert max(map(len, shown.lines)) < 40
 
 
-def test_alerts_are_seen_above_the_progress(terminal):
+def test_alerts_are_seen_above_the_progress_and_stay_below_it(terminal):
     shown = terminal(RUN + "run.alert('loss_mask stalls', 'lower the rate')\nredraw()\nrun.batch(30, 1)\n")
     assert shown.lines[0].endswith("Warning: loss_mask stalls (plateau)")
     assert shown.lines[1] == "   lower the rate"
-    assert "31/100" in shown.lines[-2]
+    assert "31/100" in shown.lines[-3]
+    assert shown.lines[-1].startswith("! loss_mask stalls")
 
 
 def test_colours_only_where_wanted(terminal):
