@@ -190,7 +190,8 @@ class Intake(ABC):
         weights: Mapping[str, float] | None = None
         metrics: dict[str, float] = {}
         if item.weights is None:
-            whole, metrics = self.totals.of(item.keys, losses, total)
+            losses, metrics = self.totals.apart(losses)
+            whole = self.totals.whole(losses, total)
         else:
             whole, weights = told(losses, total), item.weights() or None
         if item.counted:

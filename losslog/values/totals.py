@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from losslog.runtime.notices import Once
@@ -27,6 +28,7 @@ METRIC_NAMES: Final = frozenset(("acc", "accuracy", "error", "iou", "miou", "f1"
 METRIC_ENDS: Final = ("_acc", "_accuracy", "_iou", "_f1", "_lr", "_grad_norm")
 
 
+@lru_cache(maxsize=4096)  # asked for each name of each record
 def sounds_like_a_metric(name: str) -> bool:
     """Whether a name says that its value is no loss: of `METRIC_NAMES`, or with one of `METRIC_ENDS`."""
     low = name.lower()
@@ -87,16 +89,6 @@ class Totals:
 
     def __init__(self, once: Once, components: Collection[str] = ()) -> None:
         self._once, self._components = once, components
-        self._ordinary: set[tuple[str, ...]] = set()
-
-    def of(self, keys: tuple[str, ...] | None, losses: Losses, total: float | None) -> tuple[Whole, dict[str, float]]:
-        """What a loop gave, told apart, and the metrics beside it; ``keys`` are the names, None of a scalar."""
-        if total is None and keys in self._ordinary:
-            return Whole(losses, sum(losses.values()), False), {}  # type: ignore[union-attr]
-        apart, metrics = self.apart(losses)
-        if keys and not metrics and total_name(keys) is None and len(self._ordinary) < 1000:
-            self._ordinary.add(keys)  # no name of these says anything
-        return self.whole(apart, total), metrics
 
     def apart(self, losses: Losses) -> tuple[Losses, dict[str, float]]:
         """Losses, and entries beside them whose names say that they are metrics."""
