@@ -62,10 +62,8 @@ def picked(targets: Iterable[Mapping[str, Any]]) -> list[Target]:
 
 
 def _ids(names: list[Any]) -> list[int | str]:
-    found: dict[int | str, None] = {}
-    for name in map(_one, names):
-        found |= dict.fromkeys(one for one in (name if isinstance(name, list) else [name]) if type(one) in (int, str))
-    return [*found]
+    found = [one for name in map(_one, names) for one in (name if isinstance(name, list) else [name])]
+    return [*dict.fromkeys(one for one in found if type(one) in (int, str))]
 
 
 def _describe(targets: list[Target]) -> str:
