@@ -17,7 +17,7 @@ from losslog.compat.naming import VALIDATION, apart, is_loss, is_number, plain_n
 from losslog.instrument.listeners import guarded
 from losslog.run import Run
 
-LOWEST: Final = "1.0"
+LOWEST: Final = "0.26.1"
 require("accelerate", LOWEST, "accelerate")
 
 from accelerate.tracking import GeneralTracker  # noqa: E402 - it was looked at first

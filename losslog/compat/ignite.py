@@ -17,7 +17,7 @@ from typing import Any, Final
 from losslog.compat.base import Guest, Loop, contained
 from losslog.compat.naming import is_number, require
 
-LOWEST: Final = "0.5.1"
+LOWEST: Final = "0.4.13"
 
 
 def attach(trainer: Any, evaluators: Any = None, *, optimizers: Sequence[Any] | None = None, **options: Any) -> Guest:

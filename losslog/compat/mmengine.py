@@ -17,7 +17,7 @@ from typing import Any, Final
 from losslog.compat.base import Guest, Loop, contained
 from losslog.compat.naming import is_number, require
 
-LOWEST: Final = "0.10.7"
+LOWEST: Final = "0.10.6"
 KEY: Final = "losslog"  # in a checkpoint's meta
 require("mmengine", LOWEST, "mmengine", "mmengine", "mmengine-lite")
 

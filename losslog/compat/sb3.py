@@ -16,7 +16,7 @@ from losslog.compat.naming import is_loss, is_number, plain_name, require
 from losslog.instrument.listeners import guarded
 from losslog.run import Run
 
-LOWEST: Final = "2.9"
+LOWEST: Final = "2.3.2"
 require("stable-baselines3", LOWEST, "sb3")
 
 from stable_baselines3.common.logger import KVWriter  # noqa: E402 - it was looked at first
