@@ -5,12 +5,13 @@ a run needs is imported by whoever first asks for `Run`, `attach` or `load`: not
 """
 
 import sys
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
 
 if sys.argv[:1] == ["-m"] and "-m losslog" in " ".join(sys.orig_argv[:9]) and not sys.flags.safe_path:
     sys.path.append(sys.path.pop(0))  # python -m losslog: a folder that came with data offers no ``json.py``
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from losslog.errors import BackendUnavailable, LosslogError, NotReady, PluginError, RunLocked, StopTraining
 from losslog.hookspecs import hookimpl, hookspec
