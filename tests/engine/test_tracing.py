@@ -161,7 +161,7 @@ def test_other_processes_are_not_waited_for(open_run: Open) -> None:
 
 
 def test_a_repetition_that_fails_is_said_and_training_goes_on(open_run: Open, caplog: Any) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "losslog")
     model, run, calls = Net("module"), open_run(), []
 
     def fails(*_: Any) -> None:

@@ -17,7 +17,7 @@ import losslog
 def said(caplog, monkeypatch):
     """The lines that were said."""
     monkeypatch.setattr(losslog.runtime.notices.logger, "propagate", True)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "losslog")
     return lambda: [each.getMessage() for each in caplog.records]
 
 

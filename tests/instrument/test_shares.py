@@ -153,7 +153,7 @@ class Own(torch.autograd.Function):
 )
 def test_what_must_not_run_twice_is_refused_once_and_training_goes_on(watch, caplog, head, why):
     _, before = train(made(head=head), watch)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "losslog")
     run, after = train(made(head=head), lambda *them: watch(*them, gradients_every=1))
     said = [line for line in caplog.messages if "gradient shares" in line]
     assert len(said) == 1
@@ -163,7 +163,7 @@ def test_what_must_not_run_twice_is_refused_once_and_training_goes_on(watch, cap
 
 
 def test_one_loss_has_nothing_to_share(watch, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "losslog")
     model = nn.Linear(4, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     run = watch(model, optimizer, gradients_every=1)
@@ -233,7 +233,7 @@ class Talks(torch.autograd.Function):
 
 
 def test_what_may_wait_for_other_processes_is_refused(watch, group, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "losslog")
     kind = type("AllReduce", (Talks,), {"__module__": "torch.distributed.nn.functional"})
     run, _ = train(made(head=lambda module, x: kind.apply(module(x))), lambda *them: watch(*them, gradients_every=1))
     assert shares(run) == {}
@@ -242,7 +242,7 @@ def test_what_may_wait_for_other_processes_is_refused(watch, group, caplog):
 
 @pytest.mark.skipif(not hasattr(torch, "compile"), reason="this torch cannot compile")
 def test_a_compiled_whole_is_refused(watch, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "losslog")
     run, _ = train(torch.compile(made(), backend="aot_eager"), lambda *them: watch(*them, gradients_every=1))
     assert shares(run) == {}
     assert any("torch.compile" in line for line in caplog.messages)

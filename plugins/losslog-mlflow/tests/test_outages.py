@@ -44,7 +44,7 @@ def test_nothing_of_the_server_is_printed(
 ) -> None:
     plugin = started(tracking_uri=server.uri.replace("//", "//someone:hunter2@"))
     plugin.on_run_end(status="finished", error=None, time=T0)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "losslog"):
         plugin.on_flush()
     printed = "".join(capfd.readouterr()) + caplog.text
     assert "hunter2" not in printed

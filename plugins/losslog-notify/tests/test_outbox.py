@@ -191,7 +191,7 @@ def test_refused_by_one_while_the_other_is_away_is_lost_only_when_both_refuse(
 
 
 def test_what_is_old_is_left_out_and_counted(run: Any, endpoint: Any, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "losslog")
     made = plugin(run, endpoint)
     for seq in (1, 2, 3):
         alert(made, seq, age=90_000.0)

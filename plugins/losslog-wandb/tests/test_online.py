@@ -78,7 +78,7 @@ def test_without_a_key_it_is_offline_and_says_so(
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY")
     plugin = started(mode="online")
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "losslog"):
         close(plugin, 1)
     assert "offline (no API key)" in caplog.text
     assert "wandb sync" in caplog.text
@@ -101,7 +101,7 @@ def test_a_dead_server_means_offline_and_a_later_sync_brings_every_row(
 ) -> None:
     online.stop()
     plugin = started()
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "losslog"):
         log(plugin, range(1, 6))
     close(plugin, 6)
     assert "does not answer" in caplog.text
@@ -136,7 +136,7 @@ def test_rows_queue_behind_those_that_are_not_uploaded_yet(
     close(plugin, 4)
     online.start()
     plugin = started()
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "losslog"):
         log(plugin, range(5, 7))
     close(plugin, 7)
     assert "earlier rows" in caplog.text
