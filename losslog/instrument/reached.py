@@ -22,7 +22,7 @@ from losslog.instrument.measures import Measures
 from losslog.instrument.parts import Part, Parts
 from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, lost, reach, told
 from losslog.runtime.containment import attempt, one_line
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import say, warn
 
 if TYPE_CHECKING:
     from losslog import Run
@@ -64,7 +64,7 @@ class Reached:
         self._changes = 0
         self._said: set[tuple[str, str]] = set()
         self._seen: dict[str, set[int]] = {}  # epochs in which a component was seen
-        self._broken = False
+        self._broken = self._hides = False
         self._untold: list[Callable[[Run], None]] = []
         self.measures = Measures()
         self._metrics: dict[str, Any] = {}
@@ -183,6 +183,9 @@ class Reached:
         if known:
             self._metrics |= {f"reach/{name}": each.total for name, each in known.items()}
             self._detail = detail_of(known, parts)
+        if not self._hides and (hidden := next((each.hidden for each in found.values() if each.hidden), "")):
+            self._hides = True
+            say("what the losses train is not told, or only in part: %s", hidden)
         for name, each in losses.items():
             self._compare(name, each, parts, step)
         self._tell_groups(losses, parts, step)
@@ -277,11 +280,10 @@ class Reached:
         if (cause, part) in self._said:
             return
         self._said.add((cause, part))
-        words = title.removeprefix("the ")
-        said = title if words == title else f"The {words}"
+        said = title if (words := title.removeprefix("the ")) == title else f"The {words}"
         text = f"{said}: {', '.join(by)} would train it, and nothing moves its parameters."
-        evidence = {"part": part, "losses": by, "step": step}
-        self._alert(title, text, "warning", by[0] if len(by) == 1 else None, cause, evidence)
+        component, evidence = by[0] if len(by) == 1 else None, {"part": part, "losses": by, "step": step}
+        self._alert(title, text, "warning", component, cause, evidence)
 
     def _tell_frozen(self, parts: Mapping[str, Part]) -> None:
         frozen = [name for name, part in parts.items() if part.tensors and not part.trainable]

@@ -101,6 +101,45 @@ def test_gradient_norm_is_that_of_the_step(net, watch):
     assert 0 < ratio < 0.1
 
 
+class Asked(Net):
+    """Its input requires grad, as for saliency, a gradient penalty, or adapters on a frozen embedding."""
+
+    def forward(self, x):
+        return super().forward(x.clone().requires_grad_())
+
+
+def test_input_that_requires_grad_hides_nothing(watch, caplog):
+    torch.manual_seed(0)
+    net = Asked()
+    with caplog.at_level("INFO"):
+        run = train(net, watch, change=frozen_at(net, 15), gradients_every=5)
+    (alert,) = grave(run)
+    assert (alert["title"], alert["step"]) == ("loss_left no longer trains left", 15)
+    assert metrics(run, "reach/loss_left") == [(0, 4), (STEPS, 4), (STEPS + 5, 2), (2 * STEPS, 2)]
+    assert metrics(run, "grad_share/loss_left")
+    assert "only in part" not in caplog.text
+
+
+def test_weights_that_are_handed_over_as_tensors_are_not_told_and_that_is_said(watch, caplog):
+    class Called(Net):
+        own = True
+
+        def forward(self, x):
+            if self.own:
+                return super().forward(x)
+            copies = {name: each.detach().clone().requires_grad_() for name, each in self.left.named_parameters()}
+            y = self.trunk(x)
+            left = torch.func.functional_call(self.left, copies, (y,))
+            return {"loss_left": left.square().mean(), "loss_right": (self.right(y) - 1).square().mean()}
+
+    torch.manual_seed(0)
+    net = Called()
+    with caplog.at_level("INFO"):
+        run = train(net, watch, change=lambda epoch: setattr(net, "own", epoch < 2))
+    assert grave(run) == []
+    assert caplog.text.count("told, or only in part: a tensor that is no parameter") == 1
+
+
 def frozen_at(net, step):
     count = [0]
 
