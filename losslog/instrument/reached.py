@@ -196,7 +196,7 @@ class Reached:
 
     def _is_loss(self, name: str, found: Reach) -> bool:
         """Whether an entry is a loss: one that never had a graph may be a metric beside the losses."""
-        return found.attached or name in self._before or name.startswith("loss_")
+        return found.attached or name in self._before or name.startswith("loss_") or name.endswith("Loss")
 
     def _compare(self, name: str, now: Reach, parts: Mapping[str, Part], step: int) -> None:
         """Tell what a loss has lost since it was seen first, where that is certain."""

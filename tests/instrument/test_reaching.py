@@ -140,6 +140,105 @@ def test_weights_that_are_handed_over_as_tensors_are_not_told_and_that_is_said(w
     assert caplog.text.count("told, or only in part: a tensor that is no parameter") == 1
 
 
+class Two(nn.Module):
+    """Two heads; the losses are the loop's."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.left, self.right = nn.Linear(4, 8), nn.Linear(8, 1), nn.Linear(8, 1)
+
+    def forward(self, x):
+        y = self.trunk(x).tanh()
+        return self.left(y), self.right(y)
+
+
+def weights_of(data):
+    return data.get("weights") or {}
+
+
+class Pair(nn.Module):
+    """Gives two losses by name."""
+
+    def forward(self, left, right):
+        return {"loss_left": left.square().mean(), "loss_right": (right - 1).abs().mean()}
+
+
+def criteria(watch, at, *, weight=1.0, first=False, pair=False, accumulate=1):
+    """A loop in which the right loss is detached from a step on."""
+    torch.manual_seed(0)
+    net, mse, mae, both = Two(), nn.MSELoss(), nn.L1Loss(), Pair()
+    optimizer, zeros, ones = torch.optim.SGD(net.parameters(), lr=0.01), torch.zeros(4, 1), torch.ones(4, 1)
+    run, step = watch(net, optimizer), 0
+    for _ in range(EPOCHS):
+        for batch in batches():
+            left, right = net(batch)
+            right = right.detach() if step >= at else right
+            if pair:
+                losses = both(left, right)
+                loss = losses["loss_left"] + weight * losses["loss_right"]
+            elif first:
+                loss = weight * mae(right, ones) + mse(left, zeros)
+            else:
+                loss = mse(left, zeros) + weight * mae(right, ones)
+            (loss / accumulate).backward()
+            step += 1
+            if not step % accumulate:
+                optimizer.step()
+                optimizer.zero_grad()
+    run.close()
+    return run
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+@pytest.mark.parametrize("first", [False, True])
+def test_criterion_that_is_detached_is_told_and_stays_a_component(watch, caplog, weight, first):
+    run = criteria(watch, STEPS, weight=weight, first=first)
+    (alert,) = grave(run)
+    assert (alert["title"], alert["component"]) == ("L1Loss trains nothing", "L1Loss")
+    assert "outside the model" not in caplog.text
+    last = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"][-1]
+    assert {*last["losses"]} == {"MSELoss", "L1Loss"}
+    assert last["total"] == pytest.approx(last["losses"]["MSELoss"] + weight * last["losses"]["L1Loss"])
+    assert weights_of(last).get("L1Loss", 1.0) == pytest.approx(weight)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_criterion_that_is_detached_from_the_start_is_told(watch, caplog, weight):
+    run = criteria(watch, 0, weight=weight)
+    assert "L1Loss: in the total" in caplog.text
+    assert "but detached: it trains nothing" in caplog.text
+    assert "outside the model" not in caplog.text
+    last = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"][-1]
+    assert {*last["losses"]} == {"MSELoss", "L1Loss"}
+
+
+@pytest.mark.parametrize(("weight", "accumulate"), [(5.0, 1), (1.0, 5), (3.0, 2)])
+def test_detached_loss_of_a_weight_leaves_no_rest(watch, caplog, weight, accumulate):
+    run = criteria(watch, STEPS, weight=weight, pair=True, accumulate=accumulate)
+    assert "outside the model" not in caplog.text
+    last = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"][-1]
+    assert weights_of(last).get("loss_right", 1.0) == pytest.approx(weight, rel=1e-4)
+
+
+def test_metric_computed_by_a_criterion_beside_the_losses_is_no_fault(watch, caplog):
+    torch.manual_seed(0)
+    net, mse, mae = Two(), nn.MSELoss(), nn.L1Loss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    run = watch(net, optimizer)
+    for _ in range(EPOCHS):
+        for batch in batches():
+            left, right = net(batch)
+            loss = mse(left, torch.zeros(4, 1)) + mse(right, torch.ones(4, 1))
+            mae(right.detach(), torch.ones(4, 1)), mse(left.detach(), torch.ones(4, 1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    run.close()
+    assert grave(run) == []
+    assert "detached" not in caplog.text
+    assert not any("L1Loss" in each.data["losses"] for each in records(run.dir) if each.hook == "on_batch_losses")
+
+
 def frozen_at(net, step):
     count = [0]
 
