@@ -63,6 +63,8 @@ def plainly(root: Root, owner: Any, rest: Rest) -> Reading | None:
     if root.usual is not None and root.scale == 1.0 and output.family.owner is owner:
         first, weights = root.usual
         if first is output and len(reached) == len(output.names):
+            if owner.sightings.left_out.waiting:
+                owner.sightings.left_out.whole(output)
             values = [*output.values, root.value]
             return tuple.__new__(Reading, (output.names, values, True, 1, weights, *REST))
     if not output.plain or len(reached) != len(output.names) or output.family.owner is not owner:
@@ -73,5 +75,7 @@ def plainly(root: Root, owner: Any, rest: Rest) -> Reading | None:
                 return None
     if type(root.value) is not float or type(root.scale) is not float or (root.marks and root.marks[0] in output.marks):
         return None
+    if owner.sightings.left_out.waiting:
+        owner.sightings.left_out.whole(output)
     found = Plain(root, output, rest)
     return tuple.__new__(Reading, (output.names, found, True, 1, found.weights, *REST))  # no call of Python's

@@ -144,6 +144,7 @@ class Reaching:
             for index, (name, each) in enumerate(zip(output.names, reached, strict=True)):
                 key = "loss" if reading.keys is None else name
                 total = index in output.totals or (name in TOTAL_NAMES and len(output.names) > 1)
+                total = total or name in output.family.left_out
                 counts = each.attached if reading.keys is None else name in reading.keys or not each.attached
                 if each is not NOTHING and counts and not total:
                     found[key] = _joined(found.get(key), each)

@@ -19,6 +19,7 @@ import torch
 from losslog.instrument.copies import Copies
 from losslog.instrument.discovery import Discovery
 from losslog.instrument.family import Family
+from losslog.instrument.leftout import LeftOut
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.naming import Naming
@@ -53,6 +54,7 @@ class Sightings:
         detached: what losses gave without gradients, in training, since the last step.
         batch: how many times the loop has gone on with new data of a loader.
         naming: names the images of the batch at hand.
+        left_out: told which losses steps came to.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Sightings:
         self._fresh: list[Pass] = []
         self._copies = Copies()
         self.naming = Naming()
+        self.left_out = LeftOut(logbook)
         self._forwards = 0  # of models that gave no losses, without gradients
         self._since: set[Any] = set()  # who has used the batch at hand
 

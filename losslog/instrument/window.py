@@ -69,6 +69,13 @@ class Window:
                     self._wholes.add((id(part.output), part.place))
                 if not count:
                     whole.setdefault(name, []).append(part)
+        if stepper is not None and parts:
+            batches = [(each.batch, each.driver) for each in self.outputs]
+            waiting = [each for each in owner.sightings.pending
+                       if not each.reached and (each.batch, each.driver) in batches]  # fmt: skip
+            owner.sightings.left_out.stepped(heard, [*self.outputs], waiting if len(owner.steppers.alive) == 1 else ())
+            detached = [*detached, *(each for each in waiting if each.family.left_out)]
+            self._keep_left_out(parts)
         if detached and parts:
             self._take_detached(detached, parts)
         self._parts, self._whole = self._sorted(parts), whole
@@ -86,6 +93,16 @@ class Window:
                         parts.setdefault(name, []).append(Part(turn, output, index, heard.root.scale))
                         self.own.add(name)
 
+    def _keep_left_out(self, parts: dict[str, list[Part]]) -> None:
+        """Take in what the loop adds no more, with weight 0."""
+        missing = {name for output in self.outputs for name in output.family.left_out if name not in parts}
+        for turn, heard in enumerate(self.heard if missing else ()):
+            for output in dict.fromkeys(output for output, _, _ in heard.root.reached):
+                for index, name in enumerate(output.names):
+                    if name in missing and output.marks[index] is not None:
+                        parts.setdefault(name, []).append(Part(turn, output, index, 0.0))
+                        self.own.add(name)
+
     def _take_detached(self, detached: Sequence[Output], parts: dict[str, list[Part]]) -> None:
         """Take in calls over the same batches that gave nothing with a graph."""
         graded = {*parts}
@@ -96,7 +113,8 @@ class Window:
                     self._loose.append(output)
                     for index, name in enumerate(output.names):
                         if name not in graded and (name in output.family.ever or name in self._known):
-                            parts.setdefault(name, []).append(Part(turn, output, index, heard.root.scale))
+                            gradient = heard.root.scale if output.marks[index] is None else 0.0
+                            parts.setdefault(name, []).append(Part(turn, output, index, gradient))
                             if output not in self.outputs:
                                 self.outputs.append(output)
 

@@ -239,6 +239,85 @@ def test_metric_computed_by_a_criterion_beside_the_losses_is_no_fault(watch, cap
     assert not any("L1Loss" in each.data["losses"] for each in records(run.dir) if each.hook == "on_batch_losses")
 
 
+def adding(add):
+    """A sum that has the right loss where ``add(step)`` says so."""
+    step = [0]
+
+    def total(losses):
+        step[0] += 1
+        return losses["loss_left"] + (losses["loss_right"] if add(step[0] - 1) else 0)
+
+    return total
+
+
+class Long(Net):
+    """Gives a metric beside its losses."""
+
+    def forward(self, x):
+        found = super().forward(x)
+        return {**found, "acc": found["loss_left"].detach() * 2}
+
+
+def test_loss_that_the_loop_adds_no_more_is_told_and_stays_with_weight_0(watch):
+    torch.manual_seed(0)
+    run = train(Long(), watch, total=adding(lambda step: step < 8))
+    (alert,) = grave(run)
+    assert (alert["title"], alert["level"]) == ("loss_right is in no backward pass", "warning")
+    assert (alert["cause"], alert["evidence"]["step"]) == ("not_trained", 8)
+    last = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"][-1]
+    assert weights_of(last) == {"loss_right": 0.0}
+    assert last["total"] == pytest.approx(last["losses"]["loss_left"])
+
+
+def test_loss_that_was_never_added_is_information_once(watch):
+    torch.manual_seed(0)
+    run = train(Long(), watch, total=adding(lambda step: False))
+    assert grave(run) == []
+    (alert,) = alerts(run)
+    assert (alert["title"], alert["component"]) == ("loss_right is in no backward pass", "loss_right")
+
+
+@pytest.mark.parametrize("add", [lambda step: step % 2, lambda step: not step % 7, lambda step: step // 5 % 2])
+def test_losses_of_one_model_that_take_turns_are_no_fault(watch, add):
+    torch.manual_seed(0)
+    assert alerts(train(Long(), watch, total=adding(add))) == []
+
+
+def test_adversaries_of_one_forward_pass_are_no_fault(watch):
+    torch.manual_seed(0)
+    net = Net()
+    first = torch.optim.SGD([*net.trunk.parameters(), *net.left.parameters()], 0.01)
+    second = torch.optim.SGD(net.right.parameters(), 0.01)
+    run = watch(net, [first, second])
+    for _ in range(EPOCHS):
+        for batch in batches():
+            for optimizer, name in ((first, "loss_left"), (second, "loss_right")):
+                optimizer.zero_grad()
+                net(batch)[name].backward()
+                optimizer.step()
+    run.close()
+    assert alerts(run) == []
+
+
+def test_criterion_that_the_loop_adds_no_more_is_told(watch):
+    torch.manual_seed(0)
+    net, mse, mae = Two(), nn.MSELoss(), nn.L1Loss()
+    optimizer, step = torch.optim.SGD(net.parameters(), lr=0.01), 0
+    run = watch(net, optimizer)
+    for _ in range(EPOCHS):
+        for batch in batches():
+            left, right = net(batch)
+            other = mae(right, torch.ones(4, 1))
+            loss = mse(left, torch.zeros(4, 1)) + (other if step < 8 else 0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+    run.close()
+    (alert,) = grave(run)
+    assert (alert["title"], alert["evidence"]["step"]) == ("L1Loss is in no backward pass", 8)
+
+
 def frozen_at(net, step):
     count = [0]
 
