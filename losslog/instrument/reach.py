@@ -181,12 +181,16 @@ def told(losses: list[Loss], step: int) -> str:
 
 
 def detail_of(found: Mapping[str, Reach], parts: Mapping[str, Part]) -> dict[str, Any]:
-    """What each component trains, by part, and what the optimizers make of the parts: plain data."""
+    """What each component trains, by part, and what the optimizers make of the parts: plain data.
+
+    A part that is frozen just now, and was not when a loss was walked, is trained by turns.
+    """
+    trained = {part: max(each.tensors.get(part, 0) for each in found.values()) for part in parts if found}
     return {
         "reach": {name: dict(found[name].tensors) for name in [*found][:MOST]},
         "parts": {
-            name: {"tensors": part.tensors, "trainable": part.trainable, "size": part.size, "lr": list(part.rates),
-                   "outside": part.outside}
+            name: {"tensors": part.tensors, "trainable": part.trainable or trained.get(name, 0), "size": part.size,
+                   "lr": list(part.rates), "outside": part.outside}
             for name, part in parts.items()
         },
     }  # fmt: skip

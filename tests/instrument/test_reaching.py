@@ -436,7 +436,10 @@ def test_adversaries_that_freeze_each_other(watch):
             criterion(judge(fake), torch.ones(4, 1)).backward()
             first.step()
     run.close()
-    assert grave(run) == []
+    assert alerts(run) == []
+    details = [each.data["detail"] for each in records(run.dir) if each.data.get("detail")]
+    assert len(details[-1]["reach"]) == 2
+    assert all(part["trainable"] == part["tensors"] and part["lr"] for part in details[-1]["parts"].values())
 
 
 def test_tasks_that_take_turns_are_no_fault(watch):
