@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from losslog.instrument.behind import is_curved
+from losslog.instrument.behind import is_beside, is_curved
 from losslog.instrument.readings import RESOLUTION, Idle
 from losslog.runtime.notices import Once
 from losslog.runtime.pace import Guard
@@ -47,6 +47,7 @@ class Rests:
     def __init__(self, *, quiet: bool = False) -> None:
         self.look_again = False
         self.coming = self._come = 0
+        self._derived: set[str] = set()
         self.weights: dict[str, float] = {}
         self.detached: set[str] = set()
         self._once = Once()
@@ -62,6 +63,10 @@ class Rests:
             self._looks -= 1
             marks = {mark for output in pending for mark in output.marks if mark is not None}
             self._curved = is_curved(root.node, marks)
+            self._derived |= {
+                output.names[index] for output in pending for index in output.totals
+                if (mark := output.marks[index]) is not None and is_beside(root.node, mark, marks)
+            }  # fmt: skip
 
     def asks(self) -> bool:
         """Whether the calls of all modules should be looked at once more."""
@@ -138,6 +143,12 @@ class Rests:
             self._once(
                 "%s: in the total (%.3g of %.3g), but detached: it trains nothing", found, rest, total, key="rest"
             )
+        elif self._derived:
+            text = (
+                "%s: in the total, and computed from another loss: its gradient is part of that one's weight, and it is "
+                "no component; the total logged is what was optimised (%.3g)"
+            )
+            self._once(text, ", ".join(sorted(self._derived)), total, key="rest")
         elif self._curved:
             text = (
                 "the total is not a weighted sum of the components: weights are its derivatives, and what is logged is "

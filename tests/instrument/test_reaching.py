@@ -318,6 +318,32 @@ def test_criterion_that_the_loop_adds_no_more_is_told(watch):
     assert (alert["title"], alert["evidence"]["step"]) == ("L1Loss is in no backward pass", 8)
 
 
+@pytest.mark.parametrize("of", [lambda loss: (loss - 0.01) ** 2, lambda loss: (loss - 0.2).clamp(min=0)])
+def test_loss_that_is_computed_from_another_is_named(watch, caplog, of):
+    class Derived(Net):
+        def forward(self, x):
+            found = super().forward(x)
+            return {**found, "loss_extra": of(found["loss_right"])}
+
+    torch.manual_seed(0)
+    train(Derived(), watch)
+    assert "loss_extra: in the total, and computed from another loss" in caplog.text
+    assert "outside the model" not in caplog.text
+
+
+def test_total_beside_something_from_outside_is_not_called_computed_from_another(watch, caplog):
+    class Whole(Net):
+        def forward(self, x):
+            found = super().forward(x)
+            return {**found, "objective": found["loss_left"] + found["loss_right"]}
+
+    torch.manual_seed(0)
+    net = Whole()
+    train(net, watch, total=lambda losses: losses["objective"] + 0.1 * net.trunk.weight.square().sum())
+    assert "computed from another" not in caplog.text
+    assert "outside the model" in caplog.text
+
+
 def frozen_at(net, step):
     count = [0]
 
