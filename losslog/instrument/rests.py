@@ -145,8 +145,8 @@ class Rests:
             )
         elif self._derived:
             text = (
-                "%s: in the total, and computed from another loss: its gradient is part of that one's weight, and it is "
-                "no component; the total logged is what was optimised (%.3g)"
+                "%s: in the total, and computed from another loss: its gradient is part of that one's weight, and it "
+                "is no component; the total logged is what was optimised (%.3g)"
             )
             self._once(text, ", ".join(sorted(self._derived)), total, key="rest")
         elif self._curved:
