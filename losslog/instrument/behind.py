@@ -85,3 +85,28 @@ def is_curved(root: Any, losses: set[tuple[int, int]]) -> bool:
                 if child is not None and child not in reaches and first < child._sequence_nr() not in numbers
             ]  # fmt: skip
     return False
+
+
+def is_beside(root: Any, loss: tuple[int, int], others: set[tuple[int, int]]) -> bool:
+    """Whether a root is made of other losses beside one that is computed from them: that is no total.
+
+    Args:
+        root: the root's node.
+        loss: mark of the one.
+        others: marks of the others.
+    """
+    numbers = {number for number, _ in others} - {loss[0]}
+    if root is None or not numbers or root._sequence_nr() == loss[0]:
+        return False
+    first, stack, seen = min(numbers), [root], {root}
+    through = beside = False
+    while stack and len(seen) < LIMIT:
+        for child, _ in stack.pop().next_functions:
+            if child is None or child in seen:
+                continue
+            number = child._sequence_nr()
+            seen.add(child)
+            through, beside = through or number == loss[0], beside or number in numbers
+            if number > first and number not in numbers and number != loss[0]:
+                stack.append(child)
+    return through and beside

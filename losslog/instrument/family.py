@@ -24,6 +24,8 @@ class Family:
 
     Attributes:
         keys: the components seen in training; None before, empty for a scalar.
+        ever: names of all that were components of any step.
+        left_out: those of them that no backward pass comes to any more.
         totals: which indexes are totals, by the names of an output and of those before it.
         plain: names of the dict it gives, where all are losses with gradients and none is a total.
         adds: whether something is added to its one loss before backward, where that was asked on a device.
@@ -37,6 +39,8 @@ class Family:
     def __init__(self, owner: Any, name: str, *, ready_made: bool = False) -> None:
         self.owner, self.name, self.ready_made = owner, name, ready_made
         self.keys: tuple[str, ...] | None = None
+        self.ever: set[str] = set()
+        self.left_out: set[str] = set()
         self.totals: dict[Any, frozenset[int]] = {}
         self.unreached = self.apart = self.evaluated = 0
         self.adds: bool | None = None
@@ -77,6 +81,7 @@ class Family:
 
     def gave(self, names: tuple[str, ...], keys: tuple[str, ...] | None) -> None:
         """A step of these components was made with losses of these names; None: of a scalar."""
+        self.ever.update(name for name in names if name in (keys or ()))
         if names is keys:
             self.keys = keys
         elif self.keys is None or keys is not None:

@@ -23,8 +23,9 @@ from losslog.instrument.onethread import OneThread
 from losslog.instrument.optimizers import Heard, Stepper, Steppers
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
+from losslog.instrument.plain import plainly
 from losslog.instrument.reaching import Reaching
-from losslog.instrument.readings import Reading, averaged, named, plainly
+from losslog.instrument.readings import Reading, averaged, named
 from losslog.instrument.roots import Root
 from losslog.instrument.series import Entry, Series, rates
 from losslog.instrument.sightings import Sightings
@@ -189,12 +190,13 @@ class Observer(Watching):
             heard[0].taken = True
             self._driven(heard[0])
         one = heard[0] if len(heard) == 1 else None
-        reading = plainly(one.root, self, self.silence.rest) if one is not None else None
+        detached, self.sightings.detached = self.sightings.detached, []
+        reading = plainly(one.root, self, self.silence.rest) if one is not None and not detached else None
         if one is not None and reading is not None:
             outputs = [one.root.reached[0][0]]
             names: Collection[str] = reading.keys or ()
         elif heard:
-            window = Window(heard, self, stepper)
+            window = Window(heard, self, stepper, detached)
             outputs, names = window.outputs, window.own
             reading = window.reading(self.sightings.pending, dicts=stepper.named, rest=self.silence.rest)
         else:

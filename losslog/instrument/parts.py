@@ -64,11 +64,15 @@ class Parts:
         models: Modules, also wrapped (DistributedDataParallel, torch.compile, FSDP). The parts of all but the first one
             begin with the class's name.
         names: What the models were called before, by model; new ones are added.
+
+    Attributes:
+        ever: Parts of which any parameter was trainable at a `mark`.
     """
 
     def __init__(self, *models: nn.Module, names: MutableMapping[nn.Module, str] | None = None) -> None:
         names = {} if names is None else names
         self.of: dict[int, str] = {}
+        self.ever: set[str] = set()
         self._parameters: dict[str, list[weakref.ref[nn.Parameter]]] = {}
         self._owners: dict[str, list[weakref.ref[nn.Module]]] = {}
         self._tops = [weakref.ref(model) for model in models]
@@ -107,6 +111,7 @@ class Parts:
     def mark(self) -> None:
         """Remember which parameters are trainable."""
         self._flags = [each.requires_grad for _, each in self.parameters()]
+        self.ever.update(part for part, each in self.parameters() if each.requires_grad)
         watchmen: dict[str, tuple[weakref.ref[nn.Parameter], bool]] = {}
         for part, each in self.parameters():
             if part not in watchmen or (each.requires_grad and not watchmen[part][1]):
@@ -153,7 +158,7 @@ class Parts:
                 size=sum(p.numel() for p in parameters),
                 outside=len(trainable) - len(grouped) if known else 0,
                 still=sum(rate == 0 for rate in grouped),
-                rates=tuple(sorted(set(grouped))),
+                rates=tuple(sorted({rates[id(p)] for p in trainable or parameters if id(p) in rates})),
                 evaluating=training and not any((m := ref()) is not None and m.training for ref in self._owners[name]),
             )
         return found

@@ -5,8 +5,9 @@ Plain functions on tensors and modules; for the thread that holds the graph, aft
 
 - No numerics, no backward, no device is waited for: the graph that the loop's own backward uses is read, node by node,
   once for all losses together.
-- What the graph hides is said, not guessed: a reentrant checkpoint keeps its inside to itself, and a leaf that is no
-  parameter of the model (a shard, a copy) may stand for any. `Reach.certain` is then false for that loss.
+- What the graph hides is said, not guessed: a reentrant checkpoint keeps its inside to itself, and a parameter that is
+  not the model's (a shard, a copy) may stand for any. `Reach.certain` is then false for that loss.
+- A leaf that is no parameter is an input, unless a parameter of its shape is reached by no loss: then it may be a copy.
 - Parameters are compared by identity; nothing of the graph or of the model is kept alive by what is returned.
 """
 
@@ -18,7 +19,7 @@ from functools import cache
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from losslog.instrument.parts import Part, Parts
 
@@ -30,6 +31,9 @@ PASSING: Final = "_DDPSinkBackward"
 """A node of DistributedDataParallel's that all outputs share; each passes through it to its own."""
 MERGED: Final = "CompiledFunctionBackward"
 """The node of a compiled graph: what its outputs share of the inside cannot be told apart."""
+FOREIGN: Final = "a tensor that is no parameter of the model is trained in place of one"
+CHECKPOINT: Final = "reentrant checkpointing (use_reentrant=True) hides its inside"
+COMPILED: Final = "torch.compile has merged several losses"
 FROZEN: Final = "requires_grad is False"
 NO_GRAPH: Final = "no graph was recorded (no_grad, or detached)"
 
@@ -42,11 +46,13 @@ class Reach:
         tensors: Parameters it reaches, by part; parts it does not reach are left out.
         certain: Whether the graph hides nothing of it.
         attached: Whether it has a graph at all.
+        hidden: What hides some of it, in words.
     """
 
     tensors: Mapping[str, int] = field(default_factory=dict)
     certain: bool = True
     attached: bool = True
+    hidden: str = ""
 
     @property
     def total(self) -> int:
@@ -86,7 +92,9 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
         if node is not None:
             masks[node] |= 1 << bit
     counts: list[dict[str, int]] = [{} for _ in roots]
-    uncertain, leaf = 0, leaf_type()
+    uncertain, leaf, why = 0, leaf_type(), ""
+    inputs: list[tuple[Tensor, int]] = []
+    met: set[int] = set()
     for node, children in order.items():  # every node after all that use it
         mask = masks[node]
         for child in children:
@@ -94,22 +102,33 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
         if children:
             kind = type(node).__name__
             if kind in HIDING or (kind == MERGED and mask & (mask - 1)):
-                uncertain |= mask
+                uncertain, why = uncertain | mask, CHECKPOINT if kind in HIDING else COMPILED
         elif type(node) is leaf:
-            part = parts.of.get(id(node.variable))
+            variable = node.variable
+            part = parts.of.get(id(variable))
             if part is None:
-                uncertain |= mask
+                if isinstance(variable, nn.Parameter) or hasattr(variable, "to_local"):
+                    uncertain, why = uncertain | mask, FOREIGN
+                else:
+                    inputs.append((variable, mask))
                 continue
+            met.add(id(variable))
             for bit, count in enumerate(counts):
                 if mask >> bit & 1:
                     count[part] = count.get(part, 0) + 1
         elif type(node).__name__ in HIDING:
-            uncertain |= mask
+            uncertain, why = uncertain | mask, CHECKPOINT
+    if inputs:
+        unmet = {each.shape for _, each in parts.parameters() if id(each) not in met}
+        for each, mask in inputs:
+            if each.shape in unmet:
+                uncertain, why = uncertain | mask, FOREIGN
     found = {}
     for bit, (name, value) in enumerate(roots.items()):
         own = parts.of.get(id(value)) if value.grad_fn is None and value.requires_grad else None
         count = counts[bit] if own is None else {own: 1}
-        found[name] = Reach(count, not uncertain >> bit & 1, value.requires_grad)
+        certain = not uncertain >> bit & 1
+        found[name] = Reach(count, certain, value.requires_grad, "" if certain else why)
     return found
 
 
@@ -162,12 +181,16 @@ def told(losses: list[Loss], step: int) -> str:
 
 
 def detail_of(found: Mapping[str, Reach], parts: Mapping[str, Part]) -> dict[str, Any]:
-    """What each component trains, by part, and what the optimizers make of the parts: plain data."""
+    """What each component trains, by part, and what the optimizers make of the parts: plain data.
+
+    A part that is frozen just now, and was not when a loss was walked, is trained by turns.
+    """
+    trained = {part: max(each.tensors.get(part, 0) for each in found.values()) for part in parts if found}
     return {
         "reach": {name: dict(found[name].tensors) for name in [*found][:MOST]},
         "parts": {
-            name: {"tensors": part.tensors, "trainable": part.trainable, "size": part.size, "lr": list(part.rates),
-                   "outside": part.outside}
+            name: {"tensors": part.tensors, "trainable": part.trainable or trained.get(name, 0), "size": part.size,
+                   "lr": list(part.rates), "outside": part.outside}
             for name, part in parts.items()
         },
     }  # fmt: skip

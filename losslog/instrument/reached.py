@@ -22,7 +22,7 @@ from losslog.instrument.measures import Measures
 from losslog.instrument.parts import Part, Parts
 from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, lost, reach, told
 from losslog.runtime.containment import attempt, one_line
-from losslog.runtime.notices import warn
+from losslog.runtime.notices import say, warn
 
 if TYPE_CHECKING:
     from losslog import Run
@@ -57,14 +57,15 @@ class Reached:
         self._models, self._optimizers, self._certain = models, optimizers, certain
         self._parts: Parts | None = None
         self._names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
-        self._before: dict[str, Reach] = {}
+        self._before: dict[str, Reach] = {}  # and in this epoch:
+        self._known: dict[str, Reach] = {}
         self._suspects: dict[str, list[int]] = {}  # the step it was seen at first, steps since that agreed
         self._needed: dict[str, int] = {}
         self._epoch: int | None = None
         self._changes = 0
         self._said: set[tuple[str, str]] = set()
         self._seen: dict[str, set[int]] = {}  # epochs in which a component was seen
-        self._broken = False
+        self._broken = self._hides = False
         self._untold: list[Callable[[Run], None]] = []
         self.measures = Measures()
         self._metrics: dict[str, Any] = {}
@@ -176,24 +177,29 @@ class Reached:
     def _take(self, found: Mapping[str, Reach], epoch: int, step: int) -> None:
         assert self._parts is not None
         if epoch != self._epoch:
-            self._epoch, self._changes = epoch, 0
-        parts = self._parts.summary(self._optimizers())
+            self._epoch, self._changes, self._known = epoch, 0, {}
+        parts, ever = self._parts.summary(self._optimizers()), self._parts.ever
         losses = {name: each for name, each in found.items() if self._is_loss(name, each)}
         known = {name: each for name, each in losses.items() if each.certain}
         if known:
             self._metrics |= {f"reach/{name}": each.total for name, each in known.items()}
-            self._detail = detail_of(known, parts)
+            self._known |= known  # of several optimizers' steps
+            self._detail = detail_of(self._known, parts)
+        if not self._hides and (hidden := next((each.hidden for each in found.values() if each.hidden), "")):
+            self._hides = True
+            say("what the losses train is not told, or only in part: %s", hidden)
         for name, each in losses.items():
             self._compare(name, each, parts, step)
         self._tell_groups(losses, parts, step)
-        if not self._seen:
-            self._tell_frozen(parts)
+        if not self._seen and (frozen := [name for name, part in parts.items() if part.tensors and name not in ever]):
+            text = f"Frozen from the start: {', '.join(frozen)} ({FROZEN})."
+            self._alert("parts frozen from the start", text, "info", None, "frozen", {"parts": frozen})
         for name in losses:
             self._seen.setdefault(name, set()).add(epoch)
 
     def _is_loss(self, name: str, found: Reach) -> bool:
         """Whether an entry is a loss: one that never had a graph may be a metric beside the losses."""
-        return found.attached or name in self._before or name.startswith("loss_")
+        return found.attached or name in self._before or name.startswith("loss_") or name.endswith("Loss")
 
     def _compare(self, name: str, now: Reach, parts: Mapping[str, Part], step: int) -> None:
         """Tell what a loss has lost since it was seen first, where that is certain."""
@@ -236,9 +242,9 @@ class Reached:
     def _tell_lost(self, gone: list[Loss], step: int) -> None:
         component, whole = gone[0].component, gone[0].whole
         title = f"{component} trains nothing" if whole else f"{component} no longer trains {gone[0].part}"
+        level, cause = ("error", "not_trained") if whole else ("warning", "part_not_trained")
         evidence = {"step": step, "lost": {each.part: each.why for each in gone}}
-        self._alert(title, told(gone, step), "error" if whole else "warning", component,
-                    "not_trained" if whole else "part_not_trained", evidence)  # fmt: skip
+        self._alert(title, told(gone, step), level, component, cause, evidence)
 
     def _tell_dead(self, name: str, step: int) -> None:
         self._said.add(("", name))
@@ -277,17 +283,10 @@ class Reached:
         if (cause, part) in self._said:
             return
         self._said.add((cause, part))
-        words = title.removeprefix("the ")
-        said = title if words == title else f"The {words}"
+        said = title if (words := title.removeprefix("the ")) == title else f"The {words}"
         text = f"{said}: {', '.join(by)} would train it, and nothing moves its parameters."
-        evidence = {"part": part, "losses": by, "step": step}
-        self._alert(title, text, "warning", by[0] if len(by) == 1 else None, cause, evidence)
-
-    def _tell_frozen(self, parts: Mapping[str, Part]) -> None:
-        frozen = [name for name, part in parts.items() if part.tensors and not part.trainable]
-        if frozen:
-            text = f"Frozen from the start: {', '.join(frozen)} ({FROZEN})."
-            self._alert("parts frozen from the start", text, "info", None, "frozen", {"parts": frozen})
+        component, evidence = by[0] if len(by) == 1 else None, {"part": part, "losses": by, "step": step}
+        self._alert(title, text, "warning", component, cause, evidence)
 
     def _alert(
         self, title: str, text: str, level: str, component: str | None, cause: str, evidence: Mapping[str, Any]

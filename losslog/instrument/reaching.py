@@ -24,6 +24,7 @@ from losslog.instrument.readings import Reading
 from losslog.instrument.roots import Root
 from losslog.instrument.shares import Shares
 from losslog.runtime.containment import attempt
+from losslog.values.snapshot import resolve
 from losslog.values.totals import TOTAL_NAMES
 
 STEPS: Final = 8  # optimizers that step more seldom are not waited for
@@ -137,11 +138,13 @@ class Reaching:
             self._reached.planned((driver.length or 0) // max(1, reading.n))
         found: dict[str, Reach] = {}
         for output in outputs:
-            if output.reach is None:
+            reached = output.reach if output.graded else [GONE if each else NOTHING for each in resolve(output.values)]
+            if reached is None:
                 return None
-            for index, (name, each) in enumerate(zip(output.names, output.reach, strict=True)):
+            for index, (name, each) in enumerate(zip(output.names, reached, strict=True)):
                 key = "loss" if reading.keys is None else name
                 total = index in output.totals or (name in TOTAL_NAMES and len(output.names) > 1)
+                total = total or name in output.family.left_out
                 counts = each.attached if reading.keys is None else name in reading.keys or not each.attached
                 if each is not NOTHING and counts and not total:
                     found[key] = _joined(found.get(key), each)
@@ -156,6 +159,8 @@ class Reaching:
 
 NOTHING: Final = Reach(certain=False)
 """Of a loss that tells nothing: an entry of exactly 0 without a graph."""
+GONE: Final = Reach(attached=False)
+"""Of a loss without a graph."""
 
 
 def _edges(root: Root, pending: Sequence[Output]) -> dict[str, list[GradientEdge]]:

@@ -32,9 +32,14 @@ class Rest(Protocol):
 
     Attributes:
         coming: steps that it will be told of.
+        weights: of components, in the last step that had them with a graph.
     """
 
     coming: int
+    weights: dict[str, float]
+
+    def divide(self, rest: float, total: float, values: Mapping[str, float]) -> dict[str, float]:
+        """The weights of components that have no graph any more."""
 
     def __call__(self, total: float, rest: float, common: float, idle: Idle) -> None:
         """A step."""
@@ -125,15 +130,19 @@ class Told:
         parts: components by name, in order; none: the total is all there is.
         rest: told the total, what components do not explain of it, the factor that all of them have, and ``idle``.
         idle: gives the values of losses that gradients did not come to.
+        loose: names of components that have no graph.
     """
 
-    def __init__(self, roots: Sequence[Root], parts: dict[str, list[Part]], rest: Rest, idle: Idle = dict) -> None:
+    def __init__(
+        self, roots: Sequence[Root], parts: dict[str, list[Part]], rest: Rest, idle: Idle = dict,
+        loose: Collection[str] = (),
+    ) -> None:  # fmt: skip
         numbers: list[Any] = []
         for root in roots:
             numbers += (root.value, root.scale)
         for several in parts.values():
             numbers += [each.gradient for each in several]
-        self._count, self._parts, self._rest, self._idle = len(roots), parts, rest, idle
+        self._count, self._parts, self._rest, self._idle, self._loose = len(roots), parts, rest, idle, loose
         self._numbers = staged(numbers)
         rest.coming += bool(parts)
         self.weights: dict[str, float] = {}
@@ -149,71 +158,18 @@ class Told:
             value, weight, contribution = _weigh(several, gradients, scales)
             found.append(value)
             weights[name] = weight
-            explained += contribution
+            explained += 0.0 if name in self._loose else contribution
+        if self._loose:
+            values = {name: value for name, value in zip(weights, found, strict=True) if name in self._loose}
+            told = self._rest.divide(total - explained, total, values)
+            weights |= told
+            explained += sum(told[name] * value for name, value in values.items())
+        self._rest.weights.update({name: weight for name, weight in weights.items() if name not in self._loose})
         self.weights = {name: weight for name, weight in weights.items() if weight != 1.0}
         if weights:
-            self._rest(total, total - explained, _common(weights.values()), self._idle)
+            self._rest(total, total - explained, common(weights.values()), self._idle)
         self._parts, self._idle = {}, dict
         return [*found, total]
-
-
-class Plain(Staged):
-    """What autograd told of a step of one backward pass, which came once to each loss of one plain output."""
-
-    __slots__ = ("_output", "_rest", "_root", "found")
-
-    def __init__(self, root: Root, output: Output, rest: Rest) -> None:
-        self.values: list[float] = []
-        self._root: Root | None = root
-        self._output, self._rest = output, rest
-        rest.coming += 1
-        self.found: dict[str, float] = {}
-
-    def resolve(self) -> list[float]:
-        """Each component, then the total; finds the weights."""
-        root, self._root = self._root, None
-        if root is None:
-            return self.values
-        output, scale = self._output, root.scale
-        total, explained, values = root.value / scale, 0.0, output.values
-        assert isinstance(values, list)
-        weights = [1.0] * len(values)
-        for _, index, gradient in root.reached:
-            weight = gradient / scale
-            explained += weight * values[index]
-            weights[index] = 1.0 if abs(weight - 1.0) <= EXACT else weight
-        if weights.count(1.0) != len(weights):
-            self.found = {name: each for name, each in zip(output.names, weights, strict=True) if each != 1.0}
-        self._rest(total, total - explained, _common(weights), dict)
-        self.values = [*values, total]
-        return self.values
-
-    def weights(self) -> dict[str, float]:
-        """Those that are not 1."""
-        return self.found
-
-
-def plainly(root: Root, owner: Any, rest: Rest) -> Reading | None:
-    """A step of one backward pass, where it is as plain as most are; None where it is not."""
-    reached = root.reached
-    if not reached:
-        return None
-    output: Output = reached[0][0]
-    if root.usual is not None and root.scale == 1.0 and output.family.owner is owner:
-        first, weights = root.usual
-        if first is output and len(reached) == len(output.names):
-            values = [*output.values, root.value]
-            return tuple.__new__(Reading, (output.names, values, True, 1, weights, *REST))
-    if not output.plain or len(reached) != len(output.names) or output.family.owner is not owner:
-        return None
-    if root.whole is not output:
-        for each, _, gradient in reached:
-            if each is not output or type(gradient) is not float:
-                return None
-    if type(root.value) is not float or type(root.scale) is not float or (root.marks and root.marks[0] in output.marks):
-        return None
-    found = Plain(root, output, rest)
-    return tuple.__new__(Reading, (output.names, found, True, 1, found.weights, *REST))  # no call of Python's
 
 
 def _weigh(several: list[Part], gradients: Any, scales: list[float]) -> tuple[float, float, float]:
@@ -233,7 +189,7 @@ def _weigh(several: list[Part], gradients: Any, scales: list[float]) -> tuple[fl
     return mean, 1.0 if abs(weight - 1.0) <= EXACT else weight, contribution
 
 
-def _common(weights: Collection[float]) -> float:
+def common(weights: Collection[float]) -> float:
     """The factor that all components count with, or 1."""
     first = next(iter(weights), 1.0)
     return first if first != 1.0 and all(abs(each - first) <= EXACT * abs(first) for each in weights) else 1.0
@@ -248,10 +204,10 @@ def staged(numbers: list[Any]) -> list[float] | Staged:
 
 def told(
     roots: Sequence[Root], parts: dict[str, list[Part]], keys: Keys, n: int, beside: Beside | None,
-    rest: Rest, idle: Idle = dict,
+    rest: Rest, idle: Idle = dict, loose: Collection[str] = (),
 ) -> Reading:  # fmt: skip
     """A step as autograd told it; with ``keys`` but no parts the total is that one loss."""
-    found = Told(roots, parts, rest, idle)
+    found = Told(roots, parts, rest, idle, loose)
     if not parts:
         return Reading(keys, Computed(found.values), False, n, dict, beside)
     return Reading(keys, Computed(found.values), True, n, lambda: found.weights, beside)

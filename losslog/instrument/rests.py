@@ -5,6 +5,7 @@
 - A line is said once, and says what is known: a component that is in the total but detached, a total that is no
   weighted sum of its components, or else that something comes from outside the model.
 - A single step could mean many things, so that the second one, or the end, brings the line.
+- What components without a graph may explain of a total they explain: with their last weights, or one for all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from losslog.instrument.behind import is_curved
+from losslog.instrument.behind import is_beside, is_curved
 from losslog.instrument.readings import RESOLUTION, Idle
 from losslog.runtime.notices import Once
 from losslog.runtime.pace import Guard
@@ -39,16 +40,21 @@ class Rests:
     Attributes:
         look_again: whether components left a rest for the first time.
         coming: steps that are read off the loop, and that it will be told of.
+        weights: of components, in the last step that had them with a graph.
+        detached: losses that were found in a total without ever having had a graph.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.look_again = False
         self.coming = self._come = 0
+        self._derived: set[str] = set()
+        self.weights: dict[str, float] = {}
+        self.detached: set[str] = set()
         self._once = Once()
         self._lock = Guard()
         self._looks = LOOKS
         self._said = quiet
-        self._curved = self._over = False
+        self._curved = self._over = self._outside = False
         self._waiting: tuple[float, float, dict[str, float]] | None = None  # rest, total, and ratios of the first step
 
     def look(self, root: Any, pending: Iterable[Any]) -> None:
@@ -57,6 +63,10 @@ class Rests:
             self._looks -= 1
             marks = {mark for output in pending for mark in output.marks if mark is not None}
             self._curved = is_curved(root.node, marks)
+            self._derived |= {
+                output.names[index] for output in pending for index in output.totals
+                if (mark := output.marks[index]) is not None and is_beside(root.node, mark, marks)
+            }  # fmt: skip
 
     def asks(self) -> bool:
         """Whether the calls of all modules should be looked at once more."""
@@ -90,6 +100,24 @@ class Rests:
         with self._lock:
             self._last()
 
+    def divide(self, rest: float, total: float, values: Mapping[str, float]) -> dict[str, float]:
+        """The weights of components that have no graph any more.
+
+        Args:
+            rest: what the others do not explain of the total.
+            total: of the step.
+            values: of the components.
+        """
+        known = {name: self.weights.get(name, 1.0) for name in values}
+        told = sum(known[name] * value for name, value in values.items())
+        if self._outside or abs(rest - told) <= SAME * abs(total):
+            return known
+        whole = sum(values.values())
+        if not whole or not math.isfinite(rest) or not math.isfinite(whole):
+            return known
+        factor = rest / whole
+        return dict.fromkeys(values, factor if abs(rest) > RESOLUTION * abs(total) else 0.0)
+
     def ends(self) -> None:
         """The loop is over."""
         with self._lock:
@@ -111,9 +139,16 @@ class Rests:
         if found is None and abs(parts - 1.0) <= SAME:
             found = ", ".join(ratios)
         if found is not None:
+            self.detached |= {*found.split(", ")}
             self._once(
                 "%s: in the total (%.3g of %.3g), but detached: it trains nothing", found, rest, total, key="rest"
             )
+        elif self._derived:
+            text = (
+                "%s: in the total, and computed from another loss: its gradient is part of that one's weight, and it "
+                "is no component; the total logged is what was optimised (%.3g)"
+            )
+            self._once(text, ", ".join(sorted(self._derived)), total, key="rest")
         elif self._curved:
             text = (
                 "the total is not a weighted sum of the components: weights are its derivatives, and what is logged is "
@@ -121,5 +156,6 @@ class Rests:
             )
             self._once(text, total, key="rest")
         else:
+            self._outside = True
             text = "%.3g of %.3g comes from outside the model: the total logged is what was optimised"
             self._once(text, rest, total, key="rest")

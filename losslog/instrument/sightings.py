@@ -19,6 +19,7 @@ import torch
 from losslog.instrument.copies import Copies
 from losslog.instrument.discovery import Discovery
 from losslog.instrument.family import Family
+from losslog.instrument.leftout import LeftOut
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.naming import Naming
@@ -32,6 +33,8 @@ NOBODY: Final[tuple[Any, Family | None]] = (None, None)
 _level: Final = torch._C._functorch.maybe_current_level
 _tracing: Final = torch._C._is_tracing
 _running: Final = torch._C._current_graph_task_id  # -1 outside of backward passes
+CRITERIA: Final = ("loss", "criterion")  # in the name of a class that gives losses
+MOST_DETACHED: Final = 64
 MOST_WAITING: Final = 20_000  # outputs without a step, e.g. somebody who only runs a model in train mode
 
 
@@ -48,8 +51,10 @@ class Sightings:
     Attributes:
         families: who gives losses.
         pending: outputs that no step was taken with yet.
+        detached: what losses gave without gradients, in training, since the last step.
         batch: how many times the loop has gone on with new data of a loader.
         naming: names the images of the batch at hand.
+        left_out: told which losses steps came to.
     """
 
     def __init__(
@@ -59,11 +64,13 @@ class Sightings:
         self._discovery, self._leftovers = discovery, leftovers
         self.families: list[Family] = []
         self.pending: list[Output] = []
+        self.detached: list[Output] = []
         self.batch = 0
         self._by_id: dict[int, tuple[Any, Family]] = {}  # a weak reference to the module beside it
         self._fresh: list[Pass] = []
         self._copies = Copies()
         self.naming = Naming()
+        self.left_out = LeftOut(logbook)
         self._forwards = 0  # of models that gave no losses, without gradients
         self._since: set[Any] = set()  # who has used the batch at hand
 
@@ -131,6 +138,7 @@ class Sightings:
             if grad and module.training:
                 self._computes(args, kwargs)
                 self._discovery.trained(module)
+                self._ungraded(family, module, losses)
             else:
                 self._evaluated(family, module, losses)
             return
@@ -140,6 +148,19 @@ class Sightings:
         for giver, given in givers:
             if given:
                 self._found(giver, given)
+
+    def _ungraded(self, family: Family | None, module: Any, losses: list[Loss]) -> None:
+        """A module was called in training, and no gradient can come back: a metric, or a loss that is detached."""
+        if family is None and losses and any(word in type(module).__name__.lower() for word in CRITERIA):
+            family = self.adopt(module)
+            if not losses[0].named and len(losses) == 1:
+                losses[0].name = family.name
+        if family is not None and losses:
+            output = of(family, losses)
+            output.driver = self._fresh[-1] if self._fresh else self._finder.before
+            output.batch = self.batch + bool(self._fresh)
+            self.detached.append(output)
+            del self.detached[:-MOST_DETACHED]
 
     def _computes(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A batch goes through a model in training."""

@@ -5,7 +5,7 @@ Training thread. Contract:
 - A loss that is made of others, or is what backward was called on beside others, is their total and no component.
 - A step of which one loss is all there is has that loss as its total; with something added it is a component.
 - What a dict holds beside losses that were reached (an accuracy, a loss that nobody optimised) is a metric. A loss that
-  was a component before, and has no graph any more, stays one: it counts once, as far as can be told.
+  was a component before, and has no graph any more, stays one: it counts as far as the others do not explain the total.
 """
 
 from __future__ import annotations
@@ -28,10 +28,15 @@ class Window:
         heard: its backward passes, in order.
         owner: the observer whose outputs count.
         stepper: whose step it is; None: of nobody's.
+        detached: outputs without gradients since the last step.
     """
 
-    def __init__(self, heard: Sequence[Heard], owner: Any, stepper: Stepper | None = None) -> None:
+    def __init__(
+        self, heard: Sequence[Heard], owner: Any, stepper: Stepper | None = None, detached: Sequence[Output] = ()
+    ) -> None:
         self.heard = heard
+        self._known: set[str] = owner.silence.rest.detached
+        self._loose: list[Output] = []
         self.outputs: list[Output] = []
         parts: dict[str, list[Part]] = {}
         whole: dict[str, list[Part]] = {}
@@ -64,6 +69,15 @@ class Window:
                     self._wholes.add((id(part.output), part.place))
                 if not count:
                     whole.setdefault(name, []).append(part)
+        if stepper is not None and parts:
+            batches = [(each.batch, each.driver) for each in self.outputs]
+            waiting = [each for each in owner.sightings.pending
+                       if not each.reached and (each.batch, each.driver) in batches]  # fmt: skip
+            owner.sightings.left_out.stepped(heard, [*self.outputs], waiting if len(owner.steppers.alive) == 1 else ())
+            detached = [*detached, *(each for each in waiting if each.family.left_out)]
+            self._keep_left_out(parts)
+        if detached and parts:
+            self._take_detached(detached, parts)
         self._parts, self._whole = self._sorted(parts), whole
         if stepper is not None and self._parts:
             alive, feeds = owner.steppers.alive, heard[-1].feeds
@@ -75,9 +89,34 @@ class Window:
         for output in dict.fromkeys(output for output, _, _ in heard.root.reached):
             if output.named and None in output.marks:
                 for index, name in enumerate(output.names):
-                    if output.marks[index] is None and name in (output.family.keys or ()):
+                    if output.marks[index] is None and (name in output.family.ever or name in self._known):
                         parts.setdefault(name, []).append(Part(turn, output, index, heard.root.scale))
                         self.own.add(name)
+
+    def _keep_left_out(self, parts: dict[str, list[Part]]) -> None:
+        """Take in what the loop adds no more, with weight 0."""
+        missing = {name for output in self.outputs for name in output.family.left_out if name not in parts}
+        for turn, heard in enumerate(self.heard if missing else ()):
+            for output in dict.fromkeys(output for output, _, _ in heard.root.reached):
+                for index, name in enumerate(output.names):
+                    if name in missing and output.marks[index] is not None:
+                        parts.setdefault(name, []).append(Part(turn, output, index, 0.0))
+                        self.own.add(name)
+
+    def _take_detached(self, detached: Sequence[Output], parts: dict[str, list[Part]]) -> None:
+        """Take in calls over the same batches that gave nothing with a graph."""
+        graded = {*parts}
+        for turn, heard in enumerate(self.heard):
+            batches = [(each.batch, each.driver) for each in {output for output, _, _ in heard.root.reached}]
+            for output in detached:
+                if (output.batch, output.driver) in batches and output not in self._loose:
+                    self._loose.append(output)
+                    for index, name in enumerate(output.names):
+                        if name not in graded and (name in output.family.ever or name in self._known):
+                            gradient = heard.root.scale if output.marks[index] is None else 0.0
+                            parts.setdefault(name, []).append(Part(turn, output, index, gradient))
+                            if output not in self.outputs:
+                                self.outputs.append(output)
 
     def _sorted(self, parts: dict[str, list[Part]]) -> dict[str, list[Part]]:
         """In the order in which models gave them; backward passes come the other way round."""
@@ -111,7 +150,9 @@ class Window:
             return told(roots, {}, keys, n, beside, rest)
         if len(parts) == 1 and not dicts and not self.own & parts.keys() and not self._more:
             return told(roots, {}, None, n, beside, rest)
-        return told(roots, parts, tuple(parts), n, beside, rest, lambda: self._idle(parts, pending))
+        pending = [*pending, *self._loose]
+        loose = {name for name, several in parts.items() if all(_mark(each) is None for each in several)}
+        return told(roots, parts, tuple(parts), n, beside, rest, lambda: self._idle(parts, pending), loose)
 
     def _idle(self, parts: dict[str, list[Part]], pending: Sequence[Output]) -> dict[str, float]:
         """The values of losses that gradients could have come to, and did not."""
@@ -122,7 +163,7 @@ class Window:
         for output in dict.fromkeys((*self.outputs, *pending)):
             for index, name in enumerate(output.names):
                 known = (output, index) in reached or index in output.totals
-                if not known and (output.marks[index] is not None or "loss" in name):
+                if not known and (output.marks[index] is not None or "loss" in name or not output.named):
                     found[name] = found.get(name, 0.0) + resolve(output.values)[index]
         return found
 
@@ -136,6 +177,10 @@ class Window:
                 if not total and name not in losses and name not in self._whole:
                     found.setdefault(name, []).append((output.values, index))
         return averages(found)
+
+
+def _mark(part: Part) -> Any:
+    return part.output.marks[part.place]
 
 
 def _has_more(root: Root, ours: Sequence[tuple[Output, int, Any]]) -> bool:

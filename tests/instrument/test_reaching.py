@@ -101,6 +101,249 @@ def test_gradient_norm_is_that_of_the_step(net, watch):
     assert 0 < ratio < 0.1
 
 
+class Asked(Net):
+    """Its input requires grad, as for saliency, a gradient penalty, or adapters on a frozen embedding."""
+
+    def forward(self, x):
+        return super().forward(x.clone().requires_grad_())
+
+
+def test_input_that_requires_grad_hides_nothing(watch, caplog):
+    torch.manual_seed(0)
+    net = Asked()
+    with caplog.at_level("INFO"):
+        run = train(net, watch, change=frozen_at(net, 15), gradients_every=5)
+    (alert,) = grave(run)
+    assert (alert["title"], alert["step"]) == ("loss_left no longer trains left", 15)
+    assert metrics(run, "reach/loss_left") == [(0, 4), (STEPS, 4), (STEPS + 5, 2), (2 * STEPS, 2)]
+    assert metrics(run, "grad_share/loss_left")
+    assert "only in part" not in caplog.text
+
+
+def test_weights_that_are_handed_over_as_tensors_are_not_told_and_that_is_said(watch, caplog):
+    class Called(Net):
+        own = True
+
+        def forward(self, x):
+            if self.own:
+                return super().forward(x)
+            copies = {name: each.detach().clone().requires_grad_() for name, each in self.left.named_parameters()}
+            y = self.trunk(x)
+            left = torch.func.functional_call(self.left, copies, (y,))
+            return {"loss_left": left.square().mean(), "loss_right": (self.right(y) - 1).square().mean()}
+
+    torch.manual_seed(0)
+    net = Called()
+    with caplog.at_level("INFO"):
+        run = train(net, watch, change=lambda epoch: setattr(net, "own", epoch < 2))
+    assert grave(run) == []
+    assert caplog.text.count("told, or only in part: a tensor that is no parameter") == 1
+
+
+class Two(nn.Module):
+    """Two heads; the losses are the loop's."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.left, self.right = nn.Linear(4, 8), nn.Linear(8, 1), nn.Linear(8, 1)
+
+    def forward(self, x):
+        y = self.trunk(x).tanh()
+        return self.left(y), self.right(y)
+
+
+def weights_of(data):
+    return data.get("weights") or {}
+
+
+class Pair(nn.Module):
+    """Gives two losses by name."""
+
+    def forward(self, left, right):
+        return {"loss_left": left.square().mean(), "loss_right": (right - 1).abs().mean()}
+
+
+def criteria(watch, at, *, weight=1.0, first=False, pair=False, accumulate=1):
+    """A loop in which the right loss is detached from a step on."""
+    torch.manual_seed(0)
+    net, mse, mae, both = Two(), nn.MSELoss(), nn.L1Loss(), Pair()
+    optimizer, zeros, ones = torch.optim.SGD(net.parameters(), lr=0.01), torch.zeros(4, 1), torch.ones(4, 1)
+    run, step = watch(net, optimizer), 0
+    for _ in range(EPOCHS):
+        for batch in batches():
+            left, right = net(batch)
+            right = right.detach() if step >= at else right
+            if pair:
+                losses = both(left, right)
+                loss = losses["loss_left"] + weight * losses["loss_right"]
+            elif first:
+                loss = weight * mae(right, ones) + mse(left, zeros)
+            else:
+                loss = mse(left, zeros) + weight * mae(right, ones)
+            (loss / accumulate).backward()
+            step += 1
+            if not step % accumulate:
+                optimizer.step()
+                optimizer.zero_grad()
+    run.close()
+    return run
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+@pytest.mark.parametrize("first", [False, True])
+def test_criterion_that_is_detached_is_told_and_stays_a_component(watch, caplog, weight, first):
+    run = criteria(watch, STEPS, weight=weight, first=first)
+    (alert,) = grave(run)
+    assert (alert["title"], alert["component"]) == ("L1Loss trains nothing", "L1Loss")
+    assert "outside the model" not in caplog.text
+    last = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"][-1]
+    assert {*last["losses"]} == {"MSELoss", "L1Loss"}
+    assert last["total"] == pytest.approx(last["losses"]["MSELoss"] + weight * last["losses"]["L1Loss"])
+    assert weights_of(last).get("L1Loss", 1.0) == pytest.approx(weight)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_criterion_that_is_detached_from_the_start_is_told(watch, caplog, weight):
+    run = criteria(watch, 0, weight=weight)
+    assert "L1Loss: in the total" in caplog.text
+    assert "but detached: it trains nothing" in caplog.text
+    assert "outside the model" not in caplog.text
+    last = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"][-1]
+    assert {*last["losses"]} == {"MSELoss", "L1Loss"}
+
+
+@pytest.mark.parametrize(("weight", "accumulate"), [(5.0, 1), (1.0, 5), (3.0, 2)])
+def test_detached_loss_of_a_weight_leaves_no_rest(watch, caplog, weight, accumulate):
+    run = criteria(watch, STEPS, weight=weight, pair=True, accumulate=accumulate)
+    assert "outside the model" not in caplog.text
+    last = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"][-1]
+    assert weights_of(last).get("loss_right", 1.0) == pytest.approx(weight, rel=1e-4)
+
+
+def test_metric_computed_by_a_criterion_beside_the_losses_is_no_fault(watch, caplog):
+    torch.manual_seed(0)
+    net, mse, mae = Two(), nn.MSELoss(), nn.L1Loss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    run = watch(net, optimizer)
+    for _ in range(EPOCHS):
+        for batch in batches():
+            left, right = net(batch)
+            loss = mse(left, torch.zeros(4, 1)) + mse(right, torch.ones(4, 1))
+            mae(right.detach(), torch.ones(4, 1)), mse(left.detach(), torch.ones(4, 1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    run.close()
+    assert grave(run) == []
+    assert "detached" not in caplog.text
+    assert not any("L1Loss" in each.data["losses"] for each in records(run.dir) if each.hook == "on_batch_losses")
+
+
+def adding(add):
+    """A sum that has the right loss where ``add(step)`` says so."""
+    step = [0]
+
+    def total(losses):
+        step[0] += 1
+        return losses["loss_left"] + (losses["loss_right"] if add(step[0] - 1) else 0)
+
+    return total
+
+
+class Long(Net):
+    """Gives a metric beside its losses."""
+
+    def forward(self, x):
+        found = super().forward(x)
+        return {**found, "acc": found["loss_left"].detach() * 2}
+
+
+def test_loss_that_the_loop_adds_no_more_is_told_and_stays_with_weight_0(watch):
+    torch.manual_seed(0)
+    run = train(Long(), watch, total=adding(lambda step: step < 8))
+    (alert,) = grave(run)
+    assert (alert["title"], alert["level"]) == ("loss_right is in no backward pass", "warning")
+    assert (alert["cause"], alert["evidence"]["step"]) == ("not_trained", 8)
+    last = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"][-1]
+    assert weights_of(last) == {"loss_right": 0.0}
+    assert last["total"] == pytest.approx(last["losses"]["loss_left"])
+
+
+def test_loss_that_was_never_added_is_information_once(watch):
+    torch.manual_seed(0)
+    run = train(Long(), watch, total=adding(lambda step: False))
+    assert grave(run) == []
+    (alert,) = alerts(run)
+    assert (alert["title"], alert["component"]) == ("loss_right is in no backward pass", "loss_right")
+
+
+@pytest.mark.parametrize("add", [lambda step: step % 2, lambda step: not step % 7, lambda step: step // 5 % 2])
+def test_losses_of_one_model_that_take_turns_are_no_fault(watch, add):
+    torch.manual_seed(0)
+    assert alerts(train(Long(), watch, total=adding(add))) == []
+
+
+def test_adversaries_of_one_forward_pass_are_no_fault(watch):
+    torch.manual_seed(0)
+    net = Net()
+    first = torch.optim.SGD([*net.trunk.parameters(), *net.left.parameters()], 0.01)
+    second = torch.optim.SGD(net.right.parameters(), 0.01)
+    run = watch(net, [first, second])
+    for _ in range(EPOCHS):
+        for batch in batches():
+            for optimizer, name in ((first, "loss_left"), (second, "loss_right")):
+                optimizer.zero_grad()
+                net(batch)[name].backward()
+                optimizer.step()
+    run.close()
+    assert alerts(run) == []
+
+
+def test_criterion_that_the_loop_adds_no_more_is_told(watch):
+    torch.manual_seed(0)
+    net, mse, mae = Two(), nn.MSELoss(), nn.L1Loss()
+    optimizer, step = torch.optim.SGD(net.parameters(), lr=0.01), 0
+    run = watch(net, optimizer)
+    for _ in range(EPOCHS):
+        for batch in batches():
+            left, right = net(batch)
+            other = mae(right, torch.ones(4, 1))
+            loss = mse(left, torch.zeros(4, 1)) + (other if step < 8 else 0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+    run.close()
+    (alert,) = grave(run)
+    assert (alert["title"], alert["evidence"]["step"]) == ("L1Loss is in no backward pass", 8)
+
+
+@pytest.mark.parametrize("of", [lambda loss: (loss - 0.01) ** 2, lambda loss: (loss - 0.2).clamp(min=0)])
+def test_loss_that_is_computed_from_another_is_named(watch, caplog, of):
+    class Derived(Net):
+        def forward(self, x):
+            found = super().forward(x)
+            return {**found, "loss_extra": of(found["loss_right"])}
+
+    torch.manual_seed(0)
+    train(Derived(), watch)
+    assert "loss_extra: in the total, and computed from another loss" in caplog.text
+    assert "outside the model" not in caplog.text
+
+
+def test_total_beside_something_from_outside_is_not_called_computed_from_another(watch, caplog):
+    class Whole(Net):
+        def forward(self, x):
+            found = super().forward(x)
+            return {**found, "objective": found["loss_left"] + found["loss_right"]}
+
+    torch.manual_seed(0)
+    net = Whole()
+    train(net, watch, total=lambda losses: losses["objective"] + 0.1 * net.trunk.weight.square().sum())
+    assert "computed from another" not in caplog.text
+    assert "outside the model" in caplog.text
+
+
 def frozen_at(net, step):
     count = [0]
 
@@ -219,7 +462,10 @@ def test_adversaries_that_freeze_each_other(watch):
             criterion(judge(fake), torch.ones(4, 1)).backward()
             first.step()
     run.close()
-    assert grave(run) == []
+    assert alerts(run) == []
+    details = [each.data["detail"] for each in records(run.dir) if each.data.get("detail")]
+    assert len(details[-1]["reach"]) == 2
+    assert all(part["trainable"] == part["tensors"] and part["lr"] for part in details[-1]["parts"].values())
 
 
 def test_tasks_that_take_turns_are_no_fault(watch):
