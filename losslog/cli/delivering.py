@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from losslog.cli.arguments import UsageError, add_dir, add_options, add_run, names_in, parse_options, positive
+from losslog.cli.show import say as print_line
 from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import Plugin, named
 from losslog.delivery.lane import Lane
@@ -234,10 +235,10 @@ def tell(lanes: Sequence[Lane], before: dict[str, int], end: int) -> int:
         count = max(figures.seq - before[lane.name], 0)
         complete = figures.committed >= end
         why = "" if complete else f"; not complete: {figures.state} {figures.reason}".rstrip()
-        print(f"{lane.name}: {count} record{'' if count == 1 else 's'} delivered{why}", file=sys.stderr)
+        print_line(f"{lane.name}: {count} record{'' if count == 1 else 's'} delivered{why}", sys.stderr)
         if figures.skipped:
             what = "1 record was" if figures.skipped == 1 else f"{figures.skipped} records were"
             why = f", the last: {figures.reason}" if figures.reason else "; try them again with --skipped"
-            print(f"{lane.name}: {what} skipped{why}", file=sys.stderr)
+            print_line(f"{lane.name}: {what} skipped{why}", sys.stderr)
         code = code if complete else 1
     return code

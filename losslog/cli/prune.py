@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from losslog.cli.arguments import UsageError, add_dir, command, count, positive, positive_int
-from losslog.cli.show import clean, say
+from losslog.cli.show import say
 from losslog.journal.archive import form_of
 from losslog.journal.folder import JOURNAL, LOCK, clean_name, runs
 from losslog.journal.locks import is_locked
@@ -85,8 +85,7 @@ def main(args: argparse.Namespace) -> int:
     found = list(things(Path(args.dir), args.name, args.runs, args.older_than, args.checkpoints))
     leading = leading_out(Path(args.dir), args.name, checkpoints=args.checkpoints is not None)
     for path in leading:
-        told = f"not touched: {path} leads to {_real(path)}, out of the folder it is in: prune there"
-        print(clean(told), file=sys.stderr)
+        say(f"not touched: {path} leads to {_real(path)}, out of the folder it is in: prune there", sys.stderr)
     if not found:
         if leading:
             return 1

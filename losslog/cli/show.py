@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from losslog.cli.arguments import add_dir, add_json, add_run, command, finite, folder_of
 from losslog.history import records
@@ -147,9 +147,9 @@ def _print_losses(found: dict[str, Any]) -> None:
         say(f"last step {step.get('step')}: {step.get('losses')}")
 
 
-def say(text: str) -> None:
-    """Print a line of text that may be anybody's."""
-    print(clean(text))
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line of text that may be anybody's: the one way in which commands print such."""
+    print(clean(text), file=file)
 
 
 def clean(text: str) -> str:

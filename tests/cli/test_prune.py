@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -183,9 +184,10 @@ def test_the_engines_own_go_though_the_journal_has_none_of_them(made: Any, prune
     assert sorted(each.name for each in (folder / "checkpoints").iterdir()) == ["best.pth", "epoch_002.pth", "mine.pth"]
 
 
-def test_a_checkpoint_with_a_name_that_no_disk_takes_is_none(make_run: Any, prune: Any) -> None:
-    run = make_run(name="a")
-    for place in ("a\0b.pth", "x" * 5000 + ".pth"):
-        run.log_checkpoint(place, epoch=1)
-    run.close()
+def test_a_checkpoint_with_a_name_that_no_disk_takes_is_none(made: Any, prune: Any) -> None:
+    folder = made("a")
+    with (folder / "journal.jsonl").open("a") as file:
+        for seq, place in enumerate(("a\0b.pth", "x" * 5000 + ".pth", "\ud800.pth"), 5):
+            data = {"path": place, "epoch": 1, "step": None}
+            file.write(json.dumps({"seq": seq, "time": 1.7e9, "hook": "on_checkpoint", "data": data}) + "\n")
     assert prune("--checkpoints", "1", "--yes") == 0
