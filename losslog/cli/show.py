@@ -47,7 +47,8 @@ def summarise(folder: Path) -> dict[str, Any]:
     start = summary.start(0)
     origin = found if isinstance(found := start.get("origin"), dict) else {}
     nothing = {"seq": -1, "behind": summary.size, "complete": False, "skipped": 0}
-    plugins = {str(name): nothing for name in origin.get("plugins") or ()} | lags(folder, summary.size)
+    named = found if isinstance(found := origin.get("plugins"), list) else []
+    plugins = {str(name): nothing for name in named} | lags(folder, summary.size)
     return {
         "folder": str(folder), "id": folder.name, "name": facts["name"], "status": summary.status,
         "seconds": facts["last"] - facts["started"], "started": facts["started"], "epochs": facts["epochs"],
