@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 import losslog
+from losslog.cli import main
 
 SECRET = "s3cret-value"
 CONFIG = {
@@ -169,6 +171,50 @@ def test_names_do_not_steer_the_terminal(make_run: Made, package: Callable[..., 
     steering = [char for char in done.stdout + done.stderr if not char.isprintable() and char not in "\n\t"]
     assert steering == []
     assert "ValueError" in done.stderr
+
+
+EVERYWHERE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("on_run_start", {"name": EVIL, "config": {EVIL: EVIL}, "options": {"tensorboard": {"log_dir": EVIL}}, "epochs": 2,
+                      "origin": {"plugins": [EVIL], "host": EVIL, "command": [EVIL], "commit": EVIL, "python": EVIL}}),
+    *(("on_batch_losses", {"step": step, "epoch": 1, "losses": {EVIL: 1.0, "b": 2.0}, "total": 3.0,
+                           "lr": {EVIL: 0.1}, "weights": {EVIL: 1.0}}) for step in range(30)),
+    ("on_metrics", {"step": 29, "metrics": {EVIL: 1.0}, "detail": {
+        "reach": {EVIL: {EVIL: EVIL}}, "parts": {EVIL: {"tensors": EVIL, "trainable": 1, "lr": [0.1]}}}}),
+    ("on_images", {"epoch": 1, "split": EVIL, "name": "hardest", "folder": EVIL, "images": [
+        {"id": EVIL, "path": EVIL, "width": 2, "height": 2, "truth": [], "predictions": [], "mistakes": {EVIL: 1}}]}),
+    ("on_epoch_end", {"epoch": 1, "losses": {EVIL: 1.0}, "total": 3.0, "hardest": {EVIL: [[1.0, 3, [EVIL]]]}}),
+    ("on_eval", {"epoch": 1, "split": EVIL, "metrics": {EVIL: 0.5, "bbox": {"AP": 0.5}, f"m{EVIL}": {"AP": 0.5}}}),
+    ("on_checkpoint", {"epoch": 1, "path": f"{EVIL}.pth"}),
+    ("on_alert", {"level": "error", "title": EVIL, "text": EVIL, "source": EVIL, "component": EVIL, "key": EVIL,
+                  "cause": EVIL, "evidence": {EVIL: EVIL}}),
+    ("on_run_end", {"status": EVIL, "error": EVIL, "cost": {EVIL: EVIL}}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", [
+    "ls --dir {dir}", "show {run}", "show {run} --hard", "compare {run} {other}", "diagnose {run}", "watch {run}",
+    "watch --plain {run}", "report {run} -o {page}", "prune --dir {dir} --runs 0 --dry-run", "plugins",
+    "replay {run} --to report,tensorboard", "compress {run}", "ls --dir {dir} --json", "show {run} --json",
+])  # fmt: skip
+def test_nothing_in_a_run_folder_steers_the_terminal(
+    line: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "m\x1b[2J" if os.name == "posix" else "m"
+    folders = [tmp_path / "runs" / name / f"20261126-000000-000{each}" for each in (1, 2)]
+    for place, folder in enumerate(folders):
+        (folder / "cursors").mkdir(parents=True)
+        at = {"name": EVIL, "seq": 3, "offset": 5, "skipped": [[1, 1]]}
+        (folder / "cursors" / "x.json").write_text(json.dumps(at))
+        records = [{"seq": seq, "time": 1.7e9 + seq, "hook": hook, "data": data}
+                   for seq, (hook, data) in enumerate(EVERYWHERE[: len(EVERYWHERE) - place])]  # fmt: skip
+        (folder / "journal.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    places = {"dir": tmp_path / "runs", "run": folders[0], "other": folders[1], "page": tmp_path / "page.html"}
+    code = main([each.format(**places) for each in line.split()])
+    told = capfd.readouterr()
+    assert code in (0, 1)
+    assert told.out + told.err
+    assert [char for char in told.out + told.err if not char.isprintable() and char not in "\n\t"] == []
 
 
 def test_a_blocked_plugin_is_imported_nowhere(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -380,3 +381,13 @@ def test_a_folder_that_can_only_be_read_can_be_looked_at(stranger: Any, tmp_path
         assert look(command, folder, tmp_path).returncode == 0
     finally:
         folder.chmod(0o755)
+
+
+def test_a_file_where_cursors_belong_is_said(stranger: Callable[..., Path]) -> None:
+    folder = stranger()
+    shutil.rmtree(folder / "cursors", ignore_errors=True)
+    (folder / "cursors").write_text("x")
+    done = losslog_("replay", folder, "--to", "uploads")
+    assert done.returncode == 2
+    assert "cursors is no folder: remove it" in done.stderr
+    assert "Errno" not in done.stderr

@@ -3,6 +3,7 @@
 Main thread. Contract:
 
 - It only reads; lines come as they stand, also such that are garbled, without a torn last one.
+- What cannot be unpacked of a compressed one is said on stderr, and the exit code is 1.
 - A terminal gets no character that could steer it; a pipe gets the bytes.
 - In the memory of one block, whatever the length of the journal.
 """
@@ -14,6 +15,8 @@ import sys
 from typing import Any
 
 from losslog.cli.arguments import add_dir, add_run, command, folder_of
+from losslog.cli.show import say
+from losslog.journal.archive import damage
 from losslog.journal.folder import JOURNAL
 from losslog.journal.scan import blocks
 from losslog.runtime.containment import printable
@@ -35,10 +38,14 @@ def add_parser(commands: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print them."""
     out = None if sys.stdout.isatty() else getattr(sys.stdout, "buffer", None)
-    for _, piece in blocks(folder_of(args) / JOURNAL):
+    folder = folder_of(args)
+    for _, piece in blocks(folder / JOURNAL):
         if out is not None:
             out.write(piece)
         else:
             sys.stdout.write(printable(piece.decode("ascii", "replace")))
     sys.stdout.flush()
-    return 0
+    lost = damage(folder / JOURNAL)
+    if lost:
+        say(f"losslog cat: {lost}", sys.stderr)
+    return 1 if lost else 0

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from losslog.cli.arguments import UsageError, add_dir, add_options, add_run, names_in, parse_options, positive
+from losslog.cli.show import say as print_line
 from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import Plugin, named
 from losslog.delivery.lane import Lane
@@ -28,6 +29,7 @@ from losslog.journal.cursors import BEGINNING, Cursor, Seqs
 from losslog.journal.index import index_of
 from losslog.runtime.notices import say
 from losslog.runtime.pace import start_thread
+from losslog.viewing.rows import counted
 
 
 def add_arguments(parser: Any) -> None:
@@ -231,13 +233,18 @@ def tell(lanes: Sequence[Lane], before: dict[str, int], end: int) -> int:
     code = 0
     for lane in lanes:
         figures = lane.figures()
-        count = max(figures.seq - before[lane.name], 0)
+        progress, start = lane.progress, before[lane.name]
+        skipped = len(progress.skipped) - len(progress.skipped.upto(start))
+        count = max(figures.seq - start - progress.missing - skipped, 0)
         complete = figures.committed >= end
         why = "" if complete else f"; not complete: {figures.state} {figures.reason}".rstrip()
-        print(f"{lane.name}: {count} record{'' if count == 1 else 's'} delivered{why}", file=sys.stderr)
+        print_line(f"{lane.name}: {counted(count, 'record')} delivered{why}", sys.stderr)
+        if progress.garbled or progress.missing:
+            lost = f"{counted(progress.garbled, 'garbled line')}, {counted(progress.missing, 'record')} missing there"
+            print_line(f"{lane.name}: the journal is damaged: {lost}", sys.stderr)
         if figures.skipped:
             what = "1 record was" if figures.skipped == 1 else f"{figures.skipped} records were"
             why = f", the last: {figures.reason}" if figures.reason else "; try them again with --skipped"
-            print(f"{lane.name}: {what} skipped{why}", file=sys.stderr)
+            print_line(f"{lane.name}: {what} skipped{why}", sys.stderr)
         code = code if complete else 1
     return code

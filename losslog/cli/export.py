@@ -3,6 +3,7 @@
 Main thread. Contract:
 
 - It only reads runs; the file it writes is there whole or not at all. Without ``-o`` the table goes to stdout.
+- What the journal has that is no record is said on stderr, and the exit code is 1: the table is there, but lacks it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from losslog.cli.arguments import UsageError, add_dir, add_run, command, file_at, folder_of, reason
-from losslog.cli.show import clean
+from losslog.cli.show import clean, say
 from losslog.delivery.report import shown
 from losslog.errors import LosslogError
+from losslog.journal.archive import damage
+from losslog.journal.folder import JOURNAL
+from losslog.journal.tally import Tally
 from losslog.runtime.containment import attempt, printable
 from losslog.viewing.export import FORMATS, export
+from losslog.viewing.rows import counted
 
 
 def add_parser(commands: Any) -> None:
@@ -55,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
             raise UsageError("parquet is no text: say -o FILE")
         export(folder, args.to, args.by, _Screen() if sys.stdout.isatty() else sys.stdout)
         sys.stdout.flush()
-        return 0
+        return _lacking(folder)
     target = file_at(args.output, f"{folder.name}.{args.to}")
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -69,7 +74,19 @@ def main(args: argparse.Namespace) -> int:
     if error is not None:
         raise error
     print(f"{clean(shown(target))}  {target.stat().st_size / 1024:.0f} KiB")
-    return 0
+    return _lacking(folder)
+
+
+def _lacking(folder: Path) -> int:
+    """Say what the journal has that is no record; the exit code."""
+    tally = Tally(folder)
+    tally.read()
+    garbled = tally.lasting["garbled"]
+    lost = [f"{counted(garbled, 'garbled line')} left out"] * bool(garbled)
+    lost += [found] if (found := damage(folder / JOURNAL)) else []
+    if lost:
+        say(f"losslog export: {'; '.join(lost)}", sys.stderr)
+    return 1 if lost else 0
 
 
 class _Screen:

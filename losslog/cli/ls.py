@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_json, command, finite, names_in, positive_int
-from losslog.cli.show import clean
+from losslog.cli.show import clean, say
 from losslog.journal.folder import journals
 from losslog.recording.highlights import BEST
 from losslog.runtime.containment import attempt, one_line
@@ -86,9 +86,10 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([finite(row) for row in found], indent=2))
     elif not found:
-        print(f"no runs under {clean(args.dir)}/" + (" match" if args.name or args.status else " yet"))
+        say(f"no runs under {args.dir}/" + (" match" if args.name or args.status else " yet"))
     else:
-        print("\n".join(table([cells(row) for row in found], _width())))
+        for line in table([cells(row) for row in found], _width()):
+            say(line)
     return 0
 
 
@@ -109,15 +110,16 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
     best = row["best"]
     kind = next((tag for tag in (*BEST, *sorted(best)) if tag in best), None)
     worst = row["worst"]
-    return {
-        "name": clean(row["name"]), "id": clean(row["id"]), "status": row["status"],
+    found = {
+        "name": row["name"], "id": row["id"], "status": row["status"],
         "when": time.strftime("%Y-%m-%d %H:%M", began) if began is not None and row["started"] else "-",
         "took": took(row["seconds"]), "epochs": f"{done}/{row['epochs']}" if row["epochs"] else done,
         "total": f"{total:.4g}" if isinstance(total, int | float) else "-",
         "best AP": f"{kind[4:-3]} {best[kind]:.3f}" if kind else "-",
-        "worst": clean(str(worst["title"])) if worst else "-", "alerts": str(row["alerts"] or "-"),
-        "undelivered": clean(",".join(row["undelivered"])) or "-",
+        "worst": worst["title"] if worst else "-", "alerts": row["alerts"] or "-",
+        "undelivered": ",".join(row["undelivered"]) or "-",
     }  # fmt: skip
+    return {heading: clean(str(text)) for heading, text in found.items()}
 
 
 def took(seconds: float) -> str:

@@ -13,9 +13,11 @@ import json
 from typing import Any
 
 from losslog.cli.arguments import add_json, command
+from losslog.cli.show import say
 from losslog.delivery.discovery import Plugin, discover, missing, select
 from losslog.delivery.options import COMMON_OPTIONS, options_of
 from losslog.errors import PluginError
+from losslog.runtime.containment import printable
 
 
 def add_parser(commands: Any) -> None:
@@ -46,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     for plugin in found:
         place = " near" if plugin.state == "ready" and plugin.near else " far" if plugin.state == "ready" else ""
         why = f"  {plugin.reason}" if plugin.reason else ""
-        print(f"{plugin.name:<{width}}  {plugin.distribution:<{wide}}  {plugin.state}{place}{why}")
+        say(f"{plugin.name:<{width}}  {plugin.distribution:<{wide}}  {plugin.state}{place}{why}")
     return 0
 
 
@@ -75,14 +77,13 @@ def _one(name: str, as_json: bool) -> int:
         print(json.dumps(_row(plugin) | {"options": options, "doc": text}, indent=2, default=repr))
         return 0
     if factory is None:
-        print(f"{plugin.name} ({plugin.distribution}) {plugin.state}: {text}")
+        say(f"{plugin.name} ({plugin.distribution}) {plugin.state}: {text}")
         return 0
     state = f": {plugin.state}: {plugin.reason}" if plugin.reason else ""
-    print(
-        f"{plugin.name} ({plugin.distribution}){state}\n\n{text}\n\nOptions and their defaults:".replace("\n\n\n", "")
-    )
+    told = f"{plugin.name} ({plugin.distribution}){state}\n\n{text}\n\nOptions and their defaults:"
+    print(printable(told.replace("\n\n\n", "")))
     harmless = [*COMMON_OPTIONS, *(each.partition("=")[0] for each in getattr(factory, "journal_options", ()))]
     for key, default in options.items():
         local = "" if key in harmless else "  (a replay does not take it from the journal)"
-        print(f"  {key} = {default!r}{local}")
+        say(f"  {key} = {default!r}{local}")
     return 0

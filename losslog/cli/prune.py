@@ -3,7 +3,10 @@
 Main thread. Contract:
 
 - Nothing is removed that was not listed, and nothing without a yes: at the terminal, or by ``--yes``.
-- A live run is never touched, ``best.pth`` never removed, a link never followed.
+- A live run is never touched, ``best.pth`` never removed, a link never followed: what does not lie in the folder it is
+  found in is refused, and said.
+- The engine's own ``checkpoints/epoch_N.pth`` may go also where the journal does not have them, as after a kill between
+  the two; other files only where the run logged them.
 """
 
 from __future__ import annotations
@@ -80,9 +83,14 @@ def main(args: argparse.Namespace) -> int:
     if args.runs is None and args.older_than is None and args.checkpoints is None:
         raise UsageError("say what may go: --runs N, --older-than DAYS or --checkpoints N")
     found = list(things(Path(args.dir), args.name, args.runs, args.older_than, args.checkpoints))
+    leading = leading_out(Path(args.dir), args.name, checkpoints=args.checkpoints is not None)
+    for path in leading:
+        say(f"not touched: {path} leads to {_real(path)}, out of the folder it is in: prune there", sys.stderr)
     if not found:
+        if leading:
+            return 1
         there = named(Path(args.dir), args.name)
-        print("nothing to remove" if there else f"no runs{f' named {args.name}' if args.name else ''} under {args.dir}")
+        say("nothing to remove" if there else f"no runs{f' named {args.name}' if args.name else ''} under {args.dir}")
         return 0
     for each in found:
         say(f"{shown(each.size):>9}  {each.path}  ({each.why})")
@@ -100,7 +108,29 @@ def main(args: argparse.Namespace) -> int:
     for error in failed:
         say(f"not removed: {one_line(error)}")
     print(f"removed {len(found) - len(failed)} of {len(found)}")
-    return 1 if failed else 0
+    return 1 if failed or leading else 0
+
+
+def leading_out(directory: Path, name: str | None, *, checkpoints: bool) -> list[Path]:
+    """Links in the way of what was asked for, which lead to somewhere else."""
+    found: dict[Path, None] = {}
+    for folder in named(directory, name):
+        way = [(folder.parent, directory), (folder, folder.parent)]
+        way += [(folder / "checkpoints", folder)] * checkpoints
+        out = next((path for path, home in way if path.is_symlink() and not lies_in(path, home)), None)
+        if out is not None:
+            found[out] = None
+    return [*found]
+
+
+def lies_in(path: Path, home: Path) -> bool:
+    """Whether a path is below a folder when all links on its way are followed."""
+    real, of = _real(path), _real(home)
+    return real is not None and of is not None and real != of and real.is_relative_to(of)
+
+
+def _real(path: Path) -> Path | None:
+    return attempt(path.resolve)[0]
 
 
 def things(
@@ -111,7 +141,7 @@ def things(
     for folder in reversed(named(directory, name)):
         before = newer.get(folder.parent.name, 0)
         newer[folder.parent.name] = before + 1
-        if folder.is_symlink() or is_locked(folder / LOCK):
+        if folder.is_symlink() or not lies_in(folder, directory) or is_locked(folder / LOCK):
             continue
         age = (time.time() - form_of(folder / JOURNAL).stat().st_mtime) / DAY
         if keep_runs is not None and before >= keep_runs:
@@ -134,15 +164,17 @@ def clean_glob(name: str) -> str:
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
-    """The checkpoints of a run that lie in its folder, oldest first: those it logged, and the engine's own."""
+    """The checkpoints of a run that lie in its folder, oldest first: the engine's own, and those that it logged."""
     matched = ((EPOCH.fullmatch(path.name), path) for path in (folder / "checkpoints").glob("*.pth"))
-    found = dict.fromkeys(path for _, path in sorted((int(match[1]), path) for match, path in matched if match))
+    own = sorted((int(match[1]), path) for match, path in matched if match)
+    found = dict.fromkeys(path for _, path in own if not path.is_symlink() and lies_in(path, folder))
     summary, _ = attempt(summary_of, folder)
     for place, *_ in () if summary is None else summary.lasting["checkpoints"]:
         path = Path(os.path.normpath(folder / place))
-        own = path.resolve().is_relative_to(folder.resolve()) and not path.is_symlink()
+        if not attempt(path.exists)[0] or path.is_symlink() or not lies_in(path, folder):
+            continue
         kind = FOLDER.match(path.name) if path.is_dir() else path.suffix.lower() in KINDS
-        if own and kind and path.name != "best.pth" and path.exists():
+        if kind and path.name != "best.pth":
             found.pop(path, None)  # logged again: it is as new as that
             found[path] = None
     return list(found)

@@ -18,6 +18,7 @@ from typing import Any
 
 from losslog.cli.arguments import command, folder_of
 from losslog.cli.delivering import add_arguments, lanes_over, plugins_for, positions, start_of, tell, watch
+from losslog.cli.show import say
 from losslog.delivery.discovery import Plugin
 from losslog.errors import RunLocked
 from losslog.journal.archive import form_of, size_of
@@ -84,7 +85,7 @@ def _read_only(folder: Path) -> int:
     """
     if is_locked(folder / LOCK):
         raise RunLocked(f"{folder.name} is still live: use losslog follow, or wait until it ends")
-    print(f"{folder} is read-only: what is delivered is not remembered there", file=sys.stderr)
+    say(f"{folder} is read-only: what is delivered is not remembered there", sys.stderr)
     return whole_lines(folder / JOURNAL)
 
 
@@ -95,7 +96,7 @@ def main(args: argparse.Namespace) -> int:
     start = start_of(folder)
     plugins = plugins_for(folder, start, args)
     if args.spill is not None:
-        print(f"{take_back(folder, args.spill)} records taken back from {args.spill}", file=sys.stderr)
+        say(f"{take_back(folder, args.spill)} records taken back from {args.spill}", sys.stderr)
     end = finish(folder)
     if args.skipped:
         return _again(args, folder, plugins, start, end)
@@ -138,7 +139,7 @@ def _again(
                 why = f", the last: {figures.reason}" if figures.reason else ""
             left = len(cursor.skipped)
             said = f"; still skipped: {left}{why}" if left else ""
-            print(f"{name}: {before - left} of {before} skipped records delivered{said}", file=sys.stderr)
+            say(f"{name}: {before - left} of {before} skipped records delivered{said}", sys.stderr)
             code = code or int(left > 0)
         return code
     finally:

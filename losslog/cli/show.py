@@ -11,15 +11,17 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from losslog.cli.arguments import add_dir, add_json, add_run, command, finite, folder_of
 from losslog.history import records
+from losslog.journal.archive import damage
+from losslog.journal.folder import JOURNAL
 from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt, one_line
 from losslog.tags import epoch_series
 from losslog.viewing.state import lags
-from losslog.viewing.summary import summary_of
+from losslog.viewing.summary import Summary, summary_of
 from losslog.viewing.trained import table
 
 COUNTED: Final = ("on_batch_losses", "on_epoch_end", "on_eval", "on_checkpoint", "on_alert", "on_metrics")
@@ -42,17 +44,20 @@ def add_parser(commands: Any) -> None:
 
 def summarise(folder: Path) -> dict[str, Any]:
     """What the journal says; batches are counted, not decoded, and what a kept summary has is not read again."""
-    summary = summary_of(folder, keep=False)
+    lost = damage(folder / JOURNAL)
+    summary = Summary(folder) if lost else summary_of(folder, keep=False)  # a kept one counts what was there
+    summary.read()
     facts = summary.facts
     start = summary.start(0)
     origin = found if isinstance(found := start.get("origin"), dict) else {}
     nothing = {"seq": -1, "behind": summary.size, "complete": False, "skipped": 0}
-    plugins = {str(name): nothing for name in origin.get("plugins") or ()} | lags(folder, summary.size)
+    named = found if isinstance(found := origin.get("plugins"), list) else []
+    plugins = {str(name): nothing for name in named} | lags(folder, summary.size)
     return {
         "folder": str(folder), "id": folder.name, "name": facts["name"], "status": summary.status,
         "seconds": facts["last"] - facts["started"], "started": facts["started"], "epochs": facts["epochs"],
         "counts": dict.fromkeys(COUNTED, 0) | facts["counts"], "garbled": facts["garbled"],
-        "last_epoch": facts["last_epoch"], "last_step": facts["last_step"], "best": facts["best"],
+        "damaged": lost, "last_epoch": facts["last_epoch"], "last_step": facts["last_step"], "best": facts["best"],
         "alerts": facts["alerts"], "config": start.get("config") or {}, "origin": origin, "bytes": summary.size,
         "plugins": plugins, "trains": facts["trains"],
     }  # fmt: skip
@@ -80,6 +85,8 @@ def main(args: argparse.Namespace) -> int:
     say(", ".join(did))
     if found["garbled"]:
         say(f"{found['garbled']} garbled lines were skipped")
+    if found["damaged"]:
+        say(found["damaged"])
     _print_losses(found)
     for tag, (value, epoch) in found["best"].items():
         if (not tag.startswith("mAP_class") and tag.endswith(("_AP", "_AP50"))) or tag.startswith("eval"):
@@ -147,9 +154,9 @@ def _print_losses(found: dict[str, Any]) -> None:
         say(f"last step {step.get('step')}: {step.get('losses')}")
 
 
-def say(text: str) -> None:
-    """Print a line of text that may be anybody's."""
-    print(clean(text))
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line of text that may be anybody's: the one way in which commands print such."""
+    print(clean(text), file=file)
 
 
 def clean(text: str) -> str:

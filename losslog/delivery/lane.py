@@ -200,7 +200,7 @@ class Lane:
             return True
         if record is None:
             self._once("plugin %s: the journal has a garbled line before byte %d: skipped", self.name, end)
-            self.progress.handed(Position(end, before.seq))
+            self.progress.handed(Position(end, before.seq), garbled=True)
             return True
         if record.hook == "on_run_start":
             self.progress.starts()

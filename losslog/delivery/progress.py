@@ -33,12 +33,15 @@ class Progress:
         trouble: why the cursor could not be written, or "".
         unflushed: whether something was handed over since the last flush.
         held: whether a flush is to wait for what is handed over next.
+        missing: records that the journal lacks, by their numbers, of those it is past.
+        garbled: lines that are no records, of those it is past.
     """
 
     def __init__(self, cursor: Cursor) -> None:
         self.at = BEGINNING
         self.trouble = ""
         self.unflushed = self.held = False
+        self.missing = self.garbled = self._farthest = 0
         self._cursor = cursor
         self._since = 0.0  # when the first of what is unflushed was handed over
         self._uncommitted: deque[Position] = deque()
@@ -98,8 +101,12 @@ class Progress:
         """A record is given up; it is remembered with the next commit."""
         self._cursor.skipped.add(seq)
 
-    def handed(self, at: Position) -> None:
-        """A record was handed over; it ends there."""
+    def handed(self, at: Position, *, garbled: bool = False) -> None:
+        """A record was handed over, or a garbled line passed over; it ends there."""
+        if at.offset > self._farthest:  # what is handed over again is counted once
+            self._farthest = at.offset
+            self.garbled += garbled
+            self.missing += max(at.seq - self.at.seq - 1, 0)
         self.at = at
         self._uncommitted.append(at)
         if len(self._uncommitted) > 4 * BATCH:

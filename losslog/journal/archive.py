@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final, cast
 from losslog.journal.files import opened
 from losslog.journal.files import reading as reading_plain
 from losslog.journal.folder import FORMS, JOURNAL
-from losslog.journal.packing import MOST, Table, codec, footer, table_of, zstandard
+from losslog.journal.packing import MOST, Table, begun, codec, footer, table_of, zstandard
 from losslog.runtime.containment import attempt
 from losslog.runtime.pace import Guard
 
@@ -43,6 +43,20 @@ def size_of(path: Path) -> int:
     """
     form = form_of(path)
     return form.stat().st_size if form == path else table_of(form).size
+
+
+def damage(path: Path) -> str:
+    """What is missing in a compressed journal, in words; "" for nothing, and where it is plain.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    form = form_of(path)
+    if form == path:
+        return ""
+    with Unpacked(form) as file:
+        said = file.damage()
+    return said and f"{form.name} is damaged: {said}"
 
 
 def reading(path: Path) -> BinaryIO:
@@ -122,16 +136,32 @@ class Unpacked(io.RawIOBase):
         with _guard:
             found = _recent.get(key)
         if found is None:
-            table = self._table
-            length = min(table.block, table.size - number * table.block)
-            self._file.seek(table.starts[number])
-            data, _ = attempt(self._unpack, self._file.read(table.packed[number]))
-            found = data if data is not None and len(data) == length else b"?" * (length - 1) + b"\n"
+            length = self._length(number)
+            data = self._whole(number)
+            found = b"?" * (length - 1) + b"\n" if data is None else data
             with _guard:
                 _recent[key] = found
                 for old in list(_recent)[:-RECENT]:
                     del _recent[old]
         return found
+
+    def _length(self, number: int) -> int:
+        return min(self._table.block, self._table.size - number * self._table.block)
+
+    def _whole(self, number: int) -> bytes | None:
+        self._file.seek(self._table.starts[number])
+        packed = self._file.read(self._table.packed[number])
+        data, _ = attempt(self._unpack, packed)
+        if data is None and not self._table.whole and number == len(self._table.packed) - 1:
+            data = begun(packed, self._path.suffix)
+        return data if data is not None and len(data) == self._length(number) else None
+
+    def damage(self) -> str:
+        """What cannot be read of it, in words; all of it is tried."""
+        count = len(self._table.packed)
+        lost = sum(self._whole(number) is None for number in range(count))
+        blocks = f"{lost} of {count} blocks cannot be unpacked: the lines in them are missing"
+        return "; ".join(["it was cut: what came then is missing"] * (not self._table.whole) + [blocks] * bool(lost))
 
     def close(self) -> None:
         """Close the file."""

@@ -93,7 +93,7 @@ def check_folder(folder: Path) -> None:
     ``checkpoints`` may lie elsewhere, and wandb keeps links to its logs: nobody writes through these.
 
     Raises:
-        OSError: it has a link that leads out, or something that is no file.
+        OSError: it has a link that leads out, something that is no file, or a file where cursors belong.
     """
     home = Path(os.path.realpath(folder))
     for path in _entries(home, 3):
@@ -105,6 +105,8 @@ def check_folder(folder: Path) -> None:
                 raise OSError(f"{path} is a link to {place}: remove it, nothing outside the run folder is touched")
         elif place.exists() and not (place.is_file() or place.is_dir()):
             raise OSError(f"{path} is not a regular file: remove it, it may never end")
+        elif path == home / "cursors" and not path.is_dir():
+            raise OSError(f"{path} is no folder: remove it, what plugins have got is kept in one")
 
 
 def _entries(folder: Path, depth: int) -> Iterator[Path]:

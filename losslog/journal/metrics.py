@@ -101,7 +101,8 @@ def trained(known: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     detail, metrics = data.get("detail"), data.get("metrics")
     if isinstance(detail, dict) and "reach" in detail:
         kept = {key: known[key] for key in ("shares", "shared_at") if key in known}
-        return {"step": data.get("step"), **detail, **kept}
+        told = {key: value for key, value in detail.items() if key not in ("shares", "shared_at")}
+        return {**told, "step": data.get("step"), **kept}
     if isinstance(metrics, dict) and any(tag.startswith(SHARES) for tag in metrics):
         shares = {tag.removeprefix(SHARES): value for tag, value in metrics.items() if tag.startswith(SHARES)}
         return {**known, "shares": shares, "shared_at": data.get("step")}

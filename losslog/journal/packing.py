@@ -3,7 +3,8 @@
 Any thread; reads only. Contract:
 
 - ``zstdcat`` and ``zcat`` read it too: a block is a frame, or a member, and the table is one that they pass over.
-- The table is small, and checked: a file without it is none of ours.
+- The table is small, and checked. Where it is gone, or something stands behind it, the file was cut or written to: that
+  is said, and the blocks are found by their own beginnings and sums; one without a single whole block is none of ours.
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from losslog.errors import JournalError
 from losslog.journal.files import reading
 from losslog.runtime.containment import attempt
+from losslog.runtime.notices import warn
 
 MOST: Final = 16_000  # blocks: their table fits a gzip header
 _GZIP: Final = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff"  # a member with an extra field
 _EMPTY: Final = b"\x03\0\0\0\0\0\0\0\0\0"  # nothing, its sum, its length
 _SKIPPED: Final = 0x184D2A5E  # of a zstandard frame that readers pass over
 _MARK: Final = b"LL"
+_BEGINS: Final = {".gz": b"\x1f\x8b\x08\0", ".zst": b"\x28\xb5\x2f\xfd"}  # of a block
+_TABLE: Final = {".gz": _GZIP, ".zst": struct.pack("<I", _SKIPPED)}  # of the table
+_LARGEST: Final = 1 << 24  # bytes of a block that is looked for
+_PIECE: Final = 1 << 16
 
 
 class Table:
-    """Where the blocks of a compressed journal are."""
+    """Where the blocks of a compressed journal are; not ``whole`` where its own table is gone, and perhaps more."""
 
-    def __init__(self, size: int, block: int, packed: tuple[int, ...]) -> None:
-        self.size, self.block, self.packed = size, block, packed
+    def __init__(self, size: int, block: int, packed: tuple[int, ...], *, whole: bool = True) -> None:
+        self.size, self.block, self.packed, self.whole = size, block, packed, whole
         self.starts = [0]
         for each in packed:
             self.starts.append(self.starts[-1] + each)
@@ -91,13 +97,111 @@ def _table_at(path: Path, length: int, _changed: int, _inode: int) -> Table:
     with reading(path) as file:
         file.seek(max(0, length - after - 8))
         tail = file.read(8)
-        if len(tail) == 8:
-            total, count = struct.unpack("<II", tail)
-            if 12 <= count <= min(length, 4 * MOST + 64):
-                file.seek(length - after - 8 - count)
-                body = file.read(count)
-                if zlib.crc32(body) == total:
-                    size, block, *packed = struct.unpack(f"<QI{(count - 12) // 4}I", body)
-                    if block > 0 and len(packed) == -(-size // block) and sum(packed) < length:
-                        return Table(size, block, tuple(packed))
-    raise OSError(f"{path} is not a compressed journal, or it is damaged at its end")
+        count = struct.unpack("<II", tail)[1] if len(tail) == 8 else length
+        if count <= length - after - 8:
+            file.seek(length - after - 8 - count)
+            found = _parsed(file.read(count + 8), length)
+            if found is not None:
+                return found
+        file.seek(0)
+        data = file.read()
+    found = _table_within(data, path.suffix) or _walked(data, path.suffix)
+    if found is None:
+        raise OSError(f"{path} is not a compressed journal, or it is damaged at its end")
+    missing = "nothing is missing" if found.whole else "it was cut, or another tool made it; what is there is read"
+    warn("%s is damaged at its end: %s", path, missing)
+    return found
+
+
+def _parsed(body: bytes, length: int) -> Table | None:
+    """The table in its frame, with sum and length; None where it is none."""
+    told = (zlib.crc32(body[:-8]), len(body) - 8)
+    if not 20 <= len(body) <= 4 * MOST + 64 or struct.unpack("<II", body[-8:]) != told:
+        return None
+    size, block, *packed = struct.unpack(f"<QI{(len(body) - 20) // 4}I", body[:-8])
+    right = block > 0 and len(packed) == -(-size // block) and sum(packed) < length
+    return Table(size, block, tuple(packed)) if right else None
+
+
+def _table_within(data: bytes, suffix: str) -> Table | None:
+    """The last table, wherever it stands."""
+    begin, size, before = (_GZIP, "<H", 4) if suffix == ".gz" else (_TABLE[suffix], "<I", 0)
+    at = len(data)
+    while (at := data.rfind(begin, 0, at)) >= 0:
+        start = at + len(begin) + struct.calcsize(size)
+        told = data[at + len(begin) : start]
+        if len(told) == struct.calcsize(size):
+            end = start + struct.unpack(size, told)[0]
+            found = _parsed(data[start + before : end], len(data))
+            if found is not None:
+                return found
+    return None
+
+
+def _walked(data: bytes, suffix: str) -> Table | None:
+    """A table made of the blocks that are found; what lies between two of them is taken for a damaged one."""
+    begin, packed, sizes, at, from_ = _BEGINS[suffix], [], [], 0, 0
+    while 0 <= at < len(data) and not _is_table(data[at : at + len(_TABLE[suffix])], suffix):
+        end, size = _block_at(data, at, suffix)
+        if size:
+            if at > from_:
+                packed.append(at - from_)
+                sizes.append(0)
+            packed.append(end - at)
+            sizes.append(size)
+            at = from_ = end
+        else:
+            at = min((found for each in (begin, _TABLE[suffix]) if (found := data.find(each, at + 1)) >= 0), default=-1)
+    end = len(data) if at < 0 else at
+    if end > from_:
+        packed.append(end - from_)
+        sizes.append(len(begun(data[from_:end], suffix)) or 2 * bool(sizes))
+    block = max(sizes, default=0)
+    if block < 2:
+        return None
+    return Table((len(sizes) - 1) * block + sizes[-1], block, tuple(packed), whole=False)
+
+
+def begun(data: bytes, suffix: str) -> bytes:
+    """What a block that was cut still gives."""
+    if suffix == ".zst" and not 0 < _content(data) <= _LARGEST:
+        return b""
+    unpacker, found, size = _unpacker(suffix), [], 0
+    for at in range(0, len(data), 1 << 10):
+        out, _ = attempt(unpacker.decompress, data[at : at + (1 << 10)])
+        size += len(out or b"")
+        if out is None or unpacker.eof or size > _LARGEST:
+            break
+        found.append(out)
+    return b"".join(found)
+
+
+def _content(data: bytes) -> int:
+    """How long a frame of zstandard says that it is unpacked; 0 where it is none."""
+    codec(".zst")
+    module: Any = zstandard()
+    told: Any = attempt(module.get_frame_parameters, data[:18])[0]
+    return told.content_size if told is not None else 0
+
+
+def _unpacker(suffix: str) -> Any:
+    module: Any = zstandard()
+    return zlib.decompressobj(31) if suffix == ".gz" else module.ZstdDecompressor().decompressobj()
+
+
+def _is_table(data: bytes, suffix: str) -> bool:
+    return _TABLE[suffix].startswith(data)
+
+
+def _block_at(data: bytes, at: int, suffix: str) -> tuple[int, int]:
+    """Where the block that begins there ends, and its length unpacked; 0 where there is no whole one."""
+    if suffix == ".zst" and not 0 < _content(data[at : at + 18]) <= _LARGEST:
+        return at, 0
+    unpacker = _unpacker(suffix)
+    size = 0
+    while not unpacker.eof and at < len(data) and size <= _LARGEST:
+        out, error = attempt(unpacker.decompress, data[at : at + _PIECE])
+        if out is None or error is not None:
+            return at, 0
+        size, at = size + len(out), at + len(data[at : at + _PIECE])
+    return (at - len(unpacker.unused_data), size) if unpacker.eof and size <= _LARGEST else (at, 0)

@@ -7,9 +7,11 @@ Any thread, no I/O. Contract:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any, Final
+
+from losslog.journal.shapes import LARGEST
 
 MOST: Final = 12  # parts that fit beside each other
 
@@ -40,8 +42,8 @@ def cells(trains: Any) -> list[list[str]]:
     rows = [["tensors trained", *names]]
     for component, found in reach.items():
         counts = found if isinstance(found, Mapping) else {}
-        rows.append([str(component), *(str(counts.get(name, "-")) for name in names)])
-    rows.append(["of", *(str(parts[name].get("tensors", "?")) for name in names)])
+        rows.append([str(component), *(_count(counts.get(name), "-") for name in names)])
+    rows.append(["of", *(_count(parts[name].get("tensors")) for name in names)])
     rows.append(["lr", *(_rate(parts[name]) for name in names)])
     if len(names) > MOST:
         rows = [[*row[: MOST + 1], "..."] for row in rows]
@@ -52,8 +54,17 @@ def cells(trains: Any) -> list[list[str]]:
     return rows
 
 
+def _count(value: Any, otherwise: str = "?") -> str:
+    return str(value) if type(value) is int and abs(value) < LARGEST else otherwise
+
+
+def _finite(value: Any) -> bool:
+    """Whether it is a number that text can be made of: a whole number may be too large for a float."""
+    return type(value) in (int, float) and abs(value) < sys.float_info.max
+
+
 def _percent(share: Any) -> str:
-    return f"{100 * share:.0f} %" if isinstance(share, int | float) and isfinite(share) else "-"
+    return f"{100 * share:.0f} %" if _finite(share) else "-"
 
 
 def _rate(part: Mapping[str, Any]) -> str:
@@ -63,4 +74,5 @@ def _rate(part: Mapping[str, Any]) -> str:
         return "frozen"
     if outside and outside == trainable:
         return "none"
-    return "/".join(f"{rate:.3g}" for rate in rates if isinstance(rate, int | float)) if rates else "?"
+    known = [f"{rate:.3g}" for rate in rates if _finite(rate)] if isinstance(rates, list) else []
+    return "/".join(known) or "?"

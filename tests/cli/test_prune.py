@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -139,3 +140,54 @@ def test_saying_nothing_is_wrong_usage(prune: Any, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e12, "2.5 TB")])
 def test_sizes(size: float, text: str) -> None:
     assert shown(size) == text
+
+
+def links(link: Path, target: Path) -> None:
+    try:
+        link.symlink_to(target, target_is_directory=target.is_dir())
+    except OSError:
+        pytest.skip("this platform lets this user make no links")
+
+
+@pytest.mark.parametrize("words", [("--checkpoints", "1"), ("--runs", "0"), ("--older-than", "1")])
+@pytest.mark.parametrize("what", ["checkpoints", "epoch_001.pth", "run", "name"])
+def test_nothing_outside_goes_through_a_link(
+    what: str, words: tuple[str, ...], made: Any, prune: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, mine = made("a", 3), tmp_path / "mine"
+    os.utime(folder / "journal.jsonl", (1e9, 1e9))
+    if what == "checkpoints":
+        (folder / "checkpoints").rename(mine)
+        links(folder / "checkpoints", mine)
+    elif what == "epoch_001.pth":
+        mine.write_bytes(b"precious")
+        (folder / "checkpoints" / what).unlink()
+        links(folder / "checkpoints" / what, mine)
+    else:
+        place = folder if what == "run" else folder.parent
+        place.rename(mine)
+        links(place, mine)
+    before = sorted(str(each) for each in mine.rglob("*"))
+    code = prune(*words, "--yes")
+    assert mine.exists()
+    assert sorted(str(each) for each in mine.rglob("*")) == before
+    told = capsys.readouterr().err
+    refused = what in ("run", "name") or (what, words[0]) == ("checkpoints", "--checkpoints")
+    assert code == int(refused)
+    assert (f"leads to {mine.resolve()}, out of the folder it is in" in told) == refused
+
+
+def test_the_engines_own_go_though_the_journal_has_none_of_them(made: Any, prune: Any) -> None:
+    folder = made("a", 2)
+    (folder / "checkpoints" / "mine.pth").touch()
+    assert prune("--checkpoints", "1", "--yes") == 0
+    assert sorted(each.name for each in (folder / "checkpoints").iterdir()) == ["best.pth", "epoch_002.pth", "mine.pth"]
+
+
+def test_a_checkpoint_with_a_name_that_no_disk_takes_is_none(made: Any, prune: Any) -> None:
+    folder = made("a")
+    with (folder / "journal.jsonl").open("a") as file:
+        for seq, place in enumerate(("a\0b.pth", "x" * 5000 + ".pth", "\ud800.pth"), 5):
+            data = {"path": place, "epoch": 1, "step": None}
+            file.write(json.dumps({"seq": seq, "time": 1.7e9, "hook": "on_checkpoint", "data": data}) + "\n")
+    assert prune("--checkpoints", "1", "--yes") == 0

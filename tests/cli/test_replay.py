@@ -13,6 +13,7 @@ import pytest
 
 import losslog
 from losslog.cli.delivering import need_home
+from losslog.viewing.rows import counted
 
 pytest.importorskip("losslog_tensorboard", reason="needs losslog-tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -140,3 +141,21 @@ def test_a_user_without_a_home_gets_the_run_folder(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     need_home(tmp_path)
     assert Path.home() == tmp_path
+
+
+@pytest.mark.parametrize(("drop", "garble"), [((), (5, 9)), ((4, 5, 6), ()), ((7,), (12, 13, 20)), ((), ())])
+def test_only_what_was_delivered_is_said_to_be(
+    make_run: Callable[..., losslog.Run], drop: tuple[int, ...], garble: tuple[int, ...]
+) -> None:
+    run = make_run(plugins=None)
+    train(run)
+    run.close()
+    journal = run.dir / "journal.jsonl"
+    lines = journal.read_bytes().splitlines()
+    there = len(lines) - len(drop) - len(garble)
+    lines = [b"{garbled" if place in garble else line for place, line in enumerate(lines) if place not in drop]
+    journal.write_bytes(b"\n".join(lines) + b"\n")
+    said = replay(run.dir, "--to", "tensorboard").stderr
+    assert f"tensorboard: {there} records delivered\n" in said
+    lost = f"{counted(len(garble), 'garbled line')}, {counted(len(drop) + len(garble), 'record')} missing there"
+    assert (f"tensorboard: the journal is damaged: {lost}\n" in said) == bool(drop or garble)

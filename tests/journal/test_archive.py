@@ -217,13 +217,102 @@ def test_a_damaged_block_costs_its_lines_alone(tmp_path: Path, library: str, end
     assert last_record(ended / JOURNAL) is not None
 
 
-@pytest.mark.parametrize("cut", [1, 9, 30, 500])
-def test_one_that_was_cut_is_said(ended: Path, library: str, cut: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("cut", [1, 7, 9, 30, 500, 2000, 0.5, 0.9])
+def test_of_one_that_was_cut_whole_blocks_are_read(
+    ended: Path, library: str, cut: float, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = (ended / JOURNAL).read_bytes()
     assert main(["compress", str(ended)]) == 0
     packed = form_of(ended / JOURNAL)
-    packed.write_bytes(packed.read_bytes()[:-cut])
+    starts = packing.table_of(packed).starts
+    body = packed.read_bytes()
+    body = body[:-cut] if isinstance(cut, int) else body[: -int(len(body) * cut)]
+    whole = sum(start <= len(body) for start in starts[1:])
+    packed.write_bytes(body)
+    with reading(ended / JOURNAL) as file:
+        after = file.read()
+    kept = min(whole * archive.BLOCK, len(before))
+    assert after[:kept] == before[:kept]
+    assert after in (before[: len(after)], before[:kept] + b"?\n")
+    capsys.readouterr()
+    for words in (["cat"], ["export", "--to", "csv"], ["show"], ["show"]):
+        code = main([words[0], str(ended), *words[1:]])
+        told, lacking = capsys.readouterr(), archive.damage(ended / JOURNAL)
+        assert code == int(bool(lacking) and words != ["show"])
+        assert lacking in told.out + told.err
+    assert bool(lacking) or whole == len(starts) - 1
+    assert caplog.text.count("is damaged at its end") == 1
+
+
+def test_a_block_that_was_cut_gives_what_comes_before(
+    ended: Path, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "BLOCK", 1 << 18)
+    with (ended / JOURNAL).open("ab") as file:  # beyond what zstandard packs as one piece
+        for seq in range(300, 3000):
+            file.write(b'{"seq": %d, "time": 1.0, "hook": "on_x", "data": {"x": %d}}\n' % (seq, seq * 7919 % 1009))
+    before = (ended / JOURNAL).read_bytes()
+    packed = pack(ended / JOURNAL, len(before))
+    body = packed.read_bytes()
+    packed.write_bytes(body[: int(len(body) * 0.9)])
+    with reading(ended / JOURNAL) as unpacked:
+        found = unpacked.read()
+    assert len(found) > len(before) // 3
+    assert found == before[: len(found)]
+
+
+@pytest.mark.parametrize(
+    "more", [b"x", b"\0" * 5000, b"\x28\xb5\x2f\xfd junk", b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x10\0"]
+)
+def test_what_stands_behind_the_end_costs_nothing(
+    ended: Path, library: str, more: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = (ended / JOURNAL).read_bytes()
+    assert main(["compress", str(ended)]) == 0
+    with form_of(ended / JOURNAL).open("ab") as file:
+        file.write(more)
+    with reading(ended / JOURNAL) as unpacked:
+        assert unpacked.read() == before
+    assert main(["cat", str(ended)]) == 0
+    assert caplog.text.count("is damaged at its end: nothing is missing") == 1
+
+
+def test_a_damaged_block_of_one_that_was_cut_is_one_block(ended: Path, library: str) -> None:
+    before = [record for _, record in read(ended / JOURNAL)]
+    assert main(["compress", str(ended)]) == 0
+    packed = form_of(ended / JOURNAL)
+    starts = packing.table_of(packed).starts
+    body = bytearray(packed.read_bytes()[:-20])
+    body[(starts[3] + starts[4]) // 2] ^= 0x55
+    packed.write_bytes(body)
+    kept = [record for _, record in read(ended / JOURNAL) if record is not None]
+    assert len(before) - 20 < len(kept) < len(before)
+    assert {repr(each) for each in kept} <= {repr(each) for each in before}
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x28\xb5\x2f\xfd", b"\x1f\x8b\x08\0", bytes(100_000)])
+def test_what_is_none_is_said_to_be(ended: Path, library: str, content: bytes, capsys: Any) -> None:
+    assert main(["compress", str(ended)]) == 0
+    form_of(ended / JOURNAL).write_bytes(content)
     assert main(["cat", str(ended)]) == 2
     assert "is not a compressed journal, or it is damaged at its end" in capsys.readouterr().err
+
+
+def test_what_a_damaged_block_had_is_said_and_not_counted(ended: Path, library: str, capsys: Any) -> None:
+    assert main(["compress", str(ended)]) == 0
+    packed = form_of(ended / JOURNAL)
+    body = bytearray(packed.read_bytes())
+    body[len(body) // 2] ^= 0x55
+    packed.write_bytes(body)
+    capsys.readouterr()
+    assert main(["cat", str(ended)]) == 1
+    assert "losslog cat: journal.jsonl" in capsys.readouterr().err
+    assert main(["export", str(ended), "--to", "csv"]) == 1
+    out, err = capsys.readouterr()
+    assert "garbled" in err
+    assert "blocks cannot be unpacked: the lines in them are missing" in err
+    assert main(["show", str(ended)]) == 0
+    assert f"steps {len(out.splitlines()) - 1}," in capsys.readouterr().out
 
 
 def test_without_zstandard_it_says_what_to_install(ended: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -262,7 +351,7 @@ def test_where_both_forms_are_the_plain_one_counts(ended: Path, tmp_path: Path) 
 
 
 def test_a_wrong_form_is_refused(tmp_path: Path) -> None:
-    (tmp_path / f"{JOURNAL}.gz").write_bytes(gzip.compress(b"{}\n"))
+    (tmp_path / f"{JOURNAL}.gz").write_bytes(b"{}\n")
     with pytest.raises(OSError, match="is not a compressed journal"):
         size_of(tmp_path / JOURNAL)
     (tmp_path / "other").mkdir()

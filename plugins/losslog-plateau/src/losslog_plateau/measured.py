@@ -117,13 +117,15 @@ class Measured:
         """Drop the proofs of what is so no longer."""
         parts = parts if isinstance(parts, Mapping) else {}
         for name, proofs in self._proofs.items():
-            lost = proofs["part_not_trained"].evidence.get("lost", {}) if "part_not_trained" in proofs else {}
-            if lost and all(part in reach.get(name, {}) for part in lost):
+            lost = proofs["part_not_trained"].evidence.get("lost") if "part_not_trained" in proofs else None
+            trains = found if isinstance(found := reach.get(name), Mapping) else {}
+            if lost and isinstance(lost, list | Mapping) and all(map([*trains].count, lost)):
                 del proofs["part_not_trained"]
             for cause in ("lr_zero", "not_in_optimizer"):
-                part = parts.get(proofs[cause].evidence.get("part")) if cause in proofs else None
+                part = parts.get(str(proofs[cause].evidence.get("part"))) if cause in proofs else None
                 if isinstance(part, Mapping):
-                    mended = any(part.get("lr") or ()) if cause == "lr_zero" else not part.get("outside")
+                    rates = part.get("lr")
+                    mended = isinstance(rates, list) and any(rates) if cause == "lr_zero" else not part.get("outside")
                     if mended:
                         del proofs[cause]
 
