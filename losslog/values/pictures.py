@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from losslog.runtime.containment import encodable
 from losslog.runtime.notices import did_you_mean
+from losslog.values.targets import image_id
 
 IMAGES: Final = 16  # of one record
 OBJECTS: Final = 100  # of truth, and of predictions, of one image
@@ -235,7 +236,8 @@ def _name(value: Any, path: str) -> int | str:
     found = _plain(value, "item")
     if isinstance(found, bool) or not isinstance(found, int | str):
         raise TypeError(f"{path} must be a text or a whole number, got {type(value).__name__}")
-    return found if isinstance(found, int) and abs(found) < 1 << 63 else _text(found)
+    found = image_id(found)
+    return found if isinstance(found, int) else _text(found)
 
 
 def _text(value: Any) -> str:
