@@ -157,8 +157,9 @@ class Evaluated:
         order = sorted(range(len(seen.found)), key=lambda place: -seen.found[place]["score"])
         for place in order:
             each = seen.found[place]
-            if each["score"] >= SURE and not ignored[place] and len(found) < MOST:
-                thing = self._thing(each, names, height, width) | {"score": float(each["score"])}
+            if each["score"] >= SURE and not ignored[place]:
+                thing = self._thing(each, names, height, width) if len(found) < MOST else {}
+                thing["score"] = float(each["score"])
                 kind = POOR_MASK if place in bad else seen.kinds[place]
                 thing |= {"mistake": kind} if kind else {}
                 found.append(
@@ -171,7 +172,8 @@ class Evaluated:
             "missed": sum(seen.missed), "extra": sum(kind not in ("missed", POOR_MASK) for kind in kinds),
             "iou": sum(overlaps) / len(overlaps) if overlaps else None,
             "mistakes": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
-            "truth": truth, "predictions": found,
+            "truth": truth, "predictions": found[:MOST],
+            "left_out": {"objects": len(found) - MOST} if len(found) > MOST else None,
         }  # fmt: skip
 
     def _thing(self, each: Mapping[str, Any], names: Mapping[Any, str], height: int, width: int) -> dict[str, Any]:

@@ -32,12 +32,18 @@ _MOVED: Final = (WRONG_CLASS, LOCALISATION)  # what becomes a match where it is 
 _RECALLS: Final = np.linspace(0, 1, 101)
 
 
-def box_overlaps(found: Numbers, truth: Numbers) -> Numbers:
-    """Overlap of each box with each other; boxes are x, y, width, height."""
+def box_overlaps(found: Numbers, truth: Numbers, crowd: npt.NDArray[np.bool_] | None = None) -> Numbers:
+    """Overlap of each box with each other; boxes are x, y, width, height.
+
+    With a crowd it is the part of the box found that lies in it, as COCO has it.
+    """
     low = np.maximum(found[:, None, :2], truth[None, :, :2])
     high = np.minimum((found[:, :2] + found[:, 2:])[:, None], (truth[:, :2] + truth[:, 2:])[None])
     inside = np.clip(high - low, 0, None).prod(axis=2)
-    union = found[:, 2:].prod(axis=1)[:, None] + truth[:, 2:].prod(axis=1)[None] - inside
+    alone = found[:, 2:].prod(axis=1)[:, None]
+    union = alone + truth[:, 2:].prod(axis=1)[None] - inside
+    if crowd is not None:
+        union = np.where(crowd[None], alone, union)
     found_overlaps: Numbers = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
     return found_overlaps
 

@@ -210,6 +210,18 @@ def test_the_fixed_are_the_first_by_id_and_the_hardest_those_with_most_wrong() -
     assert four["predictions"][0]["label"] == "dog"
 
 
+def test_what_is_not_shown_is_counted() -> None:
+    places = [[30.0 * (n % 10), 30.0 * (n // 10), 20.0, 20.0] for n in range(60)]
+    rows = [row(1, 1, box, 0.95 - n / 100) for n, box in enumerate(places)]
+    content = truth_of([(1, 1, box) for box in places])
+    (image,) = Evaluated({"bbox": scored(content, rows)}).fixed()
+    assert (image["missed"], image["mistakes"], len(image["predictions"])) == (0, {}, 30)
+    assert image["left_out"] == {"objects": 30}
+    (image,) = Evaluated({"bbox": scored(truth_of([(1, 2, places[0])]), rows)}).fixed()
+    assert image["mistakes"] == {"wrong_class": 1, "extra": 59}
+    assert image["extra"] == 60
+
+
 def test_what_cannot_be_told_is_left_out() -> None:
     scorer = scored(PLANTED, FOUND)
     scorer.params.useCats = 0
