@@ -3,6 +3,7 @@
 Contract:
 
 - What cannot be told (other evaluators, no sizes, no numpy) is left out; nothing here raises into the loop.
+- Boxes are taken to be of the pixels as files store them: PIL and torchvision's data sets do not apply EXIF.
 - The data folder is the run's own, else that of a data set whose loader was seen and which has the images.
 """
 
@@ -92,7 +93,13 @@ def _log(run: Run, scorers: Mapping[str, Any], split: str, epoch: int | None) ->
     shown = {"fixed": seen.fixed(), "hardest": seen.hardest()}
     for name, images in shown.items():
         if images:
+            images = images if _ours() else [each | {"turned": False} for each in images]
             run.log_images(split, images, name=name, folder=_folder(images, run), epoch=epoch)
+
+
+def _ours() -> bool:
+    """Whether the pictures were read by our own data set, which turns them as their EXIF says; torchvision's do not."""
+    return any(type(each()).__module__.startswith("losslog.detection.") for each in _data_sets)
 
 
 def _folder(images: Any, run: Run) -> Path | None:

@@ -30,7 +30,7 @@ LONGEST: Final = 1000  # characters of a path
 _COUNTS: Final = re.compile(r"[0-o]+")  # what pycocotools writes: six bits a character
 _ABOUT_OBJECT: Final = ("box", "label", "score", "rle", "mistake", "iou")
 _ABOUT_IMAGE: Final = ("id", "path", "width", "height", "loss", "missed", "extra", "iou", "truth", "predictions",
-                       "mistakes", "thumbnail", "left_out")  # fmt: skip
+                       "mistakes", "thumbnail", "left_out", "turned")  # fmt: skip
 
 
 def pictures(images: Any, name: str = "images") -> tuple[list[dict[str, Any]], str]:
@@ -80,6 +80,10 @@ def _picture(image: Any, path: str) -> dict[str, Any]:
         found["thumbnail"] = _path(image["thumbnail"], path)
     if image.get("loss") is not None:
         found["loss"] = _losses(image["loss"], f"{path}['loss']")
+    if image.get("turned") is not None:
+        if not isinstance(image["turned"], bool):
+            raise TypeError(f"{path}['turned'] must be True or False, got {type(image['turned']).__name__}")
+        found["turned"] = image["turned"]
     for key in ("missed", "extra"):
         if image.get(key) is not None:
             found[key] = _whole(image[key], f"{path}[{key!r}]", 0, 1 << 31)

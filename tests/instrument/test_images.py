@@ -83,6 +83,7 @@ def test_a_data_set_whose_loader_was_seen_tells_where_the_pictures_are(two, data
     fixed, hardest = read(run, "on_images")
     assert (fixed["name"], hardest["name"], fixed["split"], fixed["epoch"]) == ("fixed", "hardest", "val", 1)
     assert fixed["folder"] == str(folder)
+    assert all(each["turned"] is False for each in fixed["images"])  # as PIL reads them
     assert [each["path"] for each in fixed["images"]] == ["1.png", "2.png", "3.png"]
     assert [each.get("mistakes", {}) for each in fixed["images"]] == [{}, {"wrong_class": 1}, {"missed": 1}]
     assert [each["id"] for each in hardest["images"]] == [2, 3]
