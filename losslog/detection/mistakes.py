@@ -39,6 +39,11 @@ def box_overlaps(found: Numbers, truth: Numbers, crowd: npt.NDArray[np.bool_] | 
 
     With a crowd it is the part of the box found that lies in it, as COCO has it.
     """
+    with np.errstate(invalid="ignore"):
+        return _overlaps(found, truth, crowd)
+
+
+def _overlaps(found: Numbers, truth: Numbers, crowd: npt.NDArray[np.bool_] | None) -> Numbers:
     low = np.maximum(found[:, None, :2], truth[None, :, :2])
     high = np.minimum((found[:, :2] + found[:, 2:])[:, None], (truth[:, :2] + truth[:, 2:])[None])
     inside = np.clip(high - low, 0, None).prod(axis=2)
@@ -47,7 +52,7 @@ def box_overlaps(found: Numbers, truth: Numbers, crowd: npt.NDArray[np.bool_] | 
     if crowd is not None:
         union = np.where(crowd[None], alone, union)
     found_overlaps: Numbers = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
-    return found_overlaps
+    return np.nan_to_num(found_overlaps, nan=0.0, posinf=0.0)  # of a box that is not finite
 
 
 def classify(seen: Seen, table: Numbers) -> None:

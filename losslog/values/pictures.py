@@ -25,6 +25,7 @@ IMAGES: Final = 16  # of one record
 OBJECTS: Final = 100  # of truth, and of predictions, of one image
 BYTES: Final = 85_000  # of a record, for each eight images
 LARGEST: Final = 1 << 20  # pixels of a side
+FARTHEST: Final = 1e9  # what a number may not reach
 TEXT: Final = 100  # characters of a label or an id
 LONGEST: Final = 1000  # characters of a path
 _COUNTS: Final = re.compile(r"[0-o]+")  # what pycocotools writes: six bits a character
@@ -205,8 +206,9 @@ def _number(value: Any, path: str) -> float:
     found = _plain(value, "item")
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise TypeError(f"{path} must be a number, got {type(value).__name__}")
-    if not abs(found) < 1e9:
-        raise ValueError(f"{path} is {found!r:.40}: pass a number that is finite")
+    if not abs(found) < FARTHEST:
+        shown = f"{found:g}" if isinstance(found, float) else hex(found)[:20] if abs(found) > 1e18 else f"{found}"
+        raise ValueError(f"{path} is {shown}: pass a number between -{FARTHEST:,.0f} and {FARTHEST:,.0f}")
     return float(found)
 
 

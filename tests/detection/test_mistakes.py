@@ -25,6 +25,8 @@ from losslog.detection.mistakes import (
     Table,
     average_precision,
 )
+from losslog.runtime.notices import Once
+from losslog.values.pictures import pictures
 
 SIDE = 300
 Row = dict[str, Any]
@@ -264,6 +266,23 @@ def test_the_fixed_are_the_first_by_id_and_the_hardest_those_with_most_wrong() -
     assert four["path"] == "4.jpg"
     assert four["predictions"][0]["box"] == [40.0, 10.0, 100.0, 70.0]
     assert four["predictions"][0]["label"] == "dog"
+
+
+@pytest.mark.parametrize("odd", [
+    {"score": 5.0}, {"bbox": [float("nan"), 1.0, 2.0, 3.0]}, {"bbox": [0.0, 0.0, float("inf"), 3.0]},
+    {"bbox": [float("-inf"), 0.0, 10.0, 3.0]}, {"bbox": [0.0, 0.0, 1e12, 3.0]},
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning:pycocotools")
+def test_what_cannot_be_drawn_is_left_out_and_said(
+    odd: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("losslog.detection.evaluated._said", Once())
+    seen = Evaluated({"bbox": scored(PLANTED, [*FOUND, row(1, 1, [10, 10, 60, 60], 0.9) | odd])})
+    assert seen.metrics()["mistakes_count/wrong_class"] == 1
+    images = [*seen.fixed(), *seen.hardest()]
+    assert pictures(images)[0]
+    assert [round(each["score"], 2) for each in images[0]["predictions"]] == [0.95, 0.9]
+    assert caplog.text.count("is not drawn: boxes must be finite") == 1
 
 
 def test_what_is_not_shown_is_counted() -> None:
