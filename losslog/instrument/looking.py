@@ -85,10 +85,15 @@ def log(run: Run, scorers: Mapping[str, Any], split: str, epoch: int | None) -> 
 
 def _log(run: Run, scorers: Mapping[str, Any], split: str, epoch: int | None) -> None:
     seen = importlib.import_module("losslog.detection.evaluated").Evaluated(scorers)
+    if not seen.images:
+        _said("no images and no table of mistakes of this evaluation: they are told of COCOeval with useCats and the "
+              "area range 'all', not of LVIS", key="untold")  # fmt: skip
+        return
     epoch = run.open_epoch if epoch is None else epoch
     if mistakes := seen.metrics(split):
         run.log_metrics(mistakes, epoch=epoch)
     if not seen.sized:
+        _said("no images of this evaluation: its annotations do not tell width and height of each image", key="unsized")
         return
     shown = {"fixed": seen.fixed(), "hardest": seen.hardest()}
     for name, images in shown.items():
