@@ -56,7 +56,8 @@ def run(make_run: Callable[..., losslog.Run]) -> losslog.Run:
             run.flush()
         run.end_epoch()
     seen = {"id": 27, "path": "27.png", "width": 8, "height": 8, "mistakes": {"wrong_class": 3}}
-    run.log_images("val", [seen], name="hardest", epoch=2, folder="data")
+    right = {"id": 28, "path": "28.png", "width": 8, "height": 8, "mistakes": {}}
+    run.log_images("val", [seen, right], name="hardest", epoch=2, folder="data")
     run.close()
     return run
 
