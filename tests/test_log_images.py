@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import losslog
+from losslog.cli import main
 from losslog.history import records
 from losslog.journal.folder import JOURNAL
 from losslog.testing import Recorder
@@ -186,6 +187,25 @@ def test_a_data_folder_named_on_the_command_line_is_a_place_too(stranger: Any, t
     seen, said = replayed(folder, "--images-in", str(data))
     there = os.path.realpath(data / "sub" / "1.jpg")
     assert [each[4] for each in seen] == [there, None, there]
+
+
+def test_a_parent_of_the_data_folder_may_be_named_and_has_to_be_there(
+    stranger: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "all" / "data"
+    data.mkdir(parents=True)
+    (data / "1.jpg").write_bytes(b"x")
+    (tmp_path / "2.jpg").write_bytes(b"x")
+    folder = stranger(["1.jpg", "../../2.jpg"], str(data))
+    seen, _ = replayed(folder, "--images-in", str(tmp_path / "all"))
+    assert [each[4] for each in seen] == [os.path.realpath(data / "1.jpg"), None]
+    missing = str(tmp_path / "none")
+    for line in (["replay", str(folder), "--to", "console", "--images-in", missing],
+                 ["report", str(folder), "--images-in", missing], ["run", "--images", missing, "a.py"]):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            main(line)
+        assert ended.value.code == 2
+        assert f"no such folder: {missing}" in capsys.readouterr().err
 
 
 def test_the_process_that_logs_reads_its_own_and_of_a_resumed_run_no_others(

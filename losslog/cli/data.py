@@ -56,7 +56,7 @@ def open_data(args: argparse.Namespace, decode: bool = False) -> tuple[CocoDatas
     sets: list[CocoDataset] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the findings are said below; those of libraries are no user's
-        for option, path, _, folder in splits:
+        for option, path, folder_option, folder in splits:
             first = not sets
             try:
                 sets.append(
@@ -74,6 +74,7 @@ def open_data(args: argparse.Namespace, decode: bool = False) -> tuple[CocoDatas
                 raise UsageError(f"{option}: {error}") from error
             if first:
                 _check_trainable(sets[0], option, path)
+            _check_scaled(sets[-1], folder_option, args)
     lines = [line for each in sets for line in each.findings.lines()]
     if len(sets) == 1:
         return _told(lines, sets[0]), None
@@ -112,6 +113,20 @@ def _check_trainable(dataset: CocoDataset, option: str, path: Path) -> None:
         reasons += [f"{kind.what}: {kind.count}" for kind in dataset.findings.kinds.values() if kind.left_out]
         about = f" ({'; '.join(reasons)})" if reasons else ""
         raise UsageError(f"{option}: {path} has no object to train on among {len(dataset.table)} annotations{about}")
+
+
+def _check_scaled(dataset: CocoDataset, option: str, args: argparse.Namespace) -> None:
+    """Whether each image has a row and a column left where the model scales it."""
+    from losslog.detection.models import sides
+
+    short, long = sides(args.backbone, args.image_size)
+    for path, size in zip(dataset.paths, dataset.sizes.tolist(), strict=True):
+        least, most = min(size), max(size)
+        if int(least * min(short / least, long / most)) < 1:
+            raise UsageError(
+                f"{option}: {path} is {size[0]} x {size[1]} pixels: too long and thin, nothing is left of it where its "
+                f"longer side is scaled to {long}; cut it, or say --image-size {-(-most * short // (least * long)) + 1}"
+            )
 
 
 def progress_line(text: str) -> Callable[[int, int], None] | None:

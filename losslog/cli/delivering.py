@@ -10,6 +10,7 @@ Main thread. Contract:
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import os
 import sys
@@ -55,12 +56,19 @@ def add_arguments(parser: Any) -> None:
         "--images-in",
         action="append",
         default=[],
-        type=Path,
+        type=folder_there,
         metavar="FOLDER",
         help="pictures may lie there too, e.g. in your data folder; repeatable",
     )
     parser.add_argument("--wait", type=positive, default=60.0, metavar="SECONDS",
                         help="give up on a backend that is away for so long")  # fmt: skip
+
+
+def folder_there(text: str) -> Path:
+    """A folder of the command line that has to be there."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {text}")
+    return Path(text)
 
 
 def start_of(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losslog.cli.arguments import add_dir, add_runs, command, file_at, folders_of, reason
+from losslog.cli.delivering import folder_there
 from losslog.cli.diagnose import state_in_words, verdicts
 from losslog.cli.show import clean
 from losslog.delivery.report import shown
@@ -41,7 +42,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-o", "--output", metavar="FILE",
                         help=f"or a folder, for {FILE} in it; unset: the run's; of several runs, here")  # fmt: skip
     parser.add_argument("--open", action="store_true", help="open it in the browser")
-    parser.add_argument("--images-in", action="append", default=[], type=Path, metavar="FOLDER",
+    parser.add_argument("--images-in", action="append", default=[], type=folder_there, metavar="FOLDER",
                         help="your data folder, to draw the images of the run; repeatable")  # fmt: skip
     add_dir(parser)
 

@@ -27,6 +27,7 @@ from losslog.cli.arguments import (
     positive_int,
     run_name,
 )
+from losslog.cli.delivering import folder_there
 from losslog.delivery.discovery import discover, missing, select
 from losslog.errors import JournalError, PluginError
 from losslog.journal.folder import usable
@@ -63,7 +64,9 @@ def add_parser(commands: Any) -> None:
         "--gradients-every", type=positive_int, default=0, metavar="N",
         help="measure each loss's share of the gradient every N steps, for up to one backward pass more",
     )  # fmt: skip
-    parser.add_argument("--images", metavar="FOLDER", help="where the images of COCO annotations lie, to draw them")
+    parser.add_argument(
+        "--images", metavar="FOLDER", type=folder_there, help="where the images of COCO annotations lie, to draw them"
+    )
     parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is a module's name, as of python -m")
     parser.add_argument("script", metavar="SCRIPT", help="a Python file, or a module with -m")
     parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="the script's own arguments")

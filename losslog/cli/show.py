@@ -115,7 +115,8 @@ def hard(folder: Path) -> dict[str, Any]:
             found |= {"epoch": data.get("epoch"), "hardest": data["hardest"]}
         elif record.hook == "on_images" and data.get("name") == "hardest" and data.get("images"):
             keys = ("id", "path", "mistakes", "missed", "extra", "iou")
-            images = [{key: each.get(key) for key in keys} for each in data["images"]]
+            wrong = [each for each in data["images"] if each.get("mistakes")]
+            images = [{key: each.get(key) for key in keys} for each in wrong]
             found |= {"evaluation": data.get("epoch"), "images": images}
     return found
 

@@ -78,8 +78,10 @@ class Trust:
         own = self._since is not None and (seq < 0 or seq >= self._since)  # -1: called inline, before it is a record
         named, images = data.get("folder"), []
         begin = [Path(named or home)] if own else [home, *self._pictures]
+        # A parent of the data folder may have been named; what is read lies in there all the same.
+        within = begin if own or not named else [*begin, Path(str(named))]
         for image in data.get("images") or ():
-            path = _picture(image.get("path"), begin, None if own else begin)
+            path = _picture(image.get("path"), within, None if own else begin)
             if path is None and self._known and named:
                 place = _picture(image.get("path"), [Path(named)], None)
                 path = place if place in self._known else None

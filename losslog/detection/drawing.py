@@ -36,6 +36,12 @@ _MASK: Final = 115  # parts in 256 of a mask's colour over the picture
 _GROUND: Final = (250, 250, 250)
 _NOTHING: Final = (190, 190, 190)
 _KEYS: Final = ("truth", "predictions")
+_ACROSS: Final = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)  # what makes width of height
 
 _said = Once()  # of the process
 Pixels = npt.NDArray[np.uint8]
@@ -216,7 +222,8 @@ def small(
     if pixels is not None:
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)), True
     for path in (image.get("path"), image.get("thumbnail")):
-        found, error = attempt(opened, path, size) if path else (None, None)
+        as_it_is = image.get("turned") is False and path == image.get("path")
+        found, error = attempt(opened, path, size, turn=not as_it_is) if path else (None, None)
         if found is not None:
             return found, True
         if error is not None:
@@ -224,23 +231,33 @@ def small(
     return np.full((size[1], size[0], 3), _NOTHING, np.uint8), False
 
 
-def opened(path: str, size: tuple[int, int]) -> Pixels:
-    """A picture file, turned as its EXIF says, scaled to ``size``.
+def opened(path: str, size: tuple[int, int], *, turn: bool = True) -> Pixels:
+    """A picture file, scaled to ``size``, and turned as its EXIF says where that does not give it another shape.
+
+    Args:
+        path: the file.
+        size: width and height that it shall have; of the shape of the image that is meant.
+        turn: False: as it is stored, where that has the shape.
 
     Raises:
         OSError, ValueError: it cannot be read, or is of another shape.
     """
     with buffered(Path(path)) as raw, Image.open(raw, formats=_formats()) as file:
-        turn = TURNS.get(int(file.getexif().get(0x0112, 1) or 1)) if file.format != "TIFF" else None
-        across = turn in (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
-                          Image.Transpose.ROTATE_90)  # fmt: skip
-        wanted = size[::-1] if across else size
+        kind = TURNS.get(int(file.getexif().get(0x0112, 1) or 1)) if file.format != "TIFF" else None
+        turned = file.size[::-1] if kind in _ACROSS else file.size
+        shapes = [(turned, kind), (file.size, None)]
+        fitting = [each for each in (shapes if turn else shapes[::-1]) if _alike(each[0], size)]
+        if not fitting:
+            raise ValueError(f"{path} is {turned[0]} x {turned[1]} (width x height): another picture")
+        kind = fitting[0][1]
+        wanted = size[::-1] if kind in _ACROSS else size
         file.draft("RGB", wanted)
-        picture = to_rgb(file)
-        if abs(picture.width * wanted[1] - picture.height * wanted[0]) > 2 * (max(picture.size) + max(wanted)):
-            raise ValueError(f"{path} is {picture.width} x {picture.height}: another picture")
-        picture = picture.resize(wanted, Image.Resampling.BILINEAR, reducing_gap=2.0)
-        return np.asarray(picture if turn is None else picture.transpose(turn))
+        picture = to_rgb(file).resize(wanted, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return np.asarray(picture if kind is None else picture.transpose(kind))
+
+
+def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return abs(one[0] * other[1] - one[1] * other[0]) <= 2 * (max(one) + max(other))
 
 
 @functools.cache

@@ -18,12 +18,16 @@ import numpy as np
 
 from losslog.detection.matching import THRESHOLD, Numbers, Seen, seen_by
 from losslog.detection.mistakes import POOR_MASK, Table, box_overlaps, classify
+from losslog.runtime.notices import Once
+from losslog.values.pictures import FARTHEST
 
 LIBRARIES: Final = ("pycocotools.mask", "faster_coco_eval.core.mask")
 FIXED: Final = 8
 HARDEST: Final = 8
 SURE: Final = 0.3  # predictions from this score on are shown
 MOST: Final = 30  # predictions shown of an image
+
+_said = Once()  # of the process
 
 
 class Evaluated:
@@ -149,7 +153,7 @@ class Evaluated:
         bad = {place: value for other, place, _, value in self._poor if other is seen}
         truth = []
         for place, each in enumerate(seen.truth):
-            if not seen.crowd[place]:
+            if not seen.crowd[place] and _drawable(each):
                 thing = self._thing(each, names, height, width)
                 truth.append(thing | ({"mistake": "missed"} if seen.missed[place] else {}))
         found: list[dict[str, Any]] = []
@@ -157,8 +161,14 @@ class Evaluated:
         order = sorted(range(len(seen.found)), key=lambda place: -seen.found[place]["score"])
         for place in order:
             each = seen.found[place]
-            if each["score"] >= SURE and not ignored[place] and len(found) < MOST:
-                thing = self._thing(each, names, height, width) | {"score": float(each["score"])}
+            if each["score"] < SURE or ignored[place]:
+                continue
+            if not _drawable(each):
+                _said("a prediction with the box %s and the score %s is not drawn: boxes must be finite and below 1e9, "
+                      "scores from 0 to 1", each["bbox"], each["score"], key="odd")  # fmt: skip
+            else:
+                thing = self._thing(each, names, height, width) if len(found) < MOST else {}
+                thing["score"] = float(each["score"])
                 kind = POOR_MASK if place in bad else seen.kinds[place]
                 thing |= {"mistake": kind} if kind else {}
                 found.append(
@@ -171,7 +181,8 @@ class Evaluated:
             "missed": sum(seen.missed), "extra": sum(kind not in ("missed", POOR_MASK) for kind in kinds),
             "iou": sum(overlaps) / len(overlaps) if overlaps else None,
             "mistakes": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
-            "truth": truth, "predictions": found,
+            "truth": truth, "predictions": found[:MOST],
+            "left_out": {"objects": len(found) - MOST} if len(found) > MOST else None,
         }  # fmt: skip
 
     def _thing(self, each: Mapping[str, Any], names: Mapping[Any, str], height: int, width: int) -> dict[str, Any]:
@@ -196,6 +207,12 @@ def hardness(seen: Seen) -> float:
     wrong = sum(each["score"] for each, kind in zip(seen.found, seen.kinds, strict=True) if kind)
     unfound = sum(1 for match, crowd in zip(seen.taken, seen.crowd, strict=True) if match < 0 and not crowd)
     return float(wrong + unfound)
+
+
+def _drawable(each: Mapping[str, Any]) -> bool:
+    """Whether a record takes it."""
+    x, y, w, h = (float(value) for value in each["bbox"])
+    return all(abs(value) < FARTHEST for value in (x, y, x + w, y + h)) and 0 <= each.get("score", 0) <= 1
 
 
 def _plain(value: Any) -> int | str:

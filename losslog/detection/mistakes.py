@@ -7,6 +7,8 @@ seventh, of masks whose boxes are right, is ours. Contract:
 - A detection that is no match is of one kind; an object is missed where nothing matched it, nor was meant for it.
 - The cost of a kind is AP at an overlap of .5 with it mended, less AP as it is: COCO's AP, of 101 points of recall, the
   mean over classes that have an object.
+- An object that has a match keeps it: a detection that was meant for it goes where its kind is mended. Of all that
+  were meant for a free one, of either kind, only the best becomes its match.
 """
 
 from __future__ import annotations
@@ -32,14 +34,25 @@ _MOVED: Final = (WRONG_CLASS, LOCALISATION)  # what becomes a match where it is 
 _RECALLS: Final = np.linspace(0, 1, 101)
 
 
-def box_overlaps(found: Numbers, truth: Numbers) -> Numbers:
-    """Overlap of each box with each other; boxes are x, y, width, height."""
+def box_overlaps(found: Numbers, truth: Numbers, crowd: npt.NDArray[np.bool_] | None = None) -> Numbers:
+    """Overlap of each box with each other; boxes are x, y, width, height.
+
+    With a crowd it is the part of the box found that lies in it, as COCO has it.
+    """
+    with np.errstate(invalid="ignore"):
+        return _overlaps(found, truth, crowd)
+
+
+def _overlaps(found: Numbers, truth: Numbers, crowd: npt.NDArray[np.bool_] | None) -> Numbers:
     low = np.maximum(found[:, None, :2], truth[None, :, :2])
     high = np.minimum((found[:, :2] + found[:, 2:])[:, None], (truth[:, :2] + truth[:, 2:])[None])
     inside = np.clip(high - low, 0, None).prod(axis=2)
-    union = found[:, 2:].prod(axis=1)[:, None] + truth[:, 2:].prod(axis=1)[None] - inside
+    alone = found[:, 2:].prod(axis=1)[:, None]
+    union = alone + truth[:, 2:].prod(axis=1)[None] - inside
+    if crowd is not None:
+        union = np.where(crowd[None], alone, union)
     found_overlaps: Numbers = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
-    return found_overlaps
+    return np.nan_to_num(found_overlaps, nan=0.0, posinf=0.0)  # of a box that is not finite
 
 
 def classify(seen: Seen, table: Numbers) -> None:
@@ -122,22 +135,22 @@ class Table:
         """
         labels, hits = self.labels.copy(), self.hits.copy()
         keep = np.array([each is None or each not in kinds for each in self.kinds], bool)
-        rivals: dict[tuple[int, int], list[int]] = {}  # rows that would be the match of an object
+        best: dict[tuple[int, int], int] = {}  # by object, the row that becomes its match
+        mended = []
         for row, (number, place) in enumerate(self.rows):
             aim = (poor or {}).get((number, place), -1)
-            if aim < 0 and self.kinds[row] in kinds and self.kinds[row] in _MOVED:
+            if aim < 0 and self.kinds[row] in _MOVED and not poor:
                 aim = self.images[number].aims[place]
             if aim >= 0:
-                rivals.setdefault((number, aim), []).append(row)
-        where = {row: place for place, row in enumerate(self.rows)}
-        for (number, aim), rows in rivals.items():
-            holder = int(self.images[number].taken[aim])
-            first = where.get((number, holder))
-            every = [*([first] if first is not None else []), *(row for row in rows if row != first)]
-            best = max(every, key=lambda row: self.scores[row])
-            keep[every], hits[every] = False, False
-            keep[best] = hits[best] = True
-            labels[best] = self.images[number].truth[aim]["category_id"]
+                key = number, aim
+                if key not in best or self.scores[row] > self.scores[best[key]]:
+                    best[key] = row
+                if poor or self.kinds[row] in kinds:
+                    mended.append((row, key))
+        for row, (number, aim) in mended:
+            keep[row] = best[number, aim] == row and self.images[number].taken[aim] < 0
+            if keep[row]:
+                hits[row], labels[row] = True, self.images[number].truth[aim]["category_id"]
         objects = self.objects
         if MISSED in kinds:
             objects = {label: count - self.lost[label] for label, count in objects.items()}

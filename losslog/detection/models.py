@@ -64,8 +64,8 @@ def build_maskrcnn(
         raise ValueError(f"unknown backbone {backbone!r}; there are {', '.join(BACKBONES)}")
     if num_classes < 2:
         raise ValueError(f"num_classes counts the background too, so it is at least 2, not {num_classes}")
-    short = image_size or _DEFAULT_SIZE[backbone]
-    options = {"min_size": short, "max_size": round(short * _ASPECT), **options}
+    short, long = sides(backbone, image_size)
+    options = {"min_size": short, "max_size": long, **options}
     named = str(weights) if weights in ("imagenet", "coco") else None
     if named and (backbone == "tiny" or (backbone, named) == ("resnet18", "coco")):
         raise ValueError(f"there are no {named!r} weights for the backbone {backbone!r}")
@@ -79,6 +79,12 @@ def build_maskrcnn(
         state = torch.load(weights, map_location="cpu", weights_only=True)
         model.load_state_dict(state.get("model", state))
     return model
+
+
+def sides(backbone: str, image_size: int | None = None) -> tuple[int, int]:
+    """What the shorter side of an image is scaled to, and how long the longer one may get."""
+    short = image_size or _DEFAULT_SIZE[backbone]
+    return short, round(short * _ASPECT)
 
 
 def _resnet50(num_classes: int, weights: str | None, options: dict[str, Any]) -> MaskRCNN:

@@ -21,6 +21,7 @@ from losslog.detection.matching import Seen, match
 from losslog.detection.mistakes import box_overlaps, classify
 
 _NAMES: Final = ("labels", "class_labels", "label_ids")
+MATCHED: Final = 1000  # predictions of an image that are matched, and twice as many as there are objects
 _SIZES: Final = ("orig_size", "original_size", "size")
 
 
@@ -41,12 +42,13 @@ def images_of(
             as torchvision's models give them, torchmetrics takes them, and transformers' post-processing gives them
             (also ``segmentation`` with ``segments_info``).
         targets: likewise, without scores; ``image_id`` names the image. Also DETR's: ``class_labels``, and boxes as
-            centre and size in parts of ``orig_size``.
+            centre and size in parts of ``orig_size``. Objects with ``iscrowd`` take any number of predictions.
         paths: the files.
         names: of the classes, by label.
         sizes: ``(height, width)`` of each image. None: that of its target (``orig_size``, ``size``), of its masks or of
             its file.
-        score: predictions below it are left out, and those whose box is not finite.
+        score: predictions below it are matched, but neither shown nor mistakes; those whose box is not finite are
+            left out. At most 30 are shown.
         threshold: a pixel belongs to a mask from this probability on.
 
     Raises:
@@ -74,43 +76,61 @@ def _image(
             raise TypeError(f"images_of: {name} must be a dict, got {type(each).__name__}")
     height, width = _size(size, (prediction, target or {}), path, where[0])
     guessed = things(prediction, where[0], height, width, threshold, scored=True)
-    sound = [each for each in guessed if each["score"] >= score and np.isfinite(each["box"]).all()]
-    guessed = sorted(sound, key=lambda each: -each["score"])[:MOST]
     truth = [] if target is None else things(target, where[1], height, width, threshold, scored=False)
+    crowd = _crowds(target, where[1], len(truth))
+    guessed = [each for each in guessed if np.isfinite(each["box"]).all() and np.isfinite(each["score"])]
+    guessed = sorted(guessed, key=lambda each: -each["score"])[: max(MATCHED, 2 * len(truth))]
     image: dict[str, Any] = {
         "id": identity({**prediction, **(target or {})}, place),
         "path": path,
         "width": width,
         "height": height,
     }
-    if target is not None:
-        image |= _judged(guessed, truth)
-    for thing in (*guessed, *truth):
+    if target is None:
+        sure = [each for each in guessed if each["score"] >= score]
+    else:
+        sure, told = _judged(guessed, truth, crowd, score)
+        image |= told
+    if len(sure) > MOST:
+        image["left_out"] = {"objects": len(sure) - MOST}
+    truth = [each for each, many in zip(truth, crowd, strict=True) if not many]
+    for thing in (*sure[:MOST], *truth):
         label = thing.pop("category_id")
         thing["label"] = named(names, label)
         thing.pop("bbox")
-    return image | {"truth": truth, "predictions": guessed}
+    return image | {"truth": truth, "predictions": sure[:MOST]}
 
 
-def _judged(guessed: list[dict[str, Any]], truth: list[dict[str, Any]]) -> dict[str, Any]:
-    """Name what is wrong with each of them."""
+def _crowds(target: Mapping[str, Any] | None, name: str, count: int) -> npt.NDArray[np.bool_]:
+    given = None if target is None else target.get("iscrowd")
+    crowd = np.zeros(count, bool) if given is None else array(given).reshape(-1).astype(bool)
+    if len(crowd) != count:
+        raise ValueError(f"images_of: {name} has {len(crowd)} iscrowd and {count} labels")
+    return crowd
+
+
+def _judged(
+    guessed: list[dict[str, Any]], truth: list[dict[str, Any]], crowd: npt.NDArray[np.bool_], score: float
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Name what is wrong with each of them; those that are sure and no crowd's, and what is told of the image."""
     none = np.empty(0)
-    seen = Seen(None, truth, guessed, np.zeros(len(truth), bool), none.astype(np.int64), none.astype(np.int64), none)
-    boxes = [np.array([each["bbox"] for each in some], np.float64).reshape(-1, 4) for some in (guessed, truth)]
-    table = box_overlaps(*boxes)
+    seen = Seen(None, truth, guessed, crowd, none.astype(np.int64), none.astype(np.int64), none)
+    found, given = (np.array([each["bbox"] for each in some], np.float64).reshape(-1, 4) for some in (guessed, truth))
+    table = box_overlaps(found, given, crowd)
     match(seen, table)
     classify(seen, table)
+    ignored, sure = seen.ignored, []
     for place, thing in enumerate(guessed):
-        if kind := seen.kinds[place]:
-            thing["mistake"] = kind
-        else:
-            thing["iou"] = float(seen.overlap[place])
+        if thing["score"] >= score and not ignored[place]:
+            sure.append(thing)
+            kind = seen.kinds[place]
+            thing |= {"mistake": kind} if kind else {"iou": float(seen.overlap[place])}
     for thing, missed in zip(truth, seen.missed, strict=True):
         if missed:
             thing["mistake"] = "missed"
-    kinds = [thing["mistake"] for thing in (*truth, *guessed) if "mistake" in thing]
-    overlaps = [thing["iou"] for thing in guessed if "iou" in thing]
-    return {
+    kinds = [thing["mistake"] for thing in (*truth, *sure) if "mistake" in thing]
+    overlaps = [thing["iou"] for thing in sure if "iou" in thing]
+    return sure, {
         "missed": sum(seen.missed), "extra": sum(kind != "missed" for kind in kinds),
         "iou": sum(overlaps) / len(overlaps) if overlaps else None,
         "mistakes": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},

@@ -45,7 +45,7 @@ def keep(images: Sequence[dict[str, Any]], root: str | None, home: Path) -> None
         if not (home / place).is_file():
             scale = min(1.0, SIDE / max(image["width"], image["height"]))
             size = (max(1, round(image["width"] * scale)), max(1, round(image["height"] * scale)))
-            pixels, error = attempt(opened, source, size)
+            pixels, error = attempt(opened, source, size, turn=image.get("turned") is not False)
             if pixels is None:
                 _said("no thumbnail of %s (%s)", source, one_line(error) if error is not None else "", key="thumbnail")
                 continue

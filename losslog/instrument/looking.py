@@ -3,6 +3,7 @@
 Contract:
 
 - What cannot be told (other evaluators, no sizes, no numpy) is left out; nothing here raises into the loop.
+- Boxes are taken to be of the pixels as files store them: PIL and torchvision's data sets do not apply EXIF.
 - The data folder is the run's own, else that of a data set whose loader was seen and which has the images.
 """
 
@@ -84,15 +85,26 @@ def log(run: Run, scorers: Mapping[str, Any], split: str, epoch: int | None) -> 
 
 def _log(run: Run, scorers: Mapping[str, Any], split: str, epoch: int | None) -> None:
     seen = importlib.import_module("losslog.detection.evaluated").Evaluated(scorers)
+    if not seen.images:
+        _said("no images and no table of mistakes of this evaluation: they are told of COCOeval with useCats and the "
+              "area range 'all', not of LVIS", key="untold")  # fmt: skip
+        return
     epoch = run.open_epoch if epoch is None else epoch
     if mistakes := seen.metrics(split):
         run.log_metrics(mistakes, epoch=epoch)
     if not seen.sized:
+        _said("no images of this evaluation: its annotations do not tell width and height of each image", key="unsized")
         return
     shown = {"fixed": seen.fixed(), "hardest": seen.hardest()}
     for name, images in shown.items():
         if images:
+            images = images if _ours() else [each | {"turned": False} for each in images]
             run.log_images(split, images, name=name, folder=_folder(images, run), epoch=epoch)
+
+
+def _ours() -> bool:
+    """Whether the pictures were read by our own data set, which turns them as their EXIF says; torchvision's do not."""
+    return any(type(each()).__module__.startswith("losslog.detection.") for each in _data_sets)
 
 
 def _folder(images: Any, run: Run) -> Path | None:

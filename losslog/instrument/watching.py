@@ -14,6 +14,9 @@ from losslog.instrument import coco
 from losslog.instrument.listeners import Listener, guarded
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.signals import forget
+from losslog.runtime.notices import Once
+
+_said = Once()  # of the process
 
 
 class Watching(Listener):
@@ -32,8 +35,13 @@ class Watching(Listener):
 
     def summarized(self, evaluator: Any) -> None:
         """Pick up the figures of an evaluation."""
-        found = None if self.closed or not self.takes_evaluations else coco.figures(evaluator)
-        if found:
+        if self.closed or not self.takes_evaluations:
+            return
+        found = coco.figures(evaluator)
+        if not found:
+            why = "it has some of the categories only (catIds)" if found is None else "it has no object to find"
+            _said("an evaluation with COCOeval is not recorded, nor its images and mistakes: %s", why, key=why)
+        else:
             self.logbook.evaluation(str(evaluator.params.iouType), found, evaluator)
 
     @property

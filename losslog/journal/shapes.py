@@ -118,6 +118,7 @@ def _image(value: Any) -> bool:
         and all(type(each) is list and all(map(_thing, each)) for each in things)
         and (get("loss") is None or (type(get("loss")) is dict and _numbers(get("loss"))))
         and (get("iou") is None or _finite(get("iou"))) and _whole(get("missed")) and _whole(get("extra"))
+        and _flag(get("turned"))
         and all(each is None or (type(each) is dict and all(map(_whole, each.values()))) for each in counts)
     )  # fmt: skip
 

@@ -50,6 +50,7 @@ class Picture(TypedDict, total=False):
         path: the file; in the journal relative to the data folder where it lies there, to a plugin absolute, or None.
         thumbnail: a small copy in the run folder, likewise.
         width, height: in pixels; boxes and masks are of this size.
+        turned: False: boxes and masks are of the pixels as the file stores them, its EXIF orientation is not applied.
         loss: the losses of this image by component, or None.
         missed: objects that no prediction found.
         extra: predictions that are no object.
@@ -64,6 +65,7 @@ class Picture(TypedDict, total=False):
     thumbnail: str | None
     width: int
     height: int
+    turned: bool
     loss: dict[str, float] | None
     missed: int
     extra: int

@@ -19,17 +19,19 @@ from typing import Any, Final
 
 from losslog.runtime.containment import encodable
 from losslog.runtime.notices import did_you_mean
+from losslog.values.targets import image_id
 
 IMAGES: Final = 16  # of one record
 OBJECTS: Final = 100  # of truth, and of predictions, of one image
 BYTES: Final = 85_000  # of a record, for each eight images
 LARGEST: Final = 1 << 20  # pixels of a side
+FARTHEST: Final = 1e9  # what a number may not reach
 TEXT: Final = 100  # characters of a label or an id
 LONGEST: Final = 1000  # characters of a path
 _COUNTS: Final = re.compile(r"[0-o]+")  # what pycocotools writes: six bits a character
 _ABOUT_OBJECT: Final = ("box", "label", "score", "rle", "mistake", "iou")
 _ABOUT_IMAGE: Final = ("id", "path", "width", "height", "loss", "missed", "extra", "iou", "truth", "predictions",
-                       "mistakes", "thumbnail", "left_out")  # fmt: skip
+                       "mistakes", "thumbnail", "left_out", "turned")  # fmt: skip
 
 
 def pictures(images: Any, name: str = "images") -> tuple[list[dict[str, Any]], str]:
@@ -79,6 +81,10 @@ def _picture(image: Any, path: str) -> dict[str, Any]:
         found["thumbnail"] = _path(image["thumbnail"], path)
     if image.get("loss") is not None:
         found["loss"] = _losses(image["loss"], f"{path}['loss']")
+    if image.get("turned") is not None:
+        if not isinstance(image["turned"], bool):
+            raise TypeError(f"{path}['turned'] must be True or False, got {type(image['turned']).__name__}")
+        found["turned"] = image["turned"]
     for key in ("missed", "extra"):
         if image.get(key) is not None:
             found[key] = _whole(image[key], f"{path}[{key!r}]", 0, 1 << 31)
@@ -200,8 +206,9 @@ def _number(value: Any, path: str) -> float:
     found = _plain(value, "item")
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise TypeError(f"{path} must be a number, got {type(value).__name__}")
-    if not abs(found) < 1e9:
-        raise ValueError(f"{path} is {found!r:.40}: pass a number that is finite")
+    if not abs(found) < FARTHEST:
+        shown = f"{found:g}" if isinstance(found, float) else hex(found)[:20] if abs(found) > 1e18 else f"{found}"
+        raise ValueError(f"{path} is {shown}: pass a number between -{FARTHEST:,.0f} and {FARTHEST:,.0f}")
     return float(found)
 
 
@@ -235,7 +242,8 @@ def _name(value: Any, path: str) -> int | str:
     found = _plain(value, "item")
     if isinstance(found, bool) or not isinstance(found, int | str):
         raise TypeError(f"{path} must be a text or a whole number, got {type(value).__name__}")
-    return found if isinstance(found, int) and abs(found) < 1 << 63 else _text(found)
+    found = image_id(found)
+    return found if isinstance(found, int) else _text(found)
 
 
 def _text(value: Any) -> str:

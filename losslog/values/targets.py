@@ -22,6 +22,7 @@ FIELDS: Final = ("image_id", "file_name", "boxes", "labels", "size", "orig_size"
 NAMED: Final = 1024  # batches whose image ids are kept: each may turn out to be among an epoch's hardest
 NAMES: Final = frozenset({"image_id", "file_name"})
 SHOWN: Final = 8  # images named in one alert
+WIDEST: Final = 1 << 63  # whole numbers beyond have no place in 64 bits, so not in every reader
 Target = dict[str, Any]
 
 
@@ -63,13 +64,20 @@ def picked(targets: Iterable[Mapping[str, Any]]) -> list[Target]:
 
 def _ids(names: list[Any]) -> list[int | str]:
     found = [one for name in map(_one, names) for one in (name if isinstance(name, list) else [name])]
-    return [*dict.fromkeys(one for one in found if type(one) in (int, str))]
+    return [*dict.fromkeys(image_id(one) for one in found if type(one) in (int, str))]
+
+
+def image_id(value: int | str) -> int | str:
+    """An image's id as a record has it: a whole number of more than 64 bits becomes text."""
+    if not isinstance(value, int) or -WIDEST <= value < WIDEST:
+        return value
+    return str(value) if value.bit_length() < 4096 else hex(value)  # Python refuses to write very long ones
 
 
 def _describe(targets: list[Target]) -> str:
     words = []
     for target in targets[:SHOWN]:
-        name = _one(target.get("image_id", target.get("file_name", "?")))
+        name = image_id(_one(target.get("image_id", target.get("file_name", "?"))))
         faults = _faults(target)
         words.append(f"{name} ({', '.join(faults)})" if faults else f"{name}")
     return f"Images: {'; '.join(words)}." if words else ""

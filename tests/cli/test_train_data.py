@@ -201,6 +201,29 @@ def test_check_reads_every_pixel(folder: Path, capsys: pytest.CaptureFixture[str
     assert not Path("data-check.png").exists()
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_an_image_of_which_the_model_would_see_nothing_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], split: str, check: list[str]
+) -> None:
+    content = json.loads((folder / f"annotations_{split}.json").read_text())
+    image = content["images"][0]
+    image |= {"width": 2000, "height": 6}
+    name = image["file_name"]
+    Image.new("RGB", (2000, 6)).save(folder / "images" / name)
+    for each in content["annotations"]:
+        if each["image_id"] == image["id"]:
+            each |= {"bbox": [10, 1, 30, 4], "segmentation": [[10, 1, 40, 1, 40, 5, 10, 5]], "area": 120}
+    (folder / f"annotations_{split}.json").write_text(json.dumps(content))
+    assert main(["train", "--data", str(folder), *SMALL, *check]) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{name} is 2000 x 6 pixels: too long and thin" in told
+    assert not Path("runs").exists()
+    large = told.rpartition(" ")[2]
+    assert int(large) > 48
+    assert main(["train", "--data", str(folder), *SMALL, "--image-size", large, "--check"]) == 0
+
+
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_damaged_pixels_end_training_with_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], workers: str

@@ -184,6 +184,41 @@ def test_pictures_are_turned_as_their_exif_says(tmp_path: Path, orientation: int
     assert np.array_equal(opened(str(tmp_path / "a.png"), whole.shape[1::-1]), whole)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_whose_boxes_are_of_stored_pixels_are_drawn_as_they_are_stored(
+    tmp_path: Path, orientation: int, make_run: Any
+) -> None:
+    down, across = np.mgrid[:30, :40]
+    pixels = np.stack([8 * down, 6 * across, 4 * (down + across) // 2], axis=2).astype(np.uint8)
+    stored = Image.fromarray(pixels)
+    exif = stored.getexif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    told = {"id": 1, "path": str(tmp_path / "a.png"), "width": 40, "height": 30}
+    assert np.array_equal(drawing.small({**told, "turned": False}, 40)[0], pixels)
+    swapped = orientation in (5, 6, 7, 8)  # another shape when it is turned: nothing need be said
+    assert np.array_equal(drawing.small(told, 40)[0], pixels) is (swapped or orientation == 1)
+    run = make_run()
+    run.log_images("val", [{**told, "turned": False}], thumbnails=True)
+    run.close()
+    (record,) = [each.data for each in records(run.dir) if each.hook == "on_images"]
+    assert record["images"][0]["turned"] is False
+    small = np.asarray(Image.open(run.dir / record["images"][0]["thumbnail"]), np.int64)
+    assert small.shape == pixels.shape
+    assert np.abs(small - pixels).mean() < np.abs(small - pixels[::-1]).mean() / 2
+    with pytest.raises(TypeError, match="must be True or False"):
+        make_run().log_images("val", [{**told, "turned": 1}])
+
+
+def test_a_picture_of_another_shape_is_told_by_width_and_height(tmp_path: Path) -> None:
+    stored = Image.new("RGB", (400, 100))
+    exif = stored.getexif()
+    exif[0x0112] = 6
+    stored.save(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(ValueError, match=r"is 100 x 400 \(width x height\): another picture"):
+        opened(str(tmp_path / "a.jpg"), (50, 50))
+
+
 @pytest.mark.parametrize("mode", ["L", "I;16", "P", "RGBA", "CMYK", "1"])
 def test_pictures_of_any_depth(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")

@@ -14,7 +14,19 @@ from pycocotools.cocoeval import COCOeval
 
 from losslog.detection.evaluated import Evaluated
 from losslog.detection.matching import seen_by
-from losslog.detection.mistakes import BOTH, DUPLICATE, EXTRA, KINDS, LOCALISATION, MISSED, WRONG_CLASS, Table
+from losslog.detection.mistakes import (
+    BOTH,
+    DUPLICATE,
+    EXTRA,
+    KINDS,
+    LOCALISATION,
+    MISSED,
+    WRONG_CLASS,
+    Table,
+    average_precision,
+)
+from losslog.runtime.notices import Once
+from losslog.values.pictures import pictures
 
 SIDE = 300
 Row = dict[str, Any]
@@ -120,6 +132,52 @@ def test_what_a_kind_costs_is_what_pycocotools_gives_with_it_mended(kind: str) -
     assert costs[f"mistakes/{kind}"] > 0
 
 
+def test_what_is_meant_for_an_object_that_is_found_goes_where_it_is_mended() -> None:
+    content = truth_of([(1, 1, [20, 20, 40, 40]), (2, 2, [20, 20, 40, 40]), (3, 1, [20, 20, 40, 40])])
+    rows = [
+        row(1, 1, [20, 20, 40, 40], 0.5), row(1, 2, [20, 20, 40, 40], 0.9),  # right, and of another class, too
+        row(2, 2, [20, 20, 40, 40], 0.6), row(3, 1, [200, 200, 30, 30], 0.7),
+    ]  # fmt: skip
+    before, without = scored(content, rows), scored(content, [rows[0], *rows[2:]])
+    costs = Evaluated({"bbox": before}).metrics()
+    assert costs["mistakes/wrong_class"] == pytest.approx(ap50(without) - ap50(before), abs=1e-6)
+    assert costs["mistakes/wrong_class"] > 0
+    rows[1] = row(1, 1, [20, 40, 40, 40], 0.9)  # half a box off, in its place
+    before = scored(content, rows)
+    costs = Evaluated({"bbox": before}).metrics()
+    assert costs["mistakes/localisation"] == pytest.approx(ap50(without) - ap50(before), abs=1e-6)
+    assert costs["mistakes/localisation"] > 0
+
+
+def by_definition(table: Table, kind: str) -> float:
+    """AP with a kind mended, taken from TIDE's words: the best meant for a free object becomes its match."""
+    rows: list[tuple[Any, float, bool]] = []
+    first: dict[tuple[int, int], int] = {}
+    for number in sorted(range(len(table.rows)), key=lambda row: -table.scores[row]):
+        image, place = table.rows[number]
+        seen = table.images[image]
+        aim = image, seen.aims[place]
+        label, hit = seen.found[place]["category_id"], bool(table.hits[number])
+        if seen.kinds[place] in (WRONG_CLASS, LOCALISATION):
+            first.setdefault(aim, number)
+        if seen.kinds[place] == kind:
+            if kind not in (WRONG_CLASS, LOCALISATION) or seen.taken[aim[1]] >= 0 or first[aim] != number:
+                continue
+            label, hit = seen.truth[aim[1]]["category_id"], True
+        rows.append((label, table.scores[number], hit))
+    lost = table.lost if kind == MISSED else {}
+    objects = {label: count - lost.get(label, 0) for label, count in table.objects.items()}
+    labels, scores, hits = (np.array(each) for each in zip(*rows, strict=True))
+    return average_precision(labels, scores.astype(np.float64), hits.astype(bool), objects)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_costs_are_those_of_the_definition(seed: int, kind: str) -> None:
+    table = Table(Evaluated({"bbox": scored(*random_set(seed, 30))}).images)
+    assert table.mended({kind}) == pytest.approx(by_definition(table, kind), abs=1e-9)
+
+
 def test_with_everything_mended_nothing_is_lacking() -> None:
     seen = Evaluated({"bbox": scored(PLANTED, FOUND)})
     assert Table(seen.images).mended(KINDS) == pytest.approx(1.0)
@@ -208,6 +266,35 @@ def test_the_fixed_are_the_first_by_id_and_the_hardest_those_with_most_wrong() -
     assert four["path"] == "4.jpg"
     assert four["predictions"][0]["box"] == [40.0, 10.0, 100.0, 70.0]
     assert four["predictions"][0]["label"] == "dog"
+
+
+@pytest.mark.parametrize("odd", [
+    {"score": 5.0}, {"bbox": [float("nan"), 1.0, 2.0, 3.0]}, {"bbox": [0.0, 0.0, float("inf"), 3.0]},
+    {"bbox": [float("-inf"), 0.0, 10.0, 3.0]}, {"bbox": [0.0, 0.0, 1e12, 3.0]},
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning:pycocotools")
+def test_what_cannot_be_drawn_is_left_out_and_said(
+    odd: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("losslog.detection.evaluated._said", Once())
+    seen = Evaluated({"bbox": scored(PLANTED, [*FOUND, row(1, 1, [10, 10, 60, 60], 0.9) | odd])})
+    assert seen.metrics()["mistakes_count/wrong_class"] == 1
+    images = [*seen.fixed(), *seen.hardest()]
+    assert pictures(images)[0]
+    assert [round(each["score"], 2) for each in images[0]["predictions"]] == [0.95, 0.9]
+    assert caplog.text.count("is not drawn: boxes must be finite") == 1
+
+
+def test_what_is_not_shown_is_counted() -> None:
+    places = [[30.0 * (n % 10), 30.0 * (n // 10), 20.0, 20.0] for n in range(60)]
+    rows = [row(1, 1, box, 0.95 - n / 100) for n, box in enumerate(places)]
+    content = truth_of([(1, 1, box) for box in places])
+    (image,) = Evaluated({"bbox": scored(content, rows)}).fixed()
+    assert (image["missed"], image["mistakes"], len(image["predictions"])) == (0, {}, 30)
+    assert image["left_out"] == {"objects": 30}
+    (image,) = Evaluated({"bbox": scored(truth_of([(1, 2, places[0])]), rows)}).fixed()
+    assert image["mistakes"] == {"wrong_class": 1, "extra": 59}
+    assert image["extra"] == 60
 
 
 def test_what_cannot_be_told_is_left_out() -> None:

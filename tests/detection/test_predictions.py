@@ -121,3 +121,33 @@ def test_what_a_model_that_diverges_gives_is_left_out() -> None:
     (image,) = images_of([found], [{"image_id": 1, "boxes": nan[1:], "labels": torch.tensor([1])}], sizes=[(60, 80)])
     assert image["predictions"] == []
     assert image["missed"] == 1
+
+
+def test_what_is_not_shown_is_matched_all_the_same() -> None:
+    boxes = torch.tensor(
+        [[5.0 * (n % 10), 5.0 * (n // 10), 5.0 * (n % 10) + 4, 5.0 * (n // 10) + 4] for n in range(60)]
+    )
+    ones = torch.ones(60, dtype=torch.int64)
+    found = {"boxes": boxes, "labels": ones, "scores": torch.linspace(0.95, 0.01, 60)}
+    target = {"image_id": 1, "boxes": boxes, "labels": ones}
+    (image,) = images_of([found], [target], sizes=[(60, 80)])
+    assert (image["missed"], image["extra"], image["mistakes"], image["iou"]) == (0, 0, {}, 1.0)
+    assert len(image["predictions"]) == 30
+    assert image["left_out"] == {"objects": sum(found["scores"].tolist()[place] >= 0.3 for place in range(60)) - 30}
+    doubled = {key: torch.cat([value, value]) for key, value in found.items()}
+    (image,) = images_of([doubled], [target], sizes=[(60, 80)], score=0.0)
+    assert image["mistakes"] == {"duplicate": 60}  # those that are not shown, too
+    assert pictures([image])[1] == "90 objects"
+
+
+def test_a_crowd_takes_any_number_and_is_no_object() -> None:
+    boxes = torch.tensor([[10.0, 10.0, 20.0, 20.0], [12.0, 10.0, 22.0, 20.0], [70.0, 50.0, 75.0, 55.0]])
+    found = {"boxes": boxes, "labels": torch.ones(3), "scores": torch.tensor([0.9, 0.8, 0.7])}
+    target = {"image_id": 1, "boxes": torch.tensor([[0.0, 0.0, 40.0, 40.0]]), "labels": torch.ones(1)}
+    (image,) = images_of([found], [target | {"iscrowd": torch.tensor([1])}], sizes=[(60, 80)])
+    assert (image["missed"], image["mistakes"], image["truth"]) == (0, {"extra": 1}, [])
+    assert [each["box"][0] for each in image["predictions"]] == [70.0]
+    (image,) = images_of([found], [target | {"iscrowd": [0]}], sizes=[(60, 80)])
+    assert (image["missed"], len(image["truth"]), len(image["predictions"])) == (1, 1, 3)
+    with pytest.raises(ValueError, match="has 2 iscrowd and 1 labels"):
+        images_of([found], [target | {"iscrowd": [0, 1]}], sizes=[(60, 80)])

@@ -49,12 +49,13 @@ class Pictures(torch.utils.data.Dataset):
         return torch.zeros(4), index
 
 
-def evaluated(content, kinds=("bbox",)):
+def evaluated(content, kinds=("bbox",), **params):
     truth = COCO()
     truth.dataset = json.loads(json.dumps(content))
     truth.createIndex()
     for kind in kinds:
         evaluator = COCOeval(truth, truth.loadRes([dict(each) for each in FOUND]), kind)
+        vars(evaluator.params).update(params)
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
@@ -83,6 +84,7 @@ def test_a_data_set_whose_loader_was_seen_tells_where_the_pictures_are(two, data
     fixed, hardest = read(run, "on_images")
     assert (fixed["name"], hardest["name"], fixed["split"], fixed["epoch"]) == ("fixed", "hardest", "val", 1)
     assert fixed["folder"] == str(folder)
+    assert all(each["turned"] is False for each in fixed["images"])  # as PIL reads them
     assert [each["path"] for each in fixed["images"]] == ["1.png", "2.png", "3.png"]
     assert [each.get("mistakes", {}) for each in fixed["images"]] == [{}, {"wrong_class": 1}, {"missed": 1}]
     assert [each["id"] for each in hardest["images"]] == [2, 3]
@@ -102,6 +104,20 @@ def test_without_sizes_there_is_a_table_and_no_images(two, data, watch, read):
     run = trained(two, data, watch, lambda: evaluated(bare))
     assert read(run, "on_images") == []
     assert series(run.dir)["mistakes_count/missed"] == {1: 1.0}
+
+
+@pytest.mark.parametrize(("params", "told"), [
+    ({"catIds": [7]}, "it has some of the categories only (catIds)"),
+    ({"areaRng": [[0, 10]] * 4}, "it has no object to find"),
+    ({"useCats": 0}, "no images and no table of mistakes of this evaluation: they are told of COCOeval with useCats"),
+])  # fmt: skip
+def test_an_evaluation_without_images_says_why(two, data, watch, read, monkeypatch, caplog, params, told):
+    for name in ("looking", "watching"):
+        module = sys.modules[f"losslog.instrument.{name}"]
+        monkeypatch.setattr(module, "_said", type(module._said)())
+    run = trained(two, data, watch, lambda: evaluated(CONTENT, **params))
+    assert read(run, "on_images") == []
+    assert told in caplog.text
 
 
 def test_what_fails_in_looking_is_a_line(two, data, watch, read, monkeypatch, caplog):

@@ -56,7 +56,8 @@ def run(make_run: Callable[..., losslog.Run]) -> losslog.Run:
             run.flush()
         run.end_epoch()
     seen = {"id": 27, "path": "27.png", "width": 8, "height": 8, "mistakes": {"wrong_class": 3}}
-    run.log_images("val", [seen], name="hardest", epoch=2, folder="data")
+    right = {"id": 28, "path": "28.png", "width": 8, "height": 8, "mistakes": {}}
+    run.log_images("val", [seen, right], name="hardest", epoch=2, folder="data")
     run.close()
     return run
 
@@ -75,6 +76,28 @@ def test_without_targets_there_is_nothing(make_run: Callable[..., losslog.Run]) 
     run.close()
     (end,) = [each.data for each in records(run.dir) if each.hook == "on_epoch_end"]
     assert "hardest" not in end
+
+
+def hex_head(value: int) -> str:
+    return hex(value)[:20]
+
+
+@pytest.mark.parametrize(
+    "large", [2**63 - 1, 2**63, 2**64 - 1, 10**30, -(2**63), -(2**63) - 1, 1 << 20000], ids=hex_head
+)
+def test_ids_of_any_size_cost_no_record(large: int, make_run: Callable[..., losslog.Run]) -> None:
+    run = make_run()
+    run.log_images("val", [{"id": large, "width": 8, "height": 8}])
+    run.log_batch({"a": 1.0}, targets=targets(large))
+    run.flush()
+    run.end_epoch()
+    run.close()
+    found = {each.hook: each.data for each in records(run.dir)}
+    (identity,) = found["on_epoch_end"]["hardest"]["a"][0][2]
+    fits = -(2**63) <= large < 2**63
+    assert identity == (large if fits else str(large) if large < 10**100 else hex(large))
+    assert str(identity)[:90] == str(found["on_images"]["images"][0]["id"])[:90]
+    assert found["on_epoch_end"]["losses"] == {"a": 1.0}
 
 
 def test_show_hard(run: losslog.Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,3 +119,10 @@ def test_a_record_stays_below_its_size_and_the_best_keep_their_masks() -> None:
 def test_losses_that_are_not_finite_are_left_to_the_alert() -> None:
     (found,), _ = pictures([image(loss={"a": math.nan, "b": 1})])
     assert found["loss"] == {"b": 1.0}
+
+
+@pytest.mark.parametrize("value", [1e9, -1e12, float("inf"), float("nan"), 10**12, 10**400])
+def test_a_number_out_of_range_is_told_the_range(value: float) -> None:
+    image = {"id": 1, "width": 9, "height": 9, "truth": [{"box": [0, 0, 1, value], "label": "a"}]}
+    with pytest.raises(ValueError, match="pass a number between -1,000,000,000 and 1,000,000,000"):
+        pictures([image])
