@@ -24,7 +24,7 @@ from .notice import Notice
 from .options import OnStall, cuts_of, filter_of, flag, reaction_of, z_of
 from .past import has_past, past_records
 from .plan import Plan
-from .reading import number
+from .reading import named, number
 from .watcher import Watcher
 
 STALLED: Final = "stalled"
@@ -110,6 +110,7 @@ class PlateauPlugin:
         self._raised: set[str] = set()  # components whose learning rate was asked for
         self._unread: int | None = None  # journal records before this seq are still to be read up
         self._hardest: Mapping[str, Any] = {}
+        self._epoch: int | None = None  # of the newest batch
         self._make_watcher()
 
     def verdicts(self, over: bool = False) -> list[Verdict]:
@@ -134,8 +135,8 @@ class PlateauPlugin:
     def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, weights: Any, run: Any) -> None:
         """Watch the raw losses of one step, and how often they count."""
         self._begin(run)
-        if isinstance(losses, Mapping):
-            self._notify(self.watcher.scene.measured.weighed(step, losses, weights), run, step, epoch)
+        self._epoch = epoch
+        self._notify(self.watcher.scene.measured.weighed(step, named(losses), weights), run, step, epoch)
         for finding in self._take_batch(step, epoch, losses, total, lr, weights):
             self._act(finding, run, step, epoch)
 
@@ -164,6 +165,7 @@ class PlateauPlugin:
     ) -> None:
         """Take what was measured: what each component trains, gradients by part, targets."""
         at = self.watcher.step if step is None else step
+        epoch = self._epoch if epoch is None else epoch
         self._notify(self.watcher.scene.measured.metrics(at, metrics, detail), run, step, epoch)
         self.watcher.untrained(at, reaching_nothing(metrics))
         if detail and self._plan.loaded(detail.get("steps_per_epoch")) and self._feed != "epoch":
@@ -277,6 +279,7 @@ class PlateauPlugin:
         if hook == "on_epoch_end":
             self.watcher.scene.measured.generalising.take(data["epoch"], losses, data.get("val_loss"))
             return self._take_epoch(data["epoch"], data.get("epochs"), losses, lr)
+        self.watcher.scene.measured.weighed(data["step"], named(losses), data.get("weights"))
         return self._take_batch(data["step"], data["epoch"], losses, data.get("total"), lr, data.get("weights"))
 
     def _notify(self, notices: Sequence[Notice], run: Any, step: int | None, epoch: int | None) -> None:
