@@ -47,14 +47,15 @@ class PlateauPlugin:
         r: Improvement per unit below which a curve is flat.
         window: Shortest line, in units.
         confirm: Checks in a row that must agree.
-        watch: Report only these components.
-        ignore: Never report these components.
+        watch: Report only these components. What others find (the engine and `losslog.attach` read off the graph what
+            a loss trains, the core what is not finite) is not this plugin's to silence; ``on_cause`` leaves it alone.
+        ignore: Never report these components, nor parts that only they train; as for ``watch``.
         quiet: Warn of a stall only while two other components improve.
         oscillating: Report oscillation too, at info level.
         on_stall: None, "stop" (ask the run to stop) or "raise_head_lr" (ask, once per component, for a higher learning
             rate of the parameter group that the component trains; not after a cut of the learning rate).
-        on_cause: What to do at once where an alert has a cause, also another plugin's or the engine's:
-            ``{"not_trained": "stop"}``.
+        on_cause: What to ask of the run where an alert has a cause, also another plugin's or the engine's:
+            ``{"not_trained": "stop"}``. A loop of your own stops where it looks at ``run.should_stop``.
         lr_factor: Factor for "raise_head_lr".
         head_group: Parameter group for "raise_head_lr": a name, or a table by component. None: torchvision's components
             by the names of `losslog.detection.get_parameter_groups`.
@@ -284,7 +285,7 @@ class PlateauPlugin:
 
     def _notify(self, notices: Sequence[Notice], run: Any, step: int | None, epoch: int | None) -> None:
         for each in notices:
-            if run is not None and self._filter.reports(each.component or ""):
+            if run is not None and any(map(self._filter.reports, each.about)):
                 each.tell(run, step, epoch)
 
     def _act(self, finding: Finding, run: Any, step: int | None, epoch: int) -> None:
