@@ -580,6 +580,7 @@ class Run:
         component: str | None = None,
         cause: str | None = None,
         evidence: Mapping[str, Any] | None = None,
+        source: str = "user",
     ) -> None:
         """Tell a person, in every backend.
 
@@ -591,6 +592,7 @@ class Run:
             component: the loss it is about.
             cause: name of the cause that was measured, or None.
             evidence: what was measured, as plain data; or None.
+            source: who says so.
 
         Raises:
             ValueError: unknown level.
@@ -599,7 +601,7 @@ class Run:
         self._asked += 1
         key = key or f"user/{title}/{self._step}/{self._asked}"
         place = self._last_step(None), self._open_epoch(None)
-        data = alert_data(title, text, level, "user", key, component, *place, cause, evidence)
+        data = alert_data(title, text, level, str(source), key, component, *place, cause, evidence)
         if self.logging_rank:
             self._emit("on_alert", data)
         elif not self._closed:
@@ -656,7 +658,7 @@ class Run:
             if changed:
                 text = f"learning rate of {', '.join(changed)} multiplied by {factor:g}"
                 say("%s, asked by %s", text, request.get("source", "the script"))
-                self.alert("learning rate changed", text, "info")
+                self.alert("learning rate changed", text, "info", source="losslog")
             else:
                 warn("request_lr: no parameter group is named %r: nothing changed", group)
 

@@ -20,11 +20,15 @@ from losslog.journal.folder import JOURNAL
 from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt, one_line
 from losslog.tags import epoch_series
+from losslog.viewing.rows import counted
 from losslog.viewing.state import lags
 from losslog.viewing.summary import Summary, summary_of
 from losslog.viewing.trained import table
 
 COUNTED: Final = ("on_batch_losses", "on_epoch_end", "on_eval", "on_checkpoint", "on_alert", "on_metrics")
+
+SHOWN: Final = 8  # alerts
+LEVELS: Final = ("error", "warning", "info")
 
 
 def add_parser(commands: Any) -> None:
@@ -95,15 +99,30 @@ def main(args: argparse.Namespace) -> int:
         say(f"what each loss trains (step {found['trains'].get('step')}):")
         for line in lines:
             say(f"   {line}")
-    for alert in found["alerts"][-5:]:
-        places = [f"{what} {alert[what]}" for what in ("step", "epoch") if alert.get(what) is not None][:1]
-        say(f"{alert.get('level')}: {alert.get('title')}{f' ({places[0]})' if places else ''}")
+    for line in _alerts(found["alerts"], counts["on_alert"]):
+        say(line)
     for name, state in found["plugins"].items():
         upto = f"delivered up to record {state['seq']}" if state["seq"] >= 0 else "nothing delivered"
         count = state.get("skipped", 0)
         skipped = f", but {count} skipped: losslog replay {folder_of(args).name} --to {name} --skipped" if count else ""
         say(f"{name}: {'complete' if state['complete'] else upto}{skipped}")
     return 0
+
+
+def _alerts(alerts: list[dict[str, Any]], count: int) -> list[str]:
+    """The gravest first; of one level in the order they came, the first as well as the last of many."""
+    levels = {level: [each for each in alerts if each.get("level") == level] for level in LEVELS}
+    levels["other"] = [each for each in alerts if each.get("level") not in LEVELS]
+    lines: list[str] = []
+    for several in levels.values():
+        room = max(0, SHOWN - len(lines))
+        shown = several if len(several) <= room else several[: room - room // 3] + several[len(several) - room // 3 :]
+        for alert in shown:
+            places = [f"{what} {alert[what]}" for what in ("step", "epoch") if alert.get(what) is not None][:1]
+            lines.append(f"{alert.get('level')}: {alert.get('title')}{f' ({places[0]})' if places else ''}")
+    if (more := max(count, len(alerts)) - len(lines)) > 0:
+        lines.append(f"and {counted(more, 'alert')} more, in losslog report and losslog cat")
+    return lines
 
 
 def hard(folder: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def log(run: Run, batches: Sequence[Any], dataset: Any = None) -> bool:
         run.log_images("train", found, name="labels")
         for each in told:
             text = f"{each.text} The first images are drawn as train labels."
-            run.alert(f"Targets: {each.title}", text, key=f"targets/{each.kind}")
+            run.alert(f"Targets: {each.title}", text, key=f"targets/{each.kind}", source="losslog")
     return bool(found)
 
 

@@ -257,7 +257,7 @@ def _say_not_saved(run: Run | None, path: Path, epoch: int, error: OSError) -> N
     text = f"{path}: {one_line(error)}. Training goes on; make room before the next one is due."
     warn("%s. %s", title, text)  # at once: an alert waits for the journal, which may be on the same disk
     if run is not None:
-        run.alert(title, text, "error", key=f"checkpoint/{epoch}")
+        run.alert(title, text, "error", key=f"checkpoint/{epoch}", source="losslog")
 
 
 def _is_due(epoch: int, every: int, epochs: int) -> bool:

@@ -215,6 +215,7 @@ class Observer(Watching):
         if self.finder.begins(drivers):
             self.end_epoch()
         if not taken:
+            self.silence.skipped += 1
             self.logbook.unstepped(reading, counted=True)
             return
         self.finder.stepped(drivers)

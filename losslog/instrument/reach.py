@@ -180,6 +180,18 @@ def told(losses: list[Loss], step: int) -> str:
     return f"{component} {head} since step {step}: {because}"
 
 
+def frozen(parts: Mapping[str, Part]) -> list[str]:
+    """Names of the parts of which nothing may train."""
+    return [name for name, part in parts.items() if part.tensors and not part.trainable]
+
+
+def frozen_told(names: list[str], step: int) -> tuple[str, str]:
+    """Title and text on parts that are frozen at the first look; of what was before a later step none knows."""
+    since = f"at step {step}" if step else "from the start"
+    looked = ", where this process began" if step else ""
+    return f"parts frozen {since}", f"Frozen {since}{looked}: {', '.join(names)} ({FROZEN})."
+
+
 def detail_of(found: Mapping[str, Reach], parts: Mapping[str, Part]) -> dict[str, Any]:
     """What each component trains, by part, and what the optimizers make of the parts: plain data.
 

@@ -18,9 +18,10 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from losslog.instrument.again import Again
 from losslog.instrument.measures import Measures
 from losslog.instrument.parts import Part, Parts
-from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, lost, reach, told
+from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, frozen, frozen_told, lost, reach, told
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import say, warn
 
@@ -64,6 +65,7 @@ class Reached:
         self._epoch: int | None = None
         self._changes = 0
         self._said: set[tuple[str, str]] = set()
+        self._again = Again()
         self._seen: dict[str, set[int]] = {}  # epochs in which a component was seen
         self._broken = self._hides = False
         self._untold: list[Callable[[Run], None]] = []
@@ -191,9 +193,9 @@ class Reached:
         for name, each in losses.items():
             self._compare(name, each, parts, step)
         self._tell_groups(losses, parts, step)
-        if not self._seen and (frozen := [name for name, part in parts.items() if part.tensors and name not in ever]):
-            text = f"Frozen from the start: {', '.join(frozen)} ({FROZEN})."
-            self._alert("parts frozen from the start", text, "info", None, "frozen", {"parts": frozen})
+        if not self._seen and (still := [each for each in frozen(parts) if each not in ever]):
+            title, text = frozen_told(still, step)
+            self._alert(title, text, "info", None, "frozen", {"parts": still}, f"frozen/{','.join(still)}")
         for name in losses:
             self._seen.setdefault(name, set()).add(epoch)
 
@@ -214,7 +216,10 @@ class Reached:
             if self._suspects.pop(name, None) is not None:
                 self._needed[name] = 4 * self._needed.get(name, AGREEING)
             self._before[name] = now
+            if self._again.whole(name, self._epoch):
+                self._said = {each for each in self._said if each[0] != name}
             return
+        self._again.lost(name)
         new = [each for each in gone if (name, each.part) not in self._said]
         if before is None:
             if ("", name) in self._said:
@@ -244,7 +249,8 @@ class Reached:
         title = f"{component} trains nothing" if whole else f"{component} no longer trains {gone[0].part}"
         level, cause = ("error", "not_trained") if whole else ("warning", "part_not_trained")
         evidence = {"step": step, "lost": {each.part: each.why for each in gone}}
-        self._alert(title, told(gone, step), level, component, cause, evidence)
+        key = f"{title}/{step}" if self._again.told(component) > 1 else title
+        self._alert(title, told(gone, step), level, component, cause, evidence, key)
 
     def _tell_dead(self, name: str, step: int) -> None:
         self._said.add(("", name))
@@ -253,7 +259,7 @@ class Reached:
 
     def _tell_groups(self, found: Mapping[str, Reach], parts: Mapping[str, Part], step: int) -> None:
         trained = {
-            name: by for name, part in parts.items()
+            name: [component for component in by if found[component].certain] for name, part in parts.items()
             if part.trainable and (by := [component for component, each in found.items() if name in each.tensors])
         }  # fmt: skip
         outside = {name: by for name, by in trained.items() if parts[name].outside == parts[name].trainable}
@@ -268,7 +274,9 @@ class Reached:
                 text = f"Only {', '.join(moved) or 'nothing'} is in an optimizer's groups; {', '.join(outside)} is not."
                 self._alert("parts that no optimizer moves", text, "info", None, "not_moved", {"parts": [*outside]})
         for name, by in trained.items():
-            if moved and parts[name].still == parts[name].trainable and self._seen_before(by):  # no warm-up's start
+            if (
+                moved and parts[name].still == parts[name].trainable and self._seen_before(by or found)
+            ):  # no warm-up's start
                 self._tell_group(name, by, step, f"the learning rate of {name} is 0", "lr_zero")
 
     def _sees_all(self, found: Mapping[str, Reach]) -> bool:
@@ -284,14 +292,14 @@ class Reached:
             return
         self._said.add((cause, part))
         said = title if (words := title.removeprefix("the ")) == title else f"The {words}"
-        text = f"{said}: {', '.join(by)} would train it, and nothing moves its parameters."
+        text = f"{said}: {', '.join(by) or 'losses'} would train it, and nothing moves its parameters."
         component, evidence = by[0] if len(by) == 1 else None, {"part": part, "losses": by, "step": step}
         self._alert(title, text, "warning", component, cause, evidence)
 
-    def _alert(
-        self, title: str, text: str, level: str, component: str | None, cause: str, evidence: Mapping[str, Any]
-    ) -> None:
+    def _alert(self, title: str, text: str, level: str, component: str | None, cause: str,
+               evidence: Mapping[str, Any], key: str = "") -> None:  # fmt: skip
         def tell(run: Run) -> None:
-            run.alert(title, text, level, key=f"reach/{title}", component=component, cause=cause, evidence=evidence)
+            run.alert(title, text, level, key=f"reach/{key or title}", component=component, cause=cause,
+                      evidence=evidence, source="losslog")  # fmt: skip
 
         self._untold.append(tell)

@@ -30,13 +30,14 @@ class Silence:
     Attributes:
         how: what to write in a loop that is not understood.
         steps: recorded ones.
+        skipped: those that a GradScaler did not take.
         rest: what is said of totals that components do not explain.
     """
 
     def __init__(self, logbook: Logbook) -> None:
         self._logbook = logbook
         self._once = Once()
-        self._heard = self.steps = self._bare = 0
+        self._heard = self.steps = self.skipped = self._bare = 0
         self._last: tuple[Root, Steppers] | None = None
         self.how = BY_HAND
         self.rest = Rests()
@@ -55,13 +56,13 @@ class Silence:
         if last is None or (last[0].fed and last[1] not in last[0].fed):
             return
         self._heard += 1
-        if self._heard == MANY and not self.steps and not self._bare:
+        if self._heard == MANY and not self.steps and not self._bare and not self.skipped:
             warn("%s", self._unclaimed(self._heard))
 
     def stepped(self, stepper: Stepper) -> None:
         """An optimizer has stepped without anything that belongs to the step."""
         self._bare += 1
-        if self._bare == 1 and stepper.begun:
+        if self._bare == 1 and stepper.begun and not self.steps:
             warn("the step under way when losslog.attach was called is not recorded: attach before the loop begins")
         if self._bare == MANY and not self.steps:
             warn("%s", self._empty(self._bare))
@@ -82,6 +83,8 @@ class Silence:
                 warn("%s", self._unclaimed(loose))
         elif self._bare:
             warn("%s", self._empty(self._bare))
+        elif self.skipped:
+            warn("no step was taken, the GradScaler skipped %d: the gradients were not finite", self.skipped)
         elif self._heard:
             warn("%s", self._unclaimed(self._heard))
 
@@ -89,7 +92,7 @@ class Silence:
     def nothing(self) -> bool:
         """Whether nothing was heard at all."""
         self._settle()
-        return not (self.steps or self._bare or self._heard)
+        return not (self.steps or self.skipped or self._bare or self._heard)
 
     def _unclaimed(self, count: int) -> str:
         return (

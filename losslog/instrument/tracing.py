@@ -100,7 +100,7 @@ class Tracer:
             evidence = {**origin.evidence, "images": kept.images(0)}
             where = origin.evidence.get("module") or origin.evidence["what"]
             run.alert(f"{component} is not finite: {where}", text, "error", key=f"trace/{where}", component=component,
-                      cause="not_finite_in", evidence=evidence)  # fmt: skip
+                      cause="not_finite_in", evidence=evidence, source="losslog")  # fmt: skip
 
     def _trace(self, batch: Any) -> Origin:
         model = self._model

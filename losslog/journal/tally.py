@@ -202,7 +202,9 @@ class Tally:
             lasting["epoch"] = count_in(data, "epoch")
             lasting["done"] = max(lasting["done"], lasting["epoch"])
         elif hook == "on_alert":
-            lasting["alerts"] = [*lasting["alerts"], data][-ALERTS:]
+            kept = [*lasting["alerts"], data]
+            half = ALERTS // 2  # the first tell what it began with
+            lasting["alerts"] = kept if len(kept) <= ALERTS else [*kept[:half], *kept[-half:]]
             self.keys[str(data.get("key"))] = None
         elif hook == "on_checkpoint":
             place = [str(data.get("path")), count_in(data, "epoch"), count_in(data, "step")]

@@ -30,6 +30,7 @@ def highlights(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def worst(alerts: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The gravest alert, of equals the latest."""
+    """The gravest alert, of equals one that names a cause, of these the latest."""
     ranked = [each for level in LEVELS for each in reversed(alerts) if each.get("level") == level]
-    return ranked[0] if ranked else None
+    gravest = [each for each in ranked if each["level"] == ranked[0]["level"]]
+    return next((each for each in gravest if each.get("cause")), gravest[0] if gravest else None)

@@ -37,6 +37,23 @@ def test_a_run_in_a_few_lines(folder: Path, capsys: pytest.CaptureFixture[str]) 
         assert line in out
 
 
+def test_the_gravest_alerts_first_and_the_first_as_well_as_the_last(
+    make_run: Callable[..., losslog.Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    run.log_batch(1.0)
+    run.alert("loss is nan", level="error", key="nan")
+    for number in range(20):
+        run.alert(f"warning {number}")
+    run.alert("by the way", level="info")
+    run.close()
+    assert main(["show", str(run.dir)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("error", "warn", "info", "and "))]
+    numbers = (0, 1, 2, 3, 4, 18, 19)
+    assert told == ["error: loss is nan (step 0)", *(f"warning: warning {number} (step 0)" for number in numbers),
+                    "and 14 alerts more, in losslog report and losslog cat"]  # fmt: skip
+
+
 def test_for_machines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -357,3 +357,32 @@ def test_a_teacher_that_is_a_copy_changes_nothing(two, data, watch, read):
         optimizer.step()
     run.close()
     assert len(read(run, "on_batch_losses")) == 5
+
+
+def test_another_optimizer_that_is_adopted_has_missed_no_step(two, data, watch, read, said):
+    parameters = [*two.parameters()]
+    first, second = torch.optim.SGD(parameters[:1], 0.1), torch.optim.SGD(parameters[1:], 0.1)
+    run = watch(two, first)
+    for batch in data[0]:
+        first.zero_grad()
+        second.zero_grad()
+        sum(two(batch).values()).backward()
+        first.step()
+        second.step()
+    run.close()
+    assert len(read(run, "on_batch_losses")) == len(data[0])
+    assert not any("under way" in each for each in said())
+
+
+def test_steps_that_a_scaler_skipped_are_named_so(two, data, watch, said):
+    optimizer, scaler = torch.optim.SGD(two.parameters(), 0.1), torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    run = watch(two, optimizer)
+    for batch in [*data[0]] * 5:
+        optimizer.zero_grad()
+        scaler.scale(sum(two(batch).values()) * 1e20).backward()
+        scaler.step(optimizer)
+        scaler.update(2.0**120)
+    run.close()
+    told = " ".join(said())
+    assert "no step was taken, the GradScaler skipped" in told
+    assert "no step of an optimizer" not in told

@@ -362,6 +362,31 @@ def test_part_frozen_in_the_middle_of_an_epoch_is_told_at_that_step(net, watch):
     assert alert["text"] == f"loss_left no longer trains left since step {STEPS + 4}: left: requires_grad is False"
 
 
+def test_second_freeze_is_told_where_a_thaw_had_lasted(net, watch):
+    frozen = {3, 7, 9}  # the thaw before 9 was short
+
+    run = watch(net, optimizer := torch.optim.SGD(net.parameters(), lr=0.01))
+    for epoch in range(1, 11):
+        net.left.requires_grad_(epoch not in frozen)
+        for batch in batches():
+            optimizer.zero_grad()
+            sum(net(batch).values()).backward()
+            optimizer.step()
+    run.close()
+    told = [(each["step"], each["cause"], each["source"]) for each in grave(run)]
+    assert told == [(2 * STEPS, "part_not_trained", "losslog"), (6 * STEPS, "part_not_trained", "losslog")]
+
+
+def test_part_that_trained_before_a_resume_is_not_said_to_be_frozen_from_the_start(net, watch):
+    run = train(net, watch)
+    net.left.requires_grad_(False)
+    again = train(net, watch, resume=run.dir)
+    (alert,) = alerts(again)
+    assert (alert["title"], alert["level"]) == (f"parts frozen at step {EPOCHS * STEPS}", "info")
+    third = train(net, watch, resume=run.dir)
+    assert len(alerts(third)) == 1
+
+
 def test_loss_that_is_detached_is_told_when_the_steps_after_it_agree(net, watch):
     detach = [False]
 

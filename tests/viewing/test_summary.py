@@ -14,6 +14,7 @@ import losslog
 from losslog.cli import main
 from losslog.cli.ls import HEADINGS, cells, table
 from losslog.journal.folder import JOURNAL
+from losslog.recording.highlights import worst
 from losslog.viewing import state
 from losslog.viewing.summary import Summary, kept_at, row_of, summary_of
 
@@ -210,3 +211,9 @@ def test_show_and_ls_count_epochs_alike(
     said = f"({len(missing)} of them not in the journal), " if missing else ""
     assert f"epochs 3 of 3{' ' if missing else ', '}{said}steps 3" in capsys.readouterr().out
     assert cells(row_of(run.folder))["epochs"] == "3/3"
+
+
+def test_the_worst_alert_is_the_gravest_with_a_cause() -> None:
+    alerts = [{"level": "error", "title": "traced", "cause": "not_finite_in"}, {"level": "error", "title": "nan"},
+              {"level": "warning", "title": "explodes", "cause": "exploding_gradient"}]  # fmt: skip
+    assert [(worst(each) or {}).get("title") for each in (alerts, alerts[1:], [])] == ["traced", "nan", None]

@@ -120,7 +120,7 @@ def test_tiny_weight_for_twenty_steps() -> None:
 
 @pytest.mark.parametrize(("losses", "weights"), [
     ({"kl": 1e4, "mse": 1.0}, {"kl": 1e-3}),  # small weight, large loss
-    (LOSSES, None), (LOSSES, {"loss_mask": 0.1}), (LOSSES, {"loss_mask": 0.0}), (LOSSES, {}),
+    (LOSSES, None), (LOSSES, {"loss_mask": 0.1}), (LOSSES, {}),
 ])  # fmt: skip
 def test_weights_that_are_none_or_well_meant(losses: Any, weights: Any) -> None:
     measured = Measured()
@@ -180,3 +180,73 @@ def test_epoch_by_the_loader_opens_the_first_epoch() -> None:
     plugin.on_metrics(0, None, {}, {"steps_per_epoch": 5000}, None)
     assert (plugin.watcher.clock.epoch, plugin.watcher.clock.plan) == (5000, 60000)
     assert not plugin.watcher.scene.held
+
+
+@pytest.mark.parametrize(("metrics", "rest"), [
+    (norms(mask_head=math.nan), norms()),
+    (norms(mask_head=0.0), norms()),
+    (norms(mask_head=1e-6), norms()),
+    (norms() | {"unchanged/mask_head": 1.0}, norms() | {"unchanged/mask_head": 0.0}),
+    ({"update_ratio/rpn": 0.3}, {"update_ratio/rpn": 0.01}),
+    ({"dead_units/rpn": 0.7}, {"dead_units/rpn": 0.1}),
+])  # fmt: skip
+def test_what_goes_on_is_said_once_and_again_after_a_while(metrics: dict[str, float], rest: dict[str, float]) -> None:
+    measured = Measured()
+    assert len(visits(measured, *[metrics] * 30)) == 1
+    assert not visits(measured, rest, *[metrics] * 5)  # it was not over
+    restored = Measured()
+    restored.load_state_dict(json.loads(json.dumps(measured.state_dict())))
+    assert not visits(restored, *[metrics] * 5)
+    assert len(visits(restored, *[rest] * 5, *[metrics] * 5)) == 1
+
+
+def test_gradients_that_cease_to_be_finite_at_one_visit_are_one_notice() -> None:
+    measured = Measured()
+    (notice,) = visits(measured, *[norms(backbone=math.nan, rpn=math.inf, mask_head=math.nan)] * 4)
+    assert notice.title == "the gradients of backbone, rpn, mask_head explode"
+    assert notice.evidence["losses"] == ["loss_mask", "loss_objectness"]
+
+
+def learning(measured: Measured, *levels: float, weights: Any = None) -> list[Notice]:
+    """A loss of the mask at these levels, one a visit, after it was at 1."""
+    for step in range(40):
+        measured.weighed(step, LOSSES, weights)
+    news = []
+    for visit, level in enumerate(levels, 1):
+        measured.weighed(visit * 100, LOSSES | {"loss_mask": level}, weights)
+        news += measured.metrics(visit * 100, norms(mask_head=1e-5 * level), DETAIL)
+    return news
+
+
+def test_loss_that_has_learnt_all_is_information_with_its_level_once() -> None:
+    measured = Measured()
+    (notice,) = learning(measured, *[1e-6, 0.0, 0.0, 0.0, 0.0, 1e-7, 0.0, 0.0, 0.0] * 2)
+    assert (notice.cause, notice.level, notice.component) == ("learnt", "info", "loss_mask")
+    assert "loss_mask is at 1e-06" in notice.text
+    assert measured.proof_of("loss_mask") is None
+    assert [each.cause for each in learning(Measured(), *[0.2] * 5)] == ["vanishing_gradient"]
+
+
+def test_weight_of_zero_is_named_rather_than_its_gradient() -> None:
+    measured = Measured()
+    for step in range(19):
+        assert not measured.weighed(step, LOSSES, {"loss_mask": 0.0})
+    (notice,) = measured.weighed(19, LOSSES, {"loss_mask": 0.0})
+    assert (notice.cause, notice.level) == ("tiny_weight", "info")
+    assert not visits(measured, *[norms(mask_head=0.0)] * 5)
+    assert (proof := measured.proof_of("loss_mask")) is not None
+    assert proof.cause == "tiny_weight"
+
+
+@pytest.mark.parametrize(("evidence", "words"), [
+    ({"what": "batch", "where": "the batch[0]"}, "what the model was given was not finite (the batch[0])"),
+    ({"what": "parameter", "module": "head.weight"}, "the parameter head.weight was not finite before"),
+    ({"what": "output", "module": ""}, "it came first out of the model"),
+    ({"what": "not repeated"}, "")])  # fmt: skip
+def test_trace_of_what_is_not_finite(evidence: dict[str, str], words: str) -> None:
+    measured = Measured()
+    measured.alerted("not_finite_in", "loss_mask", 32, "...", evidence)
+    restored = Measured()
+    restored.load_state_dict(json.loads(json.dumps(measured.state_dict())))
+    assert restored.traced(32, 33) == words
+    assert restored.traced(40, 41) == restored.traced(10, 20) == ""  # of another time

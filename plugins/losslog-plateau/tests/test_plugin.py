@@ -433,3 +433,19 @@ def test_a_stall_names_the_images_where_the_loss_is_highest(stall: Any, run: Any
     batches(plugin, stall[PER_EPOCH:], run)
     (alert,) = [each for each in run.alerts if each["component"] == "loss_mask"]
     assert "It is highest on images 12, 87, 903 (losslog show --hard)." in alert["text"]
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    ({}, 1), ({"ignore": ["loss_mask"]}, 0), ({"ignore": ["loss_box_reg"]}, 1), ({"watch": ["loss_mask"]}, 1),
+    ({"watch": ["loss_box_reg"]}, 0), ({"ignore": ["loss_mask", "loss_dice"]}, 0),
+])  # fmt: skip
+@pytest.mark.parametrize("more", [{}, {"loss_dice": {"mask_head": 4}}])
+def test_a_part_that_only_ignored_losses_train_is_ignored(options: Any, told: int, more: Any, run: Any) -> None:
+    plugin = start(PlateauPlugin(**options))
+    reach = {"loss_mask": {"mask_head": 4}, "loss_box_reg": {"box_head": 4}} | more
+    plugin.on_batch_losses(7, 2, {"loss_mask": 1.0, "loss_box_reg": 1.0}, 2.0, None, None, run)
+    for _ in range(4):
+        norms = {"grad_norm/mask_head": math.nan, "grad_norm/box_head": 1.0}
+        plugin.on_metrics(7, None, norms, {"reach": reach}, run)
+    expected = 1 if more and options == {"ignore": ["loss_mask"]} else told  # loss_dice trains it too
+    assert [(each["epoch"], each["step"]) for each in run.alerts] == [(2, 7)] * expected

@@ -516,3 +516,15 @@ def test_held_watcher_says_nothing_of_flatness_divergence_and_shares(rows: Any, 
     data = list(rows(steps=6000, noise=0.05)(lambda epoch: 5.0 if epoch < 60 else 15.0))
     assert make.feed(watcher, data) == []
     assert {verdict.state for verdict in watcher.verdicts()} & {"stalled", "flat", "diverging"} == set()
+
+
+def test_component_that_came_down_to_zero_is_information(rows: Any, make: Any) -> None:
+    measured = (watcher := Watcher(3000, 50)).scene.measured
+    found = []
+    for step in range(400):
+        losses = {"loss_mask": max(0.0, 1.0 - step / 100), "loss_box_reg": 1.0}
+        measured.weighed(step, losses, None)
+        found += watcher.update(step, losses)
+    (zero,) = told(found, "zero")
+    assert zero.level == "info"
+    assert "come down to 0.01" in zero.text

@@ -154,12 +154,12 @@ def dominating(s: Situation) -> str:
     )
 
 
-def zero(component: str, since: int, steps: int, axis: str) -> str:
-    """A component that is exactly zero for long."""
-    return (
-        f"{component} has been exactly zero for {steps} {axis}s, since {axis} {since}: nothing is learnt from it. "
-        f"Its targets may be missing (no positive samples), or its weight is 0."
-    )
+def zero(component: str, since: int, steps: int, axis: str, before: float | None = None) -> str:
+    """A component that is exactly zero for long; ``before``: what it had come down to by then, or None."""
+    said = f"{component} has been exactly zero for {steps} {axis}s, since {axis} {since}"
+    if before is not None:
+        return f"{said}. It had come down to {before:.2g} before: there is nothing left to learn from it."
+    return f"{said}: nothing is learnt from it. Its targets may be missing (no positive samples), or its weight is 0."
 
 
 def missing(component: str, since: int, steps: int, axis: str) -> str:
@@ -222,15 +222,18 @@ def forecast(level: float, fall: float, error: float, remaining: float) -> tuple
     return level * exp(-fall * remaining), level * exp(-max(0.0, fall + error) * remaining)
 
 
-def verdict(state: str, s: Situation, known: bool) -> str:
+def verdict(state: str, s: Situation, known: bool, why: str = "") -> str:
     """One sentence for a table.
 
     Args:
         state: The component's state.
         s: Its situation.
         known: Whether there is a level yet.
+        why: Where it comes from that it is not finite, where that was traced.
     """
     if state == "non_finite":
+        if why:
+            return f"{s.component} has not been finite since {s.axis} {s.since}: {why}. Go back to a checkpoint before."
         return (
             f"{s.component} has not been finite since {s.axis} {s.since}: go back to a checkpoint before, lower the "
             f"learning rate or clip gradients; with mixed precision, check that the loss is computed in float32."
@@ -243,11 +246,13 @@ def verdict(state: str, s: Situation, known: bool) -> str:
     return f"{s.component}: {state}; {_level(s)}{rate}."
 
 
-def outlook(state: str, s: Situation, level: float | None) -> str:
-    """What came of a component, in a few words."""
+def outlook(state: str, s: Situation, level: float | None, why: str = "") -> str:
+    """What came of a component, in a few words; ``why``: as for `verdict`."""
     whole = s.epoch is not None and s.epoch > 1
     since = f"epoch {int(s.since / s.epoch) + 1}" if whole and s.epoch else f"{s.axis} {s.since}"
     at = "" if level is None else f" at {level:.3g}"
+    if state == "non_finite" and why:
+        return f"not finite since {s.axis} {s.since}: {why}"
     if state in GONE:
         return GONE[state].format(f"{s.axis} {s.since}")
     if state == "improving" and s.rate is not None:

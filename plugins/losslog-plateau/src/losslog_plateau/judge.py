@@ -134,8 +134,10 @@ class Judge:
         elif steps >= self.long(scene.clock) and "zero" not in component.raised:
             since = max(component.begin, component.now - round(steps))
             component.raised["zero"] = since
-            text = advice.zero(component.name, since, scene.step + 1 - since, scene.axis)
-            news.append(Finding(component.name, "zero", "warning", scene.step, since, text))
+            before = scene.measured.course.before_zero(component.name)
+            text = advice.zero(component.name, since, scene.step + 1 - since, scene.axis, before)
+            level: Severity = "warning" if before is None else "info"
+            news.append(Finding(component.name, "zero", level, scene.step, since, text))
 
     def _missing(self, scene: Scene, news: list[Finding]) -> None:
         limit = self.long(scene.clock) + scene.clock.cell
@@ -165,6 +167,7 @@ class Judge:
         state = state_of(scene, self.settings, component)
         since = self._since(scene, component, state)
         situation, rate = situation_of(scene, component, since), rate_of(scene, component)
+        why = self._traced(scene, since) if state == "non_finite" else ""
         return Verdict(
             component=component.name,
             state=state,
@@ -178,9 +181,15 @@ class Judge:
             share=None if component.level.level is None else situation.share,
             step=scene.step,
             since=since,
-            text=advice.verdict(state, situation, component.standing is not None),
-            outlook=advice.outlook(state, situation, component.standing),
+            text=advice.verdict(state, situation, component.standing is not None, why),
+            outlook=advice.outlook(state, situation, component.standing, why),
         )
+
+    @staticmethod
+    def _traced(scene: Scene, since: int) -> str:
+        """Where a loss that is not finite came from, in words; "" where nobody looked."""
+        bad = [each.bad_since for each in scene.components.values() if each.bad_since is not None]
+        return scene.measured.traced(min(bad, default=since), since)
 
     def _since(self, scene: Scene, component: Component, state: str) -> int:
         if state in component.raised:

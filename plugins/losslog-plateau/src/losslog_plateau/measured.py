@@ -11,6 +11,8 @@ from math import isfinite
 from statistics import median
 from typing import Any, Final
 
+from .course import Course
+from .episodes import Episodes
 from .finding import Severity
 from .generalising import Generalising
 from .notice import Notice, Proof
@@ -22,6 +24,15 @@ ORDER: Final = (
 """Causes that others measure, the best proof first."""
 TOLD: Final = ORDER[:3]
 """Causes that come as alerts of their own."""
+TRACED: Final = "not_finite_in"
+TRACES: Final = {
+    "batch": "what the model was given was not finite ({})",
+    "parameter": "the parameter {} was not finite before",
+    "output": "it came first out of {}",
+    "the loss itself": "it arose where the loss is computed of the outputs",
+    "finite when repeated": "the same batch was finite when it was computed once more",
+}
+"""What a trace of a loss that is not finite comes to, by what it found."""
 VISITS: Final = 3
 """Visits in a row (an epoch apart) that a gradient must be zero: one batch may have nothing to learn from."""
 VANISHING: Final = 1e-4
@@ -41,6 +52,8 @@ TINY: Final = 0.01
 """Weight below which a component may hardly count, and the share of the total that is hardly any."""
 STEPS: Final = 20
 """Steps in a row that a weight must be tiny."""
+NAMED: Final = 3
+"""Parts that are named in one title."""
 MASKS: Final = ("mask", "seg")
 
 
@@ -49,6 +62,7 @@ class Measured:
 
     Attributes:
         generalising: Validation against training.
+        course: How far each loss has come down.
     """
 
     def __init__(self) -> None:
@@ -61,7 +75,10 @@ class Measured:
         self._dead: dict[str, int] = {}  # visits in a row at which most units were
         self._bare: list[int] = [0, 0, 0]  # images, visits, first step without a box
         self._light: dict[str, list[int]] = {}  # first step, steps
+        self._traces: list[Any] = []  # step, words
+        self._episodes = Episodes()
         self.generalising = Generalising()
+        self.course = Course()
 
     def proof_of(self, component: str) -> Proof | None:
         """The best proof that bears on a component, or None."""
@@ -70,12 +87,27 @@ class Measured:
 
     def alerted(self, cause: str, component: str | None, step: int, text: str, evidence: Mapping[str, Any]) -> None:
         """Somebody has told of a cause."""
+        if cause == TRACED and (words := TRACES.get(str(evidence.get("what")))) is not None:
+            self._traces = [
+                *self._traces,
+                [step, words.format(evidence.get("module") or evidence.get("where") or "the model")],
+            ][-KEPT:]
         losses = [component] if component is not None else evidence.get("losses")
         for name in losses if isinstance(losses, list) and cause in TOLD else ():
             self._prove(str(name), Proof(cause, step, text.rstrip("."), {"said": text, **evidence}))
 
+    def traced(self, first: int, since: int) -> str:
+        """Where a loss that is not finite since a step came from, or "".
+
+        Args:
+            first: Step since which any loss is not.
+            since: Step since which it is not.
+        """
+        return next((words for step, words in reversed(self._traces) if first <= step <= since), "")
+
     def weighed(self, step: int, losses: Mapping[str, float], weights: Mapping[str, float] | None) -> list[Notice]:
-        """Take how often components count in the total."""
+        """Take the losses of a step, and how often they count in the total."""
+        self.course.take(losses, weights)
         if not weights:
             if self._light:
                 self._light.clear()
@@ -84,7 +116,7 @@ class Measured:
         total, news = sum(parts.values()), []
         for name, part in parts.items():
             weight = weights.get(name, 1.0)
-            if not 0 < abs(weight) <= TINY or part > TINY * total:
+            if abs(weight) > TINY or part > TINY * total:
                 self._light.pop(name, None)
                 self._proofs.get(name, {}).pop("tiny_weight", None)
                 continue
@@ -162,46 +194,79 @@ class Measured:
         return [Notice("no_targets", title, said, "warning", component, evidence)] if new else []
 
     def _gradients(self, step: int, norms: Mapping[str, float]) -> list[Notice]:
-        news = []
+        news: list[Notice] = []
+        broken: dict[str, Notice] = {}
         for part, norm in norms.items():
             others = [value for name, value in norms.items() if name != part and isfinite(value)]
             usual = median(others) if others else 0.0
             before = self._norms.setdefault(part, [])
             if not isfinite(norm):
-                news.append(self._about(part, "exploding_gradient", step, f"the gradient of {part} is {norm}"))
+                found = self._about(part, "exploding_gradient", step, f"the gradient of {part} is {norm}")
+                if self._episodes.begins("exploding_gradient", part):
+                    broken[part] = found
                 continue
-            zero = norm == 0 < usual
-            small = not zero and norm < VANISHING * usual
-            for counts, holds, needed, cause in (
-                (self._zero, zero, VISITS, "zero_gradient"),
-                (self._small, small, 2, "vanishing_gradient"),
-            ):
-                if not holds:
-                    counts.pop(part, None)
-                    self._clear(cause, part)
-                    continue
-                seen = counts.setdefault(part, [step, 0])
-                seen[1] += 1
-                if seen[1] < needed:
-                    continue
-                words = "exactly 0" if zero else f"{norm:.2g}, {norm / usual:.1g} of that of the other parts"
-                text = f"the gradient of {part} is {words} since step {seen[0]}"
-                if seen[1] == needed:
-                    news.append(self._about(part, cause, seen[0], text, norm=norm, others=usual))
+            news += self._faint(step, part, norm, usual)
             if len(before) >= VISITS and norm > EXPLODING * max(median(before), 1e-12):
                 text = f"the gradient of {part} is {norm:.3g}, {norm / max(median(before), 1e-12):.0f} times its usual"
-                news.append(self._about(part, "exploding_gradient", step, text, norm=norm, usual=median(before)))
-            if not zero:
+                found = self._about(part, "exploding_gradient", step, text, norm=norm, usual=median(before))
+                if self._episodes.begins("exploding_gradient", part):
+                    news.append(found)
+            else:
+                self._episodes.rests("exploding_gradient", part)
+            if norm >= VANISHING * usual:  # one that was next to nothing is no measure
                 before.append(norm)
                 del before[:-KEPT]
+        return news + (_together(step, broken) if len(broken) > 1 else [*broken.values()])
+
+    def _faint(self, step: int, part: str, norm: float, usual: float) -> list[Notice]:
+        """A gradient that is zero, or next to nothing, beside those of the others."""
+        news = []
+        part_of = f", {norm / usual:.1g} of that of the other parts" if usual else ""
+        words = f"{norm:.2g}{part_of}" if norm else "exactly 0"
+        zero = norm == 0 < usual
+        small = not zero and norm < VANISHING * usual
+        if (zero or small) and (why := self._nothing_left(part)) is not None:
+            if why and self._episodes.begins("learnt", part):
+                text = f"the gradient of {part} is {words}, since {why}: there is nothing left to learn from it"
+                news.append(self._about(part, "learnt", step, text, level="info", norm=norm, others=usual))
+            zero = small = False
+        for counts, holds, needed, cause in (
+            (self._zero, zero, VISITS, "zero_gradient"),
+            (self._small, small, 2, "vanishing_gradient"),
+        ):
+            if not holds:
+                counts.pop(part, None)
+                self._clear(cause, part)
+                self._episodes.rests(cause, part)
+                continue
+            seen = counts.setdefault(part, [step, 0])
+            seen[1] += 1
+            if seen[1] >= needed:
+                text = f"the gradient of {part} is {words} since step {seen[0]}"
+                found = self._about(part, cause, seen[0], text, norm=norm, others=usual)
+                if self._episodes.begins(cause, part):
+                    news.append(found)
         return news
+
+    def _nothing_left(self, part: str) -> str | None:
+        """Why nothing can come from the losses that train a part: where they stand; "" where their weight is 0."""
+        names = [name for name, parts in self._reach.items() if part in parts]
+        counted = [name for name in names if not self.course.weightless(name)]
+        if not names or not counted:
+            return "" if names else None
+        levels = {name: level for name in counted if (level := self.course.learnt(name)) is not None}
+        if len(levels) < len(counted):
+            return None
+        return ", ".join(f"{name} is at {level:.2g}" if level else f"{name} is 0" for name, level in levels.items())
 
     def _updates(self, step: int, ratios: Mapping[str, float]) -> list[Notice]:
         news = []
         for part, ratio in ratios.items():
             count = self._large.get(part, 0) + 1 if ratio > LARGE else 0
             self._large[part] = count
-            if count == VISITS:
+            if not count:
+                self._episodes.rests("large_update", part)
+            elif count >= VISITS and self._episodes.begins("large_update", part):
                 text = (
                     f"{part} moves by {100 * ratio:.0f} % of its weights' size in one step, at {VISITS} visits in a row"
                 )
@@ -212,7 +277,9 @@ class Measured:
         news = []
         for part, share in shares.items():
             self._dead[part] = self._dead.get(part, 0) + 1 if share > DEAD else 0
-            if self._dead[part] == VISITS:
+            if not self._dead[part]:
+                self._episodes.rests("dead_units", part)
+            elif self._dead[part] >= VISITS and self._episodes.begins("dead_units", part):
                 text = (
                     f"{100 * share:.0f} % of the units of {part} that end in a ReLU were zero for all they were shown, "
                     f"at {VISITS} visits in a row: they learn nothing. Lower the learning rate, or look at the "
@@ -227,12 +294,15 @@ class Measured:
         for part, share in shares.items():
             if share < 1 or not norms.get(part):
                 self._clear("unchanged", part)
+                self._episodes.rests("unchanged", part)
                 continue
             text = (
                 f"no parameter of {part} has changed for an epoch, though an optimizer moves it and it has a gradient: "
                 f"are the steps too small for its precision, or is it written back?"
             )
-            news.append(self._about(part, "unchanged", step, text))
+            found = self._about(part, "unchanged", step, text)
+            if self._episodes.begins("unchanged", part):
+                news.append(found)
         return news
 
     def _about(
@@ -247,6 +317,7 @@ class Measured:
             "zero_gradient": "the gradient of {} is zero",
             "vanishing_gradient": "the gradient of {} vanishes",
             "exploding_gradient": "the gradient of {} explodes",
+            "learnt": "nothing is left to learn for {}",
             "dead_units": "most units of {} are dead",
             "large_update": "{} moves by more than a tenth a step",
             "unchanged": "the parameters of {} do not change",
@@ -281,7 +352,8 @@ class Measured:
             },
             "reach": self._reach, "norms": self._norms, "zero": self._zero, "small": self._small,
             "large": self._large, "dead": self._dead, "bare": self._bare, "light": self._light,
-            "generalising": self.generalising.state_dict(),
+            "generalising": self.generalising.state_dict(), "episodes": self._episodes.state_dict(),
+            "course": self.course.state_dict(), "traces": self._traces,
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -297,6 +369,18 @@ class Measured:
         self._large, self._bare = dict(state["large"]), list(state["bare"])
         self._dead = dict(state.get("dead", {}))
         self._light = {name: list(each) for name, each in state["light"].items()}
+        self._traces = [list(each) for each in state.get("traces", [])]
+        self._episodes.load_state_dict(state.get("episodes", {}))
+        self.course.load_state_dict(state.get("course", {"first": {}, "last": {}}))
+
+
+def _together(step: int, found: Mapping[str, Notice]) -> list[Notice]:
+    """One notice on all parts whose gradients ceased to be finite at the same visit."""
+    named = ", ".join([*found][:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
+    losses = sorted({name for each in found.values() for name in each.evidence["losses"]})
+    text = f"The gradients of {', '.join(found)} are not finite."
+    evidence = {"parts": [*found], "losses": losses, "step": step}
+    return [Notice("exploding_gradient", f"the gradients of {named} explode", text, "warning", None, evidence)]
 
 
 def reaching_nothing(metrics: Mapping[str, Any]) -> dict[str, bool]:

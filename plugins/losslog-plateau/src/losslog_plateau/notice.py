@@ -29,6 +29,11 @@ class Notice:
     component: str | None
     evidence: Mapping[str, Any]
 
+    @property
+    def about(self) -> list[str]:
+        """The losses it concerns; "" where that is none of them in particular."""
+        return [self.component] if self.component is not None else list(self.evidence.get("losses") or [""])
+
     def tell(self, run: Any, step: int | None, epoch: int | None) -> None:
         """Raise it as an alert of a run."""
         key = f"plateau/{self.title}/{self.evidence.get('step', '')}"

@@ -24,7 +24,7 @@ from .notice import Notice
 from .options import OnStall, cuts_of, filter_of, flag, reaction_of, z_of
 from .past import has_past, past_records
 from .plan import Plan
-from .reading import number
+from .reading import named, number
 from .watcher import Watcher
 
 STALLED: Final = "stalled"
@@ -47,14 +47,15 @@ class PlateauPlugin:
         r: Improvement per unit below which a curve is flat.
         window: Shortest line, in units.
         confirm: Checks in a row that must agree.
-        watch: Report only these components.
-        ignore: Never report these components.
+        watch: Report only these components. What others find (the engine and `losslog.attach` read off the graph what
+            a loss trains, the core what is not finite) is not this plugin's to silence; ``on_cause`` leaves it alone.
+        ignore: Never report these components, nor parts that only they train; as for ``watch``.
         quiet: Warn of a stall only while two other components improve.
         oscillating: Report oscillation too, at info level.
         on_stall: None, "stop" (ask the run to stop) or "raise_head_lr" (ask, once per component, for a higher learning
             rate of the parameter group that the component trains; not after a cut of the learning rate).
-        on_cause: What to do at once where an alert has a cause, also another plugin's or the engine's:
-            ``{"not_trained": "stop"}``.
+        on_cause: What to ask of the run where an alert has a cause, also another plugin's or the engine's:
+            ``{"not_trained": "stop"}``. A loop of your own stops where it looks at ``run.should_stop``.
         lr_factor: Factor for "raise_head_lr".
         head_group: Parameter group for "raise_head_lr": a name, or a table by component. None: torchvision's components
             by the names of `losslog.detection.get_parameter_groups`.
@@ -110,6 +111,7 @@ class PlateauPlugin:
         self._raised: set[str] = set()  # components whose learning rate was asked for
         self._unread: int | None = None  # journal records before this seq are still to be read up
         self._hardest: Mapping[str, Any] = {}
+        self._epoch: int | None = None  # of the newest batch
         self._make_watcher()
 
     def verdicts(self, over: bool = False) -> list[Verdict]:
@@ -134,8 +136,8 @@ class PlateauPlugin:
     def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, weights: Any, run: Any) -> None:
         """Watch the raw losses of one step, and how often they count."""
         self._begin(run)
-        if isinstance(losses, Mapping):
-            self._notify(self.watcher.scene.measured.weighed(step, losses, weights), run, step, epoch)
+        self._epoch = epoch
+        self._notify(self.watcher.scene.measured.weighed(step, named(losses), weights), run, step, epoch)
         for finding in self._take_batch(step, epoch, losses, total, lr, weights):
             self._act(finding, run, step, epoch)
 
@@ -164,6 +166,7 @@ class PlateauPlugin:
     ) -> None:
         """Take what was measured: what each component trains, gradients by part, targets."""
         at = self.watcher.step if step is None else step
+        epoch = self._epoch if epoch is None else epoch
         self._notify(self.watcher.scene.measured.metrics(at, metrics, detail), run, step, epoch)
         self.watcher.untrained(at, reaching_nothing(metrics))
         if detail and self._plan.loaded(detail.get("steps_per_epoch")) and self._feed != "epoch":
@@ -277,11 +280,12 @@ class PlateauPlugin:
         if hook == "on_epoch_end":
             self.watcher.scene.measured.generalising.take(data["epoch"], losses, data.get("val_loss"))
             return self._take_epoch(data["epoch"], data.get("epochs"), losses, lr)
+        self.watcher.scene.measured.weighed(data["step"], named(losses), data.get("weights"))
         return self._take_batch(data["step"], data["epoch"], losses, data.get("total"), lr, data.get("weights"))
 
     def _notify(self, notices: Sequence[Notice], run: Any, step: int | None, epoch: int | None) -> None:
         for each in notices:
-            if run is not None and self._filter.reports(each.component or ""):
+            if run is not None and any(map(self._filter.reports, each.about)):
                 each.tell(run, step, epoch)
 
     def _act(self, finding: Finding, run: Any, step: int | None, epoch: int) -> None:

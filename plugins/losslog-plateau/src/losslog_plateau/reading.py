@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
@@ -10,6 +11,12 @@ def number(value: Any) -> float:
     """A float from a number, a numpy scalar or a tensor, also one that needs gradients."""
     detach = getattr(value, "detach", None)
     return float(value if detach is None else detach())
+
+
+def named(losses: Any) -> dict[str, float]:
+    """Losses by name as floats; one value is ``loss``."""
+    given = losses if isinstance(losses, Mapping) else {"loss": losses}
+    return {name: value if type(value) is float else number(value) for name, value in given.items()}
 
 
 def positive(name: str, value: float | None) -> float | None:
