@@ -4,7 +4,8 @@ On the thread that trains, before its backward pass. Contract:
 
 - Nothing is put on a module: what a ReLU gave is in the graph, saved for the backward pass, and is looked at there.
 - A ReLU belongs to the layer before it, whose units are counted; several calls of one layer are one. What is frozen,
-  compiled or checkpointed is left out, and so are layers that were shown fewer than 64 values a unit.
+  compiled or checkpointed is left out, and so are layers that were shown fewer than 64 values a unit, and outputs
+  without a batch (a ReLU on a loss).
 - No device is waited for, and nothing is kept.
 """
 
@@ -48,6 +49,8 @@ def dead_units(tensors: Iterable[Any], parts: Parts) -> dict[str, Tensor]:
         part = None if leaf is None else parts.of.get(id(leaf))
         given = None if leaf is None or part is None else _given(node)
         if leaf is None or part is None or given is None:
+            continue
+        if given.dim() < 2:  # of a loss, of one figure for each sample: no units
             continue
         count = leaf.shape[0]
         axis = next((axis for axis in (1, given.dim() - 1) if given.dim() > axis and given.shape[axis] == count), None)

@@ -105,3 +105,33 @@ def test_once_an_epoch_under_attach(watch):
     found = [each["data"] for each in lines if "dead_units/head" in (each["data"].get("metrics") or {})]
     assert [each["step"] for each in found] == [0, 3, 6]
     assert all(each["metrics"]["dead_units/head"] == 0.75 for each in found)
+
+
+@pytest.mark.parametrize("shown", [lambda y: y.mean(), lambda y: y[0, 0], lambda y: y[:, 0], lambda y: y[0]])
+def test_a_relu_on_a_loss_has_no_units(shown):
+    layer = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    loss = nn.functional.relu(shown(layer(torch.randn(80, 4)))).sum()
+    assert dead_units([loss], Parts(layer)).keys() == {"dead_units/0"}
+
+
+@pytest.mark.parametrize(
+    "broken", ["losslog.instrument.measures.dead_units", "losslog.instrument.gradients.Gradients.end"]
+)
+def test_an_instrument_that_fails_leaves_the_others_alone(broken, watch, monkeypatch, caplog):
+    def fail(*_):
+        raise IndexError("no axis")
+
+    monkeypatch.setattr(broken, fail)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    optimizer, criterion = torch.optim.SGD(model.parameters(), lr=0.1), nn.MSELoss()
+    run = watch(model, optimizer)
+    for batch in torch.utils.data.DataLoader(torch.randn(320, 4), 80):
+        optimizer.zero_grad()
+        criterion(model(batch), torch.zeros(80, 1)).backward()
+        optimizer.step()
+    run.close()
+    lines = [json.loads(each) for each in (run.dir / "journal.jsonl").read_text().splitlines()]
+    found = {tag.partition("/")[0] for each in lines for tag in each["data"].get("metrics") or {}}
+    assert found >= ({"grad_norm"} if "dead" in broken else {"dead_units"})
+    assert not found & ({"dead_units"} if "dead" in broken else {"grad_norm"})
+    assert [each for each in caplog.messages if "not measured in this run: IndexError: no axis" in each] != []
