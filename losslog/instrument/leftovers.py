@@ -50,6 +50,14 @@ class Leftovers:
             if new_batch:
                 self._unstepped_heard(again)
 
+    def cleared(self, stepper: Stepper) -> list[Heard]:
+        """The passes of a step whose gradients were set to zero before it: it is their step all the same."""
+        mine = [each for each in self.again if stepper in each.feeds]
+        self.again = [each for each in self.again if each not in mine]
+        for each in mine:
+            each.taken = True
+        return mine
+
     def by_other_means(self, pending: Iterable[Output], stepper: Stepper) -> list[Output]:
         """The outputs of a step whose gradients no backward pass gave: those over the same data as the last one."""
         mine = [

@@ -185,6 +185,8 @@ class Observer(Watching):
         heard, shared = self.steppers.take(stepper, self.may_feed)
         if shared:
             return
+        if not heard and self.leftovers.again and (heard := self.leftovers.cleared(stepper)):
+            self.silence.cleared(stepper)
         if not heard and self._running and not self._running[-1].taken:  # it steps inside the backward pass
             heard = self._running[-1:]
             heard[0].taken = True

@@ -18,6 +18,7 @@ from losslog.instrument.roots import Root
 from losslog.runtime.notices import Once, say, warn
 
 MANY: Final = 20
+FEW: Final = 3  # steps without gradients: a loop may leave a bad batch out that way
 BY_HAND: Final = "run = losslog.Run(); run.log_batch(losses)"
 
 
@@ -37,7 +38,7 @@ class Silence:
     def __init__(self, logbook: Logbook) -> None:
         self._logbook = logbook
         self._once = Once()
-        self._heard = self.steps = self.skipped = self._bare = 0
+        self._heard = self.steps = self.skipped = self._bare = self._cleared = 0
         self._last: tuple[Root, Steppers] | None = None
         self.how = BY_HAND
         self.rest = Rests()
@@ -66,6 +67,20 @@ class Silence:
             warn("the step under way when losslog.attach was called is not recorded: attach before the loop begins")
         if self._bare == MANY and not self.steps:
             warn("%s", self._empty(self._bare))
+
+    def cleared(self, stepper: Stepper) -> None:
+        """The gradients of a step were set to zero before it."""
+        self._cleared += 1
+        if self._cleared == FEW:
+            self._say_cleared(stepper)
+
+    def _say_cleared(self, stepper: Stepper) -> None:
+        optimizer = type(stepper.ref()).__name__
+        self._once(
+            f"zero_grad() was called between backward() and step(), {self._cleared} times by now: such a step of "
+            f"{optimizer} has no gradients and trains nothing. Call zero_grad() before backward(), or after step()",
+            key="cleared",
+        )
 
     def recorded(self, stepper: Stepper) -> None:
         """A step was recorded."""

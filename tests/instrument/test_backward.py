@@ -261,6 +261,36 @@ def test_gradients_cleared_by_hand(two, data, watch, read):
     assert [each["total"] for each in read(run, "on_batch_losses")] == pytest.approx(totals)
 
 
+@pytest.mark.parametrize("many", [1, 2])
+@pytest.mark.parametrize("clear", [
+    lambda model, optimizer: optimizer.zero_grad(),
+    lambda model, optimizer: optimizer.zero_grad(set_to_none=False),
+    lambda model, optimizer: model.zero_grad(),
+], ids=["optimizer", "zeros", "model"])  # fmt: skip
+def test_gradients_cleared_between_backward_and_step(clear, many, two, data, watch, read, caplog):
+    optimizer = torch.optim.SGD(two.parameters(), lr=0.1)
+    run = watch(two, optimizer)
+    totals = []
+    for _ in range(2):
+        for index, batch in enumerate(data[0]):
+            loss = sum(two(batch).values()) / many
+            loss.backward()
+            totals.append(loss.item() * many)
+            if (index + 1) % many == 0:
+                clear(two, optimizer)
+                optimizer.step()
+        if many == 2:  # the fifth batch
+            optimizer.zero_grad()
+            totals.pop()
+    run.close()
+    rows = read(run, "on_batch_losses")
+    means = [sum(totals[at : at + many]) / many for at in range(0, len(totals), many)]
+    assert [each["total"] for each in rows] == pytest.approx(means)
+    said = [each for each in caplog.messages if "zero_grad() was called between backward() and step()" in each]
+    assert len(said) == 1
+    assert "gave losses" not in caplog.text
+
+
 def test_a_closure_is_one_step_and_its_first_evaluation(two, data, watch, read):
     optimizer = torch.optim.LBFGS(two.parameters(), max_iter=5)
     run = watch(two, optimizer)
