@@ -3,8 +3,8 @@
 On the thread that trains. Contract:
 
 - No value is read back: what is measured stays on its device until a record wants it.
-- Only parameters that an optimizer moves and that have a gradient are measured; of each at most 64 values, spread over
-  it, are kept for comparison.
+- Only parameters that an optimizer moves are measured; of each at most 64 values, spread over it, are kept for
+  comparison. A part without any gradient has no norm: only whether it is unchanged.
 - Nothing is put on parameters, and none is changed.
 """
 
@@ -63,9 +63,16 @@ class Gradients:
         ids, kept = tuple(id(each) for _, each in members), self._kept.get(id(optimizer))
         earlier = kept if self._ids.get(id(optimizer)) == ids else None
         by_part: dict[str, list[int]] = {}
+        bare: dict[str, list[int]] = {}
         for index, (part, each) in enumerate(members):
-            if each.grad is not None and not each.grad.is_sparse:
+            if each.grad is None:
+                bare.setdefault(part, []).append(index)
+            elif not each.grad.is_sparse:
                 by_part.setdefault(part, []).append(index)
+        if earlier is not None:
+            for part, places in bare.items():
+                if part not in by_part:  # none of it had a gradient
+                    found[f"unchanged/{part}"] = _unchanged(earlier, now, places)
         for part, places in by_part.items():
             gradients = [members[place][1].grad for place in places]
             found[f"grad_norm/{part}"] = nn.utils.get_total_norm([each for each in gradients if each is not None])
@@ -75,11 +82,15 @@ class Gradients:
             ratio = torch.linalg.vector_norm(moved) / weight
             found[f"update_ratio/{part}"] = torch.where(weight > 0, ratio, torch.zeros_like(ratio))
             if earlier is not None:
-                same = [(earlier[place] == now[place]).all() for place in places]
-                found[f"unchanged/{part}"] = torch.stack(same).float().mean()
+                found[f"unchanged/{part}"] = _unchanged(earlier, now, places)
         if now:
             self._kept[id(optimizer)], self._ids[id(optimizer)] = now, ids
         return found
+
+
+def _unchanged(earlier: list[Tensor], now: list[Tensor], places: list[int]) -> Tensor:
+    """The share of tensors that are what they were."""
+    return torch.stack([(earlier[place] == now[place]).all() for place in places]).float().mean()
 
 
 def _plain(parameter: Any) -> bool:

@@ -344,6 +344,22 @@ def test_total_beside_something_from_outside_is_not_called_computed_from_another
     assert "outside the model" in caplog.text
 
 
+@pytest.mark.parametrize("zero", [False, True])
+def test_part_whose_gradients_are_cleared_before_the_step_is_unchanged(zero, net, watch):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    run = watch(net, optimizer)
+    for _ in range(EPOCHS):
+        for batch in batches():
+            optimizer.zero_grad()
+            sum(net(batch).values()).backward()
+            net.left.zero_grad(set_to_none=not zero)
+            optimizer.step()
+    run.close()
+    assert metrics(run, "unchanged/left") == [(STEPS, 1.0), (2 * STEPS, 1.0)]
+    assert [value for _, value in metrics(run, "grad_norm/left")] == ([0.0] * EPOCHS if zero else [])
+    assert [value for _, value in metrics(run, "unchanged/right")] == [0.0, 0.0]
+
+
 def frozen_at(net, step):
     count = [0]
 

@@ -66,7 +66,17 @@ def test_parameters_that_do_not_change() -> None:
     measured = Measured()
     (notice,) = visits(measured, norms() | {"unchanged/mask_head": 1.0, "unchanged/rpn": 0.9})
     assert (notice.cause, notice.component) == ("unchanged", "loss_mask")
+    assert not visits(measured, norms() | {"unchanged/mask_head": 1.0})  # said once
     assert not visits(Measured(), norms(mask_head=0.0) | {"unchanged/mask_head": 1.0})  # no gradient: no wonder
+
+
+def test_part_without_a_gradient_that_losses_reach_is_unchanged() -> None:
+    bare = norms() | {"unchanged/mask_head": 1.0}
+    del bare["grad_norm/mask_head"]
+    (notice,) = visits(Measured(), bare, bare)
+    assert (notice.cause, notice.component) == ("unchanged", "loss_mask")
+    assert "set to zero between backward and step" in notice.text
+    assert not visits(Measured(), bare, detail=None)  # nothing reaches it, or nobody looked
 
 
 def test_part_that_moves_by_more_than_a_tenth_a_step() -> None:

@@ -142,7 +142,7 @@ class Measured:
         news += self._gradients(step, norms)
         news += self._updates(step, _of(metrics, "update_ratio/"))
         news += self._units(step, _of(metrics, "dead_units/"))
-        news += self._standing(step, _of(metrics, "unchanged/"), norms)
+        news += self._standing(step, _of(metrics, "unchanged/"), norms, reach)
         return news
 
     def _mended(self, reach: Mapping[str, Any], parts: Any) -> None:
@@ -289,16 +289,23 @@ class Measured:
                 news.append(self._about(part, "dead_units", step, text, level=level, share=share))
         return news
 
-    def _standing(self, step: int, shares: Mapping[str, float], norms: Mapping[str, float]) -> list[Notice]:
+    def _standing(
+        self, step: int, shares: Mapping[str, float], norms: Mapping[str, float], reach: Any
+    ) -> list[Notice]:
         news = []
+        reached = reach if isinstance(reach, Mapping) else {}
         for part, share in shares.items():
-            if share < 1 or not norms.get(part):
+            bare = part not in norms and any(isinstance(its, Mapping) and part in its for its in reached.values())
+            if share < 1 or not (norms.get(part) or bare):
                 self._clear("unchanged", part)
                 self._episodes.rests("unchanged", part)
                 continue
             text = (
-                f"no parameter of {part} has changed for an epoch, though an optimizer moves it and it has a gradient: "
-                f"are the steps too small for its precision, or is it written back?"
+                f"no parameter of {part} has changed for an epoch: losses reach it, and it had no gradient when the "
+                f"optimizer stepped. Is it set to zero between backward and step?"
+                if bare
+                else f"no parameter of {part} has changed for an epoch, though an optimizer moves it and it has a "
+                f"gradient: are the steps too small for its precision, or is it written back?"
             )
             found = self._about(part, "unchanged", step, text)
             if self._episodes.begins("unchanged", part):
