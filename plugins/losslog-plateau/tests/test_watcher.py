@@ -153,6 +153,12 @@ def test_component_far_above_its_range_dominates(rows: Any, make: Any) -> None:
     assert [(each.component, each.level) for each in found] == [("loss_mask", "warning")]
 
 
+def test_what_trains_nothing_does_not_dominate(rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 50)
+    watcher.untrained(0, {"loss_mask": True}, "loss_mask trains nothing")
+    assert not told(make.feed(watcher, rows()(lambda epoch: 9.0)), "dominating")
+
+
 def test_large_share_within_the_range_is_normal(rows: Any, make: Any) -> None:
     watcher = Watcher(3000, 50, typical={"loss_mask": (0.5, 3.0)})
     assert not told(make.feed(watcher, rows()(lambda epoch: 1.2)), "dominating")
