@@ -255,5 +255,5 @@ class EpochFinder:
     def ended(self) -> None:
         """The open epoch has ended."""
         self.steps = self._steps_then = 0
-        self._seen = {}
+        self._seen = {key: each for key, each in self._seen.items() if each[2] == self._taken}  # of the step at hand
         self._passes, self._new = 1, True

@@ -19,7 +19,7 @@ def loop(two, data, watch, read):
 
     class Loop:
         def __init__(self):
-            self.model, self.step, self.run = two, step, None
+            self.model, self.optimizer, self.step, self.run = two, optimizer, step, None
             self.train, self.val = data
 
         def start(self, **options):
@@ -228,3 +228,31 @@ def test_a_run_cut_short_has_no_last_epoch(loop, read):
         interrupted()
     assert loop.found() == ([5, 3], [1])
     assert read(loop.run, "on_run_end")[0]["status"] == "failed"
+
+
+@pytest.mark.parametrize(("batches", "epochs"), [(2, 6), (5, 5), (7, 12), (40, 4)])
+@pytest.mark.parametrize("train", ["never", "each step", "each epoch"])
+def test_lists_in_fixed_order(loop, batches, epochs, train):
+    loop.start()
+    several = [torch.randn(4, 4) for _ in range(batches)]
+    for _ in range(epochs):
+        if train == "each epoch":
+            loop.model.train()
+        for batch in several:
+            if train == "each step":
+                loop.model.train()
+            loop.step(batch)
+    assert loop.found() == ([batches] * epochs, [*range(1, epochs + 1)])
+
+
+@pytest.mark.parametrize("batches", [6, 9])
+def test_lists_and_accumulation(loop, batches):
+    loop.start()
+    several = [torch.randn(4, 4) for _ in range(batches)]
+    for _ in range(5):
+        for index, batch in enumerate(several):
+            (sum(loop.model(batch).values()) / 3).backward()
+            if index % 3 == 2:
+                loop.optimizer.step()
+                loop.optimizer.zero_grad()
+    assert loop.found() == ([batches // 3] * 5, [1, 2, 3, 4, 5])
