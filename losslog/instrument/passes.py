@@ -13,9 +13,12 @@ Training thread. Contract:
 
 from __future__ import annotations
 
+import itertools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+
+import torch
 
 from losslog.instrument.looking import offered, saw
 from losslog.instrument.naming import named_in
@@ -26,6 +29,8 @@ from losslog.values.targets import Target, picked
 ROUND: Final = 2  # steps after which a batch that is seen again begins a new round
 MOST_SEEN: Final = 100_000  # batches of a list that are recognised
 NAMED: Final = 4  # batches of a loader that are asked for image ids
+DEEP: Final = 3  # a batch as a list of dicts in a dict, or ``**batch``
+WIDE: Final = 16  # entries of a dict that are looked at
 STALE: Final = 2  # forwards after a pass was over: one may be a prefetched batch, more come from somewhere else
 
 
@@ -121,6 +126,17 @@ def _nobody() -> None:
 
 
 NOTHING: Final = (_nobody, 0, 0)
+
+
+def batches_in(value: Any, deep: int = DEEP) -> Iterator[torch.Tensor]:
+    """What a batch of a list is known by: the first tensor of a sequence, all of a dict, where one may be a constant."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif deep and isinstance(value, Mapping):
+        for each in itertools.islice(value.values(), WIDE):
+            yield from batches_in(each, deep - 1)
+    elif deep and isinstance(value, list | tuple) and value:
+        yield from batches_in(value[0], deep - 1)
 
 
 class EpochFinder:

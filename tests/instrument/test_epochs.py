@@ -256,3 +256,46 @@ def test_lists_and_accumulation(loop, batches):
                 loop.optimizer.step()
                 loop.optimizer.zero_grad()
     assert loop.found() == ([batches // 3] * 5, [1, 2, 3, 4, 5])
+
+
+class Anyhow(torch.nn.Module):
+    """Takes a batch in many a way."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 1)
+
+    def forward(self, batch=None, mask=None, **batches):
+        while not isinstance(batch, torch.Tensor):
+            if batch is None:
+                batch = batches
+            batch = batch["x"] if isinstance(batch, dict) else batch[0]
+        return {"loss_a": self.linear(batch).abs().mean(), "loss_b": self.linear(batch).square().mean()}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, x, mask: model(x=x),
+        lambda model, x, mask: model(mask=mask, x=x, y=x + 1),
+        lambda model, x, mask: model({"mask": mask, "x": x}),
+        lambda model, x, mask: model([{"x": x}, {"x": x}]),
+        lambda model, x, mask: model(batch=(x, x)),
+        lambda model, x, mask: model(((x, mask), x)),
+    ],
+)
+def test_lists_by_keyword_and_in_dicts(watch, read, call):
+    model, mask = Anyhow(), torch.ones(4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = watch(model, optimizer)
+    several = [torch.randn(4, 4) for _ in range(5)]
+    for _ in range(4):
+        for x in several:
+            loss = sum(call(model, x, mask).values())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    run.close()
+    assert [each["epoch"] for each in read(run, "on_batch_losses")] == [
+        epoch for epoch in (1, 2, 3, 4) for _ in range(5)
+    ]
