@@ -129,7 +129,7 @@ NOTHING: Final = (_nobody, 0, 0)
 
 
 def batches_in(value: Any, deep: int = DEEP) -> Iterator[torch.Tensor]:
-    """What a batch of a list is known by: the first tensor of a sequence, all of a dict, where one may be a constant."""
+    """What a batch of a list is known by: the first tensor of a sequence, all of a dict: some may be constants."""
     if isinstance(value, torch.Tensor):
         yield value
     elif deep and isinstance(value, Mapping):
@@ -217,7 +217,7 @@ class EpochFinder:
         passes = [each for each in drivers if each is not None]
         if not passes:
             return self._planned() or (self._came_round and self._steps_per_epoch is None)
-        main = next((each for each in passes if not each.over), passes[-1])
+        main = self._main(passes)
         if main in self.current:
             if self._steps_per_epoch is not None:
                 ends = main.open_ended or main.over
@@ -236,8 +236,16 @@ class EpochFinder:
         self._passes += 1
         if self._passes > self._passes_per_epoch:
             return True
-        self.current = [each for each in self.current if not each.over and not each.same_loader(main)]
+        others = [each for each in self.current if not each.over and not each.same_loader(main)]
+        self.current = [main, *others] if again else others
         return False
+
+    def _main(self, passes: Sequence[Pass]) -> Pass:
+        """Of the passes that a step's batches come from, the one that may begin an epoch."""
+        if len(passes) > 1 and self.current:
+            first = self.current[0]
+            passes = [each for each in passes if each is first or each.same_loader(first)] or passes
+        return next((each for each in passes if not each.over), passes[-1])
 
     def _planned(self) -> bool:
         return self._steps_per_epoch is not None and self.steps >= self._steps_per_epoch
@@ -247,12 +255,15 @@ class EpochFinder:
         self.steps += 1
         self._taken += 1
         self._turned = self._came_round = False
+        first = self.current[:1]
         if self._new:
             self.current, self._new = [], False
         for each in drivers:
             if each is not None and each not in self.current:
                 self.current = [other for other in self.current if not other.same_loader(each)]
                 self.current.append(each)
+        if len(self.current) > 1 and first:  # the loader that began the last epoch begins this one
+            self.current.sort(key=lambda each: each is not first[0] and not each.same_loader(first[0]))
 
     def train_called(self, *, was_training: bool, amid: bool) -> bool:
         """``model.train()`` was called; whether that ends the epoch: there were steps, and no loader says it better.

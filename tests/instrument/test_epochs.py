@@ -299,3 +299,30 @@ def test_lists_by_keyword_and_in_dicts(watch, read, call):
     assert [each["epoch"] for each in read(run, "on_batch_losses")] == [
         epoch for epoch in (1, 2, 3, 4) for _ in range(5)
     ]
+
+
+@pytest.mark.parametrize("size", [3, 5, 8])
+@pytest.mark.parametrize("late", [1, 2, 7])
+@pytest.mark.parametrize("first", ["old", "new"])
+@pytest.mark.parametrize(
+    "fetch", [itertools.cycle, lambda loader: itertools.chain.from_iterable(itertools.repeat(loader))]
+)
+def test_a_second_loader_joins_later(loop, late, size, fetch, first):
+    """The loader that the first epoch began with says where epochs are, in whichever order the losses are computed."""
+    loop.start()
+    second, step = fetch(torch.utils.data.DataLoader(torch.randn(4 * size, 4), 4)), 0
+    for _ in range(4):
+        for batch in loop.train:
+            if step < late:
+                loss = sum(loop.model(batch).values())
+            elif first == "old":
+                loss = sum(loop.model(batch).values())
+                loss = loss + 0.5 * sum(loop.model(next(second)).values())
+            else:
+                loss = 0.5 * sum(loop.model(next(second)).values())
+                loss = loss + sum(loop.model(batch).values())
+            loop.optimizer.zero_grad()
+            loss.backward()
+            loop.optimizer.step()
+            step += 1
+    assert loop.found() == ([5] * 4, [1, 2, 3, 4])
