@@ -6,7 +6,8 @@ Any thread that calls modules. Contract:
   ours. While torch compiles, the call is passed on, so that compiled code is what it is without us.
 - The outermost watched call counts: of a wrapper and the model in it, the wrapper. Dicts that calls inside it gave come
   with it, since a wrapper may give less than the model.
-- While anybody `look`s, the calls of all modules are watched. Without gradients those of all modules of the watched
+- While anybody `look`s, the calls of all modules are watched, and afterwards those of torch's criteria: a loop may take
+  one up late. Without gradients those of all modules of the watched
   ones' classes are: one may be a copy.
 """
 
@@ -23,10 +24,12 @@ from losslog.instrument.fields import fields_of
 from losslog.instrument.listeners import tell
 
 Module: Final = torch.nn.Module
+Criterion: Final[Any] = torch.nn.L1Loss.__base__  # of all of torch's
 _plain: Final = Module._wrapped_call_impl
 _watched: Final[dict[int, list[Any]]] = {}  # by id: a weak reference, and how many watch it
 _classes: Final[dict[type, tuple[Any, Any]]] = {}  # what stood there, or None, and ours
 _looking: Final[list[Any]] = []
+_attending: Final[list[Any]] = []  # who looked, and hears torch's criteria still
 
 
 class _Stack(threading.local):
@@ -68,12 +71,16 @@ def look(who: Any) -> None:
         _replace(Module)
 
 
-def look_away(who: Any) -> None:
-    """See only those of the watched ones."""
-    if who in _looking:
-        _looking.remove(who)
-    if not _looking and Module in _classes:
-        _restore(Module)
+def look_away(who: Any, *, attending: bool = False) -> None:
+    """See only those of the watched ones; where ``attending``, those of torch's criteria too."""
+    for several in (_looking, _attending):
+        if who in several:
+            several.remove(who)
+    if attending:
+        _attending.append(who)
+        if Criterion not in _classes:
+            _replace(Criterion)
+    tidy()
 
 
 def _forget(key: int) -> Callable[[Any], None]:
@@ -88,7 +95,8 @@ def _forget(key: int) -> Callable[[Any], None]:
 def tidy() -> None:
     """Take what is ours off classes of which no watched module is alive."""
     alive = {type(module) for entry in list(_watched.values()) if (module := entry[0]()) is not None}
-    for kind in [each for each in _classes if each is not Module and each not in alive]:
+    alive |= ({Module} if _looking else set()) | ({Criterion} if _attending else set())
+    for kind in [each for each in _classes if each not in alive]:
         _restore(kind)
 
 
@@ -120,7 +128,12 @@ def _around(own: Any) -> Any:
 def _seen(module: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     frames = _stack.frames
     wanted = id(module) in _watched or (
-        (_looking or not (frames or torch.is_grad_enabled())) and not getattr(module, "_is_replica", False)
+        (
+            _looking
+            or not (frames or torch.is_grad_enabled())
+            or (_attending and not frames and isinstance(module, Criterion))
+        )
+        and not getattr(module, "_is_replica", False)
     )
     if not wanted or (frames and frames[-1][0] is module):  # or a class and its base are both watched
         return original(*args, **kwargs)

@@ -46,7 +46,7 @@ class Discovery:
         """Look no more."""
         if self.looking:
             self.looking = False
-            calls.look_away(self._observer())
+            calls.look_away(self._observer(), attending=True)
 
     def trained(self, module: Any) -> None:
         """A module was called in training from outside, and gave no losses of its own."""

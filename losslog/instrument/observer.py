@@ -115,13 +115,13 @@ class Observer(Watching):
 
     def _driven(self, heard: Heard) -> None:
         """Learn which pass over data a backward pass belongs to."""
-        for output, _, _ in heard.root.reached:
-            if output.family.owner is self:
-                heard.driver = output.driver
-                return
+        if ours := {output for output, _, _ in heard.root.reached if output.family.owner is self}:
+            heard.drivers = [each.driver for each in sorted(ours, key=lambda each: each.number)]
+            return
         if self.logbook.evaluations:
             self.log_evaluations()
-        heard.driver, heard.targets = self.sightings.unseen()
+        driver, heard.targets = self.sightings.unseen()
+        heard.drivers = [driver]
 
     def made(self, optimizer: Any) -> None:
         """An optimizer was made."""
@@ -208,7 +208,7 @@ class Observer(Watching):
                 return
             names = {name for each in outputs if each.named for name in each.names}
             reading = averaged(outputs)
-        drivers = [one.driver] if one is not None else [each.driver for each in heard or outputs]
+        drivers = [each for one in heard for each in one.drivers] if heard else [each.driver for each in outputs]
         pending, self.sightings.pending = self.sightings.pending, []
         if pending != outputs:
             unreached = [each for each in pending if not each.reached and each not in outputs]

@@ -32,7 +32,7 @@ class Heard:
 
     Attributes:
         root: the pass.
-        driver: the pass over data that its batch came from.
+        drivers: the passes over data that its batches came from, in order.
         taken: whether an optimizer has stepped with it.
         feeds: the steppers it gave gradients.
         before: gradients that were there when it began, and their versions, by stepper.
@@ -41,7 +41,7 @@ class Heard:
         looked: an output whose `habit` is to learn of it, and the way to its losses.
     """
 
-    driver: Pass | None = None
+    drivers: Sequence[Pass | None] = (None,)
     taken = False
     before: Mapping[Stepper, tuple[list[Any], list[int]]] = MappingProxyType({})
     reach: Any = None

@@ -13,9 +13,12 @@ Training thread. Contract:
 
 from __future__ import annotations
 
+import itertools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+
+import torch
 
 from losslog.instrument.looking import offered, saw
 from losslog.instrument.naming import named_in
@@ -26,6 +29,8 @@ from losslog.values.targets import Target, picked
 ROUND: Final = 2  # steps after which a batch that is seen again begins a new round
 MOST_SEEN: Final = 100_000  # batches of a list that are recognised
 NAMED: Final = 4  # batches of a loader that are asked for image ids
+DEEP: Final = 3  # a batch as a list of dicts in a dict, or ``**batch``
+WIDE: Final = 16  # entries of a dict that are looked at
 STALE: Final = 2  # forwards after a pass was over: one may be a prefetched batch, more come from somewhere else
 
 
@@ -123,6 +128,17 @@ def _nobody() -> None:
 NOTHING: Final = (_nobody, 0, 0)
 
 
+def batches_in(value: Any, deep: int = DEEP) -> Iterator[torch.Tensor]:
+    """What a batch of a list is known by: the first tensor of a sequence, all of a dict: some may be constants."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif deep and isinstance(value, Mapping):
+        for each in itertools.islice(value.values(), WIDE):
+            yield from batches_in(each, deep - 1)
+    elif deep and isinstance(value, list | tuple) and value:
+        yield from batches_in(value[0], deep - 1)
+
+
 class EpochFinder:
     """Finds where epochs begin.
 
@@ -201,7 +217,7 @@ class EpochFinder:
         passes = [each for each in drivers if each is not None]
         if not passes:
             return self._planned() or (self._came_round and self._steps_per_epoch is None)
-        main = next((each for each in passes if not each.over), passes[-1])
+        main = self._main(passes)
         if main in self.current:
             if self._steps_per_epoch is not None:
                 ends = main.open_ended or main.over
@@ -220,8 +236,16 @@ class EpochFinder:
         self._passes += 1
         if self._passes > self._passes_per_epoch:
             return True
-        self.current = [each for each in self.current if not each.over and not each.same_loader(main)]
+        others = [each for each in self.current if not each.over and not each.same_loader(main)]
+        self.current = [main, *others] if again else others
         return False
+
+    def _main(self, passes: Sequence[Pass]) -> Pass:
+        """Of the passes that a step's batches come from, the one that may begin an epoch."""
+        if len(passes) > 1 and self.current:
+            first = self.current[0]
+            passes = [each for each in passes if each is first or each.same_loader(first)] or passes
+        return next((each for each in passes if not each.over), passes[-1])
 
     def _planned(self) -> bool:
         return self._steps_per_epoch is not None and self.steps >= self._steps_per_epoch
@@ -231,12 +255,15 @@ class EpochFinder:
         self.steps += 1
         self._taken += 1
         self._turned = self._came_round = False
+        first = self.current[:1]
         if self._new:
             self.current, self._new = [], False
         for each in drivers:
             if each is not None and each not in self.current:
                 self.current = [other for other in self.current if not other.same_loader(each)]
                 self.current.append(each)
+        if len(self.current) > 1 and first:  # the loader that began the last epoch begins this one
+            self.current.sort(key=lambda each: each is not first[0] and not each.same_loader(first[0]))
 
     def train_called(self, *, was_training: bool, amid: bool) -> bool:
         """``model.train()`` was called; whether that ends the epoch: there were steps, and no loader says it better.
@@ -255,5 +282,5 @@ class EpochFinder:
     def ended(self) -> None:
         """The open epoch has ended."""
         self.steps = self._steps_then = 0
-        self._seen = {}
+        self._seen = {key: each for key, each in self._seen.items() if each[2] == self._taken}  # of the step at hand
         self._passes, self._new = 1, True

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterable
+from inspect import CO_OPTIMIZED
 from typing import Any, Final, NamedTuple
 
 from losslog.control import group_name
@@ -170,6 +171,21 @@ def _module_name(stepper: Stepper, modules: Iterable[Any]) -> str | None:
                 best = (len(its), path.rpartition(".")[2] if path.rpartition(".")[2].isidentifier() else "", module)
     if best is None:
         return None
-    main = vars(sys.modules["__main__"])
-    variable = next((name for name, value in main.items() if value is best[2] and not name.startswith("_")), None)
-    return best[1] or variable or type(best[2]).__name__.lower()
+    return best[1] or _variable(best[2]) or type(best[2]).__name__.lower()
+
+
+def _variable(module: Any) -> str | None:
+    """The script's variable that holds a module: a global one, or of its functions that run now, outermost first."""
+    script = vars(sys.modules["__main__"])
+    scopes, frame = [], sys._getframe().f_back
+    while frame is not None:
+        if frame.f_globals is script and frame.f_code.co_flags & CO_OPTIMIZED:
+            scopes.append(frame.f_locals)
+        frame = frame.f_back
+    several = [script, *reversed(scopes)]
+    found = (name for each in several for name, value in [*each.items()] if value is module)
+    name = next((name for name in found if not name.startswith("_") and name != "self"), None)
+    for each in scopes:
+        if type(each) is dict:  # before Python 3.13 a copy, which would keep a batch alive until its function returns
+            each.clear()
+    return name

@@ -25,7 +25,7 @@ from losslog.instrument.logbook import Logbook
 from losslog.instrument.naming import Naming
 from losslog.instrument.ordering import name_evaluated
 from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
-from losslog.instrument.passes import EpochFinder, Pass
+from losslog.instrument.passes import EpochFinder, Pass, batches_in
 from losslog.instrument.readings import averaged
 from losslog.values.targets import Target
 
@@ -168,10 +168,10 @@ class Sightings:
         measures, before = self._owner.reaching.measures, self._finder.before
         if measures.counting:
             measures.computed([args])
-        if args and (before is None or before.over):  # no loader gives batches now
-            batch = args[0][0] if type(args[0]) in (list, tuple) and args[0] else args[0]
-            if isinstance(batch, torch.Tensor) and not batch.requires_grad:
-                self._finder.batch(batch)
+        if before is None or before.over:  # no loader gives batches now
+            for batch in batches_in(args[0] if args else kwargs):
+                if not batch.requires_grad:
+                    self._finder.batch(batch)
 
     def _found(self, module: Any, losses: list[Loss]) -> None:
         """A module has given losses with gradients."""

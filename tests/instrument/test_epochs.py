@@ -19,7 +19,7 @@ def loop(two, data, watch, read):
 
     class Loop:
         def __init__(self):
-            self.model, self.step, self.run = two, step, None
+            self.model, self.optimizer, self.step, self.run = two, optimizer, step, None
             self.train, self.val = data
 
         def start(self, **options):
@@ -228,3 +228,101 @@ def test_a_run_cut_short_has_no_last_epoch(loop, read):
         interrupted()
     assert loop.found() == ([5, 3], [1])
     assert read(loop.run, "on_run_end")[0]["status"] == "failed"
+
+
+@pytest.mark.parametrize(("batches", "epochs"), [(2, 6), (5, 5), (7, 12), (40, 4)])
+@pytest.mark.parametrize("train", ["never", "each step", "each epoch"])
+def test_lists_in_fixed_order(loop, batches, epochs, train):
+    loop.start()
+    several = [torch.randn(4, 4) for _ in range(batches)]
+    for _ in range(epochs):
+        if train == "each epoch":
+            loop.model.train()
+        for batch in several:
+            if train == "each step":
+                loop.model.train()
+            loop.step(batch)
+    assert loop.found() == ([batches] * epochs, [*range(1, epochs + 1)])
+
+
+@pytest.mark.parametrize("batches", [6, 9])
+def test_lists_and_accumulation(loop, batches):
+    loop.start()
+    several = [torch.randn(4, 4) for _ in range(batches)]
+    for _ in range(5):
+        for index, batch in enumerate(several):
+            (sum(loop.model(batch).values()) / 3).backward()
+            if index % 3 == 2:
+                loop.optimizer.step()
+                loop.optimizer.zero_grad()
+    assert loop.found() == ([batches // 3] * 5, [1, 2, 3, 4, 5])
+
+
+class Anyhow(torch.nn.Module):
+    """Takes a batch in many a way."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 1)
+
+    def forward(self, batch=None, mask=None, **batches):
+        while not isinstance(batch, torch.Tensor):
+            if batch is None:
+                batch = batches
+            batch = batch["x"] if isinstance(batch, dict) else batch[0]
+        return {"loss_a": self.linear(batch).abs().mean(), "loss_b": self.linear(batch).square().mean()}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, x, mask: model(x=x),
+        lambda model, x, mask: model(mask=mask, x=x, y=x + 1),
+        lambda model, x, mask: model({"mask": mask, "x": x}),
+        lambda model, x, mask: model([{"x": x}, {"x": x}]),
+        lambda model, x, mask: model(batch=(x, x)),
+        lambda model, x, mask: model(((x, mask), x)),
+    ],
+)
+def test_lists_by_keyword_and_in_dicts(watch, read, call):
+    model, mask = Anyhow(), torch.ones(4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = watch(model, optimizer)
+    several = [torch.randn(4, 4) for _ in range(5)]
+    for _ in range(4):
+        for x in several:
+            loss = sum(call(model, x, mask).values())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    run.close()
+    assert [each["epoch"] for each in read(run, "on_batch_losses")] == [
+        epoch for epoch in (1, 2, 3, 4) for _ in range(5)
+    ]
+
+
+@pytest.mark.parametrize("size", [3, 5, 8])
+@pytest.mark.parametrize("late", [1, 2, 7])
+@pytest.mark.parametrize("first", ["old", "new"])
+@pytest.mark.parametrize(
+    "fetch", [itertools.cycle, lambda loader: itertools.chain.from_iterable(itertools.repeat(loader))]
+)
+def test_a_second_loader_joins_later(loop, late, size, fetch, first):
+    """The loader that the first epoch began with says where epochs are, in whichever order the losses are computed."""
+    loop.start()
+    second, step = fetch(torch.utils.data.DataLoader(torch.randn(4 * size, 4), 4)), 0
+    for _ in range(4):
+        for batch in loop.train:
+            if step < late:
+                loss = sum(loop.model(batch).values())
+            elif first == "old":
+                loss = sum(loop.model(batch).values())
+                loss = loss + 0.5 * sum(loop.model(next(second)).values())
+            else:
+                loss = 0.5 * sum(loop.model(next(second)).values())
+                loss = loss + sum(loop.model(batch).values())
+            loop.optimizer.zero_grad()
+            loss.backward()
+            loop.optimizer.step()
+            step += 1
+    assert loop.found() == ([5] * 4, [1, 2, 3, 4])

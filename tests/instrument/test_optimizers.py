@@ -69,6 +69,30 @@ def test_a_gan_has_two_series(script, read, order):
     assert set(means) == {"G/loss", "D/loss"}
 
 
+def test_a_gan_in_a_function_has_its_variables_names(script, read):
+    text = """
+    import torch
+    from torch import nn
+    bce = nn.BCEWithLogitsLoss()
+
+    def update(net, optimizer, loss):
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
+
+    def main():
+        G, D = nn.Sequential(nn.Linear(4, 6)), nn.Sequential(nn.Linear(6, 1))
+        first, second = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+        one = torch.ones(4, 1)
+        for _ in range(5):
+            fake = G(torch.randn(4, 4))
+            update(D, second, bce(D(torch.randn(4, 6)), one) + bce(D(fake.detach()), 0 * one))
+            update(G, first, bce(D(fake), one))
+
+    main()
+    """
+    run, _ = script(text)
+    assert [{*each["losses"]} for each in read(run, "on_batch_losses")] == [{"D/loss"}, {"G/loss"}] * 5
+
+
 def test_two_optimizers_that_step_on_one_loss_are_one_series(two, data, watch, read):
     first, second = torch.optim.SGD([two.linear.weight], 0.1), torch.optim.Adam([two.linear.bias], 0.01)
     run = watch(two, [first, second])

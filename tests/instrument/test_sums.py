@@ -431,3 +431,27 @@ def test_other_shapes_that_models_return(train, shape, names):
 
     for batch in train(model, lambda x: sum(leaves(model(x)))):
         assert [*batch["losses"]] == names
+
+
+@pytest.mark.parametrize("late", [5, 20, 45])
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_criterion_that_is_called_late_is_heard_at_once(watch, read, capsys, late, every):
+    torch.manual_seed(0)
+    model, first, second = torch.nn.Linear(4, 2), torch.nn.MSELoss(), torch.nn.L1Loss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    run, expected = watch(model, optimizer), []
+    x, y = torch.randn(8, 4), torch.randn(8, 2)
+    for step in range(60):
+        loss = first(model(x), y)
+        expected.append(None)
+        if step >= late and step % every == 0:
+            other = second(model(x), y)
+            loss, expected[-1] = loss + 0.5 * other, other.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    run.close()
+    losses = [each["losses"] for each in read(run, "on_batch_losses")]
+    found = [each.get("L1Loss") if isinstance(each, dict) else None for each in losses]
+    assert found == expected
+    assert "outside" not in capsys.readouterr().err
