@@ -98,7 +98,8 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
             self.findings.remarks.append("no usable object among 0 annotations: the list is empty; no AP")
         elif not len(self.usable.rows):
             about = f"{len(self.table)} annotations ({int(self.table.crowd.sum())} crowds)"
-            self.findings.remarks.append(f"no usable object among {about}: nothing to train on, no AP")
+            ap = "no AP" if self.table.crowd.all() else "in AP boxes stand in for outlines"
+            self.findings.remarks.append(f"no usable object among {about}: nothing to train on, {ap}")
         self._weigh()
         for line in self.findings.lines():
             warnings.warn(line, UserWarning, stacklevel=2)

@@ -101,6 +101,15 @@ def test_a_validation_set_without_objects_is_said_and_training_works(
     assert len(hooks("on_epoch_end")) == 1
 
 
+def test_a_validation_set_of_boxes_alone_has_an_ap(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(folder, "val", lambda content: [each.pop("segmentation") for each in content["annotations"]])
+    assert main(["train", "--data", str(folder), "--steps-per-epoch", "1", *SMALL]) == 0
+    said = capsys.readouterr().err
+    assert "nothing to train on, in AP boxes stand in for outlines" in said
+    assert "no AP" not in said
+    assert "AP" in hooks("on_eval")[0]["metrics"]["bbox"]
+
+
 def test_data_put_right_trains_and_is_evaluated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "val"):
         change(folder, split, every(area=None, iscrowd="0"))

@@ -289,9 +289,7 @@ class Measured:
                 news.append(self._about(part, "dead_units", step, text, level=level, share=share))
         return news
 
-    def _standing(
-        self, step: int, shares: Mapping[str, float], norms: Mapping[str, float], reach: Any
-    ) -> list[Notice]:
+    def _standing(self, step: int, shares: Mapping[str, float], norms: Mapping[str, float], reach: Any) -> list[Notice]:
         news = []
         reached = reach if isinstance(reach, Mapping) else {}
         for part, share in shares.items():
