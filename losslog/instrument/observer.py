@@ -100,10 +100,8 @@ class Observer(Watching):
 
     def backward_ends(self, root: Root) -> None:
         """It has returned."""
-        for heard in self._running:
-            if heard.root is root:
-                break
-        else:
+        heard = next((each for each in self._running if each.root is root), None)
+        if heard is None:
             return
         self._running.remove(heard)
         if heard.looked is not None:
@@ -243,7 +241,7 @@ class Observer(Watching):
             self._held.put(Entry(stepper, reading, rates(optimizer), own), optimizer, self.series.put)
 
     def loop_logs(self) -> None:
-        """Called by the run when the loop logs a step itself: it has no business to where steps are recorded here."""
+        """Called by the run when the loop logs a step itself, which it has no business to where they are recorded."""
         if self.logbook.trained and not self.closed:
             self.silence.twice()
 
@@ -290,8 +288,7 @@ class Observer(Watching):
 
     def cut_short(self, status: str) -> bool:
         """Whether the open epoch was left in the middle."""
-        unfinished = any(not each.exhausted for each in self.finder.current)
-        return self._left or (status in ("failed", "stopped") and unfinished)
+        return self._left or (status in ("failed", "stopped") and not all(e.exhausted for e in self.finder.current))
 
     def detach(self) -> None:
         """Take everything of ours off."""

@@ -89,10 +89,6 @@ class Reached:
         self._changes += 1
         return True
 
-    def is_new(self, epoch: int) -> bool:
-        """Whether an epoch is another than that of the last walk."""
-        return epoch != self._epoch
-
     def walk(self, losses: Mapping[str, Any] | Tensor) -> dict[str, Reach] | None:
         """Walk from the losses of one batch, whose graph is still there; None where that failed.
 
@@ -194,8 +190,9 @@ class Reached:
             self._compare(name, each, parts, step)
         self._tell_groups(losses, parts, step)
         if not self._seen and (still := [each for each in frozen(parts) if each not in ever]):
-            title, text = frozen_told(still, step)
-            self._alert(title, text, "info", None, "frozen", {"parts": still}, f"frozen/{','.join(still)}")
+            self._alert(
+                *frozen_told(still, step), "info", None, "frozen", {"parts": still}, f"frozen/{','.join(still)}"
+            )
         for name in losses:
             self._seen.setdefault(name, set()).add(epoch)
 
@@ -298,8 +295,6 @@ class Reached:
 
     def _alert(self, title: str, text: str, level: str, component: str | None, cause: str,
                evidence: Mapping[str, Any], key: str = "") -> None:  # fmt: skip
-        def tell(run: Run) -> None:
-            run.alert(title, text, level, key=f"reach/{key or title}", component=component, cause=cause,
-                      evidence=evidence, source="losslog")  # fmt: skip
-
-        self._untold.append(tell)
+        self._untold.append(lambda run: run.alert(
+            title, text, level, key=f"reach/{key or title}", component=component, cause=cause, evidence=evidence,
+            source="losslog"))  # fmt: skip
