@@ -49,7 +49,7 @@ def looking(
 
     def look(losses: Losses, root: Tensor) -> None:
         if walks:
-            fresh = reached.is_new(epoch)
+            fresh = epoch != reached.epoch
             reached.take(reached.walk(losses), epoch, step)
             if fresh:
                 reached.measure()

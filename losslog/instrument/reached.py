@@ -45,7 +45,7 @@ class Reached:
         certain: Whether there can be no other optimizers.
 
     Attributes:
-        measures: What else is measured at these steps.
+        measures: What else is measured at these steps. epoch: of the last walk, or None.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Reached:
         self._known: dict[str, Reach] = {}
         self._suspects: dict[str, list[int]] = {}  # the step it was seen at first, steps since that agreed
         self._needed: dict[str, int] = {}
-        self._epoch: int | None = None
+        self.epoch: int | None = None
         self._changes = 0
         self._said: set[tuple[str, str]] = set()
         self._again = Again()
@@ -82,7 +82,7 @@ class Reached:
         """
         if self._broken:
             return False
-        if self._suspects or (epoch is not None and self.is_new(epoch)):
+        if self._suspects or (epoch is not None and epoch != self.epoch):
             return True
         if self._parts is None or self._changes >= CHANGES or not self._parts.changed():
             return False
@@ -174,8 +174,8 @@ class Reached:
 
     def _take(self, found: Mapping[str, Reach], epoch: int, step: int) -> None:
         assert self._parts is not None
-        if epoch != self._epoch:
-            self._epoch, self._changes, self._known = epoch, 0, {}
+        if epoch != self.epoch:
+            self.epoch, self._changes, self._known = epoch, 0, {}
         parts, ever = self._parts.summary(self._optimizers()), self._parts.ever
         losses = {name: each for name, each in found.items() if self._is_loss(name, each)}
         known = {name: each for name, each in losses.items() if each.certain}
@@ -213,7 +213,7 @@ class Reached:
             if self._suspects.pop(name, None) is not None:
                 self._needed[name] = 4 * self._needed.get(name, AGREEING)
             self._before[name] = now
-            if self._again.whole(name, self._epoch):
+            if self._again.whole(name, self.epoch):
                 self._said = {each for each in self._said if each[0] != name}
             return
         self._again.lost(name)
@@ -282,7 +282,7 @@ class Reached:
 
     def _seen_before(self, names: Iterable[str]) -> bool:
         """Whether these losses were seen in an earlier epoch."""
-        return all(self._seen.get(name, set()) - {self._epoch} for name in names)
+        return all(self._seen.get(name, set()) - {self.epoch} for name in names)
 
     def _tell_group(self, part: str, by: list[str], step: int, title: str, cause: str) -> None:
         if (cause, part) in self._said:
@@ -295,6 +295,6 @@ class Reached:
 
     def _alert(self, title: str, text: str, level: str, component: str | None, cause: str,
                evidence: Mapping[str, Any], key: str = "") -> None:  # fmt: skip
-        self._untold.append(lambda run: run.alert(
-            title, text, level, key=f"reach/{key or title}", component=component, cause=cause, evidence=evidence,
-            source="losslog"))  # fmt: skip
+        key = f"reach/{key or title}"
+        self._untold.append(lambda run: run.alert(title, text, level, key=key, component=component, cause=cause,
+                                                  evidence=evidence, source="losslog"))  # fmt: skip
