@@ -43,7 +43,7 @@ def looking(
         epoch: from 1.
         step: global step.
     """
-    walks, measures = reached.due(epoch), shares is not None and shares.due(step)
+    walks, measures = reached.due(step, fresh=epoch != reached.epoch), shares is not None and shares.due(step)
     if not (walks or measures):
         return None
 

@@ -164,12 +164,13 @@ def lost(before: Mapping[str, Reach], after: Mapping[str, Reach], parts: Mapping
     return found
 
 
-def told(losses: list[Loss], step: int) -> str:
+def told(losses: list[Loss], step: int, good: int | None = None) -> str:
     """What one component has stopped to train, in words.
 
     Args:
         losses: Of one component, at least one.
         step: Step of the later walk.
+        good: Of the earlier one, where it began at any step between.
     """
     component, whole = losses[0].component, losses[0].whole
     reasons: dict[str, list[str]] = {}
@@ -177,7 +178,8 @@ def told(losses: list[Loss], step: int) -> str:
         reasons.setdefault(each.why, []).append(each.part)
     because = "; ".join(f"{', '.join(parts)}: {why}" for why, parts in reasons.items())
     head = "trains nothing" if whole else f"no longer trains {', '.join(each.part for each in losses)}"
-    return f"{component} {head} since step {step}: {because}"
+    since = f"since step {step}" if good is None else f"(seen at step {step}, not yet at step {good})"
+    return f"{component} {head} {since}: {because}"
 
 
 def frozen(parts: Mapping[str, Part]) -> list[str]:

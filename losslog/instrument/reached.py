@@ -2,10 +2,11 @@
 
 On the thread that trains; used by `losslog.engine` and by those who watch a loop from outside. Contract:
 
-- The graph is walked at the first step of each epoch, and where the set of trainable parameters has changed: at each
-  step the flag of one parameter of each part is looked at, at every 16th those of all.
+- The graph is walked at the first step of each epoch, after 16 steps, then ever more seldom, and where the set of
+  trainable parameters has changed: at each step one flag of each part is looked at, at every 16th all.
 - What a switched-off ``requires_grad`` proves is said at once. A loss that is only detached is looked at again in the
-  steps that follow, and said when all of them agree: some batches have no positives, some loops take turns.
+  steps that follow, and said when all agree: some batches have no positives, some loops take turns. What is trained
+  again is said too. "Since" is said where the step before was seen, or the change itself; else "seen at".
 - Nothing is claimed of what the graph hides, and what is left out on purpose from the start is information, said once.
 - It never raises: a walk that fails is said once, and there is no other. Nothing of a graph or a model is kept alive.
 """
@@ -19,9 +20,11 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from losslog.instrument.again import Again
+from losslog.instrument.groups import Groups
 from losslog.instrument.measures import Measures
 from losslog.instrument.parts import Part, Parts
-from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, frozen, frozen_told, lost, reach, told
+from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, lost, reach, told
+from losslog.instrument.suspicions import Looks, Suspicions
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import say, warn
 
@@ -30,10 +33,6 @@ if TYPE_CHECKING:
 
 CHANGES: Final = 8
 """Walks between two epochs' first steps: some loops switch ``requires_grad`` at every step, and mean it."""
-AGREEING: Final = 4
-"""Further steps that must agree with a suspicion; four times as many after each that did not."""
-HOPELESS: Final = 300
-"""A loss that needs more of them comes and goes: nothing is suspected of it any more."""
 
 
 class Reached:
@@ -55,38 +54,44 @@ class Reached:
         *,
         certain: bool = True,
     ) -> None:
-        self._models, self._optimizers, self._certain = models, optimizers, certain
+        self._models, self._optimizers = models, optimizers
         self._parts: Parts | None = None
         self._names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
         self._before: dict[str, Reach] = {}  # and in this epoch:
         self._known: dict[str, Reach] = {}
-        self._suspects: dict[str, list[int]] = {}  # the step it was seen at first, steps since that agreed
-        self._needed: dict[str, int] = {}
+        self._suspects, self._looks, self._again = Suspicions(), Looks(), Again()
+        self._good: dict[str, int] = {}  # the last step at which each was as before
+        self._changed: set[int] = set()  # first steps of suspicions that the change itself gave
+        self._doubtful: set[str] = set()  # claimed, and perhaps trained again
+        self._groups = Groups(self._suspects, self._alert, certain=certain)
         self.epoch: int | None = None
-        self._changes = 0
+        self._began = self._changes = 0
         self._said: set[tuple[str, str]] = set()
-        self._again = Again()
-        self._seen: dict[str, set[int]] = {}  # epochs in which a component was seen
-        self._broken = self._hides = False
+        self._broken = self._hides = self._exact = False
         self._untold: list[Callable[[Run], None]] = []
         self.measures = Measures()
         self._metrics: dict[str, Any] = {}
         self._detail: dict[str, Any] = {}
         self._steps_per_epoch: int | None = None
 
-    def due(self, epoch: int | None) -> bool:
+    def due(self, step: int, *, fresh: bool, changed: bool = False) -> bool:
         """Whether the coming step's graph is to be walked.
 
         Args:
-            epoch: From 1; None where it is that of the last walk.
+            step: Global step.
+            fresh: Whether it is an epoch's first.
+            changed: Whether it is known that the graph is another.
         """
         if self._broken:
             return False
-        if self._suspects or (epoch is not None and epoch != self.epoch):
-            return True
-        if self._parts is None or self._changes >= CHANGES or not self._parts.changed():
-            return False
-        self._changes += 1
+        changed = changed or (self._parts is not None and self._parts.changed())
+        if self._looks.due(step, fresh=fresh):
+            self._changes = 0
+        elif not self._suspects:
+            if not changed or self._changes >= CHANGES:
+                return False
+            self._changes += 1
+        self._exact = self._exact or changed
         return True
 
     def walk(self, losses: Mapping[str, Any] | Tensor) -> dict[str, Reach] | None:
@@ -119,6 +124,7 @@ class Reached:
         """How long an epoch is by its data, before one has ended."""
         if steps_per_epoch and not self._broken:
             self._steps_per_epoch = steps_per_epoch
+            self._suspects.planned(steps_per_epoch)
 
     def measure(self) -> None:
         """An epoch begins; after its first walk, before its first step."""
@@ -175,8 +181,10 @@ class Reached:
     def _take(self, found: Mapping[str, Reach], epoch: int, step: int) -> None:
         assert self._parts is not None
         if epoch != self.epoch:
-            self.epoch, self._changes, self._known = epoch, 0, {}
-        parts, ever = self._parts.summary(self._optimizers()), self._parts.ever
+            if self._steps_per_epoch is None and self.epoch == epoch - 1:  # as long as the last one
+                self._suspects.planned(step - self._began)
+            self.epoch, self._began, self._changes, self._known = epoch, step, 0, {}
+        parts = self._parts.summary(self._optimizers())
         losses = {name: each for name, each in found.items() if self._is_loss(name, each)}
         known = {name: each for name, each in losses.items() if each.certain}
         if known:
@@ -188,13 +196,8 @@ class Reached:
             say("what the losses train is not told, or only in part: %s", hidden)
         for name, each in losses.items():
             self._compare(name, each, parts, step)
-        self._tell_groups(losses, parts, step)
-        if not self._seen and (still := [each for each in frozen(parts) if each not in ever]):
-            self._alert(
-                *frozen_told(still, step), "info", None, "frozen", {"parts": still}, f"frozen/{','.join(still)}"
-            )
-        for name in losses:
-            self._seen.setdefault(name, set()).add(epoch)
+        self._groups.look(losses, parts, self._parts.ever, epoch, step)
+        self._exact = False
 
     def _is_loss(self, name: str, found: Reach) -> bool:
         """Whether an entry is a loss: one that never had a graph may be a metric beside the losses."""
@@ -204,15 +207,19 @@ class Reached:
         """Tell what a loss has lost since it was seen first, where that is certain."""
         before = self._before.get(name)
         if not now.certain or (before is None and now.total):
-            self._suspects.pop(name, None)
+            self._suspects.drop(name)
             if now.certain:
-                self._before[name] = now
+                self._before[name], self._good[name] = now, step
             return
         gone = lost({name: before}, {name: now}, parts) if before is not None else []
         if before is not None and not gone:
-            if self._suspects.pop(name, None) is not None:
-                self._needed[name] = 4 * self._needed.get(name, AGREEING)
-            self._before[name] = now
+            self._suspects.refuted(name)
+            self._before[name], self._good[name] = now, step
+            if name in self._doubtful:
+                self._doubtful.discard(name)
+                title = f"{name} trains it again"
+                text = f"{name} trains at step {step} what it did not: it comes and goes, or was put right."
+                self._alert(title, text, "info", name, "trained_again", {"step": step}, f"{title}/{step}")
             if self._again.whole(name, self.epoch):
                 self._said = {each for each in self._said if each[0] != name}
             return
@@ -222,76 +229,38 @@ class Reached:
             if ("", name) in self._said:
                 return
         elif not new:
-            self._suspects.pop(name, None)
+            self._suspects.drop(name)
             return
-        at = step
-        if not any(each.why == FROZEN for each in new):
-            if self._needed.get(name, AGREEING) > HOPELESS:
-                self._suspects.pop(name, None)
-                return
-            suspicion = self._suspects.setdefault(name, [step, 0])
-            suspicion[1] += step > suspicion[0]
-            if suspicion[1] < self._needed.get(name, AGREEING):
-                return
-            at = suspicion[0]
-        self._suspects.pop(name, None)
+        if self._exact:
+            self._changed.add(step)
+        frozen = any(each.why == FROZEN for each in new)
+        at = step if frozen else self._suspects.holds(name, step)
+        if at is None:
+            return
+        self._suspects.drop(name)
         if before is None:
             self._tell_dead(name, at)
-        else:
-            self._said.update((name, each.part) for each in gone)
-            self._tell_lost(gone, at)
+            return
+        if not frozen:
+            self._doubtful.add(name)
+            self._looks.soon()
+        good = self._good.get(name, at - 1)
+        known = at in self._changed or at - good <= 1
+        self._said.update((name, each.part) for each in gone)
+        self._tell_lost(gone, at, None if known else good)
 
-    def _tell_lost(self, gone: list[Loss], step: int) -> None:
+    def _tell_lost(self, gone: list[Loss], step: int, good: int | None) -> None:
         component, whole = gone[0].component, gone[0].whole
         title = f"{component} trains nothing" if whole else f"{component} no longer trains {gone[0].part}"
         level, cause = ("error", "not_trained") if whole else ("warning", "part_not_trained")
         evidence = {"step": step, "lost": {each.part: each.why for each in gone}}
         key = f"{title}/{step}" if self._again.told(component) > 1 else title
-        self._alert(title, told(gone, step), level, component, cause, evidence, key)
+        self._alert(title, told(gone, step, good), level, component, cause, evidence, key)
 
     def _tell_dead(self, name: str, step: int) -> None:
         self._said.add(("", name))
         text = f"{name} trains nothing since step {step}: no parameter is behind it. Under no_grad, or detached?"
         self._alert(f"{name} trains nothing", text, "error", name, "not_trained", {"step": step, "lost": {}})
-
-    def _tell_groups(self, found: Mapping[str, Reach], parts: Mapping[str, Part], step: int) -> None:
-        trained = {
-            name: [component for component in by if found[component].certain] for name, part in parts.items()
-            if part.trainable and (by := [component for component, each in found.items() if name in each.tensors])
-        }  # fmt: skip
-        outside = {name: by for name, by in trained.items() if parts[name].outside == parts[name].trainable}
-        moved = [name for name in trained if name not in outside and parts[name].still < parts[name].trainable]
-        if outside and self._sees_all(found):
-            if len(outside) < len(trained) - len(outside):
-                for name, by in outside.items():
-                    self._tell_group(name, by, step, f"{name} is in no optimizer group", "not_in_optimizer")
-            elif ("outside", "") not in self._said:
-                self._said.add(("outside", ""))
-                self._said.update(("not_in_optimizer", name) for name in outside)
-                text = f"Only {', '.join(moved) or 'nothing'} is in an optimizer's groups; {', '.join(outside)} is not."
-                self._alert("parts that no optimizer moves", text, "info", None, "not_moved", {"parts": [*outside]})
-        for name, by in trained.items():
-            if (
-                moved and parts[name].still == parts[name].trainable and self._seen_before(by or found)
-            ):  # no warm-up's start
-                self._tell_group(name, by, step, f"the learning rate of {name} is 0", "lr_zero")
-
-    def _sees_all(self, found: Mapping[str, Reach]) -> bool:
-        """Whether all optimizers are known: those of a loop seen from outside once they have stepped."""
-        return self._certain or self._seen_before(found)
-
-    def _seen_before(self, names: Iterable[str]) -> bool:
-        """Whether these losses were seen in an earlier epoch."""
-        return all(self._seen.get(name, set()) - {self.epoch} for name in names)
-
-    def _tell_group(self, part: str, by: list[str], step: int, title: str, cause: str) -> None:
-        if (cause, part) in self._said:
-            return
-        self._said.add((cause, part))
-        said = title if (words := title.removeprefix("the ")) == title else f"The {words}"
-        text = f"{said}: {', '.join(by) or 'losses'} would train it, and nothing moves its parameters."
-        component, evidence = by[0] if len(by) == 1 else None, {"part": part, "losses": by, "step": step}
-        self._alert(title, text, "warning", component, cause, evidence)
 
     def _alert(self, title: str, text: str, level: str, component: str | None, cause: str,
                evidence: Mapping[str, Any], key: str = "") -> None:  # fmt: skip

@@ -54,6 +54,7 @@ class Reaching:
         self._left: set[Stepper] = set()
         self._steps = self._looked = self._taken = 0
         self._units = False  # whether the coming backward pass is the first one of an epoch
+        self._graded: dict[tuple[str, ...], list[bool]] = {}  # which losses had a graph, by their names
         self.shares = Shares(0)
 
     def _optimizers(self) -> Iterable[Any]:
@@ -62,7 +63,10 @@ class Reaching:
     def look(self, output: Output, tensors: Iterable[Any]) -> None:
         """Losses were given."""
         fresh = output.driver is not self._driver or self._is_new()
-        if fresh or self.visiting or self._reached.due(None):
+        graded = [mark is not None for mark in output.marks]
+        changed = self._graded.get(output.names, graded) != graded
+        self._graded[output.names] = graded
+        if self._reached.due(self._at(), fresh=fresh, changed=changed) or fresh or self.visiting:
             self._driver = output.driver
             self._begin()
             if self.visiting and self._looked < MOST:
@@ -76,7 +80,7 @@ class Reaching:
         """A backward pass begins, perhaps of losses that nobody gave."""
         if not self._owner.sightings.pending:
             fresh = self._is_new()
-            if fresh or self.visiting or self._reached.due(None):
+            if self._reached.due(self._at(), fresh=fresh) or fresh or self.visiting:
                 self._begin()
                 if self.visiting and self._looked < MOST:
                     self._looked += 1
@@ -100,6 +104,10 @@ class Reaching:
     def _now(self) -> int:
         run = self._owner.logbook.made
         return 1 if run is None else run.epoch
+
+    def _at(self) -> int:
+        run = self._owner.logbook.made
+        return 0 if run is None else run.next_step
 
     def _is_new(self) -> bool:
         run = self._owner.logbook.made

@@ -656,3 +656,102 @@ def test_script_under_losslog_run(tmp_path):
     found = [each["data"] for each in lines if each["hook"] == "on_alert"]
     (alert,) = (each for each in found if each["level"] != "info")
     assert (alert["title"], alert["step"]) == ("loss no longer trains linear-2", 10)
+
+
+class Leaving(Net):
+    """Its left loss loses its graph at some calls."""
+
+    def __init__(self, leaves):
+        super().__init__()
+        self.leaves, self.calls = leaves, -1
+
+    def forward(self, x):
+        self.calls += 1
+        losses = super().forward(x)
+        return losses if not self.leaves(self.calls) else {**losses, "loss_left": losses["loss_left"].detach()}
+
+
+def one_epoch(model, watch, parameters=None, steps=80, change=lambda optimizer, step: None, **options):
+    torch.manual_seed(0)
+    optimizer = torch.optim.SGD([{"params": [*(parameters or model.parameters())]}], **{"lr": 0.01, **options})
+    run = watch(model, optimizer)
+    for step, batch in enumerate(batches(steps)):
+        change(optimizer, step)
+        optimizer.zero_grad()
+        sum(model(batch).values()).backward()
+        optimizer.step()
+    run.close()
+    return run
+
+
+def test_one_long_epoch_tells_of_a_part_in_no_group(net, watch):
+    run = one_epoch(net, watch, [*net.trunk.parameters(), *net.right.parameters()])
+    (alert,) = grave(run)
+    assert (alert["title"], alert["cause"], alert["step"]) == ("left is in no optimizer group", "not_in_optimizer", 16)
+
+
+def test_one_long_epoch_tells_of_a_loss_that_is_detached_in_its_midst(watch):
+    (alert,) = grave(one_epoch(Leaving(lambda step: step >= 40), watch))
+    assert (alert["cause"], alert["evidence"]["step"]) == ("not_trained", 40)
+    assert alert["text"].startswith("loss_left trains nothing since step 40: ")
+
+
+def test_begin_that_nobody_saw_is_not_claimed(watch):
+    class Cut(Net):
+        def forward(self, x):
+            self.calls = getattr(self, "calls", -1) + 1
+            y = self.trunk(x)
+            left = self.left(y.detach() if self.calls >= 20 else y)
+            return {"loss_left": left.square().mean(), "loss_right": (self.right(y) - 1).square().mean()}
+
+    (alert,) = grave(one_epoch(Cut(), watch, steps=120))
+    assert alert["text"].startswith("loss_left no longer trains trunk (seen at step 48, not yet at step 16): ")
+
+
+@pytest.mark.parametrize("leaves", [
+    lambda step: step % 20 < 6 and step >= 20,
+    lambda step: step % 2 == 0 and step > 3,
+    lambda step: hash((step * 2654435761) % 97) % 10 < 6,
+], ids=["first batches", "every other", "by chance"])  # fmt: skip
+def test_loss_that_comes_and_goes_is_no_fault(leaves, watch):
+    model = Leaving(leaves)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    run = watch(model, optimizer)
+    loader = batches(20)
+    for _ in range(5):
+        for batch in loader:
+            optimizer.zero_grad()
+            sum(model(batch).values()).backward()
+            optimizer.step()
+    run.close()
+    assert grave(run) == []
+
+
+def test_claim_that_holds_no_longer_is_taken_back(watch):
+    run = one_epoch(Leaving(lambda step: 20 <= step < 45), watch, steps=120)
+    assert [(each["cause"], each["level"]) for each in alerts(run)] == [
+        ("not_trained", "error"), ("trained_again", "info")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [
+    lambda step: 0.01 * min(1.0, step / 15), lambda step: 0.01 * max(0.0, 1 - step / 60),
+    lambda step: 0.01 * (step % 10) / 10,
+], ids=["warm-up", "ends at 0", "cyclic"])  # fmt: skip
+def test_schedules_that_pass_through_zero_are_no_fault(rate, net, watch):
+    def change(epoch):
+        optimizer.param_groups[0]["lr"] = rate(count[0])
+        count[0] += 1
+
+    count, optimizer = [0], torch.optim.SGD(net.parameters(), lr=0.01)
+    assert grave(train(net, watch, change, optimizer)) == []
+    assert (
+        grave(one_epoch(net, watch, change=lambda optimizer, step: optimizer.param_groups[0].update(lr=rate(step))))
+        == []
+    )
+
+
+def test_learning_rate_of_zero_for_everything(net, watch):
+    (alert,) = grave(train(net, watch, optimizer=torch.optim.SGD(net.parameters(), lr=0.0)))
+    assert (alert["title"], alert["cause"]) == ("the learning rate is 0", "lr_zero")
+    assert alert["evidence"]["parts"] == ["trunk", "left", "right"]

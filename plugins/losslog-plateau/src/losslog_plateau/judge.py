@@ -117,8 +117,8 @@ class Judge:
     def _dominating(self, scene: Scene, component: Component, news: list[Finding]) -> None:
         if component.elapsed < scene.clock.warmup or len(scene.components) < FEW:
             return
-        if component.level.level is None or component.bad_since is not None:
-            return
+        if component.level.level is None or component.bad_since is not None or component.name in scene.untrained:
+            return  # what trains nothing pulls at nothing
         high = component.typical is not None and component.level.level > component.typical[1]
         share = share_of(scene, component)
         if share > (DOMINATES_HIGH if high else DOMINATES):

@@ -1,0 +1,79 @@
+"""When the graph is looked at again, and what is suspected until enough looks agree.
+
+Plain data, for the thread that trains. Contract:
+
+- Within an epoch a look comes again after 16 steps, then ever more seldom, at least every 1,000 steps.
+- A suspicion holds when the looks at the next steps agree: half an epoch's, from 4 to 16. One that did not needs four
+  times as many the next time, and what comes and goes is suspected no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final
+
+FIRST: Final = 16
+"""Steps after an epoch's first look at which the next one comes: by then all optimizers should have stepped."""
+SELDOM: Final = 1000
+FEW: Final = 4
+HOPELESS: Final = 300
+
+
+class Looks:
+    """When the next look is due."""
+
+    def __init__(self) -> None:
+        self._gap, self._next = FIRST, 0
+
+    def due(self, step: int, *, fresh: bool) -> bool:
+        """Whether to look at a step; ``fresh`` where an epoch begins."""
+        if not fresh and step < self._next:
+            return False
+        if not fresh:
+            self._gap = min(2 * self._gap, SELDOM)
+        self._next = step + self._gap
+        return True
+
+    def soon(self) -> None:
+        """Something was claimed: see soon whether it still holds."""
+        self._next, self._gap = self._next - self._gap + FIRST, FIRST
+
+
+class Suspicions:
+    """What is suspected.
+
+    Attributes:
+        agreeing: further looks that must agree.
+    """
+
+    def __init__(self) -> None:
+        self.agreeing = FIRST
+        self._since: dict[Hashable, list[int]] = {}
+        self._needed: dict[Hashable, int] = {}
+
+    def __bool__(self) -> bool:
+        """Whether the next step is to be looked at."""
+        return bool(self._since)
+
+    def planned(self, steps: int) -> None:
+        """An epoch has so many steps."""
+        self.agreeing = min(FIRST, max(FEW, steps // 2 - 1))
+
+    def holds(self, what: Hashable, step: int, needed: int | None = None) -> int | None:
+        """It is so at a step; gives the step it was seen at first, once enough agree."""
+        needed = needed or self._needed.get(what, self.agreeing)
+        if needed > HOPELESS:
+            self._since.pop(what, None)
+            return None
+        since = self._since.setdefault(what, [step, 0])
+        since[1] += step > since[0]
+        return self._since.pop(what)[0] if since[1] >= needed else None
+
+    def refuted(self, what: Hashable) -> None:
+        """It is not so."""
+        if self._since.pop(what, None) is not None:
+            self._needed[what] = 4 * self._needed.get(what, self.agreeing)
+
+    def drop(self, what: Hashable) -> None:
+        """It can no longer be told, or was said otherwise."""
+        self._since.pop(what, None)
