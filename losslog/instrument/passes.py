@@ -14,17 +14,19 @@ Training thread. Contract:
 from __future__ import annotations
 
 import itertools
+import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from losslog.instrument.looking import offered, saw
 from losslog.instrument.naming import named_in
 from losslog.runtime.containment import attempt
 from losslog.runtime.notices import Once
 from losslog.values.targets import Target, picked
+
+if TYPE_CHECKING:
+    import torch
 
 ROUND: Final = 2  # steps after which a batch that is seen again begins a new round
 MOST_SEEN: Final = 100_000  # batches of a list that are recognised
@@ -130,7 +132,7 @@ NOTHING: Final = (_nobody, 0, 0)
 
 def batches_in(value: Any, deep: int = DEEP) -> Iterator[torch.Tensor]:
     """What a batch of a list is known by: the first tensor of a sequence, all of a dict: some may be constants."""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ())):  # it is the script that imports torch
         yield value
     elif deep and isinstance(value, Mapping):
         for each in itertools.islice(value.values(), WIDE):

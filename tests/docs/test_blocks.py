@@ -117,7 +117,11 @@ def test_the_jq_examples_print_something(journal: Path) -> None:
 
 
 @pytest.mark.parametrize("page", with_commands())
-def test_the_commands_exist_and_take_these_arguments(page: Path) -> None:
+def test_the_commands_exist_and_take_these_arguments(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "val").mkdir(parents=True)  # the folders that are named have to be there
+    monkeypatch.chdir(tmp_path)
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for number, line in docs_blocks.commands(page):
         words = [word for word in shlex.split(line, comments=True) if word != "..."]
