@@ -132,7 +132,8 @@ NOTHING: Final = (_nobody, 0, 0)
 
 def batches_in(value: Any, deep: int = DEEP) -> Iterator[torch.Tensor]:
     """What a batch of a list is known by: the first tensor of a sequence, all of a dict: some may be constants."""
-    if isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ())):  # it is the script that imports torch
+    kind: Any = getattr(sys.modules.get("torch"), "Tensor", ())  # it is the script that imports torch
+    if isinstance(value, kind):
         yield value
     elif deep and isinstance(value, Mapping):
         for each in itertools.islice(value.values(), WIDE):
