@@ -28,6 +28,7 @@ from losslog.viewing.trained import table
 COUNTED: Final = ("on_batch_losses", "on_epoch_end", "on_eval", "on_checkpoint", "on_alert", "on_metrics")
 
 SHOWN: Final = 8  # alerts
+UNPACKED: Final = 1 << 24  # bytes of a compressed journal that are looked through for damage, in a fraction of a second
 LEVELS: Final = ("error", "warning", "info")
 
 
@@ -48,7 +49,7 @@ def add_parser(commands: Any) -> None:
 
 def summarise(folder: Path) -> dict[str, Any]:
     """What the journal says; batches are counted, not decoded, and what a kept summary has is not read again."""
-    lost = damage(folder / JOURNAL)
+    lost = damage(folder / JOURNAL, most=UNPACKED)
     summary = Summary(folder) if lost else summary_of(folder, keep=False)  # a kept one counts what was there
     summary.read()
     facts = summary.facts

@@ -45,8 +45,12 @@ def size_of(path: Path) -> int:
     return form.stat().st_size if form == path else table_of(form).size
 
 
-def damage(path: Path) -> str:
+def damage(path: Path, *, most: int | None = None) -> str:
     """What is missing in a compressed journal, in words; "" for nothing, and where it is plain.
+
+    Args:
+        path: The journal.
+        most: Bytes, packed, up to which every block is tried; of a longer one it is only known whether it was cut.
 
     Raises:
         OSError: it cannot be read.
@@ -55,7 +59,7 @@ def damage(path: Path) -> str:
     if form == path:
         return ""
     with Unpacked(form) as file:
-        said = file.damage()
+        said = file.damage(tried=most is None or form.stat().st_size <= most)
     return said and f"{form.name} is damaged: {said}"
 
 
@@ -156,10 +160,10 @@ class Unpacked(io.RawIOBase):
             data = begun(packed, self._path.suffix)
         return data if data is not None and len(data) == self._length(number) else None
 
-    def damage(self) -> str:
-        """What cannot be read of it, in words; all of it is tried."""
+    def damage(self, *, tried: bool = True) -> str:
+        """What cannot be read of it, in words: all of it is tried, or it is only told whether it was cut."""
         count = len(self._table.packed)
-        lost = sum(self._whole(number) is None for number in range(count))
+        lost = sum(self._whole(number) is None for number in range(count)) if tried else 0
         blocks = f"{lost} of {count} blocks cannot be unpacked: the lines in them are missing"
         return "; ".join(["it was cut: what came then is missing"] * (not self._table.whole) + [blocks] * bool(lost))
 

@@ -32,6 +32,9 @@ _BEGINS: Final = {".gz": b"\x1f\x8b\x08\0", ".zst": b"\x28\xb5\x2f\xfd"}  # of a
 _TABLE: Final = {".gz": _GZIP, ".zst": struct.pack("<I", _SKIPPED)}  # of the table
 _LARGEST: Final = 1 << 24  # bytes of a block that is looked for
 _PIECE: Final = 1 << 16
+_SEARCHED: Final = 1 << 30  # bytes of a file without a table that are looked through
+_TRIED: Final = 1000  # places at which a table, or a block, may seem to begin and does not
+_DENSEST: Final = 4096  # bytes that one byte of a journal may unpack to: what says more is made up
 
 
 class Table:
@@ -98,13 +101,13 @@ def _table_at(path: Path, length: int, _changed: int, _inode: int) -> Table:
         file.seek(max(0, length - after - 8))
         tail = file.read(8)
         count = struct.unpack("<II", tail)[1] if len(tail) == 8 else length
-        if count <= length - after - 8:
+        if count <= min(length - after - 8, 4 * MOST + 64):
             file.seek(length - after - 8 - count)
             found = _parsed(file.read(count + 8), length)
             if found is not None:
                 return found
         file.seek(0)
-        data = file.read()
+        data = file.read() if length <= _SEARCHED else b""
     found = _table_within(data, path.suffix) or _walked(data, path.suffix)
     if found is None:
         raise OSError(f"{path} is not a compressed journal, or it is damaged at its end")
@@ -116,18 +119,21 @@ def _table_at(path: Path, length: int, _changed: int, _inode: int) -> Table:
 def _parsed(body: bytes, length: int) -> Table | None:
     """The table in its frame, with sum and length; None where it is none."""
     told = (zlib.crc32(body[:-8]), len(body) - 8)
-    if not 20 <= len(body) <= 4 * MOST + 64 or struct.unpack("<II", body[-8:]) != told:
+    if not 20 <= len(body) <= 4 * MOST + 64 or len(body) % 4 or struct.unpack("<II", body[-8:]) != told:
         return None
     size, block, *packed = struct.unpack(f"<QI{(len(body) - 20) // 4}I", body[:-8])
-    right = block > 0 and len(packed) == -(-size // block) and sum(packed) < length
-    return Table(size, block, tuple(packed)) if right else None
+    right = 0 < block <= _LARGEST and len(packed) == -(-size // block) and sum(packed) < length
+    return Table(size, block, tuple(packed)) if right and size <= _DENSEST * length else None
 
 
 def _table_within(data: bytes, suffix: str) -> Table | None:
     """The last table, wherever it stands."""
     begin, size, before = (_GZIP, "<H", 4) if suffix == ".gz" else (_TABLE[suffix], "<I", 0)
     at = len(data)
-    while (at := data.rfind(begin, 0, at)) >= 0:
+    for _ in range(_TRIED):
+        at = data.rfind(begin, 0, at)
+        if at < 0:
+            break
         start = at + len(begin) + struct.calcsize(size)
         told = data[at + len(begin) : start]
         if len(told) == struct.calcsize(size):
@@ -140,8 +146,10 @@ def _table_within(data: bytes, suffix: str) -> Table | None:
 
 def _walked(data: bytes, suffix: str) -> Table | None:
     """A table made of the blocks that are found; what lies between two of them is taken for a damaged one."""
-    begin, packed, sizes, at, from_ = _BEGINS[suffix], [], [], 0, 0
-    while 0 <= at < len(data) and not _is_table(data[at : at + len(_TABLE[suffix])], suffix):
+    begin, table, at, from_, left, most = _BEGINS[suffix], _TABLE[suffix], 0, 0, _TRIED, 2 * MOST
+    packed: list[int] = []
+    sizes: list[int] = []
+    while left and len(packed) <= most and 0 <= at < len(data) and not table.startswith(data[at : at + len(table)]):
         end, size = _block_at(data, at, suffix)
         if size:
             if at > from_:
@@ -151,15 +159,17 @@ def _walked(data: bytes, suffix: str) -> Table | None:
             sizes.append(size)
             at = from_ = end
         else:
-            at = min((found for each in (begin, _TABLE[suffix]) if (found := data.find(each, at + 1)) >= 0), default=-1)
+            left -= 1
+            at = min((found for each in (begin, table) if (found := data.find(each, at + 1)) >= 0), default=-1)
     end = len(data) if at < 0 else at
     if end > from_:
         packed.append(end - from_)
         sizes.append(len(begun(data[from_:end], suffix)) or 2 * bool(sizes))
     block = max(sizes, default=0)
-    if block < 2:
+    whole = (len(sizes) - 1) * block + sizes[-1] if block > 1 else 0
+    if not left or len(packed) > most or not 0 < whole <= _DENSEST * len(data) or not {*sizes[:-1]} <= {0, block}:
         return None
-    return Table((len(sizes) - 1) * block + sizes[-1], block, tuple(packed), whole=False)
+    return Table(whole, block, tuple(packed), whole=False)
 
 
 def begun(data: bytes, suffix: str) -> bytes:
@@ -187,10 +197,6 @@ def _content(data: bytes) -> int:
 def _unpacker(suffix: str) -> Any:
     module: Any = zstandard()
     return zlib.decompressobj(31) if suffix == ".gz" else module.ZstdDecompressor().decompressobj()
-
-
-def _is_table(data: bytes, suffix: str) -> bool:
-    return _TABLE[suffix].startswith(data)
 
 
 def _block_at(data: bytes, at: int, suffix: str) -> tuple[int, int]:

@@ -6,7 +6,10 @@ import gzip
 import os
 import random
 import shutil
+import struct
 import subprocess
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -364,3 +367,52 @@ def test_what_to_compress_must_be_said(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["compress"]) == 2
     assert "name the runs, or say --older-than DAYS" in capsys.readouterr().err
     assert main(["compress", "x", "--older-than", "1"]) == 2
+
+
+def tables(sizes: tuple[int, int, int], spare: bytes = b"") -> bytes:
+    """A file that is nothing but a table: the size, a block's, how many blocks of a byte each."""
+    size, block, count = sizes
+    body = struct.pack(f"<QI{count}I", size, block, *[1] * count) + spare
+    frame = body + struct.pack("<II", zlib.crc32(body), len(body))
+    return b"\x28\xb5\x2f\xfd" * 8 + struct.pack("<II", 0x184D2A5E, len(frame)) + frame
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tables((2**62, 2**32 - 1, 3)),  # blocks of four gigabytes
+        tables((16_000 << 24, 1 << 24, 16_000)),  # 250 GB of what is not there
+        tables((30, 10, 3), spare=b"xx"),  # no whole number of words
+        tables((0, 0, 0)),
+        b"x" * 64 + struct.pack("<II", 1, 2**31),  # a table that reaches beyond
+        struct.pack("<I", 0x184D2A5E) * 50_000,
+        b"\x28\xb5\x2f\xfd" * 50_000,
+    ],
+)
+def test_a_table_that_is_made_up_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "journal.jsonl.zst").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises((OSError, losslog.LosslogError)):
+            list(read(tmp_path / JOURNAL))
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_members_of_other_sizes_than_ours_are_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl.gz").write_bytes(gzip.compress(b"x" * 90) + gzip.compress(bytes(1 << 20)) * 3)
+    with pytest.raises(OSError, match="is not a compressed journal"):
+        size_of(tmp_path / JOURNAL)
+
+
+def test_show_of_a_long_one_only_looks_whether_it_was_cut(ended: Path, capsys: Any) -> None:
+    assert main(["compress", str(ended)]) == 0
+    packed = form_of(ended / JOURNAL)
+    body = bytearray(packed.read_bytes())
+    body[len(body) // 2] ^= 0x55
+    packed.write_bytes(body)
+    assert archive.damage(ended / JOURNAL, most=1 << 24)
+    assert archive.damage(ended / JOURNAL, most=0) == ""
+    packed.write_bytes(body[:-20])
+    assert "it was cut" in archive.damage(ended / JOURNAL, most=0)
