@@ -579,6 +579,14 @@ def test_a_stack_of_calls_costs_no_backend_time(make_run: Made, until: Callable[
     assert run.stats["lanes"]["Slow"]["delivered"] == 500
 
 
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "x" * 300 + "/y.pth"])
+def test_a_checkpoint_whose_name_no_file_can_have_is_logged_as_it_is(tmp_path: Path, path: str) -> None:
+    run = losslog.Run("odd", dir=tmp_path, plugins=None, follower=False)
+    run.log_checkpoint(path)
+    run.close()
+    assert [each.data["path"] for each in losslog.history.records(run.dir) if each.hook == "on_checkpoint"] == [path]
+
+
 def test_a_moved_run_folder_keeps_its_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with losslog.Run("moved", dir=tmp_path / "a", plugins=None, epochs=5) as run:
         run.log_batch(1.0)

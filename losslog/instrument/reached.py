@@ -35,6 +35,10 @@ CHANGES: Final = 8
 """Walks between two epochs' first steps: some loops switch ``requires_grad`` at every step, and mean it."""
 
 
+KEPT: Final = 64
+"""Steps at which a change was seen that are remembered."""
+
+
 class Reached:
     """Watches what each loss of one run trains.
 
@@ -232,7 +236,7 @@ class Reached:
             self._suspects.drop(name)
             return
         if self._exact:
-            self._changed.add(step)
+            self._changed = {*sorted(self._changed)[-KEPT:], step}
         frozen = any(each.why == FROZEN for each in new)
         at = step if frozen else self._suspects.holds(name, step)
         if at is None:

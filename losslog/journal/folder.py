@@ -69,13 +69,14 @@ def file_in(folder: Path, path: str) -> tuple[str, bool]:
     Returns:
         The name, and whether there is such a file.
     """
-    found = next((each for each in (Path(path).absolute(), folder / path) if each.exists()), None)
-    if found is None:
-        return path, False
     try:
-        return found.resolve().relative_to(folder.resolve()).as_posix(), True
-    except ValueError:
-        return str(found), True
+        found = next((each for each in (Path(path).absolute(), folder / path) if each.exists()), None)
+        home, real = folder.resolve(), None if found is None else found.resolve()
+    except (OSError, ValueError):  # a name that no file can have, a disk that fails, no working directory any more
+        return path, False
+    if real is None:
+        return path, False
+    return (real.relative_to(home).as_posix() if real.is_relative_to(home) else str(found)), True
 
 
 def create(directory: Path, name: str) -> Path:

@@ -61,6 +61,7 @@ class Recorder:
             if self._exchange is not None:
                 self._agreeing = start_thread(self._agree, "losslog-leases")
         except OSError:
+            self._ending = True  # for a drain that has begun
             attempt(self._intake.close, time.monotonic())
             raise
 

@@ -177,13 +177,19 @@ def test_an_epoch_that_an_error_broke_off_is_not_ended(loop: Loop, tmp_path: Pat
     assert data(tmp_path, "on_run_end")[0]["status"] == "failed"
 
 
-def test_a_checkpoints_state_goes_on_with_its_run(loop: Loop, tmp_path: Path) -> None:
+def kept_amid(loop: Loop) -> tuple[Any, Any, Any]:
+    """Trains an epoch, keeps the state, and trains a step more."""
     layer = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     train(loop, layer, optimizer, 1)
     loop.end_epoch()
     state = loop.state()
     train(loop, layer, optimizer, 1)
+    return layer, optimizer, state
+
+
+def test_a_checkpoints_state_goes_on_with_its_run(loop: Loop, tmp_path: Path) -> None:
+    layer, optimizer, state = kept_amid(loop)
     loop.end()
     again = Loop({"dir": tmp_path, "name": "run", "plugins": None}, config={}, past=state)
     train(again, layer, optimizer, 1)
@@ -194,12 +200,7 @@ def test_a_checkpoints_state_goes_on_with_its_run(loop: Loop, tmp_path: Path) ->
 
 
 def test_a_run_that_an_error_left_open_in_this_process_is_gone_on_with(loop: Loop, tmp_path: Path) -> None:
-    layer = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    train(loop, layer, optimizer, 1)
-    loop.end_epoch()
-    state = loop.state()
-    train(loop, layer, optimizer, 1)
+    layer, optimizer, state = kept_amid(loop)
     again = Loop({"dir": tmp_path, "name": "run", "plugins": None}, config={}, past=state)
     assert loop.closed
     train(again, layer, optimizer, 1)
