@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from losslog.runtime.containment import attempt
+from losslog.runtime.pace import Guard
 
 # (rank, world size) as torchrun, Open MPI / Horovod and Slurm say them.
 VARIABLES: Final = (
@@ -112,17 +113,22 @@ class Store:
         os.environ[OWNER] = str(os.getpid())
         self._queues: bool | None = None
         self._base: Any = None  # kept: the user may destroy the process group before we close
+        self._guard = Guard()
         self.open()
 
     def open(self) -> bool:
         """Whether the store can be used now."""
         if self._store is None and "torch.distributed" in sys.modules:
-            # torchrun's own store is there before the process group, and after it; every rank must choose alike.
-            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-                self._store, _ = attempt(self._connect)
-            elif distributed() is not None:
-                self._store, _ = attempt(self._share)
+            with self._guard:  # one of two threads
+                if self._store is None:
+                    self._store = self._opened()
         return self._store is not None
+
+    def _opened(self) -> Any:
+        # torchrun's own store is there before the process group, and after it; every rank must choose alike.
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            return attempt(self._connect)[0]
+        return attempt(self._share)[0] if distributed() is not None else None
 
     def _connect(self) -> Any:
         torch: Any = sys.modules["torch"]

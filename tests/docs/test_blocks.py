@@ -97,7 +97,10 @@ def test_the_script_for_torchrun_runs_on_two_ranks(reader: Path, monkeypatch: py
     (command,) = [line for _, line in docs_blocks.commands(page) if line.startswith("torchrun")]
     words = [sys.executable, "-m", "torch.distributed.run", *shlex.split(command)[1:]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    for _ in range(3):  # gloo's threads may end a process with SIGABRT while Python does (pytorch/pytorch, 179291)
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        if "terminate called without an active exception" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     (run,) = (reader / "runs" / "ddp").iterdir()
     from losslog.history import records
