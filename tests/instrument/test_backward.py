@@ -5,8 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import losslog
-
 
 class Heads(nn.Module):
     """Three losses and figures beside them, in whatever shape a test asks for."""
@@ -130,8 +128,7 @@ def test_a_functional_loss_has_its_total(loop):
     assert [each["losses"] for each in batches] == pytest.approx(loop.truth)
 
 
-def test_a_rest_is_said_once_with_its_size(loop, caplog, monkeypatch):
-    monkeypatch.setattr(losslog.runtime.notices.logger, "propagate", True)
+def test_a_rest_is_said_once_with_its_size(loop, caplog):
     model = Heads()
     loop.run(model, lambda losses: losses["loss_a"] + losses["loss_b"] + 3.0)
     said = [each.getMessage() for each in caplog.records if "outside the model" in each.getMessage()]
@@ -139,8 +136,7 @@ def test_a_rest_is_said_once_with_its_size(loop, caplog, monkeypatch):
     assert said[0].startswith("3 of 3.")
 
 
-def test_a_loss_multiplied_by_hand(watch, read, caplog, monkeypatch):
-    monkeypatch.setattr(losslog.runtime.notices.logger, "propagate", True)
+def test_a_loss_multiplied_by_hand(watch, read, caplog):
     model = Heads()
     optimizer = torch.optim.SGD(model.parameters(), 1e-5)
     run = watch(model, optimizer)
@@ -389,8 +385,7 @@ def test_create_graph_and_a_second_backward_add_up(two, data, watch, read):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_precisions(loop, dtype, caplog, monkeypatch):
-    monkeypatch.setattr(losslog.runtime.notices.logger, "propagate", True)
+def test_other_precisions(loop, dtype, caplog):
     model = Heads(lambda losses, extra: {name: value.to(dtype) for name, value in losses.items()})
     for batch in loop.run(model, lambda losses: sum(losses.values()).float()):
         assert "weights" not in batch

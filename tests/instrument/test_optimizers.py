@@ -17,8 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def said(caplog, monkeypatch):
-    monkeypatch.setattr(losslog.runtime.notices.logger, "propagate", True)
+def said(caplog):
     caplog.set_level("INFO", "losslog")
     return lambda: [each.getMessage() for each in caplog.records]
 

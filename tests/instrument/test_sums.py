@@ -8,13 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-import losslog
-
 
 @pytest.fixture
-def said(caplog, monkeypatch):
+def said(caplog):
     """The lines that were said."""
-    monkeypatch.setattr(losslog.runtime.notices.logger, "propagate", True)
     caplog.set_level("INFO", "losslog")
     return lambda: [each.getMessage() for each in caplog.records]
 
