@@ -53,6 +53,22 @@ def test_a_batch_record_is_written_as_the_json_encoder_would(each: Record) -> No
         assert encode(each).decode("ascii") == json.dumps(each._asdict()) + "\n"
 
 
+def test_numbers_of_every_size_are_written_as_the_json_encoder_would() -> None:
+    draw = random.Random(5)
+    sizes = [*(10.0**power for power in range(-20, 20)), 2.0**63, -(2.0**63), 9.999e-5, 999999999999999.9, -0.0, 0.0]
+    for size in sizes * 20:
+        each = batch(
+            {"a": size, "b": size * draw.lognormvariate(0, 1), "c": 3, "d": draw.lognormvariate(0, 0.2)}, lr=2e-5
+        )
+        assert encode(each).decode("ascii") == json.dumps(each._asdict()) + "\n"
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63), 2**64, 10**25, 10**300])
+def test_a_whole_number_of_any_size_is_written(number: int) -> None:
+    each = batch({"a": number, "b": 0.5}, lr=0.1)
+    assert encode(each).decode("ascii") == json.dumps(each._asdict()) + "\n"
+
+
 @pytest.mark.parametrize(
     "line", [b' {"seq": 1, "time": 2, "hook": "x", "data": {}}\r', b'{"seq": 1, "time": 2.5, "hook": "x", "data": {}}']
 )
