@@ -12,6 +12,7 @@ No thread, no I/O. Contract:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from losslog.values.losses import as_float, normalise
@@ -55,9 +56,16 @@ def scalars(prefix: str, losses: Any, total: Any = None) -> dict[str, float]:
         return {prefix: plain}
     tag = prefix if prefix.endswith("val") else f"{prefix}_total"
     own = total_name(plain) if total is None else None
-    series = {f"{prefix}_{name}": value for name, value in plain.items() if name != own}
+    series = dict(zip(_tags(prefix, tuple(plain)), plain.values(), strict=True))
+    if own is not None:
+        del series[f"{prefix}_{own}"]
     series[tag] = total_of(plain, None if total is None else as_float(total, "total"))
     return series
+
+
+@lru_cache(maxsize=1024)  # asked for with each record, and most are of one loop
+def _tags(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{prefix}_{name}" for name in names)
 
 
 def lr_series(lr: Any, prefix: str = "") -> dict[str, float]:

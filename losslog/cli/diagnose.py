@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from losslog.journal.index import index_of
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import Once
 
+AT_ONCE: Final = 1024  # batches
 HEADINGS: Final = ("component", "state", "level", "typical", "change", "since")
 
 
@@ -64,12 +66,17 @@ def verdicts(folder: Path, options: dict[str, Any]) -> list[Any]:
         post=lambda kind, data: None,
     )  # fmt: skip
     over, once = False, Once()
-    for record in records(folder):
-        over = record.hook == "on_run_end"
-        if not over and (record.hook not in ("on_resume", "on_run_start") or record.seq == 0):
-            _, failed = attempt(caller.call, record.hook, record.data, handle, record.seq, record.time)
-            if failed is not None:
-                once("records that cannot be judged are left out, such as %d: %s", record.seq, one_line(failed))
+    for of_batches, group in groupby(records(folder), lambda record: record.hook == "on_batch_losses"):
+        while several := list(islice(group, AT_ONCE)):
+            over, place, data = several[-1].hook == "on_run_end", 0, [each.data for each in several]
+            while place < len(several):
+                taken = plugin.object.watch_many(data, place) if of_batches else 0
+                hook, seq = several[place].hook, several[place].seq
+                if not taken and hook != "on_run_end" and (hook not in ("on_resume", "on_run_start") or seq == 0):
+                    _, failed = attempt(caller.call, hook, data[place], handle, seq, several[place].time)
+                    if failed is not None:
+                        once("records that cannot be judged are left out, such as %d: %s", seq, one_line(failed))
+                place += taken or 1
     return list(plugin.object.verdicts(over))
 
 

@@ -28,6 +28,7 @@ from losslog.runtime.settings import switch
 from losslog.tags import SCALAR_HOOKS, points_of
 
 _FLAT: Final = {int, float, str, bool, type(None)}
+_NESTED: Final = {dict, list}
 FLUSH_EVERY: Final = 0.5  # seconds, unless the plugin says otherwise
 
 
@@ -206,7 +207,8 @@ class Caller:
         if hook in self._scalar_hooks:
             points = points_of(hook, data)
             if points is not None and points.series:
-                self._call("on_scalars", points._asdict(), run, seq, time)
+                about = {"series": points.series, "axis": points.axis, "x": points.x}
+                self._call("on_scalars", about, run, seq, time)
         return self._call(hook, data, run, seq, time) if hook in self._hooks else None
 
     def _call(self, hook: str, data: Mapping[str, Any], run: Any, seq: int, time: float) -> Any:
@@ -216,10 +218,8 @@ class Caller:
             sys.stderr.write(f"losslog trace: {self.name}.{hook} seq={seq} {dict(data)!r}\n")
         if hook in self._direct:
             function, names, defaulted = self._direct[hook]
-            if defaulted:
-                more = {name: fresh(given[name]) for name in defaulted if given.get(name) is not None}
-                return function(*[fresh(each) for each in map(given.get, names)], **more)
-            return function(*[fresh(each) for each in map(given.get, names)])
+            more = {name: fresh(given[name]) for name in defaulted if given.get(name) is not None}
+            return function(*[fresh(each) if type(each) in _NESTED else each for each in map(given.get, names)], **more)
         caller = self._hooks[hook]
         wanted = (name for impl in caller.get_hookimpls() for name in impl.argnames)
         names = wanted if caller.spec is None else caller.spec.argnames

@@ -19,7 +19,7 @@ VOIDABLE: Final = (*BY_STEP, *BY_EPOCH, "on_metrics")
 
 def is_void(record: Record, fences: list[Record]) -> bool:
     """Whether one of these resumes superseded the record."""
-    return any(_void(record, fence) for fence in fences)
+    return bool(fences) and any(_void(record, fence) for fence in fences)
 
 
 def _void(record: Record, fence: Record) -> bool:

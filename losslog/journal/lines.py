@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Final
 
@@ -52,11 +53,8 @@ def lines_from(path: Path, offset: int) -> tuple[list[bytes], int, bool]:
 
 def records_in(lines: Sequence[bytes], offset: int) -> list[tuple[int, Record | None]]:
     """Records of lines that begin at ``offset``, each with where it ends; None for a garbled one."""
-    found: list[tuple[int, Record | None]] = []
-    for line, record in zip(lines, decode_all(lines), strict=True):
-        offset += len(line) + 1
-        found.append((offset, record))
-    return found
+    ends = accumulate(map(len, lines), lambda end, length: end + length + 1, initial=offset)
+    return list(zip(islice(ends, 1, None), decode_all(lines), strict=True))
 
 
 def in_order(found: list[tuple[int, Record | None]], offset: int) -> bool:

@@ -9,13 +9,16 @@ No thread, no I/O. Contract:
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import GenericAlias
 from typing import Any, Final, NamedTuple
 
 from losslog.journal.shapes import LARGEST, fits, too_deep, usual
-from losslog.runtime.containment import encodable
+from losslog.runtime.containment import attempt, encodable
 
 Data = dict[str, Any]
 
@@ -45,6 +48,7 @@ class Record(NamedTuple):
 _encode = json.JSONEncoder(allow_nan=False, separators=(", ", ": ")).encode
 _decode = json.JSONDecoder().raw_decode
 _NUMBERS: Final = {int, float}
+MANY: Final = 64  # lines; fewer are not worth another import
 MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one contains itself
 _templates: dict[tuple[tuple[str, ...], ...], str] = {}
 
@@ -114,7 +118,7 @@ def decode(line: bytes) -> Record:
     try:
         text = line.decode("ascii").strip()
         body, end = _decode(text)
-        found = _record(text, body) if end == len(text) else None
+        found = _record(line, body) if end == len(text) else None
     except RecursionError as error:
         raise ValueError(f"not a record, nested too deep: {line[:80]!r}") from error
     if found is None:
@@ -123,12 +127,19 @@ def decode(line: bytes) -> Record:
 
 
 def decode_all(lines: Sequence[bytes]) -> list[Record | None]:
-    """The records of lines, None for what is none: all at once, or one by one where something in them is no JSON."""
+    """The records of lines, None for what is none: all at once, or one by one where something in them is no JSON.
+
+    Many lines go through msgspec where it is installed: where it takes them, it gives what `json` gives.
+    """
     try:
-        texts = b"\n".join(lines).decode("ascii").split("\n")
-        bodies, _ = _decode(f"[{','.join(texts)}]")
+        raw = b"[" + b",".join(lines) + b"]"
+        rows = None if len(lines) < MANY or not raw.isascii() else attempt(_quick(), raw)[0]
+        if rows is not None and len(rows) == len(lines):
+            return [_row(line, each.seq, each.time, each.hook, each.data)
+                    for line, each in zip(lines, rows, strict=True)]  # fmt: skip
+        bodies, _ = _decode(raw.decode("ascii"))
         if len(bodies) == len(lines):
-            return list(map(_record, texts, bodies))
+            return list(map(_record, lines, bodies))
     except (ValueError, RecursionError):
         pass
     found: list[Record | None] = []
@@ -140,17 +151,34 @@ def decode_all(lines: Sequence[bytes]) -> list[Record | None]:
     return found
 
 
-def _record(text: str, body: Any) -> Record | None:
+@cache
+def _quick() -> Callable[[bytes], Any]:
+    """Decodes many lines at once, or raises: then `json` is asked."""
+    msgspec, _ = attempt(importlib.import_module, "msgspec")
+    if msgspec is None:
+        return lambda raw: None
+    fields = [(name, Any) for name in Record._fields]
+    row = msgspec.defstruct("Row", fields, gc=False)
+    decode: Callable[[bytes], Any] = msgspec.json.Decoder(GenericAlias(list, row)).decode
+    return decode
+
+
+def _record(line: bytes, body: Any) -> Record | None:
     try:
-        record = Record(body["seq"], body["time"], body["hook"], body["data"])
+        return _row(line, body["seq"], body["time"], body["hook"], body["data"])
     except (KeyError, TypeError):
         return None
-    if record.hook == "on_batch_losses" and usual(record.seq, record.time, record.data):
+
+
+def _row(line: bytes, seq: Any, time: Any, hook: Any, data: Any) -> Record | None:
+    record = Record(seq, time, hook, data)
+    if hook == "on_batch_losses" and usual(seq, time, data):
         return record
+    text = line.decode("ascii")
     if too_deep(text):
         return None
-    if ('"NaN"' in text or 'Infinity"' in text) and record.hook != "on_images":  # its numbers are finite, its names not
-        record = record._replace(data=_unspell(record.data))
+    if ('"NaN"' in text or 'Infinity"' in text) and hook != "on_images":  # its numbers are finite, its names not
+        record = record._replace(data=_unspell(data))
     return record if fits(*record) else None
 
 

@@ -181,16 +181,19 @@ def usual(seq: Any, time: Any, data: Any) -> bool:
     """Whether a batch's record is as nearly all are: flat, its numbers floats. What is not is for `fits`."""
     if type(data) is not dict or not data.keys() <= _USUAL:
         return False
-    losses, lr, total, step, epoch = map(data.get, ("losses", "lr", "total", "step", "epoch"))
-    if "batch_size" in data and not _whole(data["batch_size"]):
-        return False
+    get = data.get
+    losses, lr, step, epoch = get("losses"), get("lr"), get("step"), get("epoch")
     if type(losses) is not dict or set(map(type, losses.values())) != _FLOAT or not all(map(str.strip, losses)):
         return False
-    if lr is not None and type(lr) is not float and (type(lr) is not dict or not set(map(type, lr.values())) <= _FLOAT):
+    if type(lr) is not float and lr is not None and (type(lr) is not dict or not set(map(type, lr.values())) <= _FLOAT):
         return False
-    if type(total) is not float or type(time) is not float or not 0 <= time < YEAR_9999:
+    if type(get("total")) is not float or type(time) is not float or not 0 <= time < YEAR_9999:
         return False
-    return all(type(each) is int and 0 <= each < LARGEST for each in (seq, step, epoch))
+    if "batch_size" in data and not _whole(data["batch_size"]):
+        return False
+    if type(seq) is not int or type(step) is not int or type(epoch) is not int:
+        return False
+    return 0 <= seq < LARGEST and 0 <= step < LARGEST and 0 <= epoch < LARGEST
 
 
 def too_deep(text: str) -> bool:

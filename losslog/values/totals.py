@@ -39,7 +39,10 @@ def total_name(names: Collection[str]) -> str | None:
     """Which of these entries is the total of the others, or None."""
     if len(names) < 2:
         return None
-    return next((name for name in TOTAL_NAMES if name in names), None)
+    for name in TOTAL_NAMES:
+        if name in names:
+            return name
+    return None
 
 
 def total_of(losses: Losses, total: float | None = None) -> float:
@@ -89,14 +92,17 @@ class Totals:
 
     def __init__(self, once: Once, components: Collection[str] = ()) -> None:
         self._once, self._components = once, components
+        self._losses: set[tuple[str, ...]] = set()  # names that are losses, all of them
 
     def apart(self, losses: Losses) -> tuple[Losses, dict[str, float]]:
         """Losses, and entries beside them whose names say that they are metrics."""
-        if not isinstance(losses, dict) or len(losses) < 2:
+        if not isinstance(losses, dict) or len(losses) < 2 or (names := tuple(losses)) in self._losses:
             return losses, {}
         metrics = {name: value for name, value in losses.items()
                    if sounds_like_a_metric(name) and name not in self._components}  # fmt: skip
         if not metrics or len(metrics) == len(losses):
+            if len(self._losses) < 1000:  # names without end must not grow us
+                self._losses.add(names)
             return losses, {}
         self._once("losses[%r] sounds like a metric: logged as one, not as a loss. "
                    "losslog.Run(..., components=[%r]) makes it a loss", *(next(iter(metrics)),) * 2)  # fmt: skip
@@ -179,7 +185,7 @@ class EpochMeans:
         """
         losses, total, given = whole
         self.batches += n
-        for name, weight in (weights or {}).items():
+        for name, weight in weights.items() if weights else ():
             self._weights[name] = self._weights.get(name, 0.0) + (weight - 1.0) * n
         self._total += total * n
         self._given = self._given or given

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from losslog.journal.metrics import numbers
-from losslog.journal.records import Record, decode, encode, plain, whole, written
+from losslog.journal.records import MANY, Record, decode, decode_all, encode, plain, whole, written
 from losslog.journal.redaction import REDACTED, redact
 
 
@@ -51,6 +51,22 @@ def batch(losses: Any, **more: Any) -> Record:
 def test_a_batch_record_is_written_as_the_json_encoder_would(each: Record) -> None:
     for _ in range(2):  # with a template that is new, and one that is known
         assert encode(each).decode("ascii") == json.dumps(each._asdict()) + "\n"
+
+
+def test_numbers_of_every_size_are_written_as_the_json_encoder_would() -> None:
+    draw = random.Random(5)
+    sizes = [*(10.0**power for power in range(-20, 20)), 2.0**63, -(2.0**63), 9.999e-5, 999999999999999.9, -0.0, 0.0]
+    for size in sizes * 20:
+        each = batch(
+            {"a": size, "b": size * draw.lognormvariate(0, 1), "c": 3, "d": draw.lognormvariate(0, 0.2)}, lr=2e-5
+        )
+        assert encode(each).decode("ascii") == json.dumps(each._asdict()) + "\n"
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63), 2**64, 10**25, 10**300])
+def test_a_whole_number_of_any_size_is_written(number: int) -> None:
+    each = batch({"a": number, "b": 0.5}, lr=0.1)
+    assert encode(each).decode("ascii") == json.dumps(each._asdict()) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +125,73 @@ def test_no_text_can_break_a_line(text: str) -> None:
 def test_what_is_not_a_record_is_a_value_error(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"not a record|Expecting|codec"):
         decode(line)
+
+
+NUMBERS = [
+    b"1",
+    b"-0",
+    b"-0.0",
+    b"1e5",
+    b"1E5",
+    b"1e999",
+    b"-1e999",
+    b"NaN",
+    b"-Infinity",
+    b"1" * 25,
+    b"1" * 400,
+    b"1" * 5000,
+    b"18446744073709551616",
+    b"5e-324",
+    b"1.7976931348623159e308",
+    b"01",
+    b"1.",
+    b"+1",
+    b"null",
+    b"true",
+    b"0.1000000000000000055511151231257827021181583404541015625",
+    b"9007199254740993.0",
+    b"1e-999",
+]
+LINES = [
+    *(b'{"seq": 1, "time": 2.5, "hook": "on_batch_losses", "data": {"step": 1, "epoch": 1, "losses": {"a": %s, '
+      b'"b": 0.5}, "total": 1.5, "lr": 0.1}}' % number for number in NUMBERS),
+    *(b'{"seq": 1, "time": 2.5, "hook": "x", "data": {"a": [%s]}}' % number for number in NUMBERS),
+    *(b'{"seq": 1, "time": 2.5, "hook": "on_alert", "data": {"title": %s}}' % text for text in (
+        b'"\\ud800"', b'"\\ud83d\\ude00"', b'"a\x01b"', b'"a\x7fb"', b'"\\u0000"', b'"\\x"', b'"\\/"', b'"\xc3\xa9"',
+        b'"NaN"', b'{"a": 1, "a": 2}')),
+    b"", b"{", b"[]", b"null", b'{"seq": 0}', b"\xff", b'{"a": "', b'"}', b"1}, {2", b"]", b"[",
+    b'{"seq": 1, "time": 2.5, "hook": "x", "data": {}} {}', b'{"seq": 1, "time": 2.5, "hook": "x", "data": {}}, {}',
+    b' {"seq": 1, "time": 2, "hook": "x", "data": {}}\t\r', b'{"seq": 1, "seq": 2, "time": 2, "hook": "x", "data": {}}',
+    b'{"data": {}, "hook": "x", "time": 2, "seq": 9, "more": [1]}', b'{"seq": 1, "time": 2, "hook": ["x"], "data": {}}',
+    b'{"seq": 1, "time": 2, "hook": "x", "data": {"a": %s}}' % (b"[" * 70 + b"]" * 70),
+    b'{"seq": 1, "time": 2, "hook": "x", "data": {"a": %s}}' % (b"[" * 5000 + b"]" * 5000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", LINES, ids=range(len(LINES)))
+def test_many_lines_are_the_records_that_each_is_alone(odd: bytes) -> None:
+    pytest.importorskip("msgspec")
+    usual = encode(batch({"a": 1 / 3, "b": 5e-324}, lr=0.1)).removesuffix(b"\n")
+    lines = [*[usual] * MANY, odd, usual]
+    alone = []
+    for line in lines:
+        try:
+            alone.append(repr(decode(line)))  # of floats all digits, and NaN is NaN
+        except ValueError:
+            alone.append("None")
+    assert list(map(repr, decode_all(lines))) == alone
+    assert list(map(repr, decode_all(lines[-2:]))) == alone[-2:]  # the standard library's parser
+
+
+def test_floats_of_many_lines_are_those_of_the_standard_library() -> None:
+    pytest.importorskip("msgspec")
+    draw = random.Random(3)
+    lines = [
+        b'{"seq": 1, "time": 2, "hook": "x", "data": {"a": %d.%de%d}}'
+        % (draw.randrange(10), draw.randrange(10 ** draw.randint(1, 30)), draw.randint(-330, 300))
+        for _ in range(5000)
+    ]
+    assert decode_all(lines) == list(map(decode, lines))
 
 
 class Level(enum.IntEnum):

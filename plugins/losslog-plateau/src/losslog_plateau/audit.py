@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import isfinite
+from collections.abc import Mapping, Sequence
+from math import inf, isfinite
 from typing import Any, Final
 
 TOLERANCE: Final = 1e-3
@@ -70,6 +70,13 @@ class SumAudit:
         elif not self.constant and self.count >= IRREGULAR_AFTER:
             self.found = "difference"
         return self.found
+
+    def passes(self, totals: Sequence[float | None], sums: Sequence[float]) -> bool:
+        """Whether all of these agree, and none before disagreed, so that there is nothing to take."""
+        return not self.count and all(
+            type(total) is float and abs(total - parts) <= TOLERANCE * max(abs(total), 1e-12) < inf
+            for total, parts in zip(totals, sums, strict=True)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data from which `load_state_dict` restores exactly."""

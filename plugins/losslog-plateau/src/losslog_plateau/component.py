@@ -11,8 +11,10 @@ Runs in whatever thread feeds the watcher; never looks at the other components.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import exp, inf, log
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from math import exp, inf, isfinite, log
+from operator import add, mul
 from typing import Any, Final
 
 from .clock import Clock
@@ -146,6 +148,25 @@ class Component:
         if now >= self.due:
             return event | CELL
         return event
+
+    def add_many(self, values: Sequence[float], steps: Sequence[int]) -> bool:
+        """Take the values of several steps, of which the last alone may complete a cell; to the bit as `add` would.
+
+        Returns:
+            Whether a cell is complete: call `close_cell`.
+        """
+        if min(values) > 0.0 and all(map(isfinite, values)):
+            logs = list(map(log, values))
+            self.values += len(values)
+            self.total = reduce(add, values, self.total)
+            self.log_total = reduce(add, logs, self.log_total)
+            self.log_squares = reduce(add, map(mul, logs, logs), self.log_squares)
+            self.fed += len(values)
+            self.now = steps[-1] + 1
+        else:
+            for value, step in zip(values, steps, strict=True):
+                self.add(value, step + 1)
+        return self.now >= self.due
 
     def close_cell(self) -> None:
         """Close the cell that is due, and check the line anew when that completes a block."""

@@ -5,7 +5,7 @@ Plain data, fed with every step; constant memory for a fixed set of components.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
 
@@ -30,12 +30,27 @@ class Course:
         """Take one step."""
         self._now, self._weights = losses, weights or {}
         for name, value in losses.items():
-            if value and isfinite(value):
-                self._last[name] = abs(value)
-                first = self._first.setdefault(name, [0.0, 0])
-                if first[1] < FIRST:
-                    first[0] += abs(value)
-                    first[1] += 1
+            self._take(name, value)
+
+    def _take(self, name: str, value: float) -> None:
+        if value and isfinite(value):
+            self._last[name] = abs(value)
+            first = self._first.get(name)
+            if first is None:
+                first = self._first[name] = [0.0, 0]
+            if first[1] < FIRST:
+                first[0] += abs(value)
+                first[1] += 1
+
+    def take_many(self, columns: Mapping[str, Sequence[float]]) -> None:
+        """Take several steps at once, of losses that count as they are; by component."""
+        self._now, self._weights = {name: values[-1] for name, values in columns.items()}, {}
+        for name, values in columns.items():
+            if self._first.get(name, (0.0, 0))[1] < FIRST:
+                for value in values:
+                    self._take(name, value)
+            else:
+                self._take(name, next((value for value in reversed(values) if value and isfinite(value)), 0.0))
 
     def learnt(self, component: str) -> float | None:
         """The level of a loss that has come down to next to nothing, or None."""

@@ -131,6 +131,11 @@ class Measured:
                 news.append(Notice("tiny_weight", f"{name} hardly counts", said, "info", name, data))
         return news
 
+    def weighed_many(self, columns: Mapping[str, Sequence[float]]) -> None:
+        """Take the losses of several steps, all of which count once; by component."""
+        self.course.take_many(columns)
+        self._light.clear()
+
     def metrics(self, step: int, metrics: Mapping[str, Any], detail: Mapping[str, Any] | None) -> list[Notice]:
         """Take the metrics of a visit."""
         reach = (detail or {}).get("reach")

@@ -73,6 +73,10 @@ class Plan:
                 return True
         return False
 
+    def knows(self, epoch: object) -> bool:
+        """Whether another step of this epoch is no news."""
+        return bool(self._given or self._told) or (self._start is not None and self._start[0] == epoch)
+
     def loaded(self, steps: Any) -> bool:
         """Take how long an epoch is by its loader; whether that is news."""
         if type(steps) is not int or steps < 1 or self._data or self.steps_per_epoch is not None:

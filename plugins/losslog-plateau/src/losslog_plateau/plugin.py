@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from losslog import hookimpl
@@ -24,7 +25,7 @@ from .notice import Notice
 from .options import OnStall, cuts_of, filter_of, flag, reaction_of, z_of
 from .past import has_past, past_records
 from .plan import Plan
-from .reading import named, number
+from .reading import floats, named, number
 from .watcher import Watcher
 
 STALLED: Final = "stalled"
@@ -123,6 +124,41 @@ class PlateauPlugin:
         if over:
             self.watcher.finish()
         return self.watcher.verdicts()
+
+    def watch_many(self, batches: Sequence[Mapping[str, Any]], place: int = 0) -> int:
+        """Watch batches that were, as ``on_batch_losses`` would, but without a word.
+
+        Args:
+            batches: Data of records that follow each other.
+            place: The first to be watched.
+
+        Returns:
+            How many were; 0 where the first is for the hook itself: something may end, or begin, with it.
+        """
+        get = batches[place].get
+        losses, lr, epoch = get("losses"), get("lr"), get("epoch")
+        if self._feed != "batch" or self._unread is not None or type(losses) is not dict or epoch != self._epoch:
+            return 0
+        last = self.watcher.quiet_until(losses, lr)
+        if last is None or not self._plan.knows(epoch):
+            return 0
+        names, steps, rows, totals = tuple(losses), [], [], []
+        for data in islice(batches, place, None):
+            get, losses, step = data.get, data.get("losses"), data.get("step")
+            if type(losses) is not dict or tuple(losses) != names or type(step) is not int or get("weights"):
+                break
+            if get("epoch") != epoch or get("lr") != lr:
+                break
+            steps.append(step)
+            rows.append(losses.values())
+            totals.append(get("total"))
+            if step >= last:
+                break
+        if steps:
+            columns = {name: floats(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+            self.watcher.scene.measured.weighed_many(columns)
+            self.watcher.update_many(steps, columns, totals)
+        return len(steps)
 
     @hookimpl
     def on_run_start(self, epochs: int | None, steps_per_epoch: int | None, resumed: bool, seq: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -17,6 +17,11 @@ def named(losses: Any) -> dict[str, float]:
     """Losses by name as floats; one value is ``loss``."""
     given = losses if isinstance(losses, Mapping) else {"loss": losses}
     return {name: value if type(value) is float else number(value) for name, value in given.items()}
+
+
+def floats(values: Sequence[Any]) -> Sequence[float]:
+    """Numbers as floats."""
+    return values if set(map(type, values)) == {float} else [number(each) for each in values]
 
 
 def positive(name: str, value: float | None) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
 
 from . import advice
 from .audit import SumAudit
 from .finding import Finding
+from .reading import number
 from .scene import Scene
 
 TOTAL: Final = "total"
@@ -50,6 +51,16 @@ class Totals:
         evidence = {"smallest_ratio": audit.smallest, "largest_ratio": audit.widest, "total": total, "sum": parts}
         finite = {name: value for name, value in evidence.items() if isfinite(value)}
         news.append(Finding(TOTAL, "sum_mismatch", level, scene.step, since, text, None, finite))
+
+    def take_many(
+        self, scene: Scene, steps: Sequence[int], totals: Sequence[float | None], parts: Sequence[float]
+    ) -> None:
+        """Take the totals of several steps; what `take` would tell of is not told."""
+        if self._bad or not self._audit.passes(totals, parts):
+            for step, total, part in zip(steps, totals, parts, strict=True):
+                scene.step = step
+                if total is not None:
+                    self.take(scene, number(total), part, [])
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data from which `load_state_dict` restores exactly."""

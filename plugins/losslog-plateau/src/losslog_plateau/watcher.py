@@ -11,6 +11,7 @@ calls it and is not locked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import add
 from typing import Any, Final, SupportsFloat
 
 from . import advice
@@ -127,6 +128,41 @@ class Watcher:
                 component.close_cell()
             self._judge.judge(scene, due, news)
         return news
+
+    def quiet_until(self, losses: Mapping[str, object], lr: object) -> int | None:
+        """Up to which step `update_many` takes steps with these components and that learning rate; None: none."""
+        components = self.scene.components
+        if self.scene.updates < STRIDE_UPDATES or not losses.keys() <= components.keys():
+            return None
+        if lr is not None and (lr != self._lr or self._rising):
+            return None
+        return min([components[name].due for name in losses], default=1) - 1
+
+    def update_many(
+        self, steps: Sequence[int], columns: Mapping[str, Sequence[float]], totals: Sequence[float | None]
+    ) -> None:
+        """Take several steps at once, where nobody asks for the findings; it then stands as after `update` of each.
+
+        Args:
+            steps: Each below what `quiet_until` says, but for the last.
+            columns: Raw values by component.
+            totals: The totals that were trained on; None skips the sum audit.
+        """
+        scene = self.scene
+        scene.updates += len(steps)
+        parts = [0.0] * len(steps)
+        due: list[Component] = []
+        for name, values in columns.items():
+            parts = list(map(add, parts, values))
+            component = scene.components[name]
+            if component.add_many(values, steps):
+                due.append(component)
+        self._totals.take_many(scene, steps, totals, parts)
+        scene.step = steps[-1]
+        for component in due:
+            component.close_cell()
+        if due:
+            self._judge.judge(scene, due, [])
 
     def finish(self, over: bool = True) -> None:
         """The run has ended (or goes on after all): verdicts no longer wait for more steps."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from losslog.detection.drawing import Sheet
 
 logger: Final = logging.getLogger("losslog.tensorboard")
+_Point = tuple[int, float, int]  # step, time, record; -1 where a file does not say
 MAX_BUFFER: Final = 256 * 1024  # bytes; about 1,000 steps of seven values
 
 
@@ -60,7 +61,9 @@ class Axis:
         self._begun = False
         self._buffer = bytearray()
         self._pid = os.getpid()
-        self._last: dict[str, tuple[int, float, int]] = {}  # step, time, record; -1 where a file does not say
+        self._points: dict[str, _Point] = {}
+        self._newest: tuple[tuple[str, ...], _Point] = ((), (0, 0.0, 0))  # several tags' last, not among those yet
+        self._scalars = events.Scalars()
         self._texts: dict[tuple[str, float, bytes], int] = {}
         self._part = self._found_part = 0  # the record that resumed the run: now, and before the points that are there
         self._added = False  # points, by this object
@@ -94,16 +97,27 @@ class Axis:
             EventsUnavailable: a purge or a full buffer had to write, and could not.
         """
         self._goes_back(time, step, seq)
-        last = self._last
-        stale = [tag for tag in series if tag in last and _is_old(step, time, seq, last[tag])]
-        if stale:
-            series = self._without(stale, time, step, series)
-            if not series:
-                return
-        for tag in series:
-            last[tag] = (step, time, seq)
+        tags, newest = self._newest
+        if tags != tuple(series) or _is_old(step, time, seq, newest):
+            last = self._last
+            stale = [tag for tag in series if tag in last and _is_old(step, time, seq, last[tag])]
+            if stale:
+                series = self._without(stale, time, step, series)
+                if not series:
+                    return
+            tags = tuple(series)
+        self._newest = tags, (step, time, seq)
         self._added = True
-        self._append(time, events.scalars(time, step, series).SerializeToString())
+        self._append(time, self._scalars.encoded(time, step, series))
+
+    @property
+    def _last(self) -> dict[str, _Point]:
+        """The last point of each tag."""
+        tags, point = self._newest
+        if tags:
+            self._points.update(dict.fromkeys(tags, point))
+            self._newest = (), point
+        return self._points
 
     def add_image(self, time: float, step: int, tag: str, sheet: Sheet, seq: int = -1) -> None:
         """Add a sheet of images, unless it is there.
@@ -169,7 +183,7 @@ class Axis:
         tags = [value.tag for value in event.summary.value]
         if all(tag in self._last for tag in tags):
             return
-        self._last |= {tag: (event.step, 0.0, -1) for tag in tags}
+        self._last.update({tag: (event.step, 0.0, -1) for tag in tags})
         self._append(time, event.SerializeToString())
 
     def purge(self, time: float, step: int) -> None:
@@ -259,7 +273,7 @@ class Axis:
                         self._part = self._found_part = max(self._found_part, part)
 
     def _forget(self, step: int) -> None:
-        self._last = {tag: (min(at, step - 1), time, seq) for tag, (at, time, seq) in self._last.items()}
+        self._points = {tag: (min(at, step - 1), time, seq) for tag, (at, time, seq) in self._last.items()}
         self._texts = {key: at for key, at in self._texts.items() if at < step}
 
     def _down(self, verb: str, error: OSError) -> EventsUnavailable:
@@ -270,7 +284,7 @@ class Axis:
         )
 
 
-def _is_old(step: int, time: float, seq: int, last: tuple[int, float, int]) -> bool:
+def _is_old(step: int, time: float, seq: int, last: _Point) -> bool:
     """Whether a point is the last of its tag come again, or stands before it."""
     if step != last[0]:
         return step < last[0]

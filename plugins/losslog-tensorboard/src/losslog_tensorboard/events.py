@@ -76,13 +76,25 @@ def purge(time: float, step: int) -> Event:
     return Event(wall_time=time, step=step, session_log=SessionLog(status=SessionLog.START))
 
 
-def scalars(time: float, step: int, series: Mapping[str, float]) -> Event:
-    """All values of one step."""
-    event = Event(wall_time=time, step=step)
-    add = event.summary.value.add
-    for tag, value in series.items():
-        add(tag=tag, simple_value=value)
-    return event
+class Scalars:
+    """Events with all values of one step. A message is filled again and again as long as the tags are the same."""
+
+    def __init__(self) -> None:
+        self._tags: tuple[str, ...] = ()
+        self._event, self._values = Event(), list[Summary.Value]()
+
+    def encoded(self, time: float, step: int, series: Mapping[str, float]) -> bytes:
+        """The event, serialised."""
+        tags = tuple(series)
+        if tags != self._tags:
+            event, self._tags = Event(), ()
+            self._event, self._values = event, [event.summary.value.add(tag=tag) for tag in tags]
+            self._tags = tags
+        self._event.wall_time, self._event.step = time, step
+        for message, value in zip(self._values, series.values(), strict=True):
+            message.simple_value = value
+        data: bytes = self._event.SerializeToString()
+        return data
 
 
 def image(time: float, step: int, tag: str, jpeg: bytes, size: tuple[int, int]) -> Event:

@@ -10,6 +10,7 @@ No thread. Contract:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import socket
@@ -44,8 +45,13 @@ def masked_crc(data: bytes) -> int:
 
 def frame(data: bytes) -> bytes:
     """One record."""
-    length = len(data).to_bytes(8, "little")
-    return length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(masked_crc(data))
+    return _head(len(data)) + data + _CRC.pack(masked_crc(data))
+
+
+@functools.lru_cache(maxsize=256)  # events of one run are of few lengths
+def _head(size: int) -> bytes:
+    length = size.to_bytes(8, "little")
+    return length + _CRC.pack(masked_crc(length))
 
 
 def read(path: Path) -> Iterator[bytes]:
