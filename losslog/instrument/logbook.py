@@ -67,12 +67,13 @@ class Logbook:
         self.trained = self._validation_over = True
         keys, values, has_total, n, weights, beside, reach, shared, targets = reading
         run.log_forwards(keys, values, lr, n, has_total, weights, targets)
-        step, reached = run.next_step - 1, self.reached
+        reached = self.reached
         if beside is not None:
-            run.log_later(*beside, step=step)
+            run.log_later(*beside, step=run.next_step - 1)
         if shared is not None:
-            shares.log(run, shared, step)
+            shares.log(run, shared, run.next_step - 1)
         if reached is not None and (reach is not None or reached.waiting):
+            step = run.next_step - 1
             reached.take(reach, run.epoch, step)
             reached.tell(run, step)
 

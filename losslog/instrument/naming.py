@@ -22,19 +22,26 @@ VAIN: Final = 100  # calls that name nothing
 
 
 class Naming:
-    """Names the images of the batch at hand, for one observer."""
+    """Names the images of the batch at hand, for one observer.
+
+    Attributes:
+        found: the targets of the batch at hand.
+        looking: whether calls may name images.
+    """
 
     def __init__(self) -> None:
-        self._found: list[Target] = []
+        self.found: list[Target] = []
         self._vain = 0
+        self.looking = True
 
     def computes(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
         """A model or a criterion is called in training."""
-        if self._vain < VAIN:
+        if self.looking:
             found = named_in(args) or (named_in(kwargs.values()) if kwargs else ())
             self._vain = 0 if found else self._vain + 1
+            self.looking = self._vain < VAIN
             if found:
-                self._found = picked(found)
+                self.found = picked(found)
 
     def take(self, driver: Any) -> Sequence[Target]:
         """The targets of the batch that losses were computed of.
@@ -42,7 +49,7 @@ class Naming:
         Args:
             driver: the `losslog.instrument.passes.Pass` that it came from, or None.
         """
-        found, self._found = self._found, []
+        found, self.found = self.found, []
         return found or (driver.targets if driver is not None and not driver.unused else ())
 
 

@@ -23,7 +23,7 @@ from losslog.instrument.onethread import OneThread
 from losslog.instrument.optimizers import Heard, Stepper, Steppers
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
-from losslog.instrument.plain import plainly
+from losslog.instrument.plain import drivers_of, plainly
 from losslog.instrument.reaching import Reaching
 from losslog.instrument.readings import Reading, averaged, named
 from losslog.instrument.roots import Root
@@ -113,8 +113,8 @@ class Observer(Watching):
 
     def _driven(self, heard: Heard) -> None:
         """Learn which pass over data a backward pass belongs to."""
-        if ours := {output for output, _, _ in heard.root.reached if output.family.owner is self}:
-            heard.drivers = [each.driver for each in sorted(ours, key=lambda each: each.number)]
+        if found := drivers_of(heard.root, self):
+            heard.drivers = found
             return
         if self.logbook.evaluations:
             self.log_evaluations()

@@ -178,6 +178,11 @@ class EpochFinder:
             fresh: passes that gave a batch since the last training forward, in order.
         """
         live: list[Pass] = []
+        before = self.before
+        if len(fresh) == 1 and fresh[0] is before and before in self.current and not before.over:
+            self._stale = 0
+            before.unused = max(before.unused - 1, 0)
+            return before
         if fresh:
             live = [each for each in fresh if not each.over] or [each for each in fresh[-1:] if not each.evaluated]
         if not live:

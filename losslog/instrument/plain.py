@@ -14,6 +14,7 @@ from losslog.values.snapshot import EXACT, Staged
 
 if TYPE_CHECKING:
     from losslog.instrument.outputs import Output
+    from losslog.instrument.passes import Pass
     from losslog.instrument.roots import Root
 
 
@@ -52,6 +53,15 @@ class Plain(Staged):
     def weights(self) -> dict[str, float]:
         """Those that are not 1."""
         return self.found
+
+
+def drivers_of(root: Root, owner: Any) -> list[Pass | None]:
+    """The passes over data that gave the batches behind a backward pass, in order; those of an owner's outputs."""
+    reached = root.reached
+    if root.usual is not None and len(reached) == len(root.usual[0].names) and root.usual[0].family.owner is owner:
+        return [root.usual[0].driver]
+    ours = {output for output, _, _ in reached if output.family.owner is owner}
+    return [each.driver for each in sorted(ours, key=lambda each: each.number)]
 
 
 def plainly(root: Root, owner: Any, rest: Rest) -> Reading | None:

@@ -89,9 +89,10 @@ class Reached:
         if self._broken:
             return False
         changed = changed or (self._parts is not None and self._parts.changed())
-        if self._looks.due(step, fresh=fresh):
+        if fresh or step >= self._looks.next:
+            self._looks.due(step, fresh=fresh)
             self._changes = 0
-        elif not self._suspects:
+        elif not self._suspects.since:
             if not changed or self._changes >= CHANGES:
                 return False
             self._changes += 1

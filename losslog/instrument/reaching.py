@@ -39,6 +39,7 @@ class Reaching:
 
     Attributes:
         visiting: whether the outputs at hand are looked at.
+        units: whether the coming backward pass is the first one of an epoch.
         shares: measures what each loss has of the gradient.
         measures: what else is measured at the first steps of an epoch.
     """
@@ -53,8 +54,9 @@ class Reaching:
         self._driver: Any = None
         self._left: set[Stepper] = set()
         self._steps = self._looked = self._taken = 0
-        self._units = False  # whether the coming backward pass is the first one of an epoch
+        self.units = False
         self._graded: dict[tuple[str, ...], list[bool]] = {}  # which losses had a graph, by their names
+        self._plain: tuple[str, ...] | None = None  # the names of the last output, where all of it had one
         self.shares = Shares(0)
 
     def _optimizers(self) -> Iterable[Any]:
@@ -62,11 +64,15 @@ class Reaching:
 
     def look(self, output: Output, tensors: Iterable[Any]) -> None:
         """Losses were given."""
-        fresh = output.driver is not self._driver or self._is_new()
-        graded = [mark is not None for mark in output.marks]
-        changed = self._graded.get(output.names, graded) != graded
-        self._graded[output.names] = graded
-        if self._reached.due(self._at(), fresh=fresh, changed=changed) or fresh or self.visiting:
+        run, changed = self._owner.logbook.made, False
+        fresh = output.driver is not self._driver or self._epoch != (1 if run is None else run.epoch)
+        if not output.plain or output.names is not self._plain:
+            graded = [mark is not None for mark in output.marks]
+            changed = self._graded.get(output.names, graded) != graded
+            self._graded[output.names] = graded
+            self._plain = output.names if output.plain else None
+        step = 0 if run is None else run.next_step
+        if self._reached.due(step, fresh=fresh, changed=changed) or fresh or self.visiting:
             self._driver = output.driver
             self._begin()
             if self.visiting and self._looked < MOST:
@@ -87,8 +93,8 @@ class Reaching:
                     tensors = {str(place): each for place, each in enumerate(heard.root.tensors)}
                     heard.reach = self._reached.walk(tensors)
                 self._measure(fresh)
-        if self._units:
-            self._units = False
+        if self.units:
+            self.units = False
             self._reached.units(heard.root.tensors)
         if self.shares.due(self._taken):
             self._share(heard.root)
@@ -116,7 +122,7 @@ class Reaching:
     def _measure(self, fresh: bool) -> None:
         """Measure the steps of a visit that begins an epoch."""
         if fresh and self.visiting and not self._measured:
-            self._measured = self._units = True
+            self._measured = self.units = True
             self._reached.measure()
 
     def _begin(self) -> None:
@@ -129,7 +135,7 @@ class Reaching:
     def stepped(self, stepper: Stepper, reading: Reading, outputs: Sequence[Output], heard: Sequence[Heard]) -> Reading:
         """A step was taken: its reading, with what its losses train where all of it was looked at."""
         self._taken += 1
-        if (shares := self.shares.take()) is not None:
+        if self.shares.every and (shares := self.shares.take()) is not None:
             reading = reading._replace(shares=shares)
         if not self.visiting:
             return reading

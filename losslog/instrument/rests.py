@@ -39,6 +39,7 @@ class Rests:
 
     Attributes:
         look_again: whether components left a rest for the first time.
+        looks: how many of the coming backward passes are looked at.
         coming: steps that are read off the loop, and that it will be told of.
         weights: of components, in the last step that had them with a graph.
         detached: losses that were found in a total without ever having had a graph.
@@ -52,15 +53,15 @@ class Rests:
         self.detached: set[str] = set()
         self._once = Once()
         self._lock = Guard()
-        self._looks = LOOKS
+        self.looks = LOOKS
         self._said = quiet
         self._curved = self._over = self._outside = False
         self._waiting: tuple[float, float, dict[str, float]] | None = None  # rest, total, and ratios of the first step
 
     def look(self, root: Any, pending: Iterable[Any]) -> None:
         """A backward pass begins: see how its root is made of the losses that were given."""
-        if self._looks:
-            self._looks -= 1
+        if self.looks:
+            self.looks -= 1
             marks = {mark for output in pending for mark in output.marks if mark is not None}
             self._curved = is_curved(root.node, marks)
             self._derived |= {
@@ -96,7 +97,7 @@ class Rests:
             if before is not None or self._curved:
                 self._say(rest, total, ratios, {} if before is None else before[2])
             else:
-                self.look_again, self._looks = True, LOOKS
+                self.look_again, self.looks = True, LOOKS
         with self._lock:
             self._last()
 

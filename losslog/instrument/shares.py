@@ -49,10 +49,13 @@ class Shares:
 
     Args:
         every: Steps from one measurement to the next; 0 is never.
+
+    Attributes:
+        every: 0 too where it has failed.
     """
 
     def __init__(self, every: int) -> None:
-        self._every = every
+        self.every = every
         self._last: int | None = None
         self._found: Beside | None = None
 
@@ -62,7 +65,7 @@ class Shares:
         Args:
             step: Global step.
         """
-        return bool(self._every) and step % self._every == 0 and step != self._last
+        return bool(self.every) and step % self.every == 0 and step != self._last
 
     def measure(self, root: Sequence[Tensor], losses: Edges, models: Iterable[nn.Module], step: int) -> None:
         """Measure what each loss sends into the trunk, before a backward pass.
@@ -78,7 +81,7 @@ class Shares:
         self._last = step
         norms, error = attempt(_norms, root, losses, [*models])
         if error is not None:
-            self._every = 0
+            self.every = 0
             why = str(error) if isinstance(error, Refused) else one_line(error)
             say("gradient shares are not measured in this run: %s", why)
         if norms:
@@ -87,8 +90,8 @@ class Shares:
 
     def ends(self) -> None:
         """The training is over: say so where there was nothing to measure."""
-        if self._every and self._last is None:
-            self._every = 0
+        if self.every and self._last is None:
+            self.every = 0
             say("gradient shares were not measured: no backward pass came from several losses that are known by name")
 
     def take(self) -> Beside | None:

@@ -164,12 +164,14 @@ class Sightings:
 
     def _computes(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A batch goes through a model in training."""
-        self.naming.computes(args, kwargs)
+        if self.naming.looking:
+            self.naming.computes(args, kwargs)
         measures, before = self._owner.reaching.measures, self._finder.before
         if measures.counting:
             measures.computed([args])
         if before is None or before.over:  # no loader gives batches now
-            for batch in batches_in(args[0] if args else kwargs):
+            first = args[0] if args else kwargs
+            for batch in (first,) if type(first) is torch.Tensor else batches_in(first):
                 if not batch.requires_grad:
                     self._finder.batch(batch)
 
@@ -194,8 +196,10 @@ class Sightings:
     def _trained(self, output: Output, tensors: Iterable[Any]) -> None:
         if self._logbook.evaluations:
             self._owner.log_evaluations()
-        output.driver, output.batch = self.drive(output.family), self.batch
-        output.targets = self.naming.take(output.driver)
+        output.driver = driver = self.drive(output.family)
+        output.batch = self.batch
+        if self.naming.found or driver is not None:
+            output.targets = self.naming.take(driver)
         self._owner.reaching.look(output, tensors)
         self.pending.append(output)
         if len(self.pending) > MOST_WAITING:
@@ -207,11 +211,13 @@ class Sightings:
         if fresh or who in self._since or not self._since:
             if self._leftovers.again:
                 self._leftovers.computes(new_batch=bool(fresh) or self._finder.before is None)
+            if len(self._since) != 1 or who not in self._since:
+                self._since = {who}
+            if not fresh:
+                return None if self._finder.before is None else self._finder.driver(fresh)
             driver = self._finder.driver(fresh)
-            if fresh:
-                self.batch += 1
-                self._fresh = []
-            self._since = {who}
+            self.batch += 1
+            self._fresh = []
             return driver
         self._since.add(who)
         return self._finder.before

@@ -20,23 +20,27 @@ HOPELESS: Final = 300
 
 
 class Looks:
-    """When the next look is due."""
+    """When the next look is due.
+
+    Attributes:
+        next: the step from which on it is, in any case.
+    """
 
     def __init__(self) -> None:
-        self._gap, self._next = FIRST, 0
+        self._gap, self.next = FIRST, 0
 
     def due(self, step: int, *, fresh: bool) -> bool:
         """Whether to look at a step; ``fresh`` where an epoch begins."""
-        if not fresh and step < self._next:
+        if not fresh and step < self.next:
             return False
         if not fresh:
             self._gap = min(2 * self._gap, SELDOM)
-        self._next = step + self._gap
+        self.next = step + self._gap
         return True
 
     def soon(self) -> None:
         """Something was claimed: see soon whether it still holds."""
-        self._next, self._gap = self._next - self._gap + FIRST, FIRST
+        self.next, self._gap = self.next - self._gap + FIRST, FIRST
 
 
 class Suspicions:
@@ -44,16 +48,17 @@ class Suspicions:
 
     Attributes:
         agreeing: further looks that must agree.
+        since: what is suspected: the step it was seen at first, and how many looks agreed since.
     """
 
     def __init__(self) -> None:
         self.agreeing = FIRST
-        self._since: dict[Hashable, list[int]] = {}
+        self.since: dict[Hashable, list[int]] = {}
         self._needed: dict[Hashable, int] = {}
 
     def __bool__(self) -> bool:
         """Whether the next step is to be looked at."""
-        return bool(self._since)
+        return bool(self.since)
 
     def planned(self, steps: int) -> None:
         """An epoch has so many steps."""
@@ -63,17 +68,17 @@ class Suspicions:
         """It is so at a step; gives the step it was seen at first, once enough agree."""
         needed = needed or self._needed.get(what, self.agreeing)
         if needed > HOPELESS:
-            self._since.pop(what, None)
+            self.since.pop(what, None)
             return None
-        since = self._since.setdefault(what, [step, 0])
+        since = self.since.setdefault(what, [step, 0])
         since[1] += step > since[0]
-        return self._since.pop(what)[0] if since[1] >= needed else None
+        return self.since.pop(what)[0] if since[1] >= needed else None
 
     def refuted(self, what: Hashable) -> None:
         """It is not so."""
-        if self._since.pop(what, None) is not None:
+        if self.since.pop(what, None) is not None:
             self._needed[what] = 4 * self._needed.get(what, self.agreeing)
 
     def drop(self, what: Hashable) -> None:
         """It can no longer be told, or was said otherwise."""
-        self._since.pop(what, None)
+        self.since.pop(what, None)
