@@ -21,6 +21,7 @@ from losslog.instrument.outputs import Output
 from losslog.instrument.reach import Reach, ordered
 from losslog.instrument.reached import Reached
 from losslog.instrument.readings import Reading
+from losslog.instrument.retracing import Retracer
 from losslog.instrument.roots import Root
 from losslog.instrument.shares import Shares
 from losslog.runtime.containment import attempt
@@ -40,6 +41,7 @@ class Reaching:
     Attributes:
         visiting: whether the outputs at hand are looked at.
         shares: measures what each loss has of the gradient.
+        tracing: finds where losses that are not finite come from, where that was asked for.
         measures: what else is measured at the first steps of an epoch.
     """
 
@@ -56,12 +58,27 @@ class Reaching:
         self._units = False  # whether the coming backward pass is the first one of an epoch
         self._graded: dict[tuple[str, ...], list[bool]] = {}  # which losses had a graph, by their names
         self.shares = Shares(0)
+        self.tracing: Retracer | None = None
+
+    def trace(self) -> None:
+        """Find where losses that are not finite come from."""
+        if self.tracing is None:
+            self.tracing = self._owner.logbook.tracing = Retracer()
+
+    def ends(self) -> None:
+        """The loop is over."""
+        self.shares.ends()
+        if self.tracing is not None:
+            self.tracing.close()
 
     def _optimizers(self) -> Iterable[Any]:
         return [optimizer for each in self._owner.steppers.alive if (optimizer := each.ref()) is not None]
 
     def look(self, output: Output, tensors: Iterable[Any]) -> None:
         """Losses were given."""
+        if self.tracing is not None:
+            tensors = [*tensors]
+            self.tracing.gave(output.names, tensors, output.targets)
         fresh = output.driver is not self._driver or self._is_new()
         graded = [mark is not None for mark in output.marks]
         changed = self._graded.get(output.names, graded) != graded
@@ -78,6 +95,10 @@ class Reaching:
 
     def heard(self, heard: Heard) -> None:
         """A backward pass begins, perhaps of losses that nobody gave."""
+        if self.tracing is not None:
+            sightings = self._owner.sightings
+            targets = sightings.pending[-1].targets if sightings.pending else sightings.naming.at_hand
+            self.tracing.heard(heard.root, targets)
         if not self._owner.sightings.pending:
             fresh = self._is_new()
             if self._reached.due(self._at(), fresh=fresh) or fresh or self.visiting:
