@@ -46,8 +46,7 @@ class Observer(Watching):
         finder: finds epochs.
     """
 
-    sees_training = True
-    knows_all = False  # whether it has seen every optimizer being made
+    sees_training, knows_all = True, False  # the latter: whether it has seen every optimizer being made
 
     def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
         super().__init__(logbook)

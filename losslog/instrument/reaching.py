@@ -165,6 +165,7 @@ class Reaching:
         driver = outputs[0].driver if outputs else None
         if driver is not None and len(self._owner.steppers.alive) == 1:
             self._reached.planned((driver.length or 0) // max(1, reading.n))
+        self._reached.left_out = self._owner.sightings.left_out.names
         found: dict[str, Reach] = {}
         for output in outputs:
             reached = output.reach if output.graded else [GONE if each else NOTHING for each in resolve(output.values)]

@@ -38,7 +38,7 @@ class Retracer(Traces):
 
     def calling(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A module is going to be called from outside."""
-        if not self._left or not torch.is_grad_enabled() or torch._C._current_graph_task_id() != -1:
+        if not self.left or not torch.is_grad_enabled() or torch._C._current_graph_task_id() != -1:
             return  # it is a recomputation inside a backward pass
         if self._spent:
             self.over()
@@ -66,7 +66,7 @@ class Retracer(Traces):
         """
         if self._calls and not self._looked:
             self.judge(dict(zip(names, tensors, strict=False)), self._find, targets)
-            self._looked = self._bad
+            self._looked = self.bad
 
     def heard(self, root: Root, targets: Any) -> None:
         """A backward pass begins."""

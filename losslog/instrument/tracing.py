@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
+from losslog.instrument.finite import first_bad
 from losslog.instrument.parts import is_sharded
 from losslog.instrument.rng import preserved_rng, rng_state, set_rng_state
 from losslog.runtime.containment import attempt, one_line
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 MOST: Final = 3
 """Repetitions in a run; the next one only after a batch that was finite."""
-DEEP: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,15 @@ class Origin:
 
 
 class Traces:
-    """What was found in one training, until it is told."""
+    """What was found in one training, until it is told.
+
+    Attributes:
+        left: Repetitions that may still be made.
+        bad: Whether the last losses were not finite.
+    """
 
     def __init__(self) -> None:
-        self._left, self._bad = MOST, False
+        self.left, self.bad = MOST, False
         self._untold: list[tuple[str, Origin, Any]] = []
 
     def judge(self, losses: Mapping[str, Tensor], find: Callable[[], Origin], targets: Any) -> None:
@@ -61,13 +66,13 @@ class Traces:
             find: Computes it once more.
             targets: Dicts with ids and boxes of its images, or nothing.
         """
-        if not self._left:
+        if not self.left:
             return
         bad = [name for name, each in losses.items() if not torch.isfinite(each.detach()).all()]
-        again, self._bad = self._bad, bool(bad)
+        again, self.bad = self.bad, bool(bad)
         if not bad or again:
             return
-        self._left -= 1
+        self.left -= 1
         found, error = attempt(find)
         if error is not None:
             say("the batch of a loss that is not finite could not be computed once more: %s", one_line(error))
@@ -110,7 +115,7 @@ class Tracer(Traces):
 
     def before(self) -> None:
         """A batch is going to be computed."""
-        if self._left:
+        if self.left:
             self._state = rng_state()
 
     def after(self, losses: Mapping[str, Tensor] | Tensor, batch: Any, targets: Any) -> None:
@@ -173,7 +178,7 @@ def origin_in(calls: Sequence[Call]) -> Origin:
             stack.enter_context(context)
         for place, call in enumerate(calls):
             what = "the model" if not place else type(call.module).__name__
-            wrong = _first(call.given, "the batch" if not place else "its input", data=place > 0)
+            wrong = first_bad(call.given, "the batch" if not place else "its input", data=place > 0)
             if wrong is not None:
                 given = Origin(f"What {what} is given is not finite: {wrong[0]}.", {"what": "batch", "where": wrong[0]})
                 break
@@ -185,7 +190,7 @@ def origin_in(calls: Sequence[Call]) -> Origin:
 
 
 def _elsewhere(losses: Any) -> Origin:
-    if _first(losses, "") is None:
+    if first_bad(losses, "") is None:
         return Origin(
             "Computed once more, the same batch gave finite losses: what made the difference is neither in the weights "
             "nor in torch's random numbers.",
@@ -228,7 +233,7 @@ class _Watch:
         return hook
 
     def _look(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
-        wrong = _first(output, "")
+        wrong = first_bad(output, "")
         kind = type(module).__name__
         label = f"{name or 'the model'} ({kind})"
         if wrong is None:
@@ -242,7 +247,7 @@ class _Watch:
         part = f" ({where.lstrip('.')})" if where else ""
         words = f"The first output that is not finite is that of {label}{part}: {'NaN' if nan else 'infinite'} in "
         words += "all of it." if share == 1 else f"{100 * share:.2g} % of it."
-        into = _first(given, "")
+        into = first_bad(given, "")
         if into is None:
             words += " What goes into it is finite, and so are all parameters."
         else:
@@ -259,29 +264,6 @@ class _Watch:
             self.infinite = origin
         else:
             self.found = origin
-
-
-def _first(value: Any, path: str, depth: int = 0, *, data: bool = False) -> tuple[str, Tensor] | None:
-    """The first tensor in nested data that is not finite, and where it is; if ``data``, of those without a graph."""
-    if isinstance(value, Tensor):
-        if data and value.requires_grad:
-            return None
-        if value.is_floating_point() and value.layout == torch.strided and not torch.isfinite(value.detach()).all():
-            return path, value.detach()
-        return None
-    if depth >= DEEP:
-        return None
-    if isinstance(value, Mapping):
-        parts = [(f"{path}.{key}", each) for key, each in value.items()]
-    elif isinstance(value, list | tuple):
-        parts = [(f"{path}[{index}]", each) for index, each in enumerate(value)]
-    elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
-        parts = [(f"{path}.{key}", each) for key, each in vars(value).items()]
-    else:
-        return None
-    return next(
-        (found for place, each in parts if (found := _first(each, place, depth + 1, data=data)) is not None), None
-    )
 
 
 @contextlib.contextmanager
