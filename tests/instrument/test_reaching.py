@@ -759,18 +759,24 @@ def test_learning_rate_of_zero_for_everything(net, watch):
     assert alert["evidence"]["parts"] == ["trunk", "left", "right"]
 
 
-def test_a_loss_that_is_left_out_has_a_row_that_says_so(net, watch):
+def test_a_loss_that_is_left_out_has_a_row_that_says_so(watch):
+    class Three(Net):
+        def forward(self, x):
+            found = super().forward(x)
+            return {**found, "loss_third": self.left(self.trunk(x)).abs().mean()}
+
+    net = Three()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     run = watch(net, optimizer)
     for _ in range(3):
         for batch in [torch.randn(4, 4) for _ in range(30)]:
             losses = net(batch)
-            losses["loss_left"].backward()
+            (losses["loss_left"] + losses["loss_right"]).backward()
             optimizer.step()
             optimizer.zero_grad()
         run.end_epoch()
     run.close()
-    rows = [line for line in table(summarise(run.dir)["trains"]) if line.startswith("loss_right")]
+    rows = [line for line in table(summarise(run.dir)["trains"]) if line.startswith("loss_third")]
     assert len(rows) == 1
     assert "in no backward pass" in rows[0]
 

@@ -131,7 +131,8 @@ def diverging(s: Situation) -> str:
     if s.cause is not None and s.cause.name == "not_trained":
         return (
             f"{s.component} rises: {_level(s)}, well above its lowest, since about {s.axis} {s.since}. "
-            f"Cause: {s.cause.text}. What it looks at moves on, and it does not train it."
+            f"Cause: it trains nothing since {s.axis} {s.cause.evidence['untrained_since']}. What it looks at moves "
+            "on, and it does not train it."
         )
     return (
         f"{s.component} is diverging: {_level(s)}, well above its lowest, rising since about {s.axis} {s.since}. "
