@@ -65,6 +65,10 @@ def add_parser(commands: Any) -> None:
         help="measure each loss's share of the gradient every N steps, for up to one backward pass more",
     )  # fmt: skip
     parser.add_argument(
+        "--non-finite", choices=("warn", "stop", "trace"), default="warn",
+        help="what a NaN loss does; trace: name the module",
+    )  # fmt: skip
+    parser.add_argument(
         "--images", metavar="FOLDER", type=folder_there, help="where the images of COCO annotations lie, to draw them"
     )
     parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is a module's name, as of python -m")
@@ -99,8 +103,10 @@ def main(args: argparse.Namespace) -> Callable[[], int]:
         "steps_per_epoch": args.steps_per_epoch,
         "images": None if args.images is None else os.path.abspath(args.images),
     }
+    run["non_finite"] = "stop" if args.non_finite == "stop" else "warn"
+    settings = Settings(run, args.passes_per_epoch, args.gradients_every, trace=args.non_finite == "trace")
     program = (module_program if args.module else script_program)(args.script)
-    return lambda: launch(program, args.arguments, Settings(run, args.passes_per_epoch, args.gradients_every))
+    return lambda: launch(program, args.arguments, settings)
 
 
 def check_plugins(text: str) -> list[str]:

@@ -16,7 +16,7 @@ import itertools
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -30,6 +30,7 @@ from losslog.engine.optimization import LearningRates, MixedPrecision, Stepper, 
 from losslog.instrument import shares
 from losslog.instrument.reached import Reached
 from losslog.instrument.shares import Shares
+from losslog.instrument.skips import Skips
 from losslog.instrument.tracing import Tracer
 from losslog.runtime.containment import attempt
 
@@ -48,6 +49,7 @@ class Progress:
         reached: what the losses were found to train.
         shares: what each of them has of the gradient at the trunk.
         tracer: finds where losses that are not finite come from.
+        skips: says so where a GradScaler skips most steps.
     """
 
     step: int = 0
@@ -56,6 +58,7 @@ class Progress:
     reached: Reached | None = None
     shares: Shares | None = None
     tracer: Tracer | None = None
+    skips: Skips = field(default_factory=Skips)
 
 
 def train_one_epoch(
@@ -147,6 +150,8 @@ def train_one_epoch(
                     at = position.step if progress is not None else run.next_step
                     look = looking(model, reached, position.shares, epoch, at)
                 losses, norm = stepper.step(batches, want_norm=run is not None and meter.is_due(), look=look)
+                if precision.scaler is not None:
+                    position.skips.asked(precision.scaler, optimizer, run, lambda: [model], skipped=not stepper.moved)
                 if reached is not None:
                     reached.measures.computed(batches)
                     if stepper.moved:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from losslog.instrument.passes import EpochFinder
 from losslog.run import Run
@@ -33,6 +33,7 @@ def attach(
     run: Run | None = None,
     images: str | os.PathLike[str] | None = None,
     gradients_every: int = 0,
+    non_finite: Literal["warn", "stop", "trace"] = "warn",
 ) -> Run:
     """Log the losses a model returns, its learning rates, epochs and COCO results, without touching the loop.
 
@@ -55,6 +56,10 @@ def attach(
         images: the folder that file names in COCO annotations are relative to, where no data set with a ``root`` tells.
         gradients_every: steps between measurements of the share that each loss has of the gradient at the shared trunk
             (``grad_share/<component>``), for up to one backward pass more each; 0: none.
+        non_finite: what a NaN or infinite loss does besides its alert: nothing (warn); a request to stop; or trace,
+            which makes the calls of that batch once more, at most three times in a run, to name the first module whose
+            output was not finite. It keeps the arguments of these calls until the next batch, reads the random state
+            at each, and waits for the device at each step.
         run: log to this run, instead of making one; everything above from ``name`` on is then the run's own.
 
     Returns:
@@ -62,6 +67,7 @@ def attach(
 
     Raises:
         TypeError: an argument is of the wrong type.
+        ValueError: ``non_finite`` is none of the three.
         PluginError, JournalError, RunLocked, OSError: as for `Run`.
     """
     from losslog.instrument import attachment
@@ -74,6 +80,10 @@ def attach(
 
     if type(gradients_every) is not int or gradients_every < 0:
         raise TypeError(f"attach: gradients_every must be a whole number >= 0, got {gradients_every!r}")
+    if non_finite not in ("warn", "stop", "trace"):
+        raise ValueError(f"attach: non_finite must be 'warn', 'stop' or 'trace', got {non_finite!r}")
+    if run is not None and non_finite == "stop":
+        run.non_finite = "stop"
     if run is not None and images is not None:
         run.images = os.path.abspath(os.fsdecode(images))
 
@@ -90,7 +100,8 @@ def attach(
             resume_epoch=resume_epoch,
             resume_step=resume_step,
             images=images,
+            non_finite="stop" if non_finite == "stop" else "warn",
         )
 
     finder = EpochFinder(passes_per_epoch, steps_per_epoch)
-    return attachment.begin(model, optimizer, run or make, finder, name, gradients_every)
+    return attachment.begin(model, optimizer, run or make, finder, name, gradients_every, trace=non_finite == "trace")

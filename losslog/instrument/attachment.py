@@ -152,6 +152,8 @@ def begin(
     finder: EpochFinder,
     name: str | None = None,
     gradients_every: int = 0,
+    *,
+    trace: bool = False,
 ) -> Run:
     """Attach a model.
 
@@ -162,6 +164,7 @@ def begin(
         finder: finds epochs, where the run has no attachment yet.
         name: of the run that is made, as it was given.
         gradients_every: steps between measurements of gradient shares; 0: none.
+        trace: whether to find where losses that are not finite come from.
 
     Returns:
         The run.
@@ -188,6 +191,8 @@ def begin(
         attachment = Attachment(run, finder, owned=False)
     if gradients_every:
         attachment.reaching.shares = Shares(gradients_every)
+    if trace:
+        attachment.reaching.trace()
     attachment.watch(model, optimizers)
     for given, inner in zip(optimizer if isinstance(optimizer, list | tuple) else [optimizer], optimizers, strict=True):
         if given is not inner:

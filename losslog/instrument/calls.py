@@ -13,15 +13,16 @@ Any thread that calls modules. Contract:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import torch
 
 from losslog.instrument.fields import fields_of
-from losslog.instrument.listeners import tell
+from losslog.instrument.listeners import guarded, tell
 
 Module: Final = torch.nn.Module
 Criterion: Final[Any] = torch.nn.L1Loss.__base__  # of all of torch's
@@ -29,6 +30,7 @@ _plain: Final = Module._wrapped_call_impl
 _watched: Final[dict[int, list[Any]]] = {}  # by id: a weak reference, and how many watch it
 _classes: Final[dict[type, tuple[Any, Any]]] = {}  # what stood there, or None, and ours
 _looking: Final[list[Any]] = []
+_before: Final[list[Callable[..., Any]]] = []  # told of calls from outside, before they are made
 _attending: Final[list[Any]] = []  # who looked, and hears torch's criteria still
 
 
@@ -81,6 +83,27 @@ def look_away(who: Any, *, attending: bool = False) -> None:
         if Criterion not in _classes:
             _replace(Criterion)
     tidy()
+
+
+def precede(hear: Callable[..., Any]) -> None:
+    """Tell of each watched call from outside, before it is made: ``hear(module, args, kwargs)``."""
+    _before.append(hear)
+
+
+def unprecede(hear: Callable[..., Any]) -> None:
+    """Tell no more."""
+    if hear in _before:
+        _before.remove(hear)
+
+
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+    """Calls of this thread are ours, not the loop's, and nobody is told."""
+    _stack.frames.append((None, []))
+    try:
+        yield
+    finally:
+        _stack.frames.pop()
 
 
 def _forget(key: int) -> Callable[[Any], None]:
@@ -137,6 +160,9 @@ def _seen(module: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> 
     )
     if not wanted or (frames and frames[-1][0] is module):  # or a class and its base are both watched
         return original(*args, **kwargs)
+    if _before and not frames:
+        for each in _before:
+            guarded(each, module, args, kwargs)
     inner: list[tuple[Any, Any]] = frames[0][1] if frames else []
     before = len(inner)
     frames.append((module, inner))

@@ -42,6 +42,11 @@ class LeftOut:
         self._said: set[tuple[Family, str]] = set()
         self.waiting = False
 
+    @property
+    def names(self) -> list[str]:
+        """Of losses that were said to be in no backward pass, and still are."""
+        return sorted({name for _, name in self._said})
+
     def whole(self, output: Output) -> None:
         """A step came to every loss of an output."""
         for name in output.names:
@@ -97,14 +102,14 @@ class LeftOut:
         if never:
             names, are = ", ".join(never), "is" if len(never) == 1 else "are"
             text = f"{names}: returned at every step and in no backward pass, so that nothing is trained by it. " \
-                   "Left out of the sum?"  # fmt: skip
+                   "Left out of the sum, or detached in it?"  # fmt: skip
             run.alert(f"{names} {are} in no backward pass", text, "info", key=f"left-out/{names}",
                       component=never[0] if len(never) == 1 else None)  # fmt: skip
         for family, name in due:
             if name in family.ever:
                 family.left_out.add(name)
                 since = self._missed[family, name][0]
-                text = f"{name} trains nothing since step {since}: it is computed, and in no backward pass. " \
-                       "Left out of the sum?"  # fmt: skip
+                text = f"{name} trains nothing since step {since}: it is computed, and no backward pass comes to it. " \
+                       "Left out of the sum, or detached in it?"  # fmt: skip
                 run.alert(f"{name} is in no backward pass", text, "warning", key=f"left-out/{name}", component=name,
                           cause="not_trained", evidence={"step": since, "lost": {}})  # fmt: skip

@@ -78,7 +78,7 @@ class Listener:
     def scaler_begins(self, optimizer: Any) -> None:
         """A GradScaler was asked to step an optimizer."""
 
-    def scaler_ends(self, optimizer: Any) -> None:
+    def scaler_ends(self, optimizer: Any, scaler: Any) -> None:
         """It has, or has not because of infinite gradients."""
 
     def summarized(self, evaluator: Any) -> None:

@@ -21,6 +21,7 @@ from losslog.values.totals import mean_of
 
 if TYPE_CHECKING:
     from losslog.instrument.reached import Reached
+    from losslog.instrument.tracing import Traces
     from losslog.run import Run
     from losslog.values.losses import Losses
 
@@ -35,6 +36,7 @@ class Logbook:
         steps: optimizer steps recorded since the last end of an epoch.
         trained: whether any step was recorded.
         reached: judges what losses were found to train.
+        tracing: has found where losses that are not finite come from.
         evaluations: those that wait to be recorded.
     """
 
@@ -44,6 +46,7 @@ class Logbook:
         self.steps = 0
         self.trained = False
         self.reached: Reached | None = None
+        self.tracing: Traces | None = None
         self._validation: list[Reading] = []
         self._of_copies: list[Reading] = []
         self._once = Once()
@@ -70,6 +73,8 @@ class Logbook:
         reached = self.reached
         if beside is not None:
             run.log_later(*beside, step=run.next_step - 1)
+        if self.tracing is not None and self.tracing.waiting:
+            self.tracing.tell(run)
         if shared is not None:
             shares.log(run, shared, run.next_step - 1)
         if reached is not None and (reach is not None or reached.waiting):
@@ -83,6 +88,8 @@ class Logbook:
         self.run.log_forwards(
             keys, values, None, n, has_total, weights, reading.targets, stepped=False, counted=counted
         )
+        if self.tracing is not None and self.tracing.waiting:
+            self.tracing.tell(self.run)
 
     def validation(self, reading: Reading, *, of_copy: bool = False) -> None:
         """A validation loss was computed, by a model or by a copy of one."""

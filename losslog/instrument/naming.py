@@ -43,6 +43,11 @@ class Naming:
             if found:
                 self.found = picked(found)
 
+    @property
+    def at_hand(self) -> Sequence[Target]:
+        """Of the batch at hand, while no losses were computed of it."""
+        return self._found
+
     def take(self, driver: Any) -> Sequence[Target]:
         """The targets of the batch that losses were computed of.
 

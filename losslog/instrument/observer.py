@@ -46,8 +46,7 @@ class Observer(Watching):
         finder: finds epochs.
     """
 
-    sees_training = True
-    knows_all = False  # whether it has seen every optimizer being made
+    sees_training, knows_all = True, False  # the latter: whether it has seen every optimizer being made
 
     def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
         super().__init__(logbook)
@@ -146,8 +145,7 @@ class Observer(Watching):
             stepper = self.steppers.adopt(optimizer)
         if stepper is not None:
             stepper.inside, self._fired = False, True
-            if self.reaching.measures.measuring:
-                self.reaching.measures.moved(optimizer)
+            self.reaching.measures.moved(optimizer)
             if self.thread.mine != stepper.thread:
                 self.thread.follow()
             stepper.ended += 1
@@ -161,10 +159,12 @@ class Observer(Watching):
         """A GradScaler was asked to step an optimizer."""
         self._fired = False
 
-    def scaler_ends(self, optimizer: Any) -> None:
+    def scaler_ends(self, optimizer: Any, scaler: Any) -> None:
         """It did not where no step was seen: the gradients were infinite."""
-        if not self._fired and not self.closed and (stepper := self.steppers.get(optimizer)) is not None:
-            self._step(stepper, taken=False)
+        if not self.closed and (stepper := self.steppers.get(optimizer)) is not None:
+            if not self._fired:
+                self._step(stepper, taken=False)
+            self._held.skips.asked(scaler, optimizer, self.logbook.made, self.modules, skipped=not self._fired)
 
     def train_called(self, module: Any, *, was_training: bool) -> None:
         """Ends an epoch where nothing else says so."""
@@ -189,8 +189,8 @@ class Observer(Watching):
             heard = self._running[-1:]
             heard[0].taken = True
             self._driven(heard[0])
-        one = heard[0] if len(heard) == 1 else None
-        detached, self.sightings.detached = self.sightings.detached, []
+        one, detached = heard[0] if len(heard) == 1 else None, self.sightings.detached
+        self.sightings.detached = []
         reading = plainly(one.root, self, self.silence.rest) if one is not None and not detached else None
         if one is not None and reading is not None:
             outputs = [one.root.reached[0][0]]
@@ -219,8 +219,8 @@ class Observer(Watching):
             self.logbook.unstepped(reading, counted=True)
             return
         self.finder.stepped(drivers)
-        reading = named(reading, outputs, heard)
-        self._record(stepper, self.reaching.stepped(stepper, reading, outputs, heard), outputs, names)
+        reading = self.reaching.stepped(stepper, named(reading, outputs, heard), outputs, heard)
+        self._record(stepper, reading, outputs, names)
 
     def _record(self, stepper: Stepper, reading: Reading, outputs: list[Output], own: Collection[str]) -> None:
         keys = reading.keys
@@ -283,7 +283,6 @@ class Observer(Watching):
             self.logbook.step(averaged([fatal]), None)
         self._left = fatal is not None
         self.silence.ends(self.steppers.unclaimed)
-        self.reaching.shares.ends()
         super().close(status)
 
     def cut_short(self, status: str) -> bool:
@@ -293,6 +292,7 @@ class Observer(Watching):
     def detach(self) -> None:
         """Take everything of ours off."""
         super().detach()
+        self.reaching.ends()
         meter.owner = None
         self.discovery.stop()
         calls.look_away(self)

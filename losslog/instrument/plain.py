@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from losslog.instrument.readings import REST, Reading, Rest, common
+from losslog.instrument.readings import GIVEN_UP, REST, Reading, Rest, common
 from losslog.values.snapshot import EXACT, Staged
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ class Plain(Staged):
         if root is None:
             return self.values
         output, scale = self._output, root.scale
+        if scale < GIVEN_UP:
+            assert isinstance(output.values, list)
+            self.values = [*output.values, sum(output.values)]
+            return self.values
         total, explained, values = root.value / scale, 0.0, output.values
         assert isinstance(values, list)
         weights = [1.0] * len(values)

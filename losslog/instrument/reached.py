@@ -13,7 +13,7 @@ On the thread that trains; used by `losslog.engine` and by those who watch a loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -49,6 +49,7 @@ class Reached:
 
     Attributes:
         measures: What else is measured at these steps. epoch: of the last walk, or None.
+        left_out: Losses that are in no backward pass.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Reached:
         self._doubtful: set[str] = set()  # claimed, and perhaps trained again
         self._groups = Groups(self._suspects, self._alert, certain=certain)
         self.epoch: int | None = None
+        self.left_out: Sequence[str] = ()
         self._began = self._changes = 0
         self._said: set[tuple[str, str]] = set()
         self._broken = self._hides = self._exact = False
@@ -196,6 +198,8 @@ class Reached:
             self._metrics |= {f"reach/{name}": each.total for name, each in known.items()}
             self._known |= known  # of several optimizers' steps
             self._detail = detail_of(self._known, parts)
+            if left_out := [name for name in self.left_out if name not in self._known]:
+                self._detail["left_out"] = left_out
         if not self._hides and (hidden := next((each.hidden for each in found.values() if each.hidden), "")):
             self._hides = True
             say("what the losses train is not told, or only in part: %s", hidden)
@@ -246,8 +250,8 @@ class Reached:
         if before is None:
             self._tell_dead(name, at)
             return
-        if not frozen:
-            self._doubtful.add(name)
+        self._doubtful.add(name)
+        if not frozen:  # a flag that is switched back is seen at that step
             self._looks.soon()
         good = self._good.get(name, at - 1)
         known = at in self._changed or at - good <= 1

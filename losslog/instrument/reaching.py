@@ -21,6 +21,7 @@ from losslog.instrument.outputs import Output
 from losslog.instrument.reach import Reach, ordered
 from losslog.instrument.reached import Reached
 from losslog.instrument.readings import Reading
+from losslog.instrument.retracing import Retracer
 from losslog.instrument.roots import Root
 from losslog.instrument.shares import Shares
 from losslog.runtime.containment import attempt
@@ -41,6 +42,7 @@ class Reaching:
         visiting: whether the outputs at hand are looked at.
         units: whether the coming backward pass is the first one of an epoch.
         shares: measures what each loss has of the gradient.
+        tracing: finds where losses that are not finite come from, where that was asked for.
         measures: what else is measured at the first steps of an epoch.
     """
 
@@ -58,12 +60,27 @@ class Reaching:
         self._graded: dict[tuple[str, ...], list[bool]] = {}  # which losses had a graph, by their names
         self._plain: tuple[str, ...] | None = None  # the names of the last output, where all of it had one
         self.shares = Shares(0)
+        self.tracing: Retracer | None = None
+
+    def trace(self) -> None:
+        """Find where losses that are not finite come from."""
+        if self.tracing is None:
+            self.tracing = self._owner.logbook.tracing = Retracer()
+
+    def ends(self) -> None:
+        """The loop is over."""
+        self.shares.ends()
+        if self.tracing is not None:
+            self.tracing.close()
 
     def _optimizers(self) -> Iterable[Any]:
         return [optimizer for each in self._owner.steppers.alive if (optimizer := each.ref()) is not None]
 
     def look(self, output: Output, tensors: Iterable[Any]) -> None:
         """Losses were given."""
+        if self.tracing is not None:
+            tensors = [*tensors]
+            self.tracing.gave(output.names, tensors, output.targets)
         run, changed = self._owner.logbook.made, False
         fresh = output.driver is not self._driver or self._epoch != (1 if run is None else run.epoch)
         if not output.plain or output.names is not self._plain:
@@ -84,6 +101,10 @@ class Reaching:
 
     def heard(self, heard: Heard) -> None:
         """A backward pass begins, perhaps of losses that nobody gave."""
+        if self.tracing is not None:
+            sightings = self._owner.sightings
+            targets = sightings.pending[-1].targets if sightings.pending else sightings.naming.at_hand
+            self.tracing.heard(heard.root, targets)
         if not self._owner.sightings.pending:
             fresh = self._is_new()
             if self._reached.due(self._at(), fresh=fresh) or fresh or self.visiting:
@@ -150,6 +171,7 @@ class Reaching:
         driver = outputs[0].driver if outputs else None
         if driver is not None and len(self._owner.steppers.alive) == 1:
             self._reached.planned((driver.length or 0) // max(1, reading.n))
+        self._reached.left_out = self._owner.sightings.left_out.names
         found: dict[str, Reach] = {}
         for output in outputs:
             reached = output.reach if output.graded else [GONE if each else NOTHING for each in resolve(output.values)]

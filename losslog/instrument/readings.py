@@ -26,6 +26,9 @@ RESOLUTION: Final = 1e-3  # what half precision may leave unexplained
 Weights = Callable[[], "dict[str, float]"]
 Idle = Callable[[], "dict[str, float]"]
 
+GIVEN_UP: Final = 1e-30
+"""Scale of a GradScaler below which what it scaled tells neither total nor weights: float32 ends there."""
+
 
 class Rest(Protocol):
     """Told of every step with components, when it is resolved.
@@ -151,6 +154,8 @@ class Told:
         """Each component, then the total; finds the weights."""
         numbers = resolve(self._numbers)
         scales = numbers[1 : 2 * self._count : 2]
+        if min(scales, default=1.0) < GIVEN_UP:
+            return self._unscaled()
         total = sum(value / scale for value, scale in zip(numbers[0 : 2 * self._count : 2], scales, strict=True))
         gradients = iter(numbers[2 * self._count :])
         found, explained, weights = [], 0.0, {}
@@ -170,6 +175,15 @@ class Told:
             self._rest(total, total - explained, common(weights.values()), self._idle)
         self._parts, self._idle = {}, dict
         return [*found, total]
+
+    def _unscaled(self) -> list[float]:
+        """Each component, and their sum."""
+        found = []
+        for several in self._parts.values():
+            each = [resolve(output.values)[place] for _, output, place, _ in several]
+            found.append(sum(each) / len({turn for turn, *_ in several}))
+        self._parts, self._idle = {}, dict
+        return [*found, sum(found)]
 
 
 def _weigh(several: list[Part], gradients: Any, scales: list[float]) -> tuple[float, float, float]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from losslog.instrument.listeners import failed, guarded, hearing, listeners, me
 from losslog.runtime.containment import attempt
 
 Mark = tuple[int, int]
+unscaled: Final[deque[Any]] = deque(maxlen=4)
+"""What GradScalers scaled last, as it was before."""
 _open: Final[list[Root]] = []  # backward passes that run now, of all threads
 
 
@@ -165,6 +168,8 @@ def hear_scale(original: Callable[..., Any]) -> Callable[..., Any]:
     def scale(self: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, outputs, *args, **kwargs)
         if result is not outputs and listeners:
+            if hasattr(outputs, "grad_fn"):
+                unscaled.append(outputs.detach())
             guarded(
                 _scaled, self, result if isinstance(result, Iterable) and not hasattr(result, "grad_fn") else [result]
             )

@@ -37,17 +37,21 @@ class ScriptObserver(Observer):
         make: makes the run; gets a config.
         finder: finds epochs.
         gradients_every: steps between measurements of gradient shares; 0: none.
+        trace: whether to find where losses that are not finite come from.
     """
 
     knows_all = True
 
-    def __init__(self, make: Callable[[dict[str, Any]], Run], finder: EpochFinder, gradients_every: int = 0) -> None:
+    def __init__(self, make: Callable[[dict[str, Any]], Run], finder: EpochFinder, gradients_every: int = 0,
+                 *, trace: bool = False) -> None:  # fmt: skip
         super().__init__(Logbook(self._make_run), finder)
         self._make = make
         self._about: dict[str, Any] = {}
         self._succession = Succession(self.modules)
         self.thread = OneThread(strict=True)
         self.reaching.shares = Shares(gradients_every)
+        if trace:
+            self.reaching.trace()
         self.discovery.start()
 
     def script_logs(self) -> None:

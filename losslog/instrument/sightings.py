@@ -102,6 +102,8 @@ class Sightings:
             return
         if not self._fresh or (self._fresh[-1] is not data_pass and data_pass not in self._fresh):
             data_pass.seen()
+            if self._owner.reaching.tracing is not None and not self.pending:
+                self._owner.reaching.tracing.over()
             self._fresh.append(data_pass)
 
     def called(

@@ -100,7 +100,7 @@ def _scaler_step(original: Any) -> Any:
     def step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
         tell("scaler_begins", optimizer)
         result = original(self, optimizer, *args, **kwargs)
-        tell("scaler_ends", optimizer)
+        tell("scaler_ends", optimizer, self)
         return result
 
     return step

@@ -16,6 +16,7 @@ import torch
 
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.series import Entry
+from losslog.instrument.skips import Skips
 from losslog.values.snapshot import resolve
 
 
@@ -41,11 +42,15 @@ class Held:
 
     Args:
         logbook: where skipped ones count.
+
+    Attributes:
+        skips: says so where most are skipped.
     """
 
     def __init__(self, logbook: Logbook) -> None:
         self._logbook = logbook
         self._waiting: deque[_Waiting] = deque()
+        self.skips = Skips()
 
     def waits(self, optimizer: Any) -> bool:
         """Whether it is not known yet, or not sure, that an optimizer that has stepped did something."""
@@ -63,6 +68,7 @@ class Held:
             return
         self.release(emit, wait=True)
         if found_inf is not None and float(found_inf):
+            self.skips.late(optimizer)
             self._logbook.unstepped(entry.reading, counted=True)
         else:
             emit(entry)
@@ -75,6 +81,7 @@ class Held:
                 return
             entry = self._waiting.popleft().entry
             if skipped:
+                self.skips.late(entry.stepper.ref())
                 self._logbook.unstepped(entry.reading, counted=True)
             else:
                 emit(entry)

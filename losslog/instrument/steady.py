@@ -45,11 +45,12 @@ class Habit:
         known: whether the last ones were alike.
     """
 
-    __slots__ = ("_alike", "_gradients", "_left", "_pause", "_shape", "_weights", "known")
+    __slots__ = ("_alike", "_gradients", "_left", "_names", "_pause", "_shape", "_weights", "known")
 
     def __init__(self) -> None:
         self.known = False
         self._gradients: list[float] = []
+        self._names: tuple[str, ...] = ()
         self._weights: Callable[[], dict[str, float]] = dict
         self._shape: Shape = ()
         self._alike = self._left = 0
@@ -63,7 +64,9 @@ class Habit:
     def fits(self, root: Root, output: Any) -> bool:
         """Whether a pass is as the last ones; if so it has come to all losses of an output."""
         gradients = self._gradients
-        if not (_leads(self._shape, root.node, output.marks) and _explains(gradients, output.values, root.value)):
+        if output.names != self._names or not (
+            _leads(self._shape, root.node, output.marks) and _explains(gradients, output.values, root.value)
+        ):
             self._breaks()
             return False
         output.reached = True
@@ -79,7 +82,7 @@ class Habit:
                 found[index] = gradient if found[index] is None else None
         if not shape or None in found or not _explains(found, output.values, root.value):
             self._breaks()
-        elif shape == self._shape and found == self._gradients:
+        elif shape == self._shape and found == self._gradients and output.names == self._names:
             self._alike += 1
             if self._alike >= ALIKE:
                 self.known, self._pause = True, 1
@@ -87,6 +90,7 @@ class Habit:
                 self._weights = weights.copy if weights else dict
         else:
             self._shape, self._gradients, self._alike, self.known = shape, found, 1, False
+            self._names = output.names
 
     def _breaks(self) -> None:
         self.known, self._shape, self._alike = False, (), 0

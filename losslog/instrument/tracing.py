@@ -12,13 +12,14 @@ On the thread that trains, between a forward pass and its backward. Contract:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from losslog.instrument.finite import first_bad
 from losslog.instrument.parts import is_sharded
 from losslog.instrument.rng import preserved_rng, rng_state, set_rng_state
 from losslog.runtime.containment import attempt, one_line
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 MOST: Final = 3
 """Repetitions in a run; the next one only after a batch that was finite."""
-DEEP: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,48 +46,45 @@ class Origin:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Tracer:
-    """Traces for one training.
+class Traces:
+    """What was found in one training, until it is told.
 
-    Args:
-        model: That is trained, not wrapped.
-        forward: Computes losses from ``(model, batch)``, in the precision of training.
+    Attributes:
+        left: Repetitions that may still be made.
+        bad: Whether the last losses were not finite.
     """
 
-    def __init__(self, model: nn.Module, forward: Callable[[nn.Module, Any], Any]) -> None:
-        self._model, self._forward = getattr(model, "_orig_mod", model), forward
-        self._state: dict[str, Any] = {}
-        self._left, self._bad = MOST, False
+    def __init__(self) -> None:
+        self.left, self.bad = MOST, False
         self._untold: list[tuple[str, Origin, Any]] = []
 
-    def before(self) -> None:
-        """A batch is going to be computed."""
-        if self._left:
-            self._state = rng_state()
-
-    def after(self, losses: Mapping[str, Tensor] | Tensor, batch: Any, targets: Any) -> None:
-        """It was.
+    def judge(self, losses: Mapping[str, Tensor], find: Callable[[], Origin], targets: Any) -> None:
+        """A batch has given losses: find where the first of them that is not finite comes from.
 
         Args:
-            losses: What came of it.
-            batch: On its device.
+            losses: By name.
+            find: Computes it once more.
             targets: Dicts with ids and boxes of its images, or nothing.
         """
-        if not self._left:
+        if not self.left:
             return
-        named = losses if isinstance(losses, Mapping) else {"loss": losses}
-        bad = [name for name, each in named.items() if not torch.isfinite(each.detach()).all()]
-        again, self._bad = self._bad, bool(bad)
+        bad = [name for name, each in losses.items() if not torch.isfinite(each.detach()).all()]
+        again, self.bad = self.bad, bool(bad)
         if not bad or again:
             return
-        self._left -= 1
-        found, error = attempt(self._trace, batch)
+        self.left -= 1
+        found, error = attempt(find)
         if error is not None:
             say("the batch of a loss that is not finite could not be computed once more: %s", one_line(error))
         if found is not None:
             kept = Targets()
             kept.keep(0, targets)
             self._untold.append((bad[0], found, kept))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to tell."""
+        return bool(self._untold)
 
     def tell(self, run: Run | None) -> None:
         """Say what was found; once the step's losses are logged, so that it stands at that step."""
@@ -102,30 +99,98 @@ class Tracer:
             run.alert(f"{component} is not finite: {where}", text, "error", key=f"trace/{where}", component=component,
                       cause="not_finite_in", evidence=evidence, source="losslog")  # fmt: skip
 
-    def _trace(self, batch: Any) -> Origin:
-        model = self._model
-        if is_sharded([model]) or any(isinstance(each, nn.SyncBatchNorm) for each in model.modules()):
-            return Origin(
-                "The batch was not computed once more: other processes would have to take part.",
-                {"what": "not repeated"},
-            )
+
+class Tracer(Traces):
+    """Traces for one training.
+
+    Args:
+        model: That is trained, not wrapped.
+        forward: Computes losses from ``(model, batch)``, in the precision of training.
+    """
+
+    def __init__(self, model: nn.Module, forward: Callable[[nn.Module, Any], Any]) -> None:
+        super().__init__()
+        self._model, self._forward = getattr(model, "_orig_mod", model), forward
+        self._state: dict[str, Any] = {}
+
+    def before(self) -> None:
+        """A batch is going to be computed."""
+        if self.left:
+            self._state = rng_state()
+
+    def after(self, losses: Mapping[str, Tensor] | Tensor, batch: Any, targets: Any) -> None:
+        """It was.
+
+        Args:
+            losses: What came of it.
+            batch: On its device.
+            targets: Dicts with ids and boxes of its images, or nothing.
+        """
+
+        def find() -> Origin:
+            call = Call(self._model, batch, self._state, lambda: self._forward(self._model, batch))
+            return origin_in([call])
+
+        self.judge(losses if isinstance(losses, Mapping) else {"loss": losses}, find, targets)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that can be made once more.
+
+    Attributes:
+        module: What was called, not wrapped.
+        given: What it was called with.
+        state: Of `rng_state`, before it.
+        again: Makes it.
+    """
+
+    module: nn.Module
+    given: Any
+    state: dict[str, Any]
+    again: Callable[[], Any]
+
+
+def origin_in(calls: Sequence[Call]) -> Origin:
+    """Make calls once more, in order, and tell where a value that is not finite is seen first.
+
+    Args:
+        calls: Of one batch: a model's, then perhaps of criteria on what it gave.
+    """
+    models = list({id(each.module): each.module for each in calls}.values())
+    if is_sharded(models) or any(isinstance(each, nn.SyncBatchNorm) for model in models for each in model.modules()):
+        return Origin(
+            "The batch was not computed once more: other processes would have to take part.",
+            {"what": "not repeated"},
+        )
+    for model in models:
         for name, parameter in model.named_parameters():
             if not torch.isfinite(parameter.detach()).all():
                 return Origin(
                     f"The parameter {name} was not finite before this step: look at the steps before.",
                     {"what": "parameter", "module": name},
                 )
-        if (wrong := _first(batch, "the batch")) is not None:
-            return Origin(f"What the model is given is not finite: {wrong[0]}.", {"what": "batch", "where": wrong[0]})
-        watch = _Watch(model)
-        with _as_it_was(model), preserved_rng(), torch.no_grad(), _eagerly(), watch:
-            set_rng_state(self._state)
-            losses = self._forward(model, batch)
-        return watch.found or watch.infinite or _elsewhere(losses)
+    watch, given = _Watch(models), None
+    with contextlib.ExitStack() as stack:
+        for each in models:
+            stack.enter_context(_as_it_was(each))
+        for context in (preserved_rng(), torch.no_grad(), _eagerly(), watch):
+            stack.enter_context(context)
+        for place, call in enumerate(calls):
+            what = "the model" if not place else type(call.module).__name__
+            wrong = first_bad(call.given, "the batch" if not place else "its input", data=place > 0)
+            if wrong is not None:
+                given = Origin(f"What {what} is given is not finite: {wrong[0]}.", {"what": "batch", "where": wrong[0]})
+                break
+            set_rng_state(call.state)
+            losses = call.again()
+            if watch.found is not None:
+                break
+    return watch.found or given or watch.infinite or _elsewhere(losses)
 
 
 def _elsewhere(losses: Any) -> Origin:
-    if _first(losses, "") is None:
+    if first_bad(losses, "") is None:
         return Origin(
             "Computed once more, the same batch gave finite losses: what made the difference is neither in the weights "
             "nor in torch's random numbers.",
@@ -137,23 +202,24 @@ def _elsewhere(losses: Any) -> Origin:
 
 
 class _Watch:
-    """Hooks on all modules of a model, while entered.
+    """Hooks on all modules of models, while entered.
 
     Attributes:
         found: the first output with a NaN or a positive infinity in it.
         infinite: the first one with a negative infinity, which may be meant: a mask.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self._models = models
         self._handles: list[Any] = []
         self._before = ""
         self.found: Origin | None = None
         self.infinite: Origin | None = None
 
     def __enter__(self) -> None:
-        for name, module in self._model.named_modules():
-            self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
+        for place, model in enumerate(self._models):
+            for name, module in model.named_modules(prefix=type(model).__name__ if place else ""):
+                self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
 
     def __exit__(self, *_: object) -> None:
         for each in self._handles:
@@ -167,7 +233,7 @@ class _Watch:
         return hook
 
     def _look(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
-        wrong = _first(output, "")
+        wrong = first_bad(output, "")
         kind = type(module).__name__
         label = f"{name or 'the model'} ({kind})"
         if wrong is None:
@@ -181,7 +247,7 @@ class _Watch:
         part = f" ({where.lstrip('.')})" if where else ""
         words = f"The first output that is not finite is that of {label}{part}: {'NaN' if nan else 'infinite'} in "
         words += "all of it." if share == 1 else f"{100 * share:.2g} % of it."
-        into = _first(given, "")
+        into = first_bad(given, "")
         if into is None:
             words += " What goes into it is finite, and so are all parameters."
         else:
@@ -198,25 +264,6 @@ class _Watch:
             self.infinite = origin
         else:
             self.found = origin
-
-
-def _first(value: Any, path: str, depth: int = 0) -> tuple[str, Tensor] | None:
-    """The first tensor in nested data that is not finite, and where it is."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point() and value.layout == torch.strided and not torch.isfinite(value.detach()).all():
-            return path, value.detach()
-        return None
-    if depth >= DEEP:
-        return None
-    if isinstance(value, Mapping):
-        parts = [(f"{path}.{key}", each) for key, each in value.items()]
-    elif isinstance(value, list | tuple):
-        parts = [(f"{path}[{index}]", each) for index, each in enumerate(value)]
-    elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
-        parts = [(f"{path}.{key}", each) for key, each in vars(value).items()]
-    else:
-        return None
-    return next((found for place, each in parts if (found := _first(each, place, depth + 1)) is not None), None)
 
 
 @contextlib.contextmanager

@@ -37,11 +37,13 @@ class Settings:
         run: keyword arguments of `losslog.Run`.
         passes_per_epoch: passes over loaders that make an epoch.
         gradients_every: steps between measurements of gradient shares; 0: none.
+        trace: whether to find where losses that are not finite come from.
     """
 
-    def __init__(self, run: Mapping[str, Any], passes_per_epoch: int | None, gradients_every: int = 0) -> None:
+    def __init__(self, run: Mapping[str, Any], passes_per_epoch: int | None, gradients_every: int = 0,
+                 *, trace: bool = False) -> None:  # fmt: skip
         self.run = dict(run)
-        self.passes_per_epoch, self.gradients_every = passes_per_epoch, gradients_every
+        self.passes_per_epoch, self.gradients_every, self.trace = passes_per_epoch, gradients_every, trace
 
     def make(self, about: Mapping[str, Any], **more: Any) -> Run:
         """Make the run; ``more`` replaces what the command line said."""
@@ -78,7 +80,8 @@ class Watch(Listener):
 
         plan = self._settings.run.get("steps_per_epoch")
         finder = EpochFinder(self._settings.passes_per_epoch, plan)
-        self._observer = ScriptObserver(self._make, finder, self._settings.gradients_every)
+        settings = self._settings
+        self._observer = ScriptObserver(self._make, finder, settings.gradients_every, trace=settings.trace)
 
     def loaded(self, file: Any) -> None:
         """Remember what the script has read."""

@@ -75,6 +75,8 @@ class Watching(Listener):
             self.logbook.made.end_epoch(val_loss=self.before_epoch_end())
         else:
             self.logbook.log_evaluations()
+        if self.logbook.tracing is not None and self.logbook.tracing.waiting:
+            self.logbook.tracing.tell(self.logbook.made)
         self.detach()
 
     def cut_short(self, status: str) -> bool:

@@ -43,13 +43,16 @@ def cells(trains: Any) -> list[list[str]]:
     for component, found in reach.items():
         counts = found if isinstance(found, Mapping) else {}
         rows.append([str(component), *(_count(counts.get(name), "-") for name in names)])
+    left_out = trains.get("left_out")
+    idle = [f"{name} (in no backward pass)" for name in left_out] if isinstance(left_out, list) else []
+    rows += [[each, *("-" for _ in names)] for each in idle]
     rows.append(["of", *(_count(parts[name].get("tensors")) for name in names)])
     rows.append(["lr", *(_rate(parts[name]) for name in names)])
     if len(names) > MOST:
         rows = [[*row[: MOST + 1], "..."] for row in rows]
     shares = trains.get("shares")
     if isinstance(shares, Mapping) and any(name in shares for name in reach):
-        last = ["gradient", *(_percent(shares.get(name)) for name in reach), "", ""]
+        last = ["gradient", *(_percent(shares.get(name)) for name in reach), *("" for _ in idle), "", ""]
         rows = [[*row, each] for row, each in zip(rows, last, strict=True)]
     return rows
 

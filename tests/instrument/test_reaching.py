@@ -13,7 +13,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from losslog.cli.show import summarise
 from losslog.history import records
+from losslog.viewing.trained import table
 
 EPOCHS, STEPS = 3, 10
 
@@ -755,3 +757,39 @@ def test_learning_rate_of_zero_for_everything(net, watch):
     (alert,) = grave(train(net, watch, optimizer=torch.optim.SGD(net.parameters(), lr=0.0)))
     assert (alert["title"], alert["cause"]) == ("the learning rate is 0", "lr_zero")
     assert alert["evidence"]["parts"] == ["trunk", "left", "right"]
+
+
+def test_a_loss_that_is_left_out_has_a_row_that_says_so(watch):
+    class Three(Net):
+        def forward(self, x):
+            found = super().forward(x)
+            return {**found, "loss_third": self.left(self.trunk(x)).abs().mean()}
+
+    net = Three()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    run = watch(net, optimizer)
+    for _ in range(3):
+        for batch in [torch.randn(4, 4) for _ in range(30)]:
+            losses = net(batch)
+            (losses["loss_left"] + losses["loss_right"]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        run.end_epoch()
+    run.close()
+    rows = [line for line in table(summarise(run.dir)["trains"]) if line.startswith("loss_third")]
+    assert len(rows) == 1
+    assert "in no backward pass" in rows[0]
+
+
+def test_a_part_that_is_thawed_is_said(net, watch):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    run = watch(net, optimizer)
+    for step in range(40):
+        net.left.requires_grad_(not 10 <= step < 20)
+        sum(net(torch.randn(4, 4)).values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    run.close()
+    told = [each.data for each in records(run.dir) if each.hook == "on_alert"]
+    assert [each["cause"] for each in told if each["cause"]] == ["part_not_trained", "trained_again"]
+    assert [each["step"] for each in told if each["cause"]] == [10, 20]

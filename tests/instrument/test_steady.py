@@ -152,3 +152,34 @@ def test_a_loop_of_another_kind_costs_a_look_now_and_then(train, monkeypatch):
     monkeypatch.setattr(steady, "_way", lambda *args: looks.append(args) or way(*args))
     train(norm)
     assert len(looks) <= 8
+
+
+@pytest.mark.parametrize("change", ["goes", "comes", "at random", "another name"])
+def test_losses_that_come_and_go_are_no_error(watch, read, change, caplog):
+    class Changing(Several):
+        step = 0
+
+        def forward(self, x):
+            found, late = super().forward(x), self.step >= CHANGES
+            gone = {"goes": late, "comes": not late, "at random": self.step % 7 == 5, "another name": False}[change]
+            if gone:
+                del found["loss_d"]
+            if change == "another name" and late:
+                found["loss_e"] = found.pop("loss_d") / 2
+            return found
+
+    torch.manual_seed(0)
+    model = Changing()
+    optimizer = torch.optim.SGD(model.parameters(), 0.001)
+    run = watch(model, optimizer)
+    for model.step in range(STEPS):
+        losses = model(torch.randn(8, 4))
+        weights = {"loss_e": 3.0, "loss_d": 2.0}
+        sum(weights.get(name, 1.0) * each for name, each in losses.items()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    run.close()
+    assert not [each for each in caplog.messages if "failed" in each]
+    for each in read(run, "on_batch_losses"):
+        expected = {name: weight for name, weight in (("loss_d", 2.0), ("loss_e", 3.0)) if name in each["losses"]}
+        assert {name: round(weight, 4) for name, weight in (each.get("weights") or {}).items()} == expected

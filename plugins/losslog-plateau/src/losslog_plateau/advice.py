@@ -128,6 +128,12 @@ def flat(s: Situation) -> str:
 
 def diverging(s: Situation) -> str:
     """A component that rises after it had fallen."""
+    if s.cause is not None and s.cause.name == "not_trained":
+        return (
+            f"{s.component} rises: {_level(s)}, well above its lowest, since about {s.axis} {s.since}. "
+            f"Cause: it trains nothing since {s.axis} {s.cause.evidence['untrained_since']}. What it looks at moves "
+            "on, and it does not train it."
+        )
     return (
         f"{s.component} is diverging: {_level(s)}, well above its lowest, rising since about {s.axis} {s.since}. "
         f"Lower the learning rate, clip gradients, and go back to a checkpoint before {s.axis} {s.since}."

@@ -159,6 +159,8 @@ class Judge:
         situation = situation_of(scene, component, since)
         text = advice.WORDS[state](situation)
         cause = situation.cause if state in ("stalled", "flat") else None
+        if state == "diverging" and situation.cause is not None and situation.cause.name == "not_trained":
+            cause = situation.cause
         name, evidence = None if cause is None else cause.name, evidence_of(situation, cause)
         news.append(Finding(component.name, state, level, scene.step, since, text, name, evidence))
 
