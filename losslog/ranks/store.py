@@ -12,10 +12,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +32,7 @@ VARIABLES: Final = (
 )
 OWNER: Final = "LOSSLOG_RANK_PID"  # the process that torchrun numbered: its children inherit the numbers
 STORE_TIMEOUT: Final = timedelta(seconds=5)
+_by_itself: Final[ContextVar[bool]] = ContextVar("by_itself", default=False)
 
 
 class Place(NamedTuple):
@@ -61,8 +64,20 @@ def launched() -> Place:
     return Place(0, 1)
 
 
+@contextlib.contextmanager
+def by_itself() -> Iterator[None]:
+    """A run that is made meanwhile is one that no other rank takes part in."""
+    token = _by_itself.set(True)
+    try:
+        yield
+    finally:
+        _by_itself.reset(token)
+
+
 def place() -> Place:
     """Rank and world size of this process among those that it can meet."""
+    if _by_itself.get():
+        return Place(0, 1)
     group = distributed()
     if group is not None:
         return Place(group.get_rank(), group.get_world_size())
@@ -72,7 +87,12 @@ def place() -> Place:
 def alone() -> str:
     """Why a process that a launcher numbered is a run of its own; "" where nobody numbered it, or it is a rank."""
     said = launched()
-    if said.world_size < 2 or place().world_size > 1 or os.environ.get(OWNER, str(os.getpid())) != str(os.getpid()):
+    if (
+        _by_itself.get()
+        or said.world_size < 2
+        or place().world_size > 1
+        or os.environ.get(OWNER, str(os.getpid())) != str(os.getpid())
+    ):
         return ""
     return (
         f"the environment says process {said.rank} of {said.world_size}, but there is no process group and no store of "
