@@ -12,11 +12,12 @@ Training thread, main process: accelerate calls its trackers there alone, with w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import copy_context
 from typing import Any, Final
 
 from losslog.compat.naming import VALIDATION, apart, is_loss, is_number, plain_name, require
 from losslog.instrument.listeners import guarded
-from losslog.ranks.store import by_itself
+from losslog.ranks.store import BY_ITSELF
 from losslog.run import Run
 
 LOWEST: Final = "0.26.1"
@@ -52,8 +53,10 @@ class LosslogTracker(GeneralTracker):  # type: ignore[misc]
 
     def _opened(self, values: Mapping[str, Any]) -> Run:
         if self._run is None:
-            with by_itself():
-                self._run = Run(**{**self._options, "config": {**values, **(self._options.get("config") or {})}})
+            given = {**self._options, "config": {**values, **(self._options.get("config") or {})}}
+            context = copy_context()
+            context.run(BY_ITSELF.set, True)
+            self._run = context.run(lambda: Run(**given))
         return self._run
 
     @on_main_process  # type: ignore[untyped-decorator]

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import sys
@@ -32,7 +31,7 @@ VARIABLES: Final = (
 )
 OWNER: Final = "LOSSLOG_RANK_PID"  # the process that torchrun numbered: its children inherit the numbers
 STORE_TIMEOUT: Final = timedelta(seconds=5)
-_by_itself: Final[ContextVar[bool]] = ContextVar("by_itself", default=False)
+BY_ITSELF: Final[ContextVar[bool]] = ContextVar("BY_ITSELF", default=False)  # no other rank takes part
 
 
 class Place(NamedTuple):
@@ -64,19 +63,9 @@ def launched() -> Place:
     return Place(0, 1)
 
 
-@contextlib.contextmanager
-def by_itself() -> Iterator[None]:
-    """A run that is made meanwhile is one that no other rank takes part in."""
-    token = _by_itself.set(True)
-    try:
-        yield
-    finally:
-        _by_itself.reset(token)
-
-
 def place() -> Place:
     """Rank and world size of this process among those that it can meet."""
-    if _by_itself.get():
+    if BY_ITSELF.get():
         return Place(0, 1)
     group = distributed()
     if group is not None:
@@ -88,7 +77,7 @@ def alone() -> str:
     """Why a process that a launcher numbered is a run of its own; "" where nobody numbered it, or it is a rank."""
     said = launched()
     if (
-        _by_itself.get()
+        BY_ITSELF.get()
         or said.world_size < 2
         or place().world_size > 1
         or os.environ.get(OWNER, str(os.getpid())) != str(os.getpid())
