@@ -136,8 +136,7 @@ class Run:
             _said(note)
         self._begin(frozenset(components))
         self._epochs = epochs
-        number = next(_numbers_of_runs)
-        store = Store(number) if self.world_size > 1 and not off else None
+        store = Store(next(_numbers_of_runs)) if self.world_size > 1 and not off else None
         leases = None if store is None else Leases(store, self.logging_rank, Tree(self.world_size).every)
         if not self.logging_rank:
             self._dir, self.id = directory / folder.clean_name(self.name), ""

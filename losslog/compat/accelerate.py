@@ -1,7 +1,8 @@
 """accelerate: ``Accelerator(log_with=LosslogTracker())`` beside, or in the place of, its own trackers.
 
-Training thread, every process. Contract:
+Training thread, main process: accelerate calls its trackers there alone, with what the user has gathered. Contract:
 
+- The run is the main process' own: it waits for no other. One of all ranks is handed over: ``LosslogTracker(run=run)``.
 - It records what is given to ``accelerator.log``, no more: names with ``loss`` in them are a batch's losses, those that
   say that they are of a validation its losses and metrics, the rest metrics at their step.
 - ``epoch`` among the values tells epochs: one ends when it changes, and with ``end_training``.
@@ -11,33 +12,36 @@ Training thread, every process. Contract:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import copy_context
 from typing import Any, Final
 
 from losslog.compat.naming import VALIDATION, apart, is_loss, is_number, plain_name, require
 from losslog.instrument.listeners import guarded
+from losslog.ranks.store import BY_ITSELF
 from losslog.run import Run
 
 LOWEST: Final = "0.26.1"
 require("accelerate", LOWEST, "accelerate")
 
-from accelerate.tracking import GeneralTracker  # noqa: E402 - it was looked at first
+from accelerate.tracking import GeneralTracker, on_main_process  # noqa: E402 - it was looked at first
 
 
 class LosslogTracker(GeneralTracker):  # type: ignore[misc]
     """Logs what an Accelerator is given to log.
 
     Args:
+        run: a run to log to, which is yours to close; None: one is made.
         options: keyword arguments of `losslog.Run`.
     """
 
     name = "losslog"
     requires_logging_directory = False
-    main_process_only = False  # ranks are joined
+    main_process_only = True
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, run: Run | None = None, **options: Any) -> None:
         super().__init__()
         self._options = options
-        self._run: Run | None = None
+        self._run, self._given = run, run is not None
         self._epoch: float | None = None
         self._open = False
         self._validation: dict[str, Any] = {}
@@ -45,15 +49,22 @@ class LosslogTracker(GeneralTracker):  # type: ignore[misc]
     @property
     def tracker(self) -> Run:
         """The run; made now if it was not."""
+        return self._opened({})
+
+    def _opened(self, values: Mapping[str, Any]) -> Run:
         if self._run is None:
-            self._run = Run(**self._options)
+            given = {**self._options, "config": {**values, **(self._options.get("config") or {})}}
+            context = copy_context()
+            context.run(BY_ITSELF.set, True)
+            self._run = context.run(lambda: Run(**given))
         return self._run
 
+    @on_main_process  # type: ignore[untyped-decorator]
     def store_init_configuration(self, values: Mapping[str, Any]) -> None:
         """Begin a run with these as its config."""
-        if self._run is None:
-            self._run = Run(**{**self._options, "config": {**values, **(self._options.get("config") or {})}})
+        self._opened(values)
 
+    @on_main_process  # type: ignore[untyped-decorator]
     def log(self, values: Mapping[str, Any], step: int | None = None, **kwargs: Any) -> None:
         """Log values."""
         guarded(self._log, self.tracker, dict(values), step)
@@ -86,8 +97,10 @@ class LosslogTracker(GeneralTracker):  # type: ignore[misc]
             self._open = False
             run.end_epoch(val_loss=(found["loss"] if found.keys() == {"loss"} else found) if found else None)
 
+    @on_main_process  # type: ignore[untyped-decorator]
     def finish(self) -> None:
         """Training is over."""
         if self._run is not None:
             guarded(self._end_epoch, self._run)
-            self._run.close()
+            if not self._given:
+                self._run.close()

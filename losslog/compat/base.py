@@ -80,6 +80,24 @@ def _leave(folder: str) -> None:
             each.end(InterruptedError("training was broken off"))
 
 
+class _Save:
+    """A method of a framework's object that is heard; a copy, or a pickle, of the object has its own again."""
+
+    def __init__(self, loop: Loop, owner: Any, name: str, path_of: Callable[..., Any]) -> None:
+        self._loop, self._path_of, self._own = loop, path_of, (owner, name)
+        self._original = getattr(owner, name)
+        functools.update_wrapper(self, self._original)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result, loop = self._original(*args, **kwargs), self._loop
+        if not loop.closed:
+            loop.guarded(lambda: loop.checkpoint(self._path_of(*args, **kwargs) or result))
+        return result
+
+    def __reduce__(self) -> Any:
+        return getattr, self._own
+
+
 class Loop(Ears):
     """One training under a framework, from its begin to its end.
 
@@ -113,7 +131,7 @@ class Loop(Ears):
         self.run = opened(given, past, done, _leave)
         super().__init__(self.run, optimizers)
         self.run.watcher = self
-        self._saving: tuple[Any, Any] = (None, None)
+        self._saving: list[tuple[Any, str, Any]] = []
         self._validation: tuple[int, dict[str, Any]] | None = None
 
     def guarded(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -131,11 +149,15 @@ class Loop(Ears):
 
     # ------------------------------------------------------------------ told by the adapter
 
-    def step(self) -> None:
-        """The window's batches were stepped on: one record."""
+    def step(self, lr: Any = None) -> None:
+        """The window's batches were stepped on: one record.
+
+        Args:
+            lr: the rates that it was taken with; None: as the optimizers say behind it.
+        """
         reading = self.take()
         if reading is not None:
-            self.logbook.step(reading, self.lr())
+            self.logbook.step(reading, self.lr() if lr is None else lr)
 
     def should_stop(self, optimizers: Sequence[Any] | None = None, schedulers: Sequence[Any] = ()) -> bool:
         """Carry out requests: learning rates here; gives whether to stop."""
@@ -185,32 +207,29 @@ class Loop(Ears):
         """A checkpoint was written."""
         self.logbook.checkpoint(os.fspath(path))
 
-    def saves(self, owner: Any, path_of: Callable[..., str | os.PathLike[str]]) -> None:
-        """Log what an object's ``save_checkpoint`` writes, until the run ends.
+    def saves(self, owner: Any, path_of: Callable[..., Any], *methods: str) -> None:
+        """Log what methods of an object write, until the run ends; None: its ``save_checkpoint``.
 
         Args:
-            owner: the framework's trainer or runner.
-            path_of: gives the path, of the arguments it is called with.
+            owner: the framework's trainer, runner, model.
+            path_of: gives the path, of the arguments that they are called with; None: it is what they return.
+            methods: their names.
         """
-        original = owner.save_checkpoint
+        for name in methods or ("save_checkpoint",):
+            self._hear_saves(owner, path_of, name)
 
-        @functools.wraps(original)
-        def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
-            result = original(*args, **kwargs)
-            if not self.closed:
-                self.guarded(lambda: self.checkpoint(path_of(*args, **kwargs)))
-            return result
-
-        owner.save_checkpoint = save_checkpoint
-        self._saving = (owner, save_checkpoint)
+    def _hear_saves(self, owner: Any, path_of: Callable[..., Any], name: str) -> None:
+        save = _Save(self, owner, name, path_of)
+        object.__setattr__(owner, name, save)  # a model of keras counts what is set on it as its own
+        self._saving.append((owner, name, save))
 
     def detach(self) -> None:
         """Take everything of ours off."""
         super().detach()
-        owner, ours = self._saving
-        if owner is not None and vars(owner).get("save_checkpoint") is ours:
-            del owner.save_checkpoint
-        self._saving = (None, None)
+        for owner, name, ours in self._saving:
+            if vars(owner).get(name) is ours:
+                object.__delattr__(owner, name)
+        self._saving.clear()
 
     def state(self, *, epoch_done: bool = False) -> dict[str, Any]:
         """What a checkpoint has to know; waits until what was logged before it is in the journal.

@@ -79,8 +79,11 @@ class Ears(Observer):
         return found
 
     def lr(self) -> Any:
-        """The rates that the optimizers stepped with last."""
-        return together([*self._rates.values()] or [(each, rates(each)) for each in self._optimizers or ()])
+        """The rates that the optimizers stepped with last; those that were named first in their order."""
+        known = self._rates
+        return together(
+            [known.get(id(each)) or (each, rates(each)) for each in self._optimizers or ()] or [*known.values()]
+        )
 
     def before_epoch_end(self) -> Any:
         """The next epoch's first steps are looked at again."""

@@ -5,7 +5,8 @@ Training thread. Contract:
 - The total is what goes backward; components are what modules give, a loss function that is one too. One record an
   optimizer step: batches that ``GradientAccumulation`` gathers are one window.
 - The Recorder's validation loss and metrics go with the epoch's end. ``lr_find`` and ``get_preds`` are no training.
-- Saved models keep nothing of ours: with ``resume="auto"`` the first epoch's number says where the run goes on.
+- What ``Learner.save`` writes (``SaveModelCallback``) is a checkpoint. It keeps nothing of ours: with ``resume="auto"``
+  the first epoch's number says where the run goes on.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class LosslogCallback(Callback, Guest):  # type: ignore[misc]
     order = 60  # behind the Recorder
     run: Any = True
     loop: Any = None
+    __getstate__ = Guest.__getstate__  # fastai's own keeps everything: `learn.export` pickles us
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -56,6 +58,7 @@ class LosslogCallback(Callback, Guest):  # type: ignore[misc]
             optimizers=[self.learn.opt],
             done=self.learn.epoch,
         )
+        self.loop.saves(self.learn, lambda *args, **kwargs: None, "save")
 
     @contained
     def _batch(self) -> None:

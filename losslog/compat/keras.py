@@ -5,7 +5,8 @@ Training thread. Contract:
 - keras tells means over the epoch so far; a batch's losses are taken out of their sums. The total is what goes
   backward.
 - ``val_*`` losses go with the epoch's end; metrics are those of the whole epoch, as keras shows them.
-- keras' checkpoints keep nothing of ours: with ``resume="auto"`` the first epoch's number says where the run goes on.
+- What ``model.save`` and ``save_weights`` write (``ModelCheckpoint``) are checkpoints. They keep nothing of ours: with
+  ``resume="auto"`` the first epoch's number says where the run goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from losslog.compat.base import PATIENCE, Guest, Loop, contained
 from losslog.compat.naming import is_loss, require
 
 LOWEST: Final = "3.5"
+SAVES: Final = ("save", "save_weights")
 require("keras", LOWEST, "keras")
 
 import keras  # noqa: E402 - it was looked at first
@@ -35,6 +37,8 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
         self.options = options
         self._sums: dict[str, tuple[float, float]] = {}
         self._begins = False
+        self._rate: float | None = None
+        self._steps: int | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Training begins; the first epoch's number says whether it goes on."""
@@ -53,6 +57,8 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
             optimizers=[optimizer],
             done=done,
         )
+        self.loop.window.hears = not getattr(optimizer, "gradient_accumulation_steps", None)  # it divides, later
+        self.loop.saves(self.model, lambda filepath, *args, **kwargs: filepath, *SAVES)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Sums begin anew."""
@@ -61,8 +67,14 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
         self._sums = {}
 
     @contained
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """The step is taken with these rates; a schedule has others behind it."""
+        self._rate = float(self.model.optimizer.learning_rate)
+        self._steps = _steps(self.model.optimizer)
+
+    @contained
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """One record."""
+        """One record, where the optimizer has stepped."""
         losses = {}
         trackers = {each.name: each for each in self.model.metrics if hasattr(each, "total") and hasattr(each, "count")}
         for name, mean in (logs or {}).items():
@@ -79,7 +91,8 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
                 losses[name] = (now[0] - total) / (now[1] - count)
         if losses:
             self.loop.window.batch(losses)
-            self.loop.step()
+        if losses and (self._steps is None or _steps(self.model.optimizer) != self._steps):
+            self.loop.step(self._rate)
         optimizer = self.model.optimizer
         before = float(optimizer.learning_rate)
         group = {"lr": before}
@@ -104,3 +117,10 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_end(self, logs: Any = None) -> None:
         """Training is over."""
         self.loop.end()
+
+
+def _steps(optimizer: Any) -> int | None:
+    """How often an optimizer that accumulates has stepped; None: it does with each batch."""
+    if not getattr(optimizer, "gradient_accumulation_steps", None):
+        return None
+    return int(optimizer.iterations)

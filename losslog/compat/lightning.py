@@ -59,6 +59,7 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
             return
         every, batches, epochs = trainer.accumulate_grad_batches, trainer.num_training_batches, trainer.max_epochs
         planned = pl_module.automatic_optimization and batches < float("inf") and int(batches) > 0
+        planned = planned and all(len(getattr(each, "scheduling", ())) < 2 for each in trainer.callbacks)
         self.loop = Loop(
             self.options,
             config={**pl_module.hparams, "model": type(pl_module).__name__, "accumulate_grad_batches": every},

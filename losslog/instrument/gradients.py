@@ -36,6 +36,8 @@ class Gradients:
         """The coming step of these optimizers is measured."""
         self._open = {}
         for optimizer in optimizers:
+            if not hasattr(optimizer, "param_groups"):  # keras': it tells nobody when it steps
+                continue
             moved = {id(each) for group in optimizer.param_groups if group.get("lr") for each in group["params"]}
             members = [(part, each) for part, each in parts.parameters() if id(each) in moved and _plain(each)]
             if members:

@@ -16,6 +16,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +31,7 @@ VARIABLES: Final = (
 )
 OWNER: Final = "LOSSLOG_RANK_PID"  # the process that torchrun numbered: its children inherit the numbers
 STORE_TIMEOUT: Final = timedelta(seconds=5)
+BY_ITSELF: Final[ContextVar[bool]] = ContextVar("BY_ITSELF", default=False)  # no other rank takes part
 
 
 class Place(NamedTuple):
@@ -63,6 +65,8 @@ def launched() -> Place:
 
 def place() -> Place:
     """Rank and world size of this process among those that it can meet."""
+    if BY_ITSELF.get():
+        return Place(0, 1)
     group = distributed()
     if group is not None:
         return Place(group.get_rank(), group.get_world_size())
@@ -72,7 +76,12 @@ def place() -> Place:
 def alone() -> str:
     """Why a process that a launcher numbered is a run of its own; "" where nobody numbered it, or it is a rank."""
     said = launched()
-    if said.world_size < 2 or place().world_size > 1 or os.environ.get(OWNER, str(os.getpid())) != str(os.getpid()):
+    if (
+        BY_ITSELF.get()
+        or said.world_size < 2
+        or place().world_size > 1
+        or os.environ.get(OWNER, str(os.getpid())) != str(os.getpid())
+    ):
         return ""
     return (
         f"the environment says process {said.rank} of {said.world_size}, but there is no process group and no store of "

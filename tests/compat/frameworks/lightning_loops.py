@@ -145,6 +145,30 @@ class ByHand(Base):
             self.window = []
 
 
+class Critics(Gan):
+    """The second optimizer steps first, and more often."""
+
+    def training_step(self, batch, i):
+        g, d = self.optimizers()
+        parts = self.parts(batch[0])
+        d.zero_grad()
+        self.manual_backward(parts["kl"])
+        d.step()
+        found = {"d_loss": float(parts["kl"])}
+        self.log("d_loss", parts["kl"])
+        if i % 3 == 2:
+            g.zero_grad()
+            self.manual_backward(parts["loss_a"])
+            g.step()
+            self.log("g_loss", parts["loss_a"])
+            found["g_loss"] = float(parts["loss_a"])
+        self.truth.setdefault("steps", []).append(found | {"total": sum(found.values())})
+
+
+def critics():
+    trainer("critics", max_epochs=2).fit(Critics(T.setdefault("critics", {})), loader())
+
+
 def by_hand():
     trainer("by_hand", max_epochs=2).fit(ByHand(T.setdefault("by_hand", {})), loader())
 
@@ -233,7 +257,7 @@ class Beside(L.Callback):
         trainer.logger.log_metrics({"beside": 1.0}, step=trainer.global_step - 1)
 
 
-ALL = [accumulation, midway, every_other, gan, by_hand, lbfgs, twice, fails, asked, logger, interrupted]
+ALL = [accumulation, midway, every_other, gan, critics, by_hand, lbfgs, twice, fails, asked, logger, interrupted]
 for each in ALL if SPACE == "lightning.pytorch" else [accumulation, gan, logger]:
     L.seed_everything(0)
     each()

@@ -35,6 +35,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
         "midway",
         "every_other",
         "gan",
+        "critics",
         "by_hand",
         "lbfgs",
         "twice",
@@ -78,6 +79,8 @@ def test_checkpoints_are_logged_behind_their_epoch(told: tuple[Path, dict[str, A
 def test_several_optimizers_are_one_series_with_all_rates(told: tuple[Path, dict[str, Any]]) -> None:
     batch = Told(told[0], "gan").data("on_batch_losses")[0]
     assert batch["lr"] == {"0-Adam": 0.01, "1-SGD": 0.02}
+    batches = Told(told[0], "critics").data("on_batch_losses")  # numbered as configured, whichever steps first
+    assert {(*each["lr"],) for each in batches} == {("0-Adam", "1-SGD")}
 
 
 @pytest.mark.parametrize(

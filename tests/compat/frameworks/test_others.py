@@ -246,3 +246,85 @@ model.fit(numpy.ones((16, 4)), numpy.ones((16, 1)), batch_size=2, epochs=3, verb
 """)
     assert [each["lr"] for each in workshop.data("on_batch_losses")] == pytest.approx([0.01] * 3 + [0.001] * 2)
     assert workshop.data("on_run_end")[0]["status"] == "stopped"
+
+
+def test_keras_saves_accumulates_and_schedules(workshop: Workshop) -> None:
+    need("keras")
+    found = workshop.run("""
+import numpy, keras
+from losslog.compat.keras import LosslogCallback
+x = numpy.random.default_rng(0).random((10, 4)); y = numpy.ones((10, 1)); seen = []
+class Seen(keras.losses.Loss):
+    def call(self, true, given):
+        found = keras.ops.mean(keras.ops.square(true - given), axis=-1)
+        if getattr(found, "requires_grad", False) and len(found) == 2: seen.append(float(found.mean()))
+        return found
+def fit(name, optimizer, *callbacks):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(optimizer, loss=Seen())
+    seen.clear()
+    model.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[LosslogCallback(name=name, plugins=None), *callbacks])
+    assert not {"save", "save_weights"} & vars(model).keys()
+rates = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
+save = keras.callbacks.ModelCheckpoint
+fit("saves", keras.optimizers.SGD(rates), save("{epoch}.keras"), save("w.weights.h5", save_weights_only=True))
+keras.models.load_model("2.keras", custom_objects={"Seen": Seen})
+fit("window", keras.optimizers.SGD(0.1, gradient_accumulation_steps=3))
+print(*seen)
+""")
+    saves, window = Told(workshop.folder, "saves"), Told(workshop.folder, "window")
+    assert [(each["epoch"], each["path"].rpartition("/")[2]) for each in saves.data("on_checkpoint")] == [
+        (epoch, name) for epoch in (1, 2) for name in (f"{epoch}.keras", "w.weights.h5")
+    ]
+    rates = [each["lr"] for each in saves.data("on_batch_losses")]
+    assert rates == pytest.approx([0.1 * 0.5**step for step in range(10)])
+    seen = [float(each) for each in found.stdout.split()[-10:]]
+    batches = window.data("on_batch_losses")
+    assert [each["n"] for each in batches] == [3, 3, 3]
+    assert [each["total"] for each in batches] == pytest.approx([sum(seen[i : i + 3]) / 3 for i in (0, 3, 6)], rel=1e-4)
+    assert "not measured" not in found.stderr
+
+
+def test_fastai_saves_and_exports(workshop: Workshop) -> None:
+    need("fastai")
+    workshop.run("""
+import pickle, torch, warnings
+warnings.filterwarnings("ignore")
+from fastai.learner import Learner
+from fastai.data.core import DataLoaders
+from fastai.callback.tracker import SaveModelCallback
+from losslog.compat.fastai import LosslogCallback
+data = torch.utils.data.TensorDataset(torch.randn(6, 4), torch.randn(6, 1))
+loaders = DataLoaders(torch.utils.data.DataLoader(data, 2), torch.utils.data.DataLoader(data, 3))
+learner = Learner(loaders, torch.nn.Linear(4, 1), loss_func=torch.nn.MSELoss(), path=".",
+                  cbs=[LosslogCallback(), SaveModelCallback(every_epoch=True)])
+with learner.no_bar():
+    learner.fit(2, lr=0.01)
+assert "save" not in vars(learner)
+pickle.dumps(learner.cbs)
+""")
+    assert [(each["epoch"], each["path"].rpartition("/")[2]) for each in workshop.data("on_checkpoint")] == [
+        (1, "model_0.pth"), (2, "model_1.pth"),
+    ]  # fmt: skip
+
+
+def test_accelerates_tracker_waits_for_no_other_rank(workshop: Workshop) -> None:
+    need("accelerate")
+    (workshop.folder / "ranks.py").write_text("""
+import torch
+from accelerate import Accelerator
+from losslog.compat.accelerate import LosslogTracker
+accelerator = Accelerator(cpu=True, log_with=LosslogTracker(name="tracked"))
+accelerator.init_trackers("project", config={"lr": 0.1})
+for step in range(3):
+    accelerator.log({"loss_a": 1.0 + accelerator.process_index, "epoch": 0}, step=step)
+accelerator.end_training()
+""")
+    found = workshop.run("""
+import subprocess, sys
+command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "ranks.py"]
+sys.exit(subprocess.run(command).returncode)
+""")
+    assert [each["total"] for each in workshop.data("on_batch_losses")] == [1.0] * 3
+    assert all("ranks" not in each for each in workshop.data("on_batch_losses"))
+    assert "has said nothing" not in found.stderr
