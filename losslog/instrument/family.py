@@ -20,6 +20,7 @@ class Family:
     Args:
         owner: the observer it belongs to.
         name: what its losses are called where they have no names.
+        kind: the class of its first module.
         ready_made: whether it is of torch's own making (a criterion): its losses count only with a backward pass.
 
     Attributes:
@@ -36,8 +37,8 @@ class Family:
         unreached: steps for which no backward pass came to its outputs, before any did.
     """
 
-    def __init__(self, owner: Any, name: str, *, ready_made: bool = False) -> None:
-        self.owner, self.name, self.ready_made = owner, name, ready_made
+    def __init__(self, owner: Any, name: str, kind: type, *, ready_made: bool = False) -> None:
+        self.owner, self.name, self.kind, self.ready_made = owner, name, kind, ready_made
         self.keys: tuple[str, ...] | None = None
         self.ever: set[str] = set()
         self.left_out: set[str] = set()
@@ -69,7 +70,7 @@ class Family:
     def add(self, module: Any) -> None:
         """Watch a module's calls."""
         if not self.has(module):
-            self._members.append(weakref.ref(module))
+            self._members = [*(each for each in self._members if each() is not None), weakref.ref(module)]
             calls.watch(module)
 
     def remove(self) -> None:

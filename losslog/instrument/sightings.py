@@ -85,16 +85,25 @@ class Sightings:
         """Watch a module that gives losses, or is trained."""
         found = self.family_of(module) or next((each for each in self.families if each.includes(module)), None)
         if found is None:
+            found = self._successor_of(module)
+        if found is None:
             kind = type(module)
             name, count = kind.__name__, 1
             while any(each.name == name for each in self.families):
                 count += 1
                 name = f"{kind.__name__}_{count}"
-            found = Family(self._owner, name, ready_made=kind.__module__.startswith("torch.nn.modules.loss"))
+            found = Family(self._owner, name, kind, ready_made=kind.__module__.startswith("torch.nn.modules.loss"))
             self.families.append(found)
         found.add(module)
         self._by_id[id(module)] = weakref.ref(module), found
         return found
+
+    def _successor_of(self, module: Any, *, alive: bool = False) -> Family | None:
+        """The family of a criterion that the loop makes anew for each batch; ``alive``: or one of its like."""
+        if next(module.parameters(), None) is not None:
+            return None
+        its = [each for each in self.families if each.kind is type(module)]
+        return next((each for each in its if not each.modules), its[0] if alive and len(its) == 1 else None)
 
     def yielded(self, data_pass: Pass) -> None:
         """A loader gave a batch."""
@@ -126,10 +135,14 @@ class Sightings:
                 self._trained(found, output.values())
                 return
         spread = type(module).__name__ == "DataParallel"
-        if family is None and not grad and (original := self._copies.family_of(module, self.families)) is not None:
-            if self._fresh and not any(self._fresh[-1].same_loader(each) for each in self._finder.current):
-                self._evaluated(original, module, read(output, original.name, spread=spread), of_copy=True)
-            return
+        if family is None and not grad:
+            copied = self._copies.family_of(module, self.families)
+            original = copied or self._successor_of(module, alive=True)
+            if original is not None:
+                if self._fresh and not any(self._fresh[-1].same_loader(each) for each in self._finder.current):
+                    losses = read(output, original.name, spread=spread)
+                    self._evaluated(original, module, losses, of_copy=copied is not None)
+                return
         losses = read(output, type(module).__name__ if family is None else family.name, spread=spread)
         givers = [(module, losses)]
         if inner and not (losses and losses[0].named):
