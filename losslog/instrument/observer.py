@@ -91,6 +91,8 @@ class Observer(Watching):
         """``torch.autograd.backward`` was called."""
         if not self.closed and (root.thread == self.thread.mine or self.follows()):
             heard = Heard(root)
+            if self.leftovers.again:
+                self.leftovers.looks(root)
             self.reaching.heard(heard)
             if pending := self.sightings.pending:
                 begins(heard, pending)
@@ -109,6 +111,8 @@ class Observer(Watching):
         if not heard.taken and not self.closed:
             self._driven(heard)
             self.steppers.ends(heard)
+            if self.leftovers.again:
+                self.leftovers.ended()
             self.silence.heard(root, self.steppers)
 
     def _driven(self, heard: Heard) -> None:
@@ -185,6 +189,8 @@ class Observer(Watching):
             return
         if not heard and self.leftovers.again and (heard := self.leftovers.cleared(stepper)):
             self.silence.cleared(stepper)
+        elif heard and self.leftovers.again:
+            heard = self.leftovers.put_together(stepper, heard)
         if not heard and self._running and not self._running[-1].taken:  # it steps inside the backward pass
             heard = self._running[-1:]
             heard[0].taken = True

@@ -219,7 +219,8 @@ class Sightings:
         fresh = self._fresh
         if fresh or who in self._since or not self._since:
             if self._leftovers.again:
-                self._leftovers.computes(new_batch=bool(fresh) or self._finder.before is None)
+                new = bool(fresh) or self._finder.before is None
+                self._leftovers.computes(new_batch=new, same=who is None and not fresh)
             driver = self._finder.driver(fresh)
             if fresh:
                 self.batch += 1
