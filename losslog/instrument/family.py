@@ -8,10 +8,13 @@ Training thread. Contract:
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from losslog.instrument import calls
 from losslog.instrument.steady import Habit
+
+DEEP: Final = 4  # wrappers in one another
 
 
 class Family:
@@ -92,3 +95,15 @@ class Family:
     def parameters(self) -> set[int]:
         """Identities of the parameters that can be trained."""
         return {id(each) for module in self.modules for each in module.parameters() if each.requires_grad}
+
+
+def wrapped_by(module: Any) -> Iterator[Any]:
+    """The modules that a wrapper is around: of no class of torch's own, and with all of its parameters."""
+    own = [id(each) for each in module.parameters()]
+    for _ in range(DEEP if own else 0):
+        inner = [*module.children()]
+        if len(inner) != 1 or [id(each) for each in inner[0].parameters()] != own:
+            return
+        module = inner[0]
+        if type(module).__module__.partition(".")[0] != "torch":
+            yield module

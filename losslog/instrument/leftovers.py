@@ -20,8 +20,8 @@ from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder, Pass
 from losslog.instrument.readings import averaged
 from losslog.instrument.rests import Rests
-from losslog.instrument.skipping import finite
 from losslog.instrument.roots import Root
+from losslog.instrument.skipping import finite
 from losslog.instrument.steady import nodes_behind
 from losslog.instrument.window import Window, averages
 from losslog.runtime.notices import Once
@@ -55,7 +55,7 @@ class Leftovers:
         self.again += heard
 
     def computes(self, *, new_batch: bool, same: bool = False) -> None:
-        """The loop trains on; on a new batch, or on the one at hand once more; ``same``: on what is computed already."""
+        """The loop trains on; on a new batch, or the one at hand once more; ``same``: on what it has computed."""
         if self.again:
             again = [each for each in self.again if not (same and each.root.kept)]
             self.again = [each for each in self.again if each not in again]
@@ -68,6 +68,16 @@ class Leftovers:
         if numbers and root.node is not None:
             behind = nodes_behind([root.node], numbers)
             self.again = [each for each in self.again if not any(number in behind for number, _ in each.root.marks)]
+
+    def cleared_since(self, pending: Sequence[Output]) -> None:
+        """A backward pass begins: gradients that are gone by then may have gone before its batch was computed."""
+        newest = max((each.number for each in pending), default=-1)
+        for each in [*self.again]:
+            its = [output for output, _, _ in each.root.reached]
+            if its and newest > max(output.number for output in its):
+                self.again.remove(each)
+                if self._finder.before is None or its[0].batch != self._owner.sightings.batch:
+                    self._unstepped_heard([each])
 
     def ended(self) -> None:
         """A backward pass has ended, after others whose gradients were thrown away."""
@@ -89,12 +99,15 @@ class Leftovers:
         for each in mine:
             each.taken = True
         if self._gradients and _gradients_of(stepper) not in self._gradients:
-            self._once("zero_grad() is called between backward passes of one forward, and gradients are then set by "
-                       "hand: all %d passes of a step are in its total", len(mine) + len(heard), key="by hand")  # fmt: skip
+            self._once(
+                "zero_grad() is called between backward passes of one forward, and gradients are then set by hand: "
+                "all %d passes of a step are in its total", len(mine) + len(heard), key="by hand"
+            )  # fmt: skip
             return [*mine, *heard]
-        self._once("zero_grad() is called between backward passes of one forward: the gradients of the first are thrown "
-                   "away, and the total is what the last was called on. Call zero_grad() before the first",
-                   key="thrown away")  # fmt: skip
+        self._once(
+            "zero_grad() is called between backward passes of one forward: the gradients of the first are thrown away, "
+            "and the total is what the last was called on. Call zero_grad() before the first", key="thrown away"
+        )  # fmt: skip
         return heard
 
     def cleared(self, stepper: Stepper) -> list[Heard]:
@@ -143,7 +156,7 @@ class Leftovers:
             family = each.family
             if each.driver is not None and each.driver not in trained:
                 if self._logbook.trained and family.keys is not None:
-                    self._logbook.validation(averaged([each]))
+                    self._logbook.validation(averaged([each]), each.driver)
             elif family.keys is not None or not told:
                 if not family.ready_made:
                     self.unstepped([each], counted=False)
@@ -163,7 +176,12 @@ class Leftovers:
 
     def _unstepped_heard(self, heard: list[Heard]) -> None:
         reading = Window(heard, self._owner).reading((), dicts=False, rest=Rests(quiet=True))
-        self._logbook.unstepped(reading._replace(beside=None), counted=finite(reading))
+        if counted := finite(reading):
+            self._once(
+                "a backward pass was followed by no step (gradients cleared, or a rest of accumulation): no batch is "
+                "recorded of it, and its losses count in the epoch's means", key="unstepped"
+            )  # fmt: skip
+        self._logbook.unstepped(reading._replace(beside=None), counted=counted)
 
     def sort_out(self) -> None:
         """Nothing more comes of what waits."""

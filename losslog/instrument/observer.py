@@ -98,6 +98,8 @@ class Observer(Watching):
                 begins(heard, pending)
             self.silence.rest.look(root, pending)
             self.steppers.begins(heard)
+            if self.leftovers.again:
+                self.leftovers.cleared_since(pending)
             self._running.append(heard)
 
     def backward_ends(self, root: Root) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from losslog.instrument.copies import Copies
 from losslog.instrument.discovery import Discovery
-from losslog.instrument.family import Family
+from losslog.instrument.family import Family, wrapped_by
 from losslog.instrument.leftout import LeftOut
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
@@ -95,6 +95,8 @@ class Sightings:
             found = Family(self._owner, name, kind, ready_made=kind.__module__.startswith("torch.nn.modules.loss"))
             self.families.append(found)
         found.add(module)
+        for inner in wrapped_by(module):  # it may be called itself to validate
+            found.add(inner)
         self._by_id[id(module)] = weakref.ref(module), found
         return found
 
@@ -249,4 +251,6 @@ class Sightings:
         kept = [each for each in losses if each.name in names]
         if not kept or (not module.training and len({each.name for each in kept}) < len(names)):
             return  # in eval mode a model may return other figures
-        self._logbook.validation(averaged([of(family, kept)]), of_copy=of_copy)
+        source = self._fresh[-1] if self._fresh else None
+        trained = source is not None and any(source.same_loader(each) for each in self._finder.current)
+        self._logbook.validation(averaged([of(family, kept)]), source, of_copy=of_copy, trained=trained)

@@ -147,9 +147,10 @@ class Window:
         if not parts or (len(parts) == 1 and parts.keys() <= set(TOTAL_NAMES) and not self._more):
             name = next(iter(parts or self._whole), None)
             keys = (name,) if name is not None and name != "total" and (dicts or name in self.own) else None
-            return told(roots, {}, keys, n, beside, rest)
+            single = None if name is None or name in TOTAL_NAMES else (name, (parts or self._whole)[name])
+            return told(roots, {}, keys, n, beside, rest, single=single)
         if len(parts) == 1 and not dicts and not self.own & parts.keys() and not self._more:
-            return told(roots, {}, None, n, beside, rest)
+            return told(roots, {}, None, n, beside, rest, single=next(iter(parts.items())))
         pending = [*pending, *self._loose]
         loose = {name for name, several in parts.items() if all(_mark(each) is None for each in several)}
         return told(roots, parts, tuple(parts), n, beside, rest, lambda: self._idle(parts, pending), loose)

@@ -1,4 +1,4 @@
-"""Gradients of several backward passes that a loop puts together by hand (PCGrad): one step, whose total is their sum."""
+"""Gradients of several backward passes that a loop puts together by hand (PCGrad): one step, and its total."""
 
 import pytest
 import torch

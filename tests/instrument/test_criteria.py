@@ -1,4 +1,4 @@
-"""Criteria that a loop makes anew for each batch, takes up late, or validates with: one loss each, from its first step."""
+"""Criteria that a loop makes anew for each batch, takes up late, or validates with: heard from their first step."""
 
 import pytest
 import torch
