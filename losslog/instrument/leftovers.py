@@ -62,15 +62,12 @@ class Leftovers:
             if again and new_batch:
                 self._unstepped_heard(again)
 
-    def looks(self, root: Root) -> None:
-        """A backward pass begins: those whose losses it comes to once more are no part of a step."""
-        numbers = {number for each in self.again for number, _ in each.root.marks}
-        if numbers and root.node is not None:
-            behind = nodes_behind([root.node], numbers)
-            self.again = [each for each in self.again if not any(number in behind for number, _ in each.root.marks)]
+    def begins(self, root: Root, pending: Sequence[Output]) -> None:
+        """A backward pass begins.
 
-    def cleared_since(self, pending: Sequence[Output]) -> None:
-        """A backward pass begins: gradients that are gone by then may have gone before its batch was computed."""
+        Gradients that are gone by then may have gone before its batch was computed; and passes whose losses it comes to
+        once more are no part of a step.
+        """
         newest = max((each.number for each in pending), default=-1)
         for each in [*self.again]:
             its = [output for output, _, _ in each.root.reached]
@@ -78,6 +75,10 @@ class Leftovers:
                 self.again.remove(each)
                 if self._finder.before is None or its[0].batch != self._owner.sightings.batch:
                     self._unstepped_heard([each])
+        numbers = {number for each in self.again for number, _ in each.root.marks}
+        if numbers and root.node is not None:
+            behind = nodes_behind([root.node], numbers)
+            self.again = [each for each in self.again if not any(number in behind for number, _ in each.root.marks)]
 
     def ended(self) -> None:
         """A backward pass has ended, after others whose gradients were thrown away."""

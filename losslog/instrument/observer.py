@@ -91,15 +91,13 @@ class Observer(Watching):
         """``torch.autograd.backward`` was called."""
         if not self.closed and (root.thread == self.thread.mine or self.follows()):
             heard = Heard(root)
-            if self.leftovers.again:
-                self.leftovers.looks(root)
             self.reaching.heard(heard)
             if pending := self.sightings.pending:
                 begins(heard, pending)
             self.silence.rest.look(root, pending)
             self.steppers.begins(heard)
             if self.leftovers.again:
-                self.leftovers.cleared_since(pending)
+                self.leftovers.begins(root, pending)
             self._running.append(heard)
 
     def backward_ends(self, root: Root) -> None:
@@ -282,6 +280,8 @@ class Observer(Watching):
 
     def close(self, status: str) -> None:
         """Record what waits, end an epoch that was seen to its end, and take everything off."""
+        if self.finder.lost:
+            self.silence.one_epoch()
         self._held.release(self.series.put, wait=True)
         self.series.flush()
         pending = self.sightings.pending

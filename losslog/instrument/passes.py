@@ -170,6 +170,15 @@ class EpochFinder:
         self._seen: dict[int, tuple[Any, int, int]] = {}  # a weak reference, a version, and the step it was seen at
         self._steps_then = 0
         self._once = Once()
+        self._any = self._comes_again = False  # whether an epoch has ended; whether a batch came more than once
+
+    @property
+    def lost(self) -> bool:
+        """Whether all steps are one epoch for want of a sign: no loader ends, nor is it one pass over a list."""
+        if self._any or self.told or self._steps_per_epoch is not None:
+            return False
+        alive = sum(ref() is not None for ref, _, _ in self._seen.values())
+        return all(each.endless and not each.over for each in self.current) and (self._comes_again or alive <= STALE)
 
     def driver(self, fresh: Sequence[Pass]) -> Pass | None:
         """The pass that a training forward's batch comes from.
@@ -203,6 +212,7 @@ class EpochFinder:
         if known and len(self._seen) > 1 and self._taken - step >= ROUND:  # else several steps look at one batch
             self._came_round = True
             self._seen = {}
+        self._comes_again = self._comes_again or (known and self._taken > step)
         self._seen[id(tensor)] = (ref if known else weakref.ref(tensor), tensor._version, self._taken)
         if len(self._seen) > MOST_SEEN:
             self._seen = {}
@@ -284,6 +294,7 @@ class EpochFinder:
 
     def ended(self) -> None:
         """The open epoch has ended."""
+        self._any = True
         self.steps = self._steps_then = 0
         self._seen = {key: each for key, each in self._seen.items() if each[2] == self._taken}  # of the step at hand
         self._passes, self._new = 1, True
