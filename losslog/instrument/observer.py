@@ -109,21 +109,11 @@ class Observer(Watching):
         if heard.looked is not None:
             learns(heard)
         if not heard.taken and not self.closed:
-            self._driven(heard)
+            self.sightings.driven(heard)
             self.steppers.ends(heard)
             if self.leftovers.again:
                 self.leftovers.ended()
             self.silence.heard(root, self.steppers)
-
-    def _driven(self, heard: Heard) -> None:
-        """Learn which pass over data a backward pass belongs to."""
-        if ours := {output for output, _, _ in heard.root.reached if output.family.owner is self}:
-            heard.drivers = [each.driver for each in sorted(ours, key=lambda each: each.number)]
-            return
-        if self.logbook.evaluations:
-            self.log_evaluations()
-        driver, heard.targets = self.sightings.unseen()
-        heard.drivers = [driver]
 
     def made(self, optimizer: Any) -> None:
         """An optimizer was made."""
@@ -194,7 +184,7 @@ class Observer(Watching):
         if not heard and self._running and not self._running[-1].taken:  # it steps inside the backward pass
             heard = self._running[-1:]
             heard[0].taken = True
-            self._driven(heard[0])
+            self.sightings.driven(heard[0])
         one = heard[0] if len(heard) == 1 else None
         detached, self.sightings.detached = self.sightings.detached, []
         reading = plainly(one.root, self, self.silence.rest) if one is not None and not detached else None
