@@ -315,7 +315,9 @@ class Run:
             if targets is not None:
                 self._keep(step, targets)
         has_total = total is not None
-        batch = _new(Batch, (time.time(), step, epoch, keys, values, has_total, lr, batch_size, n, True, True, given))
+        batch = _new(
+            Batch, (time.time(), step, epoch, keys, values, has_total, lr, batch_size, n, True, True, given, None)
+        )
         queue.put_batch(batch)
         self._goes_on(batch)
         if self._strict:
