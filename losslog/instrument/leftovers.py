@@ -71,7 +71,7 @@ class Leftovers:
         newest = max((each.number for each in pending), default=-1)
         for each in [*self.again]:
             its = [output for output, _, _ in each.root.reached]
-            if its and newest > max(output.number for output in its):
+            if its and not each.root.kept and newest > max(output.number for output in its):
                 self.again.remove(each)
                 if self._finder.before is None or its[0].batch != self._owner.sightings.batch:
                     self._unstepped_heard([each])
