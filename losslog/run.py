@@ -314,7 +314,9 @@ class Run:
             if targets is not None:
                 self._keep(step, targets)
         has_total = total is not None
-        batch = _new(Batch, (time.time(), step, epoch, keys, values, has_total, lr, batch_size, n, True, True, given))
+        batch = _new(
+            Batch, (time.time(), step, epoch, keys, values, has_total, lr, batch_size, n, True, True, given, None)
+        )
         queue.put_batch(batch)
         self._goes_on(batch)
         if self._strict:
@@ -341,6 +343,7 @@ class Run:
         *,
         stepped: bool = True,
         counted: bool = True,
+        alone: Any = None,
     ) -> None:
         """`log_batch` for `losslog.instrument`, which read the values when the model gave them.
 
@@ -354,6 +357,7 @@ class Run:
             counted: False where they do not count in the means either.
             weights: gives those that components have in the total, where they are not 1 and autograd told it.
             targets: of the batch, as for `log_batch`.
+            alone: gives what a scalar is made of.
         """
         if self._closed:
             self._after_close("a forward pass")
@@ -361,7 +365,8 @@ class Run:
         now, step, epoch = time.time(), self._step, self._epoch
         if targets:
             self._keep(step, targets)
-        batch = _new(Batch, (now, step, epoch, keys, values, has_total, lr, None, n, stepped, counted, weights))
+        batch = _new(Batch, (now, step, epoch, keys, values, has_total, lr, None, n, stepped, counted, weights,
+                            alone))  # fmt: skip
         self._queue.put_batch(batch)
         if stepped:
             self._goes_on(batch)

@@ -143,7 +143,7 @@ class Ears(Observer):
         self._rates[id(optimizer)] = (optimizer, rates(optimizer))
         self.stepped = True
 
-    def scaler_ends(self, optimizer: Any) -> None:
+    def scaler_ends(self, optimizer: Any, scaler: Any) -> None:
         """A step that a GradScaler left out is one to the framework, or its batches are of the next."""
 
     def _record(self, stepper: Stepper, reading: Reading, outputs: list[Output], own: Collection[str]) -> None:

@@ -18,7 +18,7 @@ _FACTORS: Final = {"Mul", "Dot", "Mv", "Mm", "Bmm", "Addmm"}  # linear in each o
 _LINEAR: Final = _FACTORS | {
     "Add", "Sub", "Rsub", "Neg", "Div", "Sum", "Mean", "Stack", "Cat", "Unsqueeze", "Squeeze", "View", "Reshape",
     "ReshapeAlias", "UnsafeView", "Select", "Slice", "Index", "Unbind", "Split", "ToCopy", "Clone", "Expand", "Alias",
-    "CopySlices", "Copy", "AsStrided", "T", "Permute", "Transpose", "Where", "Lerp", "NanToNum", "Identity",
+    "CopySlices", "Copy", "AsStrided", "T", "Permute", "Transpose", "Lerp", "Identity",
 }  # fmt: skip
 
 
@@ -84,6 +84,23 @@ def is_curved(root: Any, losses: set[tuple[int, int]]) -> bool:
                 (child, False) for child, _ in node.next_functions
                 if child is not None and child not in reaches and first < child._sequence_nr() not in numbers
             ]  # fmt: skip
+    return False
+
+
+def leads_elsewhere(root: Any, losses: set[tuple[int, int]]) -> bool:
+    """Whether gradients go from a root to parameters by another way than through these losses."""
+    numbers = {number for number, _ in losses}
+    stack, seen = [root] if root is not None else [], {root}
+    while stack and len(seen) < LIMIT:
+        node = stack.pop()
+        if node._sequence_nr() in numbers:
+            continue
+        if kind(node) == "AccumulateGrad" or hasattr(node, "variable"):
+            return True
+        for child, _ in node.next_functions:
+            if child is not None and child not in seen:
+                seen.add(child)
+                stack.append(child)
     return False
 
 

@@ -6,17 +6,18 @@ Any thread that calls modules. Contract:
   ours. While torch compiles, the call is passed on, so that compiled code is what it is without us.
 - The outermost watched call counts: of a wrapper and the model in it, the wrapper. Dicts that calls inside it gave come
   with it, since a wrapper may give less than the model.
-- While anybody `look`s, the calls of all modules are watched, and afterwards those of torch's criteria: a loop may take
-  one up late. Without gradients those of all modules of the watched
-  ones' classes are: one may be a copy.
+- While anybody `look`s, the calls of all modules are watched. Afterwards those of criteria are, torch's and the known
+  ones' classes, and of classes that may be criteria and were not called yet: a loop may take one up late, or make one
+  for each batch. Without gradients those of all modules of the watched ones' classes are: one may be a copy.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import torch
@@ -31,7 +32,11 @@ _watched: Final[dict[int, list[Any]]] = {}  # by id: a weak reference, and how m
 _classes: Final[dict[type, tuple[Any, Any]]] = {}  # what stood there, or None, and ours
 _looking: Final[list[Any]] = []
 _before: Final[list[Callable[..., Any]]] = []  # told of calls from outside, before they are made
-_attending: Final[list[Any]] = []  # who looked, and hears torch's criteria still
+_attending: Final[list[Any]] = []  # who looked, and hears criteria still
+_criteria: Final[set[type]] = set()  # classes of which one gave losses and has no parameters
+_strange: Final[set[type]] = set()  # classes that may be criteria, of which none was called yet
+_met: Final[set[type]] = set()  # classes of what was called while somebody looked
+CRITERIA: Final = ("loss", "criterion")  # in the name of a class that gives losses, or of its module
 
 
 class _Stack(threading.local):
@@ -51,6 +56,9 @@ def watch(module: Any) -> None:
     if entry is None or entry[0]() is not module:
         _watched[id(module)] = entry = [weakref.ref(module, _forget(id(module))), 0]
     entry[1] += 1
+    _strange.discard(type(module))
+    if next(module.parameters(), None) is None:
+        _criteria.add(type(module))
     if type(module) not in _classes:
         _replace(type(module))
 
@@ -73,15 +81,22 @@ def look(who: Any) -> None:
         _replace(Module)
 
 
-def look_away(who: Any, *, attending: bool = False) -> None:
-    """See only those of the watched ones; where ``attending``, those of torch's criteria too."""
+def look_away(who: Any, *, attending: bool = False, models: Iterable[Any] = ()) -> None:
+    """See only those of the watched ones; where ``attending``, those of criteria too, which are no part of models."""
     for several in (_looking, _attending):
         if who in several:
             several.remove(who)
     if attending:
         _attending.append(who)
-        if Criterion not in _classes:
-            _replace(Criterion)
+        parts = {type(each) for model in models for each in model.modules()}
+        _strange.update(kind for kind in _kinds(Module) if kind not in _met | parts | _classes.keys())
+        for kind in (Criterion, *_strange, *_criteria):
+            if kind not in _classes:
+                _replace(kind)
+    if not _looking:
+        _met.clear()
+    if not _attending:
+        _strange.clear()
     tidy()
 
 
@@ -106,6 +121,17 @@ def hidden() -> Iterator[None]:
         _stack.frames.pop()
 
 
+def _kinds(kind: Any) -> Iterator[type]:
+    """Classes of modules that may be criteria: the script's, and those whose names say it; torch's are known."""
+    for each in kind.__subclasses__():
+        name = each.__module__
+        if name.partition(".")[0] not in ("torch", "losslog"):
+            path = getattr(sys.modules.get(name), "__file__", None) or ""
+            if "-packages" not in path or any(word in f"{name}.{each.__name__}".lower() for word in CRITERIA):
+                yield each
+        yield from _kinds(each)
+
+
 def _forget(key: int) -> Callable[[Any], None]:
     def forget(reference: Any) -> None:
         entry = _watched.get(key)
@@ -118,7 +144,9 @@ def _forget(key: int) -> Callable[[Any], None]:
 def tidy() -> None:
     """Take what is ours off classes of which no watched module is alive."""
     alive = {type(module) for entry in list(_watched.values()) if (module := entry[0]()) is not None}
-    alive |= ({Module} if _looking else set()) | ({Criterion} if _attending else set())
+    if not _looking and not _attending:
+        _criteria.clear()
+    alive |= ({Module} if _looking else set()) | ({Criterion, *_strange, *_criteria} if _attending else set())
     for kind in [each for each in _classes if each not in alive]:
         _restore(kind)
 
@@ -148,16 +176,24 @@ def _around(own: Any) -> Any:
     return __call__
 
 
+def _wanted(module: Any, frames: list[Any]) -> bool:
+    """Whether to see a call of a module that is not watched."""
+    kind = type(module)
+    if _looking:
+        _met.add(kind)
+    elif frames:
+        return False
+    elif torch.is_grad_enabled():
+        if not (_attending and (isinstance(module, Criterion) or kind in _criteria or kind in _strange)):
+            return False
+    elif kind in _strange:
+        return False
+    return not getattr(module, "_is_replica", False)
+
+
 def _seen(module: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     frames = _stack.frames
-    wanted = id(module) in _watched or (
-        (
-            _looking
-            or not (frames or torch.is_grad_enabled())
-            or (_attending and not frames and isinstance(module, Criterion))
-        )
-        and not getattr(module, "_is_replica", False)
-    )
+    wanted = id(module) in _watched or _wanted(module, frames)
     if not wanted or (frames and frames[-1][0] is module):  # or a class and its base are both watched
         return original(*args, **kwargs)
     if _before and not frames:
@@ -171,7 +207,8 @@ def _seen(module: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> 
     finally:
         frames.pop()
     if not frames:
-        tell("called", module, args, kwargs, output, inner)
+        if type(module) not in _strange or inner or _gives_loss(output):
+            tell("called", module, args, kwargs, output, inner)
     elif (fields := fields_of(output)) is not None and any(map(_may_be_loss, fields.values())):
         inner[before:] = [(module, output)]  # in the place of those that calls inside this one gave
     return output
@@ -196,6 +233,12 @@ def _restore(kind: Any) -> None:
         del kind.__call__
     else:
         kind.__call__ = own
+
+
+def _gives_loss(output: Any, deep: int = 2) -> bool:
+    fields = fields_of(output)
+    several = output if isinstance(output, list | tuple) else () if fields is None else fields.values()
+    return _may_be_loss(output) or (deep > 0 and any(_gives_loss(each, deep - 1) for each in several))
 
 
 def _may_be_loss(value: Any) -> bool:

@@ -46,7 +46,8 @@ class Discovery:
         """Look no more."""
         if self.looking:
             self.looking = False
-            calls.look_away(self._observer(), attending=True)
+            observer: Any = self._observer()
+            calls.look_away(observer, attending=True, models=observer.modules())
 
     def trained(self, module: Any) -> None:
         """A module was called in training from outside, and gave no losses of its own."""

@@ -8,10 +8,13 @@ Training thread. Contract:
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from losslog.instrument import calls
 from losslog.instrument.steady import Habit
+
+DEEP: Final = 4  # wrappers in one another
 
 
 class Family:
@@ -20,6 +23,7 @@ class Family:
     Args:
         owner: the observer it belongs to.
         name: what its losses are called where they have no names.
+        kind: the class of its first module.
         ready_made: whether it is of torch's own making (a criterion): its losses count only with a backward pass.
 
     Attributes:
@@ -36,8 +40,8 @@ class Family:
         unreached: steps for which no backward pass came to its outputs, before any did.
     """
 
-    def __init__(self, owner: Any, name: str, *, ready_made: bool = False) -> None:
-        self.owner, self.name, self.ready_made = owner, name, ready_made
+    def __init__(self, owner: Any, name: str, kind: type, *, ready_made: bool = False) -> None:
+        self.owner, self.name, self.kind, self.ready_made = owner, name, kind, ready_made
         self.keys: tuple[str, ...] | None = None
         self.ever: set[str] = set()
         self.left_out: set[str] = set()
@@ -69,7 +73,7 @@ class Family:
     def add(self, module: Any) -> None:
         """Watch a module's calls."""
         if not self.has(module):
-            self._members.append(weakref.ref(module))
+            self._members = [*(each for each in self._members if each() is not None), weakref.ref(module)]
             calls.watch(module)
 
     def remove(self) -> None:
@@ -91,3 +95,15 @@ class Family:
     def parameters(self) -> set[int]:
         """Identities of the parameters that can be trained."""
         return {id(each) for module in self.modules for each in module.parameters() if each.requires_grad}
+
+
+def wrapped_by(module: Any) -> Iterator[Any]:
+    """The modules that a wrapper is around: of no class of torch's own, and with all of its parameters."""
+    own = [id(each) for each in module.parameters()]
+    for _ in range(DEEP if own else 0):
+        inner = [*module.children()]
+        if len(inner) != 1 or [id(each) for each in inner[0].parameters()] != own:
+            return
+        module = inner[0]
+        if type(module).__module__.partition(".")[0] != "torch":
+            yield module

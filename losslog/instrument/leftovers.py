@@ -6,6 +6,7 @@ Training thread. Contract:
   a model that no backward pass ever comes to, what it calls losses are metrics.
 - Passes whose gradients were thrown away, or that no step followed, count in the epoch's mean alone. Where the same
   batch is computed once more (a second look of SAM's) they do not count.
+- Passes for different losses of one forward, whose gradients were put together by hand (PCGrad), are one step.
 """
 
 from __future__ import annotations
@@ -19,8 +20,16 @@ from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder, Pass
 from losslog.instrument.readings import averaged
 from losslog.instrument.rests import Rests
+from losslog.instrument.roots import Root
 from losslog.instrument.skipping import finite
+from losslog.instrument.steady import nodes_behind
 from losslog.instrument.window import Window, averages
+from losslog.runtime.notices import Once
+
+
+def _gradients_of(stepper: Stepper) -> list[tuple[int, int]]:
+    """What changes when somebody sets gradients by hand."""
+    return [(-1, -1) if each.grad is None else (id(each.grad), each.grad._version) for each in stepper.probes]
 
 
 class Leftovers:
@@ -38,17 +47,69 @@ class Leftovers:
     def __init__(self, owner: Any, logbook: Logbook, finder: EpochFinder) -> None:
         self._owner, self._logbook, self._finder = owner, logbook, finder
         self.again: list[Heard] = []
+        self._gradients: list[Any] = []
+        self._once = Once()
 
     def dropped(self, heard: Sequence[Heard]) -> None:
         """Gradients of backward passes were thrown away before a step."""
         self.again += heard
 
-    def computes(self, *, new_batch: bool) -> None:
-        """The loop trains on; on a new batch, or on the one at hand once more."""
+    def computes(self, *, new_batch: bool, same: bool = False) -> None:
+        """The loop trains on; on a new batch, or the one at hand once more; ``same``: on what it has computed."""
         if self.again:
-            again, self.again = self.again, []
-            if new_batch:
+            again = [each for each in self.again if not (same and each.root.kept)]
+            self.again = [each for each in self.again if each not in again]
+            if again and new_batch:
                 self._unstepped_heard(again)
+
+    def begins(self, root: Root, pending: Sequence[Output]) -> None:
+        """A backward pass begins.
+
+        Gradients that are gone by then may have gone before its batch was computed; and passes whose losses it comes to
+        once more are no part of a step.
+        """
+        newest = max((each.number for each in pending), default=-1)
+        for each in [*self.again]:
+            its = [output for output, _, _ in each.root.reached]
+            if its and not each.root.kept and newest > max(output.number for output in its):
+                self.again.remove(each)
+                if self._finder.before is None or its[0].batch != self._owner.sightings.batch:
+                    self._unstepped_heard([each])
+        numbers = {number for each in self.again for number, _ in each.root.marks}
+        if numbers and root.node is not None:
+            behind = nodes_behind([root.node], numbers)
+            self.again = [each for each in self.again if not any(number in behind for number, _ in each.root.marks)]
+
+    def ended(self) -> None:
+        """A backward pass has ended, after others whose gradients were thrown away."""
+        self._gradients = [_gradients_of(each) for each in self.again[-1].feeds]
+
+    def put_together(self, stepper: Stepper, heard: list[Heard]) -> list[Heard]:
+        """The passes of a step, with those that were made for other losses of the same forward."""
+        mine, outputs = [], {output for each in heard for output, _, _ in each.root.reached}
+        known = {(output, index) for each in heard for output, index, _ in each.root.reached}
+        for each in self.again:
+            its = {(output, index) for output, index, _ in each.root.reached}
+            one = each.root.kept or not outputs.isdisjoint(output for output, _ in its)
+            if stepper in each.feeds and one and known.isdisjoint(its):
+                mine.append(each)
+                known |= its
+        if not mine:
+            return heard
+        self.again = [each for each in self.again if each not in mine]
+        for each in mine:
+            each.taken = True
+        if self._gradients and _gradients_of(stepper) not in self._gradients:
+            self._once(
+                "zero_grad() is called between backward passes of one forward, and gradients are then set by hand: "
+                "all %d passes of a step are in its total", len(mine) + len(heard), key="by hand"
+            )  # fmt: skip
+            return [*mine, *heard]
+        self._once(
+            "zero_grad() is called between backward passes of one forward: the gradients of the first are thrown away, "
+            "and the total is what the last was called on. Call zero_grad() before the first", key="thrown away"
+        )  # fmt: skip
+        return heard
 
     def cleared(self, stepper: Stepper) -> list[Heard]:
         """The passes of a step whose gradients were set to zero before it: it is their step all the same."""
@@ -96,7 +157,7 @@ class Leftovers:
             family = each.family
             if each.driver is not None and each.driver not in trained:
                 if self._logbook.trained and family.keys is not None:
-                    self._logbook.validation(averaged([each]))
+                    self._logbook.validation(averaged([each]), each.driver)
             elif family.keys is not None or not told:
                 if not family.ready_made:
                     self.unstepped([each], counted=False)
@@ -116,7 +177,12 @@ class Leftovers:
 
     def _unstepped_heard(self, heard: list[Heard]) -> None:
         reading = Window(heard, self._owner).reading((), dicts=False, rest=Rests(quiet=True))
-        self._logbook.unstepped(reading._replace(beside=None), counted=finite(reading))
+        if counted := finite(reading):
+            self._once(
+                "a backward pass was followed by no step (gradients cleared, or a rest of accumulation): no batch is "
+                "recorded of it, and its losses count in the epoch's means", key="unstepped"
+            )  # fmt: skip
+        self._logbook.unstepped(reading._replace(beside=None), counted=counted)
 
     def sort_out(self) -> None:
         """Nothing more comes of what waits."""

@@ -4,8 +4,8 @@ Training thread. Contract:
 
 - The run is made with the first thing worth recording, so that worker processes and parents never make one.
 - The figures of one evaluation (boxes, masks) become one record; a second evaluation in a row is another split.
-- Validation losses are those of the last validation of an epoch, and go with its end; those of a copy of a model count
-  where the model itself gave none.
+- Validation losses are those of the last pass over data of the last validation of an epoch, and go with its end; those
+  of a copy of a model, and those on training data, count where the model gave none on other data.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from losslog.instrument.tracing import Traces
     from losslog.run import Run
     from losslog.values.losses import Losses
+
+ON_TRAINED, OF_COPY, OWN = range(3)  # validations; the highest counts
 
 
 class Logbook:
@@ -47,8 +49,7 @@ class Logbook:
         self.trained = False
         self.reached: Reached | None = None
         self.tracing: Traces | None = None
-        self._validation: list[Reading] = []
-        self._of_copies: list[Reading] = []
+        self._validation: dict[tuple[int, Any], list[Reading]] = {}  # by tier and pass
         self._once = Once()
         self._validation_over = False
         looking.begin()
@@ -68,8 +69,8 @@ class Logbook:
         if not self.trained:
             looking.labels(run)
         self.trained = self._validation_over = True
-        keys, values, has_total, n, weights, beside, reach, shared, targets = reading
-        run.log_forwards(keys, values, lr, n, has_total, weights, targets)
+        keys, values, has_total, n, weights, beside, reach, shared, targets, alone = reading
+        run.log_forwards(keys, values, lr, n, has_total, weights, targets, alone=alone)
         reached = self.reached
         if beside is not None:
             run.log_later(*beside, step=run.next_step - 1)
@@ -86,17 +87,26 @@ class Logbook:
         """Forward passes were not followed by a step."""
         keys, values, has_total, n, weights = reading[:5]
         self.run.log_forwards(
-            keys, values, None, n, has_total, weights, reading.targets, stepped=False, counted=counted
-        )
+            keys, values, None, n, has_total, weights, reading.targets, stepped=False, counted=counted,
+            alone=reading.alone,
+        )  # fmt: skip
         if self.tracing is not None and self.tracing.waiting:
             self.tracing.tell(self.run)
 
-    def validation(self, reading: Reading, *, of_copy: bool = False) -> None:
-        """A validation loss was computed, by a model or by a copy of one."""
+    def validation(self, reading: Reading, source: Any, *, of_copy: bool = False, trained: bool = False) -> None:
+        """A validation loss was computed.
+
+        Args:
+            reading: it.
+            source: the pass that its data came from, or None.
+            of_copy: by a copy of the model.
+            trained: on data that is trained on.
+        """
         if self._validation_over:
-            self._validation, self._of_copies = [], []
+            self._validation = {}
             self._validation_over = False
-        (self._of_copies if of_copy else self._validation).append(reading)
+        tier = ON_TRAINED if trained else OF_COPY if of_copy else OWN
+        self._validation.setdefault((tier, source), []).append(reading)
 
     def evaluation(self, kind: str, metrics: dict[str, Any], evaluator: Any) -> None:
         """An evaluation gave figures.
@@ -129,12 +139,14 @@ class Logbook:
 
     def val_loss(self) -> Losses | None:
         """Means of the last validation since the last call, or None."""
-        waiting, copies = self._validation, self._of_copies
-        self._validation, self._of_copies = [], []
-        if copies and not waiting:
-            waiting = copies
+        found, self._validation = self._validation, {}
+        if not found:
+            return None
+        best = max(tier for tier, _ in found)
+        if best == OF_COPY:
             self._once("val_loss is of a copy of the model (an average, an EMA), not of the one that is trained")
-        return mean_of([each.losses() for each in waiting]) if waiting else None
+        last = [each for (tier, _), each in found.items() if tier == best][-1]
+        return mean_of([each.losses() for each in last])
 
     def ended(self) -> None:
         """The epoch's end was recorded."""

@@ -46,7 +46,7 @@ class Naming:
     @property
     def at_hand(self) -> Sequence[Target]:
         """Of the batch at hand, while no losses were computed of it."""
-        return self._found
+        return self.found
 
     def take(self, driver: Any) -> Sequence[Target]:
         """The targets of the batch that losses were computed of.

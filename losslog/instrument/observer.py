@@ -23,7 +23,7 @@ from losslog.instrument.onethread import OneThread
 from losslog.instrument.optimizers import Heard, Stepper, Steppers
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
-from losslog.instrument.plain import drivers_of, plainly
+from losslog.instrument.plain import plainly
 from losslog.instrument.reaching import Reaching
 from losslog.instrument.readings import Reading, averaged, named
 from losslog.instrument.roots import Root
@@ -95,6 +95,8 @@ class Observer(Watching):
                 begins(heard, pending)
             self.silence.rest.look(root, pending)
             self.steppers.begins(heard)
+            if self.leftovers.again:
+                self.leftovers.begins(root, pending)
             self._running.append(heard)
 
     def backward_ends(self, root: Root) -> None:
@@ -106,19 +108,11 @@ class Observer(Watching):
         if heard.looked is not None:
             learns(heard)
         if not heard.taken and not self.closed:
-            self._driven(heard)
+            self.sightings.driven(heard)
             self.steppers.ends(heard)
+            if self.leftovers.again:
+                self.leftovers.ended()
             self.silence.heard(root, self.steppers)
-
-    def _driven(self, heard: Heard) -> None:
-        """Learn which pass over data a backward pass belongs to."""
-        if found := drivers_of(heard.root, self):
-            heard.drivers = found
-            return
-        if self.logbook.evaluations:
-            self.log_evaluations()
-        driver, heard.targets = self.sightings.unseen()
-        heard.drivers = [driver]
 
     def made(self, optimizer: Any) -> None:
         """An optimizer was made."""
@@ -185,10 +179,12 @@ class Observer(Watching):
             return
         if not heard and self.leftovers.again and (heard := self.leftovers.cleared(stepper)):
             self.silence.cleared(stepper)
+        elif heard and self.leftovers.again:
+            heard = self.leftovers.put_together(stepper, heard)
         if not heard and self._running and not self._running[-1].taken:  # it steps inside the backward pass
             heard = self._running[-1:]
             heard[0].taken = True
-            self._driven(heard[0])
+            self.sightings.driven(heard[0])
         one, detached = heard[0] if len(heard) == 1 else None, self.sightings.detached
         self.sightings.detached = []
         reading = plainly(one.root, self, self.silence.rest) if one is not None and not detached else None
@@ -274,6 +270,8 @@ class Observer(Watching):
 
     def close(self, status: str) -> None:
         """Record what waits, end an epoch that was seen to its end, and take everything off."""
+        if self.finder.lost:
+            self.silence.one_epoch()
         self._held.release(self.series.put, wait=True)
         self.series.flush()
         pending = self.sightings.pending

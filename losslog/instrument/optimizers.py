@@ -72,6 +72,7 @@ class Stepper:
         unreached: outputs that no pass had come to at its last step.
         begun: whether it had gradients when it became known, from backward passes that were not heard.
         named: whether its steps have components.
+        alone: the first single loss that a step of it was made of.
         ordering: which of its steps' losses are several calls of one criterion.
     """
 
@@ -94,6 +95,7 @@ class Stepper:
         self.waiting: list[Heard] = []
         self.first: list[Heard] | None = None
         self.inside = self.named = False
+        self.alone: str | None = None
         self.thread: int | None = None
         self.steps = self.ended = 0
         self.unreached: list[Any] = []

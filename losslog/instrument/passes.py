@@ -170,6 +170,15 @@ class EpochFinder:
         self._seen: dict[int, tuple[Any, int, int]] = {}  # a weak reference, a version, and the step it was seen at
         self._steps_then = 0
         self._once = Once()
+        self._any = self._comes_again = False  # whether an epoch has ended; whether a batch came more than once
+
+    @property
+    def lost(self) -> bool:
+        """Whether all steps are one epoch for want of a sign: no loader ends, nor is it one pass over a list."""
+        if self._any or self.told or self._steps_per_epoch is not None:
+            return False
+        alive = sum(ref() is not None for ref, _, _ in self._seen.values())
+        return all(each.endless and not each.over for each in self.current) and (self._comes_again or alive <= STALE)
 
     def driver(self, fresh: Sequence[Pass]) -> Pass | None:
         """The pass that a training forward's batch comes from.
@@ -177,14 +186,12 @@ class EpochFinder:
         Args:
             fresh: passes that gave a batch since the last training forward, in order.
         """
-        live: list[Pass] = []
         before = self.before
         if len(fresh) == 1 and fresh[0] is before and before in self.current and not before.over:
             self._stale = 0
             before.unused = max(before.unused - 1, 0)
             return before
-        if fresh:
-            live = [each for each in fresh if not each.over] or [each for each in fresh[-1:] if not each.evaluated]
+        live = [each for each in fresh if not each.over] or [each for each in fresh[-1:] if not each.evaluated]
         if not live:
             if self.before is not None and self.before.unused:
                 self.before.unused -= 1  # fetched ahead
@@ -196,8 +203,7 @@ class EpochFinder:
         self._stale = 0
         known = [each for each in live if each in self.current]
         again = [each for each in live if any(each.same_loader(other) for other in self.current)]
-        first = live[:1] if not self.current else live[-1:]
-        self.before = (known or again or first)[0]
+        self.before = (known or again or (live[-1:] if self.current else live))[0]
         self.before.unused = max(self.before.unused - 1, 0)
         return self.before
 
@@ -208,6 +214,7 @@ class EpochFinder:
         if known and len(self._seen) > 1 and self._taken - step >= ROUND:  # else several steps look at one batch
             self._came_round = True
             self._seen = {}
+        self._comes_again = self._comes_again or (known and self._taken > step)
         self._seen[id(tensor)] = (ref if known else weakref.ref(tensor), tensor._version, self._taken)
         if len(self._seen) > MOST_SEEN:
             self._seen = {}
@@ -233,8 +240,7 @@ class EpochFinder:
                     self._once(
                         "steps_per_epoch=%d: the data loader gives more, and an epoch is a pass over it. For epochs of "
                         "%d steps call run.end_epoch() in the loop, or leave steps_per_epoch out",
-                        self._steps_per_epoch,
-                        self._steps_per_epoch,
+                        *2 * (self._steps_per_epoch,),
                     )
                 return self._planned() and ends
             return (self._turned and main.endless) or (self._came_round and main.over)
@@ -289,6 +295,6 @@ class EpochFinder:
 
     def ended(self) -> None:
         """The open epoch has ended."""
-        self.steps = self._steps_then = 0
+        self._any, self.steps, self._steps_then = True, 0, 0
         self._seen = {key: each for key, each in self._seen.items() if each[2] == self._taken}  # of the step at hand
         self._passes, self._new = 1, True

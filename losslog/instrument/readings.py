@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from losslog.values.snapshot import EXACT, Keys, Staged, resolve, snapshot
-from losslog.values.totals import mean_of
+from losslog.values.totals import Alone, mean_of
 
 if TYPE_CHECKING:
     from losslog.instrument.outputs import Output
@@ -68,6 +68,7 @@ class Reading(NamedTuple):
         reach: what each loss trains, by its name; None where that was not looked at.
         shares: what each loss has of the gradient, by its name; None where that was not measured.
         targets: of the batch, where they name its images.
+        alone: gives the one component that a scalar is made of, after ``values`` were resolved.
     """
 
     keys: Keys
@@ -79,6 +80,7 @@ class Reading(NamedTuple):
     reach: Mapping[str, Reach] | None = None
     shares: Beside | None = None
     targets: Sequence[Target] = ()
+    alone: Callable[[], Alone | None] | None = None
 
     def losses(self) -> Losses:
         """Plain losses, without the total; waits for the device."""
@@ -86,7 +88,7 @@ class Reading(NamedTuple):
         return numbers[0] if self.keys is None else dict(zip(self.keys, numbers, strict=False))
 
 
-REST: Final = (None, None, None, ())  # of a reading with nothing beside its losses
+REST: Final = (None, None, None, (), None)  # of a reading with nothing beside its losses
 
 
 class Computed(Staged):
@@ -134,17 +136,25 @@ class Told:
         rest: told the total, what components do not explain of it, the factor that all of them have, and ``idle``.
         idle: gives the values of losses that gradients did not come to.
         loose: names of components that have no graph.
+        single: the one component that is all there is of the total.
+
+    Attributes:
+        weights: of components, those that are not 1.
+        alone: that one component.
     """
 
     def __init__(
         self, roots: Sequence[Root], parts: dict[str, list[Part]], rest: Rest, idle: Idle = dict,
-        loose: Collection[str] = (),
+        loose: Collection[str] = (), single: tuple[str, list[Part]] | None = None,
     ) -> None:  # fmt: skip
         numbers: list[Any] = []
         for root in roots:
             numbers += (root.value, root.scale)
         for several in parts.values():
             numbers += [each.gradient for each in several]
+        numbers += [each.gradient for each in single[1]] if single is not None else ()
+        self.alone: Alone | None = None
+        self._single = single
         self._count, self._parts, self._rest, self._idle, self._loose = len(roots), parts, rest, idle, loose
         self._numbers = staged(numbers)
         rest.coming += bool(parts)
@@ -169,6 +179,10 @@ class Told:
             told = self._rest.divide(total - explained, total, values)
             weights |= told
             explained += sum(told[name] * value for name, value in values.items())
+        if self._single is not None:
+            name, several = self._single
+            value, weight, _ = _weigh(several, gradients, scales)
+            self.alone, self._single = Alone(name, value, weight), None
         self._rest.weights.update({name: weight for name, weight in weights.items() if name not in self._loose})
         self.weights = {name: weight for name, weight in weights.items() if weight != 1.0}
         if weights:
@@ -218,12 +232,12 @@ def staged(numbers: list[Any]) -> list[float] | Staged:
 
 def told(
     roots: Sequence[Root], parts: dict[str, list[Part]], keys: Keys, n: int, beside: Beside | None,
-    rest: Rest, idle: Idle = dict, loose: Collection[str] = (),
+    rest: Rest, idle: Idle = dict, loose: Collection[str] = (), single: tuple[str, list[Part]] | None = None,
 ) -> Reading:  # fmt: skip
     """A step as autograd told it; with ``keys`` but no parts the total is that one loss."""
-    found = Told(roots, parts, rest, idle, loose)
+    found = Told(roots, parts, rest, idle, loose, single if keys is None else None)
     if not parts:
-        return Reading(keys, Computed(found.values), False, n, dict, beside)
+        return Reading(keys, Computed(found.values), False, n, dict, beside, alone=lambda: found.alone)
     return Reading(keys, Computed(found.values), True, n, lambda: found.weights, beside)
 
 

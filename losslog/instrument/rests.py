@@ -2,8 +2,9 @@
 
 `look` runs on the training thread, the rest on the drain thread. Contract:
 
-- A line is said once, and says what is known: a component that is in the total but detached, a total that is no
-  weighted sum of its components, or else that something comes from outside the model.
+- A line is said once, and says what is known: a component that is in the total but detached (or perhaps computed once
+  more, where gradients have another way), a total that is no weighted sum of its components, or else that something
+  comes from outside the model.
 - A single step could mean many things, so that the second one, or the end, brings the line.
 - What components without a graph may explain of a total they explain: with their last weights, or one for all of them.
 """
@@ -15,7 +16,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from losslog.instrument.behind import is_beside, is_curved
+from losslog.instrument.behind import is_beside, is_curved, leads_elsewhere
 from losslog.instrument.readings import RESOLUTION, Idle
 from losslog.runtime.notices import Once
 from losslog.runtime.pace import Guard
@@ -55,7 +56,7 @@ class Rests:
         self._lock = Guard()
         self.looks = LOOKS
         self._said = quiet
-        self._curved = self._over = self._outside = False
+        self._curved = self._over = self._outside = self._elsewhere = False
         self._waiting: tuple[float, float, dict[str, float]] | None = None  # rest, total, and ratios of the first step
 
     def look(self, root: Any, pending: Iterable[Any]) -> None:
@@ -64,6 +65,7 @@ class Rests:
             self.looks -= 1
             marks = {mark for output in pending for mark in output.marks if mark is not None}
             self._curved = is_curved(root.node, marks)
+            self._elsewhere = leads_elsewhere(root.node, marks)
             self._derived |= {
                 output.names[index] for output in pending for index in output.totals
                 if (mark := output.marks[index]) is not None and is_beside(root.node, mark, marks)
@@ -139,7 +141,13 @@ class Rests:
         parts = 1.0 / sum(1.0 / each for each in ratios.values()) if len(ratios) > 1 and all(ratios.values()) else 0.0
         if found is None and abs(parts - 1.0) <= SAME:
             found = ", ".join(ratios)
-        if found is not None:
+        if found is not None and self._elsewhere:
+            text = (
+                "%s: in the total by its value (%.3g of %.3g), and no gradient comes to it: the loop computes it once "
+                "more, or detaches it"
+            )
+            self._once(text, found, rest, total, key="rest")
+        elif found is not None:
             self.detached |= {*found.split(", ")}
             self._once(
                 "%s: in the total (%.3g of %.3g), but detached: it trains nothing", found, rest, total, key="rest"

@@ -44,6 +44,7 @@ class Root:
         usual: of a pass that was not listened to since it is as those before: the output that gave all of ``reached``,
             and what gives the weights that are not 1.
         once: whether its graph is done with afterwards, and all of it is gone through.
+        kept: whether its graph is there afterwards.
     """
 
     scale: Any = 1.0
@@ -52,7 +53,7 @@ class Root:
     node: Any = None
     lone: dict[int, bool] | None = None
     fed: tuple[Any, ...] = ()
-    once = False
+    once = kept = False
     usual: Any = None
 
     def __init__(self, thread: int, value: Any, marks: list[Mark]) -> None:
@@ -126,7 +127,8 @@ def _begins(
         marks = [] if node is None else [(node._sequence_nr(), tensors.output_nr)]
         root = Root(threading.get_ident(), float(tensors.tolist()), marks)
         root.node = node
-        root.once = not (retain_graph or create_graph or args) and inputs is None
+        root.kept = bool(retain_graph or create_graph)
+        root.once = not (root.kept or args) and inputs is None
     else:
         several = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if not isinstance(several, list | tuple):

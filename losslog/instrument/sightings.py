@@ -18,7 +18,7 @@ import torch
 
 from losslog.instrument.copies import Copies
 from losslog.instrument.discovery import Discovery
-from losslog.instrument.family import Family
+from losslog.instrument.family import Family, wrapped_by
 from losslog.instrument.leftout import LeftOut
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
@@ -26,6 +26,7 @@ from losslog.instrument.naming import Naming
 from losslog.instrument.ordering import name_evaluated
 from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
 from losslog.instrument.passes import EpochFinder, Pass, batches_in
+from losslog.instrument.plain import drivers_of
 from losslog.instrument.readings import averaged
 from losslog.values.targets import Target
 
@@ -85,16 +86,27 @@ class Sightings:
         """Watch a module that gives losses, or is trained."""
         found = self.family_of(module) or next((each for each in self.families if each.includes(module)), None)
         if found is None:
+            found = self._successor_of(module)
+        if found is None:
             kind = type(module)
             name, count = kind.__name__, 1
             while any(each.name == name for each in self.families):
                 count += 1
                 name = f"{kind.__name__}_{count}"
-            found = Family(self._owner, name, ready_made=kind.__module__.startswith("torch.nn.modules.loss"))
+            found = Family(self._owner, name, kind, ready_made=kind.__module__.startswith("torch.nn.modules.loss"))
             self.families.append(found)
         found.add(module)
+        for inner in wrapped_by(module):  # it may be called itself to validate
+            found.add(inner)
         self._by_id[id(module)] = weakref.ref(module), found
         return found
+
+    def _successor_of(self, module: Any, *, alive: bool = False) -> Family | None:
+        """The family of a criterion that the loop makes anew for each batch; ``alive``: or one of its like."""
+        if next(module.parameters(), None) is not None:
+            return None
+        its = [each for each in self.families if each.kind is type(module)]
+        return next((each for each in its if not each.modules), its[0] if alive and len(its) == 1 else None)
 
     def yielded(self, data_pass: Pass) -> None:
         """A loader gave a batch."""
@@ -128,10 +140,14 @@ class Sightings:
                 self._trained(found, output.values())
                 return
         spread = type(module).__name__ == "DataParallel"
-        if family is None and not grad and (original := self._copies.family_of(module, self.families)) is not None:
-            if self._fresh and not any(self._fresh[-1].same_loader(each) for each in self._finder.current):
-                self._evaluated(original, module, read(output, original.name, spread=spread), of_copy=True)
-            return
+        if family is None and not grad:
+            copied = self._copies.family_of(module, self.families)
+            original = copied or self._successor_of(module, alive=True)
+            if original is not None:
+                if self._fresh and not any(self._fresh[-1].same_loader(each) for each in self._finder.current):
+                    losses = read(output, original.name, spread=spread)
+                    self._evaluated(original, module, losses, of_copy=copied is not None)
+                return
         losses = read(output, type(module).__name__ if family is None else family.name, spread=spread)
         givers = [(module, losses)]
         if inner and not (losses and losses[0].named):
@@ -212,7 +228,8 @@ class Sightings:
         fresh = self._fresh
         if fresh or who in self._since or not self._since:
             if self._leftovers.again:
-                self._leftovers.computes(new_batch=bool(fresh) or self._finder.before is None)
+                new = bool(fresh) or self._finder.before is None
+                self._leftovers.computes(new_batch=new, same=who is None and not fresh)
             if len(self._since) != 1 or who not in self._since:
                 self._since = {who}
             if not fresh:
@@ -223,6 +240,16 @@ class Sightings:
             return driver
         self._since.add(who)
         return self._finder.before
+
+    def driven(self, heard: Any) -> None:
+        """Learn which pass over data a backward pass belongs to."""
+        if found := drivers_of(heard.root, self._owner):
+            heard.drivers = found
+            return
+        if self._logbook.evaluations:
+            self._owner.log_evaluations()
+        driver, heard.targets = self.unseen()
+        heard.drivers = [driver]
 
     def unseen(self) -> tuple[Pass | None, Sequence[Target]]:
         """A backward pass of losses that nobody gave: the pass over data its batch comes from, and its targets."""
@@ -243,4 +270,6 @@ class Sightings:
         kept = [each for each in losses if each.name in names]
         if not kept or (not module.training and len({each.name for each in kept}) < len(names)):
             return  # in eval mode a model may return other figures
-        self._logbook.validation(averaged([of(family, kept)]), of_copy=of_copy)
+        source = self._fresh[-1] if self._fresh else None
+        trained = source is not None and any(source.same_loader(each) for each in self._finder.current)
+        self._logbook.validation(averaged([of(family, kept)]), source, of_copy=of_copy, trained=trained)

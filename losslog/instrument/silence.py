@@ -68,6 +68,16 @@ class Silence:
         if self._bare == MANY and not self.steps:
             warn("%s", self._empty(self._bare))
 
+    def one_epoch(self) -> None:
+        """All steps are one epoch, and nothing told where another begins."""
+        if self.steps >= MANY:
+            say(
+                "all %d steps are one epoch: nothing in the loop's data says where one ends. For epochs of N steps: "
+                "losslog.attach(..., steps_per_epoch=N) or losslog run --steps-per-epoch N; or run.end_epoch() in "
+                "the loop",
+                self.steps,
+            )
+
     def cleared(self, stepper: Stepper) -> None:
         """The gradients of a step were set to zero before it."""
         self._cleared += 1

@@ -201,12 +201,12 @@ def _listen(outputs: Iterable[Any], roots: Iterable[Any]) -> None:
             output.unheard = {}
             for index, (number, place) in enumerate(output.marks):
                 output.unheard.setdefault(number, []).append((index, place))
-        for number, node in _nodes_behind(roots, output.unheard).items():
+        for number, node in nodes_behind(roots, output.unheard).items():
             node.register_prehook(Ear(output.hear, output.unheard.pop(number)))
         output.deaf = bool(output.unheard)
 
 
-def _nodes_behind(roots: Iterable[Any], numbers: Collection[int]) -> dict[int, Any]:
+def nodes_behind(roots: Iterable[Any], numbers: Collection[int]) -> dict[int, Any]:
     """The nodes of these numbers that lie behind roots; only what was made after them is looked at."""
     first = min(numbers)
     found: dict[int, Any] = {}

@@ -10,7 +10,7 @@ Training thread. Contract:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from losslog.instrument.optimizers import Heard, Stepper
@@ -34,7 +34,7 @@ class Window:
     def __init__(
         self, heard: Sequence[Heard], owner: Any, stepper: Stepper | None = None, detached: Sequence[Output] = ()
     ) -> None:
-        self.heard = heard
+        self.heard, self._stepper = heard, stepper
         self._known: set[str] = owner.silence.rest.detached
         self._loose: list[Output] = []
         self.outputs: list[Output] = []
@@ -142,17 +142,27 @@ class Window:
             parts = self._whole
         elif parts and self._whole:
             parts = {**parts, **self._whole}
+        dicts = dicts or self._is_another(parts or self._whole)
         n = max((len({part.turn for part in each}) for each in parts.values()), default=len(roots))
         beside = self._beside({*parts})
         if not parts or (len(parts) == 1 and parts.keys() <= set(TOTAL_NAMES) and not self._more):
             name = next(iter(parts or self._whole), None)
             keys = (name,) if name is not None and name != "total" and (dicts or name in self.own) else None
-            return told(roots, {}, keys, n, beside, rest)
+            single = None if name is None or name in TOTAL_NAMES else (name, (parts or self._whole)[name])
+            return told(roots, {}, keys, n, beside, rest, single=single)
         if len(parts) == 1 and not dicts and not self.own & parts.keys() and not self._more:
-            return told(roots, {}, None, n, beside, rest)
+            return told(roots, {}, None, n, beside, rest, single=next(iter(parts.items())))
         pending = [*pending, *self._loose]
         loose = {name for name, several in parts.items() if all(_mark(each) is None for each in several)}
         return told(roots, parts, tuple(parts), n, beside, rest, lambda: self._idle(parts, pending), loose)
+
+    def _is_another(self, parts: Mapping[str, Any]) -> bool:
+        """Whether a single loss is another one than the optimizer's steps had before: criteria that take turns."""
+        stepper, name = self._stepper, next(iter(parts), None)
+        if stepper is None or len(parts) != 1 or name in self.own or name in TOTAL_NAMES:
+            return False
+        stepper.alone = stepper.alone or name
+        return stepper.alone != name
 
     def _idle(self, parts: dict[str, list[Part]], pending: Sequence[Output]) -> dict[str, float]:
         """The values of losses that gradients could have come to, and did not."""

@@ -70,7 +70,8 @@ class Sums(NamedTuple):
         means = {name: part[SUM] / part[COUNT] for name, part in parts.items()}
         spread = {name or "loss": [part[LEAST], part[MOST]] for name, part in parts.items()}
         losses: Losses = means.get("", means)
-        total = self.total / self.ranks if self.given else sum(means.values())
+        mixed = len(parts) < len(self.parts)
+        total = self.total / self.ranks if self.given or mixed else sum(means.values())
         return losses, total, spread
 
 

@@ -165,7 +165,7 @@ class Drain(Intake):
         if self._joiner is not None:
             self._joiner.add_batch(batch.epoch, Share.of(batch, whole, weights))
             return
-        at, step, epoch, _, _, _, lr, batch_size, n, _, _, _ = batch
+        at, step, epoch, _, _, _, lr, batch_size, n, *_ = batch
         self._batch_record(whole.losses, whole.total, at, step, epoch, lr, batch_size, n, weights=weights)
 
     def on_event(self, event: Event) -> None:

@@ -195,9 +195,12 @@ class Intake(ABC):
         else:
             whole, weights = told(losses, total), item.weights() or None
         if item.counted:
-            self.means.add(whole, item.n, weights)
+            self.means.add(whole, item.n, weights, item.alone() if item.alone is not None else None)
         if self.means.mixed:
-            self.once("dict and scalar losses mix in one epoch: the epoch's losses are those of the dicts")
+            self.once(
+                "dict and scalar losses mix in one epoch: the epoch's losses are those of the dicts, its total of "
+                "all its batches"
+            )
         if item.stepped:
             self.on_batch(item, whole, weights)
             if metrics:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from losslog.values.losses import Losses
 from losslog.values.snapshot import Keys, Staged
+from losslog.values.totals import Alone
 
 
 class Batch(NamedTuple):
@@ -23,6 +24,7 @@ class Batch(NamedTuple):
         stepped: False: forward passes without an optimizer step, which become no record.
         counted: False: they do not count in the epoch's means either.
         weights: gives the components' weights once the values are resolved; None where autograd told nothing.
+        alone: gives what a scalar is made of, likewise.
     """
 
     time: float
@@ -37,6 +39,7 @@ class Batch(NamedTuple):
     stepped: bool = True
     counted: bool = True
     weights: Callable[[], Mapping[str, float]] | None = None
+    alone: Callable[[], Alone | None] | None = None
 
 
 class Event(NamedTuple):

@@ -6,13 +6,14 @@ No thread, no I/O. Contract:
   alone; else the sum of the components. An entry that is the total is no component.
 - A component's mean is the plain mean over those that had it, summed in order: what a hand-written loop computes.
 - The total of means is the sum of these means, or the mean of the totals where the loop gave them.
-- Where dict and scalar losses mix, the dicts are the losses.
+- Where dict and scalar losses mix, the dicts are the losses; a scalar counts as the component that it is made of, where
+  that is known, and in the total.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -74,6 +75,20 @@ class Whole(NamedTuple):
     losses: Losses
     total: float
     given: bool
+
+
+class Alone(NamedTuple):
+    """The one component that a scalar is made of.
+
+    Attributes:
+        name: of it.
+        value: its own.
+        weight: how often it counts in the scalar.
+    """
+
+    name: str
+    value: float
+    weight: float = 1.0
 
 
 def told(losses: Losses, total: float | None) -> Whole:
@@ -172,16 +187,22 @@ class EpochMeans:
         self._sums: dict[str, float] = {}  # of scalars under ""
         self._counts: dict[str, int] = {}
         self._weights: dict[str, float] = {}  # sums of weight - 1
+        self._alone: dict[
+            str, tuple[float, float, int]
+        ] = {}  # of scalars made of one: sums of value, weight - 1, count
         self._total = 0.0
         self._given = False
 
-    def add(self, whole: Whole, n: int = 1, weights: Mapping[str, float] | None = None) -> None:
+    def add(
+        self, whole: Whole, n: int = 1, weights: Mapping[str, float] | None = None, alone: Alone | None = None
+    ) -> None:
         """Add one batch.
 
         Args:
             whole: its losses and total.
             n: how many forward passes the values are means of; all of them count.
             weights: of components in the total, of those that are not 1.
+            alone: what a scalar is made of, where that is known; it counts where the epoch has components.
         """
         losses, total, given = whole
         self.batches += n
@@ -193,12 +214,19 @@ class EpochMeans:
         for name, value in losses.items() if isinstance(losses, dict) else (("", losses),):
             sums[name] = sums.get(name, 0.0) + value * n
             counts[name] = counts.get(name, 0) + n
-        self.mixed = "" in sums and len(sums) > 1
+        if alone is not None:
+            self._add_alone(alone.name, (alone.value * n, (alone.weight - 1.0) * n, n))
+        self.mixed = "" in sums and len(sums) > 1 and counts[""] > sum(each[2] for each in self._alone.values())
+
+    def _add_alone(self, name: str, more: Sequence[Any]) -> None:
+        value, weight, count = self._alone.get(name, (0.0, 0.0, 0))
+        self._alone[name] = value + more[0], weight + more[1], count + more[2]
 
     def sums(self) -> dict[str, Any]:
         """The running sums as plain data, for `merge` on another rank."""
         return {"batches": self.batches, "sums": self._sums.copy(), "counts": self._counts.copy(),
-                "weights": self._weights.copy(), "total": self._total, "given": self._given}  # fmt: skip
+                "weights": self._weights.copy(), "total": self._total, "given": self._given,
+                "alone": self._alone.copy()}  # fmt: skip
 
     def merge(self, other: Mapping[str, Any]) -> None:
         """Add what `sums` gave on another rank: means are then over all batches of both."""
@@ -210,17 +238,29 @@ class EpochMeans:
         for name, value in other["sums"].items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + other["counts"][name]
+        for name, its in other["alone"].items():
+            self._add_alone(name, its)
 
     def result(self) -> tuple[Losses | None, float | None]:
         """(means, total); (None, None) where there were no batches."""
         if not self.batches:
             return None, None
-        means = {name: value / self._counts[name] for name, value in self._sums.items()}
-        if len(means) > 1:
-            means.pop("", None)
-        losses = _losses(means)
-        return losses, self._total / self.batches if self._given else sum(means.values())
+        scalars = "" in self._sums
+        means = {name: value / count for name, (value, _, count) in self._whole().items()}
+        return _losses(means), self._total / self.batches if self._given or scalars else sum(means.values())
+
+    def _whole(self) -> dict[str, tuple[float, float, int]]:
+        """Of each component the sums of value and weight - 1, and the count; of scalars that stay some under ""."""
+        found = {name: (value, self._weights.get(name, 0.0), self._counts[name]) for name, value in self._sums.items()}
+        if len(found) == 1 and "" in found and len(self._alone) < 2:
+            return found
+        found.pop("", None)
+        for name, (value, weight, count) in self._alone.items():
+            its = found.get(name, (0.0, 0.0, 0))
+            found[name] = its[0] + value, its[1] + weight, its[2] + count
+        return found
 
     def weights(self) -> dict[str, float] | None:
         """Means of the components' weights, of those that were not always 1; None where there is none."""
-        return {name: 1.0 + value / self._counts[name] for name, value in self._weights.items()} or None
+        found = self._whole().items()
+        return {name: 1.0 + more / count for name, (_, more, count) in found if more or name in self._weights} or None

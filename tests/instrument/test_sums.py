@@ -7,6 +7,7 @@ from enum import Enum
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 @pytest.fixture
@@ -452,3 +453,37 @@ def test_a_criterion_that_is_called_late_is_heard_at_once(watch, read, capsys, l
     found = [each.get("L1Loss") if isinstance(each, dict) else None for each in losses]
     assert found == expected
     assert "outside" not in capsys.readouterr().err
+
+
+class Pair(nn.Module):
+    """Gives two losses and what they are made of."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = self.linear(x)
+        return y, {"loss_a": y[:, 0].pow(2).mean(), "loss_b": F.mse_loss(y, torch.ones(6, 2))}
+
+
+@pytest.mark.parametrize("how", ["F.mse_loss(y, t)", "crit(y, t)", "((y - t) ** 2).mean()"])
+def test_a_loss_that_the_loop_computes_once_more_is_not_called_detached(train, said, how):
+    model, criterion = Pair(), nn.MSELoss()
+
+    def loss(x):
+        y, losses = model(x)
+        return losses["loss_a"] + eval(how, {"F": F, "y": y, "t": torch.ones(6, 2), "crit": criterion})
+
+    train(model, loss)
+    assert not [each for each in said() if "trains nothing" in each or "outside the model" in each]
+
+
+@pytest.mark.parametrize(
+    "how", ["L.clamp(max=.5)", "torch.where(L > .5, L.detach() * 0 + .5, L)", "torch.nan_to_num(L / 0, posinf=.5)",
+            "torch.minimum(L, torch.tensor(.5))"],
+)  # fmt: skip
+def test_a_total_that_is_cut_off_is_not_said_to_come_from_outside(train, said, how):
+    model = Pair()
+    train(model, lambda x: eval(how, {"L": sum(model(x)[1].values()), "torch": torch}))
+    assert not [each for each in said() if "outside the model" in each or "detached" in each]
