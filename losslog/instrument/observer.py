@@ -230,11 +230,12 @@ class Observer(Watching):
         if self.discovery.looking:
             self.discovery.stepped(stepper, explained=bool(keys))
         self.silence.recorded(stepper)
+        lr = self.series.rates(stepper) if stepper.partners else rates(optimizer)
         if self.series.settled is stepper and not self._held.waits(optimizer):
             stepper.steps += 1
-            self.logbook.step(reading, rates(optimizer))
+            self.logbook.step(reading, lr)
         else:
-            self._held.put(Entry(stepper, reading, rates(optimizer), own), optimizer, self.series.put)
+            self._held.put(Entry(stepper, reading, lr, own), optimizer, self.series.put)
 
     def loop_logs(self) -> None:
         """Called by the run when the loop logs a step itself, which it has no business to where they are recorded."""

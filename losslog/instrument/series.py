@@ -4,7 +4,8 @@ Training thread. Contract:
 
 - A GAN's two steps become ``g/...`` and ``d/...``, after the modules that each optimizer trains. Names that a model
   gives itself stay as they are where no other optimizer's losses bear them.
-- Optimizers that step on the same backward pass (one for the head, one for the rest) are one series.
+- Optimizers that step on the same backward pass (one for the head, one for the rest) are one series, with the learning
+  rates of all.
 - The first records wait until that is known: until an optimizer steps for the second time, an epoch ends, or 32 came.
 """
 
@@ -80,6 +81,20 @@ class Series:
         if self._decided or not self._rivals(stepper) or len(self._held) >= MOST:
             self.flush()
 
+    def rates(self, stepper: Stepper) -> Any:
+        """Learning rates of all optimizers that step on one's passes, by their classes' names; in the order made."""
+        found: dict[str, float] = {}
+        for each in self._alive():
+            optimizer = each.ref()
+            if optimizer is not None and (each is stepper or each in stepper.partners):
+                its, kind, count = rates(optimizer), type(optimizer).__name__, 1
+                groups = {f"/{group}": rate for group, rate in its.items()} if isinstance(its, dict) else {"": its}
+                while any(f"{kind}{group}" in found for group in groups):
+                    count += 1
+                    kind = f"{type(optimizer).__name__}_{count}"
+                found |= {f"{kind}{group}": rate for group, rate in groups.items() if rate is not None}
+        return found or None
+
     def _rivals(self, stepper: Stepper) -> bool:
         """Whether there are optimizers of which it is not known yet how they go together with this one."""
         return any(each is not stepper and not each.steps and each not in stepper.partners for each in self._alive())
@@ -143,6 +158,7 @@ def rates(optimizer: Any) -> Any:
 def _prefixed(reading: Reading, before: str) -> Reading:
     """With the names of what was looked at as those of the series are."""
     reach, shares = reading.reach, reading.shares
+    reading = reading._replace(alone=None)  # a scalar of theirs is a component of its own
     if reach is not None:
         reading = reading._replace(reach={f"{before}/{name}": reach[name] for name in reach})
     if shares is not None:

@@ -108,6 +108,56 @@ def test_two_optimizers_that_step_on_one_loss_are_one_series(two, data, watch, r
     assert {*batches[0]["losses"]} == {"loss_a", "loss_b"}
 
 
+@pytest.fixture
+def pair():
+    class Pair(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = torch.nn.Linear(4, 1), torch.nn.Linear(4, 1)
+
+        def forward(self, x):
+            return {"loss_left": self.left(x).square().mean(), "loss_right": self.right(x).abs().mean()}
+
+    return Pair()
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_rates_of_all_optimizers_of_one_series_are_recorded(pair, data, watch, read, every):
+    trunk, (weight, bias) = torch.optim.SGD(pair.left.parameters(), lr=0.05), pair.right.parameters()
+    groups = [{"params": [weight], "name": "weights"}, {"params": [bias], "lr": 0.002}]
+    head = torch.optim.Adam(groups, lr=0.01)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(head, 0.5)
+    run = watch(pair, [trunk, head])
+    for step, batch in enumerate(data[0]):
+        sum(pair(batch).values()).backward()
+        trunk.step()
+        trunk.zero_grad()
+        if step % every == every - 1:
+            head.step()
+            head.zero_grad()
+        if step == len(data[0]) - 2:
+            schedule.step()
+    run.close()
+    rates = [each["lr"] for each in read(run, "on_batch_losses")]
+    expected = {"SGD": 0.05, "Adam/weights": 0.01, "Adam/1": 0.002}
+    assert rates[:1] in ([expected], [0.05])  # before the second has stepped
+    assert rates[every:-1] == [expected] * (len(rates) - 1 - every)
+    assert rates[-1] == {"SGD": 0.05, "Adam/weights": 0.005, "Adam/1": 0.001}
+
+
+def test_two_optimizers_of_one_kind_have_rates_by_number(pair, data, watch, read):
+    one, other = torch.optim.SGD(pair.left.parameters(), lr=0.1), torch.optim.SGD(pair.right.parameters(), lr=0.2)
+    run = watch(pair, [one, other])
+    for batch in data[0]:
+        sum(pair(batch).values()).backward()
+        for each in (one, other):
+            each.step()
+            each.zero_grad()
+    run.close()
+    assert read(run, "on_batch_losses")[-1]["lr"] == {"SGD": 0.1, "SGD_2": 0.2}
+    assert read(run, "on_epoch_end")[-1]["lr"] == {"SGD": 0.1, "SGD_2": 0.2}
+
+
 def test_folds_lose_no_step(script, read):
     run, _ = script("""
         import torch, torch.nn.functional as F
