@@ -1,5 +1,6 @@
 """Images and a table of mistakes from an evaluation that an untouched loop made with pycocotools."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from losslog.history import series
+from losslog.runtime.notices import Once
 
 CONTENT = {
     "images": [{"id": n, "file_name": f"{n}.png", "width": 80, "height": 60} for n in range(1, 4)],
@@ -113,15 +115,15 @@ def test_without_sizes_there_is_a_table_and_no_images(two, data, watch, read):
 ])  # fmt: skip
 def test_an_evaluation_without_images_says_why(two, data, watch, read, monkeypatch, caplog, params, told):
     for name in ("looking", "watching"):
-        module = sys.modules[f"losslog.instrument.{name}"]
-        monkeypatch.setattr(module, "_said", type(module._said)())
+        module = importlib.import_module(f"losslog.instrument.{name}")
+        monkeypatch.setattr(module, "_said", Once())
     run = trained(two, data, watch, lambda: evaluated(CONTENT, **params))
     assert read(run, "on_images") == []
     assert told in caplog.text
 
 
 def test_what_fails_in_looking_is_a_line(two, data, watch, read, monkeypatch, caplog):
-    monkeypatch.setattr("losslog.instrument.looking._said", type(sys.modules["losslog.instrument.looking"]._said)())
+    monkeypatch.setattr("losslog.instrument.looking._said", Once())
     monkeypatch.setattr("losslog.detection.evaluated.Evaluated.hardest", lambda self: 1 / 0)
     run = trained(two, data, watch, lambda: evaluated(CONTENT))
     assert read(run, "on_eval")
