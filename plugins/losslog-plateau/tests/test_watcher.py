@@ -534,3 +534,25 @@ def test_component_that_came_down_to_zero_is_information(rows: Any, make: Any) -
     (zero,) = told(found, "zero")
     assert zero.level == "info"
     assert "come down to 0.01" in zero.text
+
+
+@pytest.mark.parametrize("factor", [5.0, 50.0, 5000.0])
+@pytest.mark.parametrize("lasting", [1, 12, 60])
+def test_level_that_is_told_is_what_the_loss_has_now(factor: float, lasting: int, rows: Any) -> None:
+    """However high it was at the start."""
+    watcher, draw = Watcher(1000, 50), rows()
+    noise = random.Random(3)
+    last = []
+    for step in range(1000):
+        spike = factor if 3 <= step < 3 + lasting else 1.0
+        value = draw.shaken(0.5 * spike, noise)
+        last = [*last, value][-50:]
+        watcher.update(step, {"loss_a": value, "loss_b": draw.shaken(make_fall(step), noise)})
+    watcher.finish()
+    verdict = watcher.verdicts()[0]
+    assert verdict.state in ("converged", "flat")
+    assert verdict.level == pytest.approx(sum(last) / 50, rel=0.15)
+
+
+def make_fall(step: int) -> float:
+    return 0.1 + math.exp(-step / 300)
