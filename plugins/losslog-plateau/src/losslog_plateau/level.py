@@ -26,7 +26,7 @@ FALL_ERRORS: Final = 3.0
 MEMORY: Final = 0.03
 """Weight of the newest difference of cells in the running noise of a cell."""
 EXCESSES: Final = 7
-"""Newest levels, none of which share a cell, of which `Level.excess` is the median: a spike is in one or two of them."""
+"""Newest levels, none sharing a cell, of which `Level.excess` is the median: a spike is in one or two of them."""
 MEAN_ABS_DIFF: Final = 1.128
 """Mean of |a - b| for independent normal a, b of unit deviation: 2 / sqrt(pi)."""
 
@@ -44,6 +44,7 @@ _PLAIN: Final = (
     "past",
     "logs",
     "means",
+    "absences",
 )
 
 
@@ -63,6 +64,7 @@ class Level:
         self.past = 0  # cells in it
         self.logs: list[float] = []  # newest cells: mean of ln(loss)
         self.means: list[float] = []  # and of the loss
+        self.absences: list[int] = []  # newest cells, with or without a value: thousandths of the rows without one
         self.level: float | None = None
         self.peak = 0.0
         self.lowest = inf  # lowest block of the history
@@ -107,11 +109,21 @@ class Level:
             log_level, error = sum(logs) / keep, self.noise / keep**0.5
             self._watch_rise(log_level, error, elapsed, clock, typical)
 
+    def take_presence(self, presence: float, clock: Clock) -> None:
+        """Take in how much of a cell's rows there was a loss other than 0; comes before `take`, and without it."""
+        self.absences.append(round(1000 * (1 - presence)))
+        del self.absences[: -clock.cells_per_level]
+
+    @property
+    def presence(self) -> float:
+        """The share of steps that have a loss other than 0: it counts that much less in the total."""
+        return 1 - sum(self.absences) / len(self.absences) / 1000 if self.absences else 1.0
+
     def _take_excess(self, excess: float) -> None:
-        if self.levels % len(self.means) == 0:
-            self.excesses.append(round(excess, 3))
+        if self.levels == 0:
+            self.excesses.append(round(excess, 2))
             del self.excesses[:-EXCESSES]
-        self.levels += 1
+        self.levels = (self.levels + 1) % len(self.means)
 
     @property
     def excess(self) -> float:
@@ -153,6 +165,7 @@ class Level:
         self.lowest, self.highest = inf, -inf
         self.logs.clear()
         self.means.clear()
+        self.absences.clear()
         self.levels = 0
         self.noise = 0.0
         self.taken = 0

@@ -254,14 +254,21 @@ class Measured:
         return news
 
     def _nothing_left(self, part: str) -> str | None:
-        """Why nothing can come from the losses that train a part: where they stand; "" where their weight is 0."""
-        names = [name for name, parts in self._reach.items() if part in parts]
+        """Why nothing comes from the losses that train a part: where they stand.
+
+        "" where their weight is 0, or where they are next to nothing now and it is not known that they stay there:
+        some batches have nothing to learn from, and of targets that have ceased to come others tell. None where they
+        could teach something.
+        """
+        names = self._training(part)
         counted = [name for name in names if not self.course.weightless(name)]
         if not names or not counted:
             return "" if names else None
-        levels = {name: level for name in counted if (level := self.course.learnt(name)) is not None}
+        levels = {name: level for name in counted if (level := self.course.nothing(name)) is not None}
         if len(levels) < len(counted):
             return None
+        if not all(map(self.course.learnt, counted)):
+            return ""
         return ", ".join(f"{name} is at {level:.2g}" if level else f"{name} is 0" for name, level in levels.items())
 
     def _updates(self, step: int, ratios: Mapping[str, float]) -> list[Notice]:
@@ -321,7 +328,7 @@ class Measured:
         """A notice on a part, and proofs for the losses that train it, and it more than other parts."""
         losses = self._own(part)
         data = {"part": part, "losses": losses, "step": since, **evidence}
-        for name in losses:
+        for name in self._training(part) if cause == "zero_gradient" else losses:  # none of them gets through there
             self._prove(name, Proof(cause, since, text.partition(": ")[0], data))
         title = {
             "zero_gradient": "the gradient of {} is zero",
@@ -340,8 +347,11 @@ class Measured:
 
     def _own(self, part: str) -> list[str]:
         """Losses for which a part is their own: which train it, where not all of several do."""
-        found = [name for name, parts in self._reach.items() if part in parts]
+        found = self._training(part)
         return found if len(found) < len(self._reach) or len(found) == 1 else []
+
+    def _training(self, part: str) -> list[str]:
+        return [name for name, parts in self._reach.items() if part in parts]
 
     def _prove(self, component: str, proof: Proof) -> None:
         self._proofs.setdefault(component, {}).setdefault(proof.cause, proof)

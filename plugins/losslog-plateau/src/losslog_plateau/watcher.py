@@ -187,7 +187,7 @@ class Watcher:
         for name, nothing in components.items():
             if nothing:
                 since, before = self.scene.untrained.get(name, (step, ""))
-                self.scene.untrained[name] = (since, said or before)
+                self.scene.untrained[name] = (since, before or said)
             else:
                 self.scene.untrained.pop(name, None)
 
