@@ -254,3 +254,31 @@ def test_zero_with_empty_targets_has_that_cause(rows: Any) -> None:
     (zero,) = [each for each in found if each.state == "zero"]
     assert (zero.cause, zero.since) == ("no_targets", 313)
     assert "Cause: none of the 20 boxes" in zero.text
+
+
+REACH = {name: {"backbone": 9, part: 4} for name, part in (("loss_mask", "mask_head"), ("loss_b", "box_head"))}
+
+
+@pytest.mark.parametrize(("cause", "evidence", "carried"), [
+    ("part_not_trained", {"lost": {"mask_head": "frozen"}}, True),
+    ("part_not_trained", {"lost": {"backbone": "frozen"}}, False),
+    ("part_not_trained", {"lost": {"backbone": "frozen", "mask_head": "frozen"}}, True),
+    ("not_in_optimizer", {"part": "mask_head"}, True),
+    ("not_in_optimizer", {"part": "backbone"}, False),
+    ("lr_zero", {"part": "mask_head"}, True),
+    ("lr_zero", {"part": "backbone"}, False)])  # fmt: skip
+def test_a_part_of_its_own_keeps_a_loss_from_learning_and_a_trunk_does_not(
+    cause: str, evidence: Any, carried: bool, rows: Any
+) -> None:
+    """With a trunk that was frozen on purpose a head may converge, or diverge for reasons of its own."""
+    watcher = Watcher(STEPS, PER_EPOCH, typical={"loss_mask": (0.1, 0.5)})
+    watcher.scene.measured.metrics(0, {}, {"reach": REACH})
+    for name in ("loss_mask", "loss_b") if "mask_head" not in str(evidence) else ("loss_mask",):
+        watcher.scene.measured.alerted(cause, name, 200, "it stands at step 200", evidence)
+    values = noisy(rows, lambda step: 0.2 + math.exp(-step / 100))
+    for step in range(STEPS):
+        watcher.update(step, values(step))
+    watcher.finish()
+    outlook = watcher.verdicts()[0].outlook
+    assert outlook.startswith("flat since" if carried else "converged at")
+    assert outlook.endswith(": it stands at step 200") == carried

@@ -301,3 +301,12 @@ def test_a_gradient_of_zero_in_the_trunk_concerns_all_that_train_it() -> None:
     assert all(measured.proof_of(name) is not None for name in ("loss_mask", "loss_objectness"))
     visits(measured, norms())
     assert measured.proof_of("loss_mask") is None
+
+
+def test_a_rate_of_zero_for_everything_is_mended_when_any_part_has_one() -> None:
+    measured, zero = Measured(), {name: part | {"lr": [0.0]} for name, part in DETAIL["parts"].items()}
+    measured.alerted("lr_zero", None, 0, "the learning rate is 0", {"parts": [*PARTS], "losses": ["loss_mask"]})
+    measured.metrics(10, {}, DETAIL | {"parts": zero})
+    assert measured.proof_of("loss_mask") is not None
+    measured.metrics(20, {}, DETAIL)
+    assert measured.proof_of("loss_mask") is None

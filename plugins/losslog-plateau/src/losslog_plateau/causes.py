@@ -27,8 +27,10 @@ PROOFS: Final = (
     "not_trained", "part_not_trained", "not_in_optimizer", "lr_zero", "no_targets", "zero_gradient",
 )  # fmt: skip
 """Causes that make a standstill a warning even where its range is not known."""
-BLOCKING: Final = (*PROOFS, "unchanged")
-"""Causes for which it, or a part of it, learns nothing: what its curve does then is not its learning."""
+OWN: Final = ("part_not_trained", "not_in_optimizer", "lr_zero", "unchanged")
+"""Causes for which a loss learns nothing where they are of a part of its own; with a trunk that stands still it may."""
+ALL: Final = ("no_targets", "zero_gradient")
+"""Causes for which it learns nothing, whichever part they are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,12 @@ def cause_of(scene: Scene, component: Component, since: int) -> Cause | None:
 
 def blocked_by(scene: Scene, settings: Settings, component: Component) -> Cause | None:
     """The best proven cause for which a component learns nothing, whatever its curve does; or None."""
-    found = _not_trained(scene, component) or _measured(scene, component)
-    if found is not None and found.name in BLOCKING:
+    found, measured = _not_trained(scene, component), scene.measured
+    for proof in measured.proofs_of(component.name) if found is None else ():
+        if proof.cause in ALL or (proof.cause in OWN and measured.own_to(component.name, proof)):
+            return _of(proof)
+    found = found or _rate_of_zero(scene, component)
+    if found is not None:
         return found
     zero, lasting = scene.rates.zero_since(), settings.window * (scene.clock.unit or scene.clock.warmup)
     if zero is None or scene.step - zero < lasting:  # a schedule may end at 0
