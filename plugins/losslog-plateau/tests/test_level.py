@@ -76,3 +76,22 @@ def test_state_survives_json() -> None:
     rise = [FALL[-1] * 1.05**i for i in range(20)]
     assert feed(level, rise, start=40) == feed(other, rise, start=40) != []
     assert other.level == pytest.approx(level.level, abs=0)
+
+
+@pytest.mark.parametrize("spike", [[40.0], [40.0, 9.0, 3.0], [1.0, 60.0, 20.0]])
+def test_an_early_spike_is_in_no_later_excess(spike: list[float]) -> None:
+    level = Level()
+    feed(level, [*spike, *[1.0] * 30])
+    assert level.excess == 0
+
+
+def test_excess_is_that_of_now() -> None:
+    level = Level()
+    feed(level, [1.0, 3.0] * 20 + [1.0] * 60)
+    assert level.excess == 0
+
+
+def test_a_late_spike_moves_no_excess() -> None:
+    level = Level()
+    feed(level, [1.0] * 40 + [80.0])
+    assert level.excess == 0

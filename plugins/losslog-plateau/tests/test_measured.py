@@ -223,7 +223,8 @@ def learning(measured: Measured, *levels: float, weights: Any = None) -> list[No
         measured.weighed(step, LOSSES, weights)
     news = []
     for visit, level in enumerate(levels, 1):
-        measured.weighed(visit * 100, LOSSES | {"loss_mask": level}, weights)
+        for step in range(visit * 100 - 24, visit * 100 + 1):
+            measured.weighed(step, LOSSES | {"loss_mask": level}, weights)
         news += measured.metrics(visit * 100, norms(mask_head=1e-5 * level), DETAIL)
     return news
 
@@ -260,3 +261,52 @@ def test_trace_of_what_is_not_finite(evidence: dict[str, str], words: str) -> No
     restored.load_state_dict(json.loads(json.dumps(measured.state_dict())))
     assert restored.traced(32, 33) == words
     assert restored.traced(40, 41) == restored.traced(10, 20) == ""  # of another time
+
+
+def sometimes(value: float, often: int, steps: int = 400) -> list[float]:
+    return [value if (step + 1) % often == 0 else 0.0 for step in range(steps)]
+
+
+@pytest.mark.parametrize("values", [
+    sometimes(0.4, 10), sometimes(0.4, 3), sometimes(0.4, 10)[9:],
+    [0.4] * 150 + [0.0] * 250, [0.4] * 150 + [1e-9] * 5 + [0.4] * 245])  # fmt: skip
+def test_loss_that_is_zero_now_and_then_or_all_at_once_has_not_learnt_all(values: list[float]) -> None:
+    """Nor is its gradient of zero a fault: there was nothing to learn from at these steps."""
+    measured, news = Measured(), []
+    for step, value in enumerate(values):
+        news += measured.weighed(step, LOSSES | {"loss_mask": value}, None)
+        if step >= 32 and step % 32 == 0:
+            news += measured.metrics(step, norms(mask_head=value), DETAIL)
+    assert not news
+    assert measured.proof_of("loss_mask") is None
+
+
+def test_loss_that_came_down_to_zero_has_learnt_all_though_it_was_zero_now_and_then_before() -> None:
+    measured, news = Measured(), []
+    for step in range(400):
+        value = 0.0 if step % 5 == 0 or step > 300 else math.exp(-step / 40)
+        measured.weighed(step, LOSSES | {"loss_mask": value}, None)
+        if step >= 32 and step % 32 == 0:
+            news += measured.metrics(step, norms(mask_head=value), DETAIL)
+    assert [(each.cause, each.level) for each in news] == [("learnt", "info")]
+    restored = Measured()
+    restored.load_state_dict(json.loads(json.dumps(measured.state_dict())))
+    restored.weighed(400, LOSSES | {"loss_mask": 0.0}, None)
+    assert restored.course.learnt("loss_mask")
+
+
+def test_a_gradient_of_zero_in_the_trunk_concerns_all_that_train_it() -> None:
+    measured = Measured()
+    visits(measured, *[norms(backbone=0.0)] * 3)
+    assert all(measured.proof_of(name) is not None for name in ("loss_mask", "loss_objectness"))
+    visits(measured, norms())
+    assert measured.proof_of("loss_mask") is None
+
+
+def test_a_rate_of_zero_for_everything_is_mended_when_any_part_has_one() -> None:
+    measured, zero = Measured(), {name: part | {"lr": [0.0]} for name, part in DETAIL["parts"].items()}
+    measured.alerted("lr_zero", None, 0, "the learning rate is 0", {"parts": [*PARTS], "losses": ["loss_mask"]})
+    measured.metrics(10, {}, DETAIL | {"parts": zero})
+    assert measured.proof_of("loss_mask") is not None
+    measured.metrics(20, {}, DETAIL)
+    assert measured.proof_of("loss_mask") is None

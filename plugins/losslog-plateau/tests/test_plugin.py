@@ -449,3 +449,27 @@ def test_a_part_that_only_ignored_losses_train_is_ignored(options: Any, told: in
         plugin.on_metrics(7, None, norms, {"reach": reach}, run)
     expected = 1 if more and options == {"ignore": ["loss_mask"]} else told  # loss_dice trains it too
     assert [(each["epoch"], each["step"]) for each in run.alerts] == [(2, 7)] * expected
+
+
+@pytest.mark.parametrize("steps", [3, 40, 300])
+def test_every_component_has_its_end_however_little_is_known_of_it(
+    steps: int, rows: Any, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = start(PlateauPlugin(), epochs=6)
+    batches(plugin, list(rows(steps=steps, noise=1.5)(lambda epoch: 0.4)), run)
+    with caplog.at_level("INFO", logger="losslog"):
+        plugin.on_run_end()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert all(each.component in line for each in plugin.verdicts(over=True))
+    assert line.count("too few values to say") <= (5 if steps > PER_EPOCH else 1)
+
+
+def test_since_when_it_trains_nothing_is_what_the_alert_measured(stall: Any, run: Any) -> None:
+    plugin = start(PlateauPlugin())
+    batches(plugin, stall[:790], run, lr=0.01)
+    plugin.on_alert(component="loss_mask", step=789, cause="not_trained", text=SAID, evidence={"step": 760}, run=run)
+    batches(plugin, stall[790:], run, lr=0.01)
+    (alert,) = run.alerts
+    plugin.on_alert(component="loss_mask", step=alert["step"], cause=alert["cause"], text=alert["text"],
+                    evidence=alert["evidence"], run=run)  # fmt: skip
+    assert plugin.watcher.scene.untrained["loss_mask"] == (760, SAID)

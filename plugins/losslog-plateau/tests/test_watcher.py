@@ -533,4 +533,57 @@ def test_component_that_came_down_to_zero_is_information(rows: Any, make: Any) -
         found += watcher.update(step, losses)
     (zero,) = told(found, "zero")
     assert zero.level == "info"
-    assert "come down to 0.01" in zero.text
+    assert "come down to 0.03" in zero.text
+
+
+@pytest.mark.parametrize("factor", [5.0, 50.0, 5000.0])
+@pytest.mark.parametrize("lasting", [1, 12, 60])
+def test_level_that_is_told_is_what_the_loss_has_now(factor: float, lasting: int, rows: Any) -> None:
+    """However high it was at the start."""
+    watcher, draw = Watcher(1000, 50), rows()
+    noise = random.Random(3)
+    last = []
+    for step in range(1000):
+        spike = factor if 3 <= step < 3 + lasting else 1.0
+        value = draw.shaken(0.5 * spike, noise)
+        last = [*last, value][-50:]
+        watcher.update(step, {"loss_a": value, "loss_b": draw.shaken(make_fall(step), noise)})
+    watcher.finish()
+    verdict = watcher.verdicts()[0]
+    assert verdict.state in ("converged", "flat")
+    assert verdict.level == pytest.approx(sum(last) / 50, rel=0.15)
+
+
+def make_fall(step: int) -> float:
+    return 0.1 + math.exp(-step / 300)
+
+
+@pytest.mark.parametrize("absent", [None, 0.0])
+@pytest.mark.parametrize("often", [3, 10, 25])
+def test_steps_without_a_loss_count_in_its_share(absent: float | None, often: int) -> None:
+    """Whether it is 0 there, or not in the dict."""
+    watcher = Watcher(3000, 50, typical={})
+    found = []
+    for step in range(3000):
+        here = {} if absent is None else {"loss_c": absent}
+        losses = {"loss_a": 0.1, "loss_b": 0.1} | ({"loss_c": 2.0} if step % often == 0 else here)
+        found += watcher.update(step, losses)
+    share = (2.0 / often) / (0.2 + 2.0 / often)
+    verdict = {each.component: each for each in watcher.verdicts()}["loss_c"]
+    assert verdict.share == pytest.approx(share, abs=0.06)
+    assert bool(told(found, "dominating")) == (share > 0.85)
+    assert "% of steps that have one other than 0" in verdict.outlook
+
+
+@pytest.mark.parametrize("gap", [1, 20])
+def test_rows_of_a_sparse_log_are_all_there_is(gap: int, rows: Any, make: Any) -> None:
+    watcher = Watcher(3000, 100)
+    make.feed(watcher, (row for row in rows()(make.healthy) if row[0] % gap == 0))
+    assert [component.level.presence for component in watcher.components.values()] == [1.0] * 5
+
+
+@pytest.mark.parametrize("first", [100, 150, 153, 167])
+def test_zero_since_its_very_first_step(first: int) -> None:
+    watcher = Watcher(1000, 32)
+    found = [f for s in range(600) for f in watcher.update(s, {"a": 0.3 if s < first else 0.0, "b": 1.0})]
+    assert [each.since for each in told(found, "zero")] == [first]

@@ -12,13 +12,19 @@ from typing import Any, Final
 
 from .known import HEADS
 from .settings import HALVED
-from .situation import Rate, Situation
+from .situation import Measured, Rate, Situation
 
 IMAGES: Final = 6  # named in an alert
+WHOLE: Final = 0.9
+"""Share of steps with a loss other than 0 from which on the others are not worth a word."""
+
+
+def _where(s: Situation) -> str:
+    return "" if s.presence >= WHOLE else f" in the {100 * s.presence:.0f} % of steps that have one other than 0"
 
 
 def _level(s: Situation) -> str:
-    text = f"it stands at {s.level:.3g}"
+    text = f"it stands at {s.level:.3g}{_where(s)}"
     if s.range is not None:
         low, high = s.range
         times = s.level / high
@@ -128,16 +134,32 @@ def flat(s: Situation) -> str:
 
 def diverging(s: Situation) -> str:
     """A component that rises after it had fallen."""
-    if s.cause is not None and s.cause.name == "not_trained":
+    where = f"{_level(s)}, well above its lowest"
+    if s.blocked is not None and (s.blocked.since is None or s.blocked.since <= s.since):
+        before = "" if s.blocked.since is None else f", and go back to a checkpoint before {s.axis} {s.blocked.since}"
         return (
-            f"{s.component} rises: {_level(s)}, well above its lowest, since about {s.axis} {s.since}. "
-            f"Cause: it trains nothing since {s.axis} {s.cause.evidence['untrained_since']}. What it looks at moves "
-            "on, and it does not train it."
+            f"{s.component} rises: {where}, since about {s.axis} {s.since}. Cause: {_blocked(s.blocked)} It does not "
+            f"learn, and what moves it comes from elsewhere: put that right{before}."
         )
+    text = f"{s.component} is diverging: {where}, rising since about {s.axis} {s.since}."
+    also = "" if s.blocked is None else f" Besides, {_blocked(s.blocked)}"
     return (
-        f"{s.component} is diverging: {_level(s)}, well above its lowest, rising since about {s.axis} {s.since}. "
-        f"Lower the learning rate, clip gradients, and go back to a checkpoint before {s.axis} {s.since}."
+        f"{text} Lower the learning rate, clip gradients, and go back to a checkpoint before {s.axis} {s.since}.{also}"
     )
+
+
+def _blocked(cause: Measured) -> str:
+    """Why it learns nothing, in a sentence or two."""
+    return f"{cause.text}.{'' if 'said' in cause.evidence else _REMEDIES[cause.name]}"
+
+
+def _briefly(s: Situation) -> str:
+    """The same for the end of a line; "" where nothing keeps it from learning."""
+    if s.blocked is None:
+        return ""
+    head = s.blocked.text.partition(": ")[0]
+    text = head if len(head.split()) > 1 else s.blocked.text
+    return f": {text.removeprefix(f'{s.component} ').partition(', though')[0]}"
 
 
 def non_finite(component: str, value: float, step: int, axis: str, first: bool) -> str:
@@ -154,17 +176,33 @@ def non_finite(component: str, value: float, step: int, axis: str, first: bool) 
 
 def dominating(s: Situation) -> str:
     """A component that makes up most of the total."""
+    todo = "give it a smaller weight, or look at why it is so high."
+    if s.blocked is not None:
+        todo = f"its weight is not what is wrong: {_blocked(s.blocked)}"
     return (
         f"{s.component} dominates: {100 * s.share:.0f} % of the total; {_level(s)}. The shared layers train for it "
-        f"almost alone; give it a smaller weight, or look at why it is so high."
+        f"almost alone; {todo}"
     )
 
 
-def zero(component: str, since: int, steps: int, axis: str, before: float | None = None) -> str:
-    """A component that is exactly zero for long; ``before``: what it had come down to by then, or None."""
+def zero(
+    component: str, since: int, steps: int, axis: str, before: float | None = None, cause: Measured | None = None
+) -> str:
+    """A component that is exactly zero for long.
+
+    Args:
+        component: Its name.
+        since: Step since which it is.
+        steps: How many these are.
+        axis: What they count.
+        before: What it had come down to by then, or None.
+        cause: That its targets are empty, where that was measured.
+    """
     said = f"{component} has been exactly zero for {steps} {axis}s, since {axis} {since}"
     if before is not None:
         return f"{said}. It had come down to {before:.2g} before: there is nothing left to learn from it."
+    if cause is not None:
+        return f"{said}: nothing is learnt from it. Cause: {_blocked(cause)}"
     return f"{said}: nothing is learnt from it. Its targets may be missing (no positive samples), or its weight is 0."
 
 
@@ -185,10 +223,10 @@ def new(component: str, step: int, axis: str) -> str:
 
 def oscillating(s: Situation) -> str:
     """A component that swings around its trend."""
-    return (
-        f"{s.component} swings slowly up and down around its trend, more than its noise explains: {_level(s)}. A lower "
-        f"learning rate, or less momentum, usually calms it."
-    )
+    text = f"{s.component} swings slowly up and down around its trend, more than its noise explains: {_level(s)}."
+    if s.blocked is not None:
+        return f"{text} It is not its own learning that swings: {_blocked(s.blocked)}"
+    return f"{text} A lower learning rate, or less momentum, usually calms it."
 
 
 def sum_factor(total: float, parts: float, ratio: float) -> str:
@@ -249,31 +287,31 @@ def verdict(state: str, s: Situation, known: bool, why: str = "") -> str:
     if not known:
         return f"{s.component}: {state}; no whole epoch seen yet."
     rate = "" if s.rate is None else f", changing by {s.rate}"
-    return f"{s.component}: {state}; {_level(s)}{rate}."
+    measured = "" if s.blocked is None else f" Measured: {_blocked(s.blocked)}"
+    return f"{s.component}: {state}; {_level(s)}{rate}.{measured}"
 
 
 def outlook(state: str, s: Situation, level: float | None, why: str = "") -> str:
     """What came of a component, in a few words; ``why``: as for `verdict`."""
     whole = s.epoch is not None and s.epoch > 1
     since = f"epoch {int(s.since / s.epoch) + 1}" if whole and s.epoch else f"{s.axis} {s.since}"
-    at = "" if level is None else f" at {level:.3g}"
+    at, briefly = "" if level is None else f" at {level:.3g}{_where(s)}", _briefly(s)
     if state == "non_finite" and why:
         return f"not finite since {s.axis} {s.since}: {why}"
     if state in GONE:
-        return GONE[state].format(f"{s.axis} {s.since}")
+        return GONE[state].format(f"{s.axis} {s.since}") + (briefly if state == "zero" else "")
     if state == "improving" and s.rate is not None:
-        return f"still improving {-s.rate.change:.2g} % {_per(s.rate)}: train longer"
-    if state in ("stalled", "flat"):
-        return f"{'stalled' if state == 'stalled' else 'flat'} since {since}{at}"
+        still = f"{-s.rate.change:.2g} % {_per(s.rate)}"
+        return f"still falling {still}{briefly}" if briefly else f"still improving {still}: train longer"
+    if state in ("stalled", "flat", "diverging"):
+        return f"{state} since {since}{at}{briefly}"
     if state == "converged":
-        return f"converged{at}"
-    if state == "diverging":
-        return f"diverging since {since}{at}"
+        return f"converged{at}{briefly}"
     if state == "unclear":
         if s.rate is None:
-            return f"too few values to say{'' if level is None else f': it ended{at}'}"
-        return f"ended{at}, changing by {s.rate}: neither flat nor surely improving"
-    return f"{state}{at}"
+            return f"too few values to say{'' if level is None else f': it ended{at}'}{briefly}"
+        return f"ended{at}, changing by {s.rate}{briefly or ': neither flat nor surely improving'}"
+    return f"{state}{at}{briefly}"
 
 
 GONE: Final = {

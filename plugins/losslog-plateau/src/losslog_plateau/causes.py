@@ -6,19 +6,31 @@ Pure functions of the scene; what was not measured is left to `losslog_plateau.a
   its targets are empty; its weight is tiny; its gradient is zero or vanishes; the learning rate still rises; it was cut
   at the onset or before it, or a cut is planned; chance level.
 - A cut after the onset is no cause: the effect came first.
+- Some causes mean that a loss learns nothing, whatever its curve does: `blocked_by`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .component import Component
 from .known import BCE, CHANCE, CHANCE_WIDTH, HEADS, known
 from .learning_rate import Cut
 from .measured import TOLD
+from .notice import Proof
 from .scene import Scene
+from .settings import Settings
+
+PROOFS: Final = (
+    "not_trained", "part_not_trained", "not_in_optimizer", "lr_zero", "no_targets", "zero_gradient",
+)  # fmt: skip
+"""Causes that make a standstill a warning even where its range is not known."""
+OWN: Final = ("part_not_trained", "not_in_optimizer", "lr_zero", "unchanged")
+"""Causes for which a loss learns nothing where they are of a part of its own; with a trunk that stands still it may."""
+ALL: Final = ("no_targets", "zero_gradient")
+"""Causes for which it learns nothing, whichever part they are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +42,13 @@ class Cause:
             "chance_level".
         text: What was measured, as a clause.
         evidence: The same as data.
+        since: Step since which it is so, or None where that is not known.
     """
 
     name: str
     text: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    since: int | None = None
 
 
 def cause_of(scene: Scene, component: Component, since: int) -> Cause | None:
@@ -53,6 +67,27 @@ def cause_of(scene: Scene, component: Component, since: int) -> Cause | None:
         or _planned(scene)
         or _chance(scene, component)
     )
+
+
+def blocked_by(scene: Scene, settings: Settings, component: Component) -> Cause | None:
+    """The best proven cause for which a component learns nothing, whatever its curve does; or None."""
+    found, measured = _not_trained(scene, component), scene.measured
+    for proof in measured.proofs_of(component.name) if found is None else ():
+        if proof.cause in ALL or (proof.cause in OWN and measured.own_to(component.name, proof)):
+            return _of(proof)
+    found = found or _rate_of_zero(scene, component)
+    if found is not None:
+        return found
+    zero, lasting = scene.rates.zero_since(), settings.window * (scene.clock.unit or scene.clock.warmup)
+    if zero is None or scene.step - zero < lasting:  # a schedule may end at 0
+        return None
+    return Cause("lr_zero", _zero_words(scene, zero), {"lr": 0.0, "step": zero}, zero)
+
+
+def _zero_words(scene: Scene, since: int) -> str:
+    highest = max(group.highest for group in scene.rates.groups.values())
+    came = f", down from {highest:.3g}" if highest else ""
+    return f"the learning rate has been 0 since {scene.axis} {since}{came}: nothing is learnt at 0"
 
 
 def later_cut(scene: Scene, since: int) -> Cut | None:
@@ -83,15 +118,19 @@ def _not_trained(scene: Scene, component: Component) -> Cause | None:
         return None
     step, said = found
     text = said or f"it trains no parameter since {scene.axis} {step}"
-    return Cause("not_trained", text, {"untrained_since": step} | ({"said": said} if said else {}))
+    return Cause("not_trained", text, {"untrained_since": step} | ({"said": said} if said else {}), step)
 
 
 def _measured(scene: Scene, component: Component) -> Cause | None:
     proof = scene.measured.proof_of(component.name)
     if proof is not None and proof.cause in TOLD:
-        return Cause(proof.cause, proof.text, proof.evidence)
+        return _of(proof)
     rate = _rate_of_zero(scene, component)
-    return rate if rate is not None or proof is None else Cause(proof.cause, proof.text, proof.evidence)
+    return rate if rate is not None or proof is None else _of(proof)
+
+
+def _of(proof: Proof) -> Cause:
+    return Cause(proof.cause, proof.text, proof.evidence, proof.since)
 
 
 def _rate_of_zero(scene: Scene, component: Component) -> Cause | None:
@@ -99,7 +138,9 @@ def _rate_of_zero(scene: Scene, component: Component) -> Cause | None:
     found = None if group is None else scene.rates.groups.get(group)
     if found is None or found.now != 0:
         return None
-    return Cause("lr_zero", f"the learning rate of the parameter group {group} is 0", {"group": group, "lr": 0.0})
+    return Cause(
+        "lr_zero", f"the learning rate of the parameter group {group} is 0", {"group": group, "lr": 0.0}, found.zero
+    )
 
 
 def _rising(scene: Scene) -> Cause | None:
@@ -114,6 +155,9 @@ def _cut_before(scene: Scene, since: int) -> Cause | None:
     if cut is None or later_cut(scene, since) is not None:
         return None
     evidence = {"cut_step": cut.step, "group": cut.group or None, "lr_highest": cut.highest, "lr": cut.now}
+    zero = scene.rates.zero_since()
+    if zero is not None and zero <= since + onset_error(scene):
+        return Cause("lr_cut", _zero_words(scene, zero), evidence)
     return Cause("lr_cut", cut_words(cut, scene.axis), evidence)
 
 

@@ -49,6 +49,8 @@ _PLAIN: Final = (
     "zeros",
     "bad",
     "zero_cells",
+    "zero_from",
+    "closed",
     "bad_since",
     "sane_cells",
     "flat_checks",
@@ -100,6 +102,8 @@ class Component:
         self.zeros = self.bad = 0
         self._begin_cell(int(first_step / clock.cell))
         self.zero_cells = 0
+        self.zero_from: int | None = None  # step of the first of the zeros that go on
+        self.closed = first_step  # steps before the open cell's first value
         self.bad_since: int | None = None
         self.sane_cells = 0
         self.flat_checks = 0
@@ -131,12 +135,15 @@ class Component:
         event = 0
         if 0.0 < loss < inf:
             y = log(loss)
+            self.zero_from = None
             self.values += 1
             self.total += loss
             self.log_total += y
             self.log_squares += y * y
         elif loss == 0.0:
             self.zeros += 1
+            if self.zero_from is None:
+                self.zero_from = now - 1
         elif not -inf < loss < inf:
             self.bad += 1
             self.sane_cells = 0
@@ -157,6 +164,7 @@ class Component:
         """
         if min(values) > 0.0 and all(map(isfinite, values)):
             logs = list(map(log, values))
+            self.zero_from = None
             self.values += len(values)
             self.total = reduce(add, values, self.total)
             self.log_total = reduce(add, logs, self.log_total)
@@ -175,6 +183,9 @@ class Component:
         mean_log = self.log_total / count if count else 0.0
         mean = min(self.total / count, LARGEST) if count else 0.0
         squares = max(0.0, self.log_squares - mean_log * self.log_total)
+        rows = max(self.fed, round((self.now - self.closed) / self.clock.stride)) - self.bad
+        if rows > 0:
+            self.level.take_presence(count / rows, self.clock)
         if self.bad_since is not None and not self.bad:
             self.sane_cells += 1
             if self.sane_cells >= RECOVERY_CELLS:
@@ -198,6 +209,7 @@ class Component:
         """Leave out what the open cell holds: it was another learning rate's."""
         self.total = self.log_total = self.log_squares = 0.0
         self.fed = self.values = self.zeros = self.bad = 0
+        self.closed = self.now
 
     def _take_oscillation(self, mean_log: float, squares: float, count: int) -> None:
         self.inner.append((mean_log, squares, count))

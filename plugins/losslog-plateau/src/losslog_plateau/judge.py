@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from . import advice
+from .causes import blocked_by
 from .clock import Clock
 from .component import Component
 from .finding import Finding, Severity, Verdict
@@ -18,7 +19,7 @@ from .known import Range, known
 from .scene import Scene
 from .settings import Settings
 from .situation import evidence_of
-from .standing import SEVERITY, flat_since, has_stopped, rate_of, share_of, situation_of, state_of
+from .standing import SEVERITY, flat_since, has_stopped, outcome_of, rate_of, share_of, situation_of, state_of
 
 LONG_STEPS: Final = 100
 LONG_EPOCHS: Final = 3
@@ -132,12 +133,15 @@ class Judge:
         if not component.zero_cells:
             component.raised.pop("zero", None)
         elif steps >= self.long(scene.clock) and "zero" not in component.raised:
-            since = max(component.begin, component.now - round(steps))
+            since = component.begin if component.zero_from is None else component.zero_from
             component.raised["zero"] = since
             before = scene.measured.course.before_zero(component.name)
-            text = advice.zero(component.name, since, scene.step + 1 - since, scene.axis, before)
+            cause = blocked_by(scene, self.settings, component)
+            cause = None if cause is None or cause.name != "no_targets" or before is not None else cause
+            text = advice.zero(component.name, since, scene.step + 1 - since, scene.axis, before, cause)
             level: Severity = "warning" if before is None else "info"
-            news.append(Finding(component.name, "zero", level, scene.step, since, text))
+            name, evidence = (None, {}) if cause is None else (cause.name, dict(cause.evidence))
+            news.append(Finding(component.name, "zero", level, scene.step, since, text, name, evidence))
 
     def _missing(self, scene: Scene, news: list[Finding]) -> None:
         limit = self.long(scene.clock) + scene.clock.cell
@@ -156,19 +160,17 @@ class Judge:
         if state in component.raised:
             return
         component.raised[state] = since
-        situation = situation_of(scene, component, since)
+        situation = situation_of(scene, self.settings, component, since)
         text = advice.WORDS[state](situation)
-        cause = situation.cause if state in ("stalled", "flat") else None
-        if state == "diverging" and situation.cause is not None and situation.cause.name == "not_trained":
-            cause = situation.cause
+        cause = situation.cause if state in ("stalled", "flat") else situation.blocked
         name, evidence = None if cause is None else cause.name, evidence_of(situation, cause)
         news.append(Finding(component.name, state, level, scene.step, since, text, name, evidence))
 
     def verdict(self, scene: Scene, component: Component) -> Verdict:
         """The present state of one component, for a table."""
-        state = state_of(scene, self.settings, component)
+        state = outcome_of(scene, self.settings, component)
         since = self._since(scene, component, state)
-        situation, rate = situation_of(scene, component, since), rate_of(scene, component)
+        situation, rate = situation_of(scene, self.settings, component, since), rate_of(scene, component)
         why = self._traced(scene, since) if state == "non_finite" else ""
         return Verdict(
             component=component.name,

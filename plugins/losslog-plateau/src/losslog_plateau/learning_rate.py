@@ -43,6 +43,7 @@ class _Group:
     highest: float
     cut_step: int | None = None
     at_once: bool = False
+    zero: int | None = None  # step since which it is 0
 
 
 class LearningRate:
@@ -75,9 +76,10 @@ class LearningRate:
             now = float(value)
             group = self.groups.get(name)
             if group is None:
-                self.groups[name] = _Group(now, now)
+                self.groups[name] = _Group(now, now, zero=None if now else step)
                 continue
             before, group.now = group.now, now
+            group.zero = None if now else step if group.zero is None else group.zero
             larger, smaller = max(before, now), min(before, now)
             at_once = smaller > 0 and larger >= JUMP * smaller and larger >= NEGLIGIBLE * group.highest
             if at_once:
@@ -91,6 +93,12 @@ class LearningRate:
                 group.cut_step, group.at_once = step, at_once
         return jump
 
+    def zero_since(self, group: str | None = None) -> int | None:
+        """Step since which the rate of a group is 0, or that of all of them; None where it is not."""
+        groups = [*self.groups.values()] if group is None else [self.groups[group]] if group in self.groups else []
+        steps = [each.zero for each in groups if each.zero is not None]
+        return max(steps) if steps and len(steps) == len(groups) else None
+
     def cut(self) -> Cut | None:
         """The newest cut that still holds, or None."""
         held = [(group.cut_step, name, group) for name, group in self.groups.items() if group.cut_step is not None]
@@ -103,7 +111,7 @@ class LearningRate:
         """Plain data from which `load_state_dict` restores exactly."""
         return {
             "rising": self.rising,
-            "groups": {n: [g.now, g.highest, g.cut_step, g.at_once] for n, g in self.groups.items()},
+            "groups": {n: [g.now, g.highest, g.cut_step, g.at_once, g.zero] for n, g in self.groups.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, log
+from statistics import median_low
 from typing import Any, Final
 
 from .clock import Clock
@@ -24,10 +25,8 @@ FALL: Final = 0.1
 FALL_ERRORS: Final = 3.0
 MEMORY: Final = 0.03
 """Weight of the newest difference of cells in the running noise of a cell."""
-EXCESS_MEMORY: Final = 0.03
-"""Weight of the newest level in the running `Level.excess`."""
-EXCESS_STEP: Final = 0.1
-"""A level moves `Level.excess` as if it differed by this much at most: one outlier can triple a level."""
+EXCESSES: Final = 7
+"""Newest levels, none sharing a cell, of which `Level.excess` is the median: a spike is in one or two of them."""
 MEAN_ABS_DIFF: Final = 1.128
 """Mean of |a - b| for independent normal a, b of unit deviation: 2 / sqrt(pi)."""
 
@@ -40,11 +39,12 @@ _PLAIN: Final = (
     "noise",
     "taken",
     "diverging",
-    "excess",
+    "excesses",
     "levels",
     "past",
     "logs",
     "means",
+    "absences",
 )
 
 
@@ -55,7 +55,6 @@ class Level:
         level: Mean loss over the last epoch (or unit), or None before there is one.
         peak: Highest level so far.
         diverging: Steps since its first value at which a rise was seen that still holds, or None.
-        excess: By how much ln(level) exceeds the mean of ln(loss), as a rule: makes a level of a mean of ln(loss).
     """
 
     __slots__ = (*_PLAIN, "history")
@@ -65,6 +64,7 @@ class Level:
         self.past = 0  # cells in it
         self.logs: list[float] = []  # newest cells: mean of ln(loss)
         self.means: list[float] = []  # and of the loss
+        self.absences: list[int] = []  # newest cells, with or without a value: thousandths of the rows without one
         self.level: float | None = None
         self.peak = 0.0
         self.lowest = inf  # lowest block of the history
@@ -73,7 +73,7 @@ class Level:
         self.noise = 0.0  # standard deviation of one cell's mean of ln(loss)
         self.taken = 0
         self.diverging: int | None = None
-        self.excess = 0.0
+        self.excesses: list[float] = []  # ln(level) above the mean of ln(loss), of the newest that share no cell
         self.levels = 0
 
     def take(
@@ -109,13 +109,26 @@ class Level:
             log_level, error = sum(logs) / keep, self.noise / keep**0.5
             self._watch_rise(log_level, error, elapsed, clock, typical)
 
+    def take_presence(self, presence: float, clock: Clock) -> None:
+        """Take in how much of a cell's rows there was a loss other than 0; comes before `take`, and without it."""
+        self.absences.append(round(1000 * (1 - presence)))
+        del self.absences[: -clock.cells_per_level]
+
+    @property
+    def presence(self) -> float:
+        """The share of steps that have a loss other than 0: it counts that much less in the total."""
+        return 1 - sum(self.absences) / len(self.absences) / 1000 if self.absences else 1.0
+
     def _take_excess(self, excess: float) -> None:
-        self.levels += 1
-        if self.levels == 1:
-            self.excess = excess
-            return
-        difference = max(-EXCESS_STEP, min(EXCESS_STEP, excess - self.excess))
-        self.excess += difference * max(EXCESS_MEMORY, 1.0 / self.levels)
+        if self.levels == 0:
+            self.excesses.append(round(excess, 2))
+            del self.excesses[:-EXCESSES]
+        self.levels = (self.levels + 1) % len(self.means)
+
+    @property
+    def excess(self) -> float:
+        """By how much ln(level) exceeds the mean of ln(loss) now, as a rule: makes a level of a mean of ln(loss)."""
+        return median_low(self.excesses) if self.excesses else 0.0
 
     def _watch_rise(
         self, log_level: float, error: float, elapsed: int, clock: Clock, typical: tuple[float, float] | None
@@ -152,6 +165,8 @@ class Level:
         self.lowest, self.highest = inf, -inf
         self.logs.clear()
         self.means.clear()
+        self.absences.clear()
+        self.levels = 0
         self.noise = 0.0
         self.taken = 0
 

@@ -82,8 +82,22 @@ class Measured:
 
     def proof_of(self, component: str) -> Proof | None:
         """The best proof that bears on a component, or None."""
+        return next(iter(self.proofs_of(component)), None)
+
+    def proofs_of(self, component: str) -> list[Proof]:
+        """All that bear on a component, the best first."""
         found = self._proofs.get(component, {})
-        return next((found[cause] for cause in ORDER if cause in found), None)
+        return [found[cause] for cause in ORDER if cause in found]
+
+    def own_to(self, component: str, proof: Proof) -> bool:
+        """Whether a proof is of a part that no other loss trains, nor trained; or of no part at all."""
+        part = proof.evidence.get("part")
+        parts = _lost(proof) or ([] if part is None else [str(part)])
+        others = [set(its) for name, its in self._reach.items() if name != component]
+        for name, proofs in self._proofs.items():
+            if name != component and "part_not_trained" in proofs:
+                others.append(set(_lost(proofs["part_not_trained"])))
+        return not parts or any(not any(part in its for its in others) for part in parts)
 
     def alerted(self, cause: str, component: str | None, step: int, text: str, evidence: Mapping[str, Any]) -> None:
         """Somebody has told of a cause."""
@@ -154,17 +168,13 @@ class Measured:
         """Drop the proofs of what is so no longer."""
         parts = parts if isinstance(parts, Mapping) else {}
         for name, proofs in self._proofs.items():
-            lost = proofs["part_not_trained"].evidence.get("lost") if "part_not_trained" in proofs else None
+            lost = _lost(proofs["part_not_trained"]) if "part_not_trained" in proofs else []
             trains = found if isinstance(found := reach.get(name), Mapping) else {}
-            if lost and isinstance(lost, list | Mapping) and all(map([*trains].count, lost)):
+            if lost and all(map([*trains].count, lost)):
                 del proofs["part_not_trained"]
             for cause in ("lr_zero", "not_in_optimizer"):
-                part = parts.get(str(proofs[cause].evidence.get("part"))) if cause in proofs else None
-                if isinstance(part, Mapping):
-                    rates = part.get("lr")
-                    mended = isinstance(rates, list) and any(rates) if cause == "lr_zero" else not part.get("outside")
-                    if mended:
-                        del proofs[cause]
+                if cause in proofs and any(_is_mended(cause, parts.get(part)) for part in _about_parts(proofs[cause])):
+                    del proofs[cause]
 
     def _targets(self, step: int, metrics: Mapping[str, Any]) -> list[Notice]:
         images, boxes, masks = (metrics.get(f"targets/{each}") for each in ("images", "boxes", "masks"))
@@ -254,14 +264,21 @@ class Measured:
         return news
 
     def _nothing_left(self, part: str) -> str | None:
-        """Why nothing can come from the losses that train a part: where they stand; "" where their weight is 0."""
-        names = [name for name, parts in self._reach.items() if part in parts]
+        """Why nothing comes from the losses that train a part: where they stand.
+
+        "" where their weight is 0, or where they are next to nothing now and it is not known that they stay there:
+        some batches have nothing to learn from, and of targets that have ceased to come others tell. None where they
+        could teach something.
+        """
+        names = self._training(part)
         counted = [name for name in names if not self.course.weightless(name)]
         if not names or not counted:
             return "" if names else None
-        levels = {name: level for name in counted if (level := self.course.learnt(name)) is not None}
+        levels = {name: level for name in counted if (level := self.course.nothing(name)) is not None}
         if len(levels) < len(counted):
             return None
+        if not all(map(self.course.learnt, counted)):
+            return ""
         return ", ".join(f"{name} is at {level:.2g}" if level else f"{name} is 0" for name, level in levels.items())
 
     def _updates(self, step: int, ratios: Mapping[str, float]) -> list[Notice]:
@@ -321,7 +338,7 @@ class Measured:
         """A notice on a part, and proofs for the losses that train it, and it more than other parts."""
         losses = self._own(part)
         data = {"part": part, "losses": losses, "step": since, **evidence}
-        for name in losses:
+        for name in self._training(part) if cause == "zero_gradient" else losses:  # none of them gets through there
             self._prove(name, Proof(cause, since, text.partition(": ")[0], data))
         title = {
             "zero_gradient": "the gradient of {} is zero",
@@ -340,8 +357,11 @@ class Measured:
 
     def _own(self, part: str) -> list[str]:
         """Losses for which a part is their own: which train it, where not all of several do."""
-        found = [name for name, parts in self._reach.items() if part in parts]
+        found = self._training(part)
         return found if len(found) < len(self._reach) or len(found) == 1 else []
+
+    def _training(self, part: str) -> list[str]:
+        return [name for name, parts in self._reach.items() if part in parts]
 
     def _prove(self, component: str, proof: Proof) -> None:
         self._proofs.setdefault(component, {}).setdefault(proof.cause, proof)
@@ -391,6 +411,26 @@ def _together(step: int, found: Mapping[str, Notice]) -> list[Notice]:
     text = f"The gradients of {', '.join(found)} are not finite."
     evidence = {"parts": [*found], "losses": losses, "step": step}
     return [Notice("exploding_gradient", f"the gradients of {named} explode", text, "warning", None, evidence)]
+
+
+def _is_mended(cause: str, part: Any) -> bool:
+    """Whether the record of a part says that it is so no longer."""
+    if not isinstance(part, Mapping):
+        return False
+    rates = part.get("lr")
+    return isinstance(rates, list) and any(rates) if cause == "lr_zero" else not part.get("outside")
+
+
+def _about_parts(proof: Proof) -> list[str]:
+    """The part that a proof is of, or all where it is of everything."""
+    parts = proof.evidence.get("parts")
+    return [str(part) for part in parts] if isinstance(parts, list) else [str(proof.evidence.get("part"))]
+
+
+def _lost(proof: Proof) -> list[str]:
+    """The parts that a loss trains no more, as its proof has them."""
+    lost = proof.evidence.get("lost")
+    return [str(part) for part in lost] if isinstance(lost, list | Mapping) else []
 
 
 def reaching_nothing(metrics: Mapping[str, Any]) -> dict[str, bool]:

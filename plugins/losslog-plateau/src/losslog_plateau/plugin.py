@@ -230,11 +230,13 @@ class PlateauPlugin:
 
     @hookimpl
     def on_run_end(self) -> None:
-        """Say what became of every component of which anything can be said."""
-        found = [each for each in self.verdicts(over=True) if self._filter.reports(each.component)]
-        told = [f"{each.component} {each.outlook}" for each in found if each.state != "unclear"]
+        """Say what became of every component; of several of which the same is to be said, once."""
+        told: dict[str, list[str]] = {}
+        for each in self.verdicts(over=True):
+            if self._filter.reports(each.component):
+                told.setdefault(each.outlook, []).append(each.component)
         if told:
-            _said.info("plateau: %s", "; ".join(told))
+            _said.info("plateau: %s", "; ".join(f"{', '.join(names)} {outlook}" for outlook, names in told.items()))
 
     def _begin(self, run: Any) -> None:
         """Before losses are taken: read up what another process wrote, and what the config tells."""
@@ -307,6 +309,8 @@ class PlateauPlugin:
     def _take_alert(self, component: Any, step: Any, cause: Any, text: Any, evidence: Any) -> None:
         at = self.watcher.step if step is None else step
         if component is not None and cause == NOT_TRAINED:
+            began = evidence.get("step") if isinstance(evidence, Mapping) else None
+            at = began if isinstance(began, int) and 0 <= began <= at else at
             self.watcher.untrained(at, {component: True}, str(text).rstrip("."))
         elif cause is not None:
             self.watcher.scene.measured.alerted(cause, component, at, str(text), evidence or {})

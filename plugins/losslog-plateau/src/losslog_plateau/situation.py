@@ -22,6 +22,10 @@ class Measured(Protocol):
     def evidence(self) -> Mapping[str, Any]:
         """The same as data."""
 
+    @property
+    def since(self) -> int | None:
+        """Step since which it is so, or None where that is not known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -70,6 +74,8 @@ class Situation:
         cause: The cause that was measured, or None.
         later: Words on a cut of the learning rate that came later, or None.
         axis: What the steps count: "step" or "epoch".
+        blocked: The cause for which it learns nothing, whatever its curve does; or None.
+        presence: Share of the steps that have a loss other than 0, of which alone `level` is.
     """
 
     component: str
@@ -91,6 +97,8 @@ class Situation:
     cause: Measured | None
     later: str | None
     axis: str
+    blocked: Measured | None = None
+    presence: float = 1.0
 
 
 def evidence_of(s: Situation, cause: Measured | None) -> dict[str, Any]:

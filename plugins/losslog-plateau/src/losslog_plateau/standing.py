@@ -10,7 +10,7 @@ from math import expm1, hypot
 from typing import Final
 
 from . import advice
-from .causes import cause_of, cut_words, later_cut
+from .causes import PROOFS, blocked_by, cause_of, cut_words, later_cut
 from .component import Component
 from .finding import Severity
 from .flatness import fall_over
@@ -26,10 +26,6 @@ SEVERITY: Final[Mapping[str, Severity]] = {
     "non_finite": "error",
 }
 """Severity of a state in a verdict; the others are "info"."""
-PROOFS: Final = (
-    "not_trained", "part_not_trained", "not_in_optimizer", "lr_zero", "no_targets", "zero_gradient",
-)  # fmt: skip
-"""Causes that make a standstill a warning even where its range is not known."""
 BENIGN: Final = ("lr_rising", "lr_cut_planned")
 """Causes that make a standstill information: it is to end by itself."""
 
@@ -57,6 +53,15 @@ def state_of(scene: Scene, settings: Settings, component: Component) -> str:
     if scene.finished or (component.checked and component.elapsed >= scene.clock.warmup):
         return "unclear"
     return "warming up"
+
+
+def outcome_of(scene: Scene, settings: Settings, component: Component) -> str:
+    """Its state, for a table: what came to a stand only after it could learn no more has not converged."""
+    state, blocked = state_of(scene, settings, component), blocked_by(scene, settings, component)
+    if state != "converged" or blocked is None:
+        return state
+    before = component.flat_checks > 0 and blocked.since is not None and component.flat_first <= blocked.since
+    return "converged" if before else "flat"
 
 
 def has_stopped(scene: Scene, settings: Settings, component: Component) -> bool:
@@ -123,9 +128,13 @@ def improved_others(scene: Scene, component: Component) -> list[str]:
 
 
 def share_of(scene: Scene, component: Component) -> float:
-    """Share of the sum of levels, 0 to 1."""
-    total = sum(other.level.level or 0.0 for other in scene.components.values() if "missing" not in other.raised)
-    return (component.level.level or 0.0) / total if total > 0 else 0.0
+    """Share of the sum of levels, 0 to 1; steps at which a loss is 0, or absent, count too."""
+    total = sum(_part(other) for other in scene.components.values() if "missing" not in other.raised)
+    return _part(component) / total if total > 0 else 0.0
+
+
+def _part(component: Component) -> float:
+    return (component.level.level or 0.0) * component.level.presence
 
 
 def flat_since(scene: Scene, component: Component) -> int:
@@ -146,7 +155,7 @@ def rate_of(scene: Scene, component: Component) -> Rate | None:
     return Rate(change, low, high, per)
 
 
-def situation_of(scene: Scene, component: Component, since: int) -> Situation:
+def situation_of(scene: Scene, settings: Settings, component: Component, since: int) -> Situation:
     """All that the words about one component are made of."""
     clock, level = scene.clock, component.standing or 0.0
     end = None
@@ -172,6 +181,8 @@ def situation_of(scene: Scene, component: Component, since: int) -> Situation:
         improved=[name for name in improved_others(scene, component) if name not in improving],
         others=len(scene.components) - 1,
         cause=cause_of(scene, component, since),
+        blocked=blocked_by(scene, settings, component),
+        presence=component.level.presence,
         later=None if later is None else cut_words(later, scene.axis),
         axis=scene.axis,
     )

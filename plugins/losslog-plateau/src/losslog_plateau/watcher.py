@@ -26,7 +26,7 @@ from .settings import Settings, typical_ranges
 from .totals import Totals, non_finite
 
 SCALAR: Final = "loss"
-STATE_VERSION: Final = 4
+STATE_VERSION: Final = 5
 STRIDE_UPDATES: Final = 8
 """Updates from which the distance of rows is learnt: the second longest gap between them."""
 
@@ -187,7 +187,7 @@ class Watcher:
         for name, nothing in components.items():
             if nothing:
                 since, before = self.scene.untrained.get(name, (step, ""))
-                self.scene.untrained[name] = (since, said or before)
+                self.scene.untrained[name] = (since, before or said)
             else:
                 self.scene.untrained.pop(name, None)
 
