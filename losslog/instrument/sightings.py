@@ -69,6 +69,8 @@ class Sightings:
         self.batch = 0
         self._by_id: dict[int, tuple[Any, Family]] = {}  # a weak reference to the module beside it
         self._fresh: list[Pass] = []
+        self._last: Pass | None = None  # that gave a batch
+        self._judged = (False, False)  # what gave no losses last, without gradients: a copy of a model; trained data
         self._copies = Copies()
         self.naming = Naming()
         self.left_out = LeftOut(logbook)
@@ -98,6 +100,7 @@ class Sightings:
         found.add(module)
         for inner in wrapped_by(module):  # it may be called itself to validate
             found.add(inner)
+            self._by_id[id(inner)] = weakref.ref(inner), found
         self._by_id[id(module)] = weakref.ref(module), found
         return found
 
@@ -112,6 +115,7 @@ class Sightings:
         """A loader gave a batch."""
         if self._owner.thread.others and self._owner.thread.refused:
             return
+        self._last = data_pass
         if not self._fresh or (self._fresh[-1] is not data_pass and data_pass not in self._fresh):
             data_pass.seen()
             if self._owner.reaching.tracing is not None and not self.pending:
@@ -144,9 +148,10 @@ class Sightings:
             copied = self._copies.family_of(module, self.families)
             original = copied or self._successor_of(module, alive=True)
             if original is not None:
-                if self._fresh and not any(self._fresh[-1].same_loader(each) for each in self._finder.current):
-                    losses = read(output, original.name, spread=spread)
-                    self._evaluated(original, module, losses, of_copy=copied is not None)
+                losses, data = read(output, original.name, spread=spread), self._evaluates()
+                other = data is not None and not self._finder.trains_on(data)
+                if copied is None or other or copied.keys is None or (data is None and not losses):  # else a teacher
+                    self._evaluated(original, module, losses, args or (kwargs,), data, of_copy=copied is not None)
                 return
         losses = read(output, type(module).__name__ if family is None else family.name, spread=spread)
         givers = [(module, losses)]
@@ -158,7 +163,7 @@ class Sightings:
                 self._discovery.trained(module)
                 self._ungraded(family, module, losses)
             else:
-                self._evaluated(family, module, losses)
+                self._evaluated(family, module, losses, args or (kwargs,), self._evaluates())
             return
         self._computes(args, kwargs)
         if givers[0][0] is not module:
@@ -237,6 +242,7 @@ class Sightings:
             driver = self._finder.driver(fresh)
             self.batch += 1
             self._fresh = []
+            self._judged = (False, False)
             return driver
         self._since.add(who)
         return self._finder.before
@@ -256,20 +262,35 @@ class Sightings:
         driver = self.drive(None)
         return driver, self.naming.take(driver)
 
-    def _evaluated(self, family: Family | None, module: Any, losses: list[Loss], *, of_copy: bool = False) -> None:
+    def _evaluates(self) -> Pass | None:
+        """Somebody looks at data without training on it; the pass they come from, None where they are of no loader."""
+        last = self._last if self._fresh else None
+        return last if last is not None and last.looked_at() else None
+
+    def _evaluated(
+        self, family: Family | None, module: Any, losses: list[Loss], args: tuple[Any, ...], data: Pass | None,
+        *, of_copy: bool = False,
+    ) -> None:  # fmt: skip
         if self._fresh:
             self._fresh[-1].evaluated = True
-        self._forwards += not losses
-        if family is None or family.keys is None or not losses or not self._logbook.trained:
+        known = self._finder.trains_on(data, args)
+        if not losses:
+            self._forwards += 1
+            self._judged = of_copy, known
+            return
+        if family is None or family.keys is None or not self._logbook.trained:
             return
         if losses[0].named or len(losses) > 1 or not (family.keys or family.apart):
             names = family.keys or (family.name,)
         else:
-            batch = (id(self._fresh[-1]), self._fresh[-1].given) if self._fresh else self._forwards
+            batch = self._forwards if data is None else (id(data), data.given)
             names = (name_evaluated(family, losses[0], batch),)
         kept = [each for each in losses if each.name in names]
         if not kept or (not module.training and len({each.name for each in kept}) < len(names)):
             return  # in eval mode a model may return other figures
-        source = self._fresh[-1] if self._fresh else None
-        trained = source is not None and any(source.same_loader(each) for each in self._finder.current)
-        self._logbook.validation(averaged([of(family, kept)]), source, of_copy=of_copy, trained=trained)
+        if True in self._judged and not family.parameters():  # a criterion: it judges what a model gave
+            of_copy, known = of_copy or self._judged[0], known or self._judged[1]
+        if known:
+            self._logbook.trained_on()
+        else:
+            self._logbook.validation(averaged([of(family, kept)]), family.name, data, of_copy=of_copy)
