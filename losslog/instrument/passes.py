@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from losslog.instrument.looking import offered, saw
 from losslog.instrument.naming import named_in
-from losslog.instrument.wholes import nothing, whole
-from losslog.runtime.containment import attempt
+from losslog.instrument.wholes import length, nothing, whole
 from losslog.runtime.notices import Once
 from losslog.values.targets import Target, picked
 
@@ -61,7 +60,7 @@ class Pass:
     def __init__(self, loader: Any, iterator: Any) -> None:
         self._loader = weakref.ref(loader)
         self._iterator = weakref.ref(iterator)
-        self._length = _length(loader)
+        self._length = length(loader)
         self._whole = whole(loader)
         self.ahead: int | None = None
         self.exhausted = self.evaluated = False
@@ -119,15 +118,6 @@ class Pass:
         """Whether both go over one loader, or each over the whole of one data set."""
         data = self._whole()
         return self.same_loader(other) or (data is not None and data is other._whole())
-
-
-def _length(loader: Any) -> int | None:
-    """How many batches a loader says it has; torch must not think that the loop has asked."""
-    asked = vars(loader).get("_IterableDataset_len_called")
-    length: int | None = attempt(len, loader)[0]
-    if "_IterableDataset_len_called" in vars(loader):
-        loader._IterableDataset_len_called = asked
-    return length
 
 
 NOTHING: Final = (nothing, 0, 0)

@@ -23,11 +23,10 @@ from losslog.instrument.leftout import LeftOut
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.naming import Naming
-from losslog.instrument.ordering import name_evaluated
 from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
 from losslog.instrument.passes import EpochFinder, Pass, batches_in
 from losslog.instrument.plain import drivers_of
-from losslog.instrument.readings import averaged
+from losslog.instrument.validating import NEITHER, Validating
 from losslog.values.targets import Target
 
 NOBODY: Final[tuple[Any, Family | None]] = (None, None)
@@ -69,12 +68,10 @@ class Sightings:
         self.batch = 0
         self._by_id: dict[int, tuple[Any, Family]] = {}  # a weak reference to the module beside it
         self._fresh: list[Pass] = []
-        self._last: Pass | None = None  # that gave a batch
-        self._judged = (False, False)  # what gave no losses last, without gradients: a copy of a model; trained data
         self._copies = Copies()
         self.naming = Naming()
         self.left_out = LeftOut(logbook)
-        self._forwards = 0  # of models that gave no losses, without gradients
+        self._validating = Validating(logbook, finder)
         self._since: set[Any] = set()  # who has used the batch at hand
 
     def family_of(self, module: Any) -> Family | None:
@@ -115,7 +112,7 @@ class Sightings:
         """A loader gave a batch."""
         if self._owner.thread.others and self._owner.thread.refused:
             return
-        self._last = data_pass
+        self._validating.last = data_pass
         if not self._fresh or (self._fresh[-1] is not data_pass and data_pass not in self._fresh):
             data_pass.seen()
             if self._owner.reaching.tracing is not None and not self.pending:
@@ -144,11 +141,13 @@ class Sightings:
                 self._trained(found, output.values())
                 return
         spread = type(module).__name__ == "DataParallel"
+        if family is None and not grad and self._wraps(module):
+            family = self.adopt(module)
         if family is None and not grad:
             copied = self._copies.family_of(module, self.families)
             original = copied or self._successor_of(module, alive=True)
             if original is not None:
-                losses, data = read(output, original.name, spread=spread), self._evaluates()
+                losses, data = read(output, original.name, spread=spread), self._validating.data(self._fresh)
                 other = data is not None and not self._finder.trains_on(data)
                 if copied is None or other or copied.keys is None or (data is None and not losses):  # else a teacher
                     self._evaluated(original, module, losses, args or (kwargs,), data, of_copy=copied is not None)
@@ -163,7 +162,7 @@ class Sightings:
                 self._discovery.trained(module)
                 self._ungraded(family, module, losses)
             else:
-                self._evaluated(family, module, losses, args or (kwargs,), self._evaluates())
+                self._evaluated(family, module, losses, args or (kwargs,), self._validating.data(self._fresh))
             return
         self._computes(args, kwargs)
         if givers[0][0] is not module:
@@ -171,6 +170,11 @@ class Sightings:
         for giver, given in givers:
             if given:
                 self._found(giver, given)
+
+    def _wraps(self, module: Any) -> bool:
+        """Whether a module is nothing but a wrapper around one that is watched."""
+        lone = len(vars(module).get("_modules", ())) == 1
+        return lone and any(self.family_of(each) is not None for each in wrapped_by(module))
 
     def _ungraded(self, family: Family | None, module: Any, losses: list[Loss]) -> None:
         """A module was called in training, and no gradient can come back: a metric, or a loss that is detached."""
@@ -189,6 +193,8 @@ class Sightings:
         """A batch goes through a model in training."""
         if self.naming.looking:
             self.naming.computes(args, kwargs)
+        if args and isinstance(args[-1], torch.Tensor):
+            self._validating.input = weakref.ref(args[-1])
         measures, before = self._owner.reaching.measures, self._finder.before
         if measures.counting:
             measures.computed([args])
@@ -242,7 +248,7 @@ class Sightings:
             driver = self._finder.driver(fresh)
             self.batch += 1
             self._fresh = []
-            self._judged = (False, False)
+            self._validating.judged = NEITHER
             return driver
         self._since.add(who)
         return self._finder.before
@@ -262,35 +268,7 @@ class Sightings:
         driver = self.drive(None)
         return driver, self.naming.take(driver)
 
-    def _evaluates(self) -> Pass | None:
-        """Somebody looks at data without training on it; the pass they come from, None where they are of no loader."""
-        last = self._last if self._fresh else None
-        return last if last is not None and last.looked_at() else None
-
-    def _evaluated(
-        self, family: Family | None, module: Any, losses: list[Loss], args: tuple[Any, ...], data: Pass | None,
-        *, of_copy: bool = False,
-    ) -> None:  # fmt: skip
+    def _evaluated(self, *given: Any, of_copy: bool = False) -> None:
         if self._fresh:
             self._fresh[-1].evaluated = True
-        known = self._finder.trains_on(data, args)
-        if not losses:
-            self._forwards += 1
-            self._judged = of_copy, known
-            return
-        if family is None or family.keys is None or not self._logbook.trained:
-            return
-        if losses[0].named or len(losses) > 1 or not (family.keys or family.apart):
-            names = family.keys or (family.name,)
-        else:
-            batch = self._forwards if data is None else (id(data), data.given)
-            names = (name_evaluated(family, losses[0], batch),)
-        kept = [each for each in losses if each.name in names]
-        if not kept or (not module.training and len({each.name for each in kept}) < len(names)):
-            return  # in eval mode a model may return other figures
-        if True in self._judged and not family.parameters():  # a criterion: it judges what a model gave
-            of_copy, known = of_copy or self._judged[0], known or self._judged[1]
-        if known:
-            self._logbook.trained_on()
-        else:
-            self._logbook.validation(averaged([of(family, kept)]), family.name, data, of_copy=of_copy)
+        self._validating.evaluated(*given, of_copy=of_copy)

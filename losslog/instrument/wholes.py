@@ -1,4 +1,4 @@
-"""Whether loaders go over the same data: the whole of one data set, in whatever order.
+"""What a loader goes over: how many batches, and whether they are the whole of a data set, in whatever order.
 
 Training thread. Contract:
 
@@ -31,3 +31,12 @@ def whole(loader: Any) -> Callable[[], Any]:
     if data is None or source is not data or type(sampler).__name__ not in SAMPLERS:
         return nothing
     return attempt(weakref.ref, data)[0] or (lambda: data)  # a list has no weak references
+
+
+def length(loader: Any) -> int | None:
+    """How many batches a loader says it has; torch must not think that the loop has asked."""
+    asked = vars(loader).get("_IterableDataset_len_called")
+    length: int | None = attempt(len, loader)[0]
+    if "_IterableDataset_len_called" in vars(loader):
+        loader._IterableDataset_len_called = asked
+    return length

@@ -34,6 +34,10 @@ class Dict(nn.Module):
         return {"loss_a": y[:, 0].pow(2).mean(), "loss_b": (y[:, 1] - 1).abs().mean()}
 
 
+class Plain(nn.Linear):
+    """Gives no losses."""
+
+
 class Wrap(nn.Module):
     """Around a model, as `DistributedDataParallel` is."""
 
@@ -48,15 +52,15 @@ class Wrap(nn.Module):
 class Loop:
     """A loop over a training loader; what a model or a criterion gives is the loss."""
 
-    def __init__(self, watch, kind="dict", wrap=lambda net: net, data=None):
+    def __init__(self, watch, kind="dict", wrap=lambda net: net, data=None, attach="wrapper"):
         torch.manual_seed(0)
         self.set = torch.randn(20, 4)
         self.train = Loader(self.set, 4, shuffle=True) if data is None else data(self.set)
         self.kind, self.criterion = kind, nn.MSELoss()
-        self.net = Dict() if kind == "dict" else nn.Linear(4, 2)
+        self.net = Dict() if kind == "dict" else Plain(4, 2)
         self.model = wrap(self.net)
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.05)
-        self.run = watch(self.model, self.optimizer)
+        self.run = watch(self.model if attach == "wrapper" else self.net, self.optimizer)
 
     def losses(self, x, model=None):
         found = (self.model if model is None else model)(x)
@@ -138,6 +142,24 @@ def test_data_of_its_own_is_validation_after_a_look_at_the_training_data(watch, 
     assert not any("trained on is in no record" in each for each in said())
 
 
+@pytest.mark.parametrize("kind", ["dict", "criterion"])
+def test_a_look_at_each_batch_after_its_step(watch, read, said, kind):
+    torch.manual_seed(0)
+    model, criterion = Dict() if kind == "dict" else nn.Linear(4, 2), nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    run = watch(model, optimizer)
+    for x, y in Loader(torch.utils.data.TensorDataset(torch.randn(20, 4), torch.randn(20, 2)), 4):
+        losses = model(x) if kind == "dict" else {"": criterion(model(x), y)}
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        with torch.no_grad():
+            model(x) if kind == "dict" else criterion(model(x), y)
+    run.close()
+    assert [each.get("val_loss") for each in read(run, "on_epoch_end")] == [None]
+    assert sum("trained on is in no record" in each for each in said()) == 1
+
+
 def test_training_data_in_lists(watch, read, said):
     for kind in ("dict", "criterion"):
         loop = Loop(watch, kind, data=lambda tensor: tensor.split(4))
@@ -198,8 +220,11 @@ def compiled(net):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["no grad", "eval mode", "grad"])
-def test_validation_through_the_module_in_a_wrapper(watch, read, said, wrap, trained, validated, how):
-    loop, valid = Loop(watch, wrap=wrap), Loader(torch.randn(8, 4), 4)
+@pytest.mark.parametrize("attach", ["wrapper", "net"])
+def test_validation_through_the_module_in_a_wrapper(watch, read, said, wrap, trained, validated, how, attach):
+    if (wrap, trained, attach, how) == (compiled, "net", "net", "grad"):
+        pytest.skip("a compiled model that was not there to be watched is heard without gradients only")
+    loop, valid = Loop(watch, wrap=wrap, attach=attach), Loader(torch.randn(8, 4), 4)
     parts = {"wrapper": loop.model, "net": loop.net}
     truth = []
     for _ in range(2):
