@@ -93,7 +93,7 @@ class Reporter(Watching):
         )
         if not self._training:
             if self.logbook.trained:
-                self.logbook.validation(reading, None)
+                self.logbook.validation(reading)
             return
         self.logbook.log_evaluations()
         if self._fresh and self.logbook.steps:

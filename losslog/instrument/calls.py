@@ -8,7 +8,8 @@ Any thread that calls modules. Contract:
   with it, since a wrapper may give less than the model.
 - While anybody `look`s, the calls of all modules are watched. Afterwards those of criteria are, torch's and the known
   ones' classes, and of classes that may be criteria and were not called yet: a loop may take one up late, or make one
-  for each batch. Without gradients those of all modules of the watched ones' classes are: one may be a copy.
+  for each batch. Without gradients those of all modules of the watched ones' classes are: one may be a copy; and of
+  compiled wrappers.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def look_away(who: Any, *, attending: bool = False, models: Iterable[Any] = ()) 
         _attending.append(who)
         parts = {type(each) for model in models for each in model.modules()}
         _strange.update(kind for kind in _kinds(Module) if kind not in _met | parts | _classes.keys())
-        for kind in (Criterion, *_strange, *_criteria):
+        for kind in (*_attended(), *_strange, *_criteria):
             if kind not in _classes:
                 _replace(kind)
     if not _looking:
@@ -98,6 +99,11 @@ def look_away(who: Any, *, attending: bool = False, models: Iterable[Any] = ()) 
     if not _attending:
         _strange.clear()
     tidy()
+
+
+def _attended() -> set[Any]:
+    """Torch's criteria, and what `torch.compile` puts around a model."""
+    return {Criterion, getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", Criterion)}
 
 
 def precede(hear: Callable[..., Any]) -> None:
@@ -146,7 +152,7 @@ def tidy() -> None:
     alive = {type(module) for entry in list(_watched.values()) if (module := entry[0]()) is not None}
     if not _looking and not _attending:
         _criteria.clear()
-    alive |= ({Module} if _looking else set()) | ({Criterion, *_strange, *_criteria} if _attending else set())
+    alive |= ({Module} if _looking else set()) | ({*_attended(), *_strange, *_criteria} if _attending else set())
     for kind in [each for each in _classes if each not in alive]:
         _restore(kind)
 

@@ -28,13 +28,13 @@ class Copies:
         return self._of(module, families) or (None if inner is None else self._of(inner, families))
 
     def _of(self, module: Any, families: Sequence[Family]) -> Family | None:
-        trained = [each for each in families if each.keys is not None]
         known = self._known.get(id(module))
-        if known is not None and known[0]() is module and (known[1] in families or known[2] == len(trained)):
+        if known is not None and known[0]() is module and (known[1] in families or known[2] == len(families)):
             return known[1]
+        trained = sorted(families, key=lambda each: each.keys is None)  # those that give losses first
         found = next((each for each in trained if any(_alike(module, its) for its in each.modules)), None)
         self._known = {key: each for key, each in self._known.items() if each[0]() is not None}
-        self._known[id(module)] = weakref.ref(module), found, len(trained)
+        self._known[id(module)] = weakref.ref(module), found, len(families)
         return found
 
 

@@ -2,7 +2,8 @@
 
 Training thread. Contract:
 
-- An output that no backward pass came to is a skipped batch where it shares its data with training, else validation. Of
+- An output that no backward pass came to is a skipped batch where it shares its pass over data with training, else
+  validation, or where that goes over the data that is trained on neither. Of
   a model that no backward pass ever comes to, what it calls losses are metrics.
 - Passes whose gradients were thrown away, or that no step followed, count in the epoch's mean alone. Where the same
   batch is computed once more (a second look of SAM's) they do not count.
@@ -157,7 +158,10 @@ class Leftovers:
             family = each.family
             if each.driver is not None and each.driver not in trained:
                 if self._logbook.trained and family.keys is not None:
-                    self._logbook.validation(averaged([each]), each.driver)
+                    if any(one is not None and each.driver.same_data(one) for one in trained):
+                        self._logbook.trained_on()
+                    else:
+                        self._logbook.validation(averaged([each]), family.name, each.driver)
             elif family.keys is not None or not told:
                 if not family.ready_made:
                     self.unstepped([each], counted=False)

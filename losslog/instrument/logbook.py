@@ -4,8 +4,9 @@ Training thread. Contract:
 
 - The run is made with the first thing worth recording, so that worker processes and parents never make one.
 - The figures of one evaluation (boxes, masks) become one record; a second evaluation in a row is another split.
-- Validation losses are those of the last pass over data of the last validation of an epoch, and go with its end; those
-  of a copy of a model, and those on training data, count where the model gave none on other data.
+- Validation losses are those of the last validation of an epoch, and go with its end: of several loaders one after the
+  other, those of the last. Those of a copy of a model count where the model itself gave none, those on the data that is
+  trained on never; what is left out so is said.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from losslog.instrument.tracing import Traces
     from losslog.run import Run
     from losslog.values.losses import Losses
-
-ON_TRAINED, OF_COPY, OWN = range(3)  # validations; the highest counts
 
 
 class Logbook:
@@ -49,7 +48,9 @@ class Logbook:
         self.trained = False
         self.reached: Reached | None = None
         self.tracing: Traces | None = None
-        self._validation: dict[tuple[int, Any], list[Reading]] = {}  # by tier and pass
+        self._validation: dict[str, _Latest] = {}
+        self._of_copies: dict[str, _Latest] = {}
+        self._left_out = False
         self._once = Once()
         self._validation_over = False
         looking.begin()
@@ -93,20 +94,23 @@ class Logbook:
         if self.tracing is not None and self.tracing.waiting:
             self.tracing.tell(self.run)
 
-    def validation(self, reading: Reading, source: Any, *, of_copy: bool = False, trained: bool = False) -> None:
-        """A validation loss was computed.
+    def validation(self, reading: Reading, who: str = "", data: Any = None, *, of_copy: bool = False) -> None:
+        """A validation loss was computed, by a model or by a copy of one.
 
         Args:
-            reading: it.
-            source: the pass that its data came from, or None.
-            of_copy: by a copy of the model.
-            trained: on data that is trained on.
+            reading: the loss.
+            who: gave it.
+            data: the pass over a loader that it is of, where it is of one.
+            of_copy: whether a copy of the model was validated.
         """
         if self._validation_over:
-            self._validation = {}
+            self._validation, self._of_copies = {}, {}
             self._validation_over = False
-        tier = ON_TRAINED if trained else OF_COPY if of_copy else OWN
-        self._validation.setdefault((tier, source), []).append(reading)
+        (self._of_copies if of_copy else self._validation).setdefault(who, _Latest()).add(reading, data)
+
+    def trained_on(self) -> None:
+        """A loss without gradients was computed of the data that is trained on: no validation."""
+        self._left_out = True
 
     def evaluation(self, kind: str, metrics: dict[str, Any], evaluator: Any) -> None:
         """An evaluation gave figures.
@@ -139,15 +143,33 @@ class Logbook:
 
     def val_loss(self) -> Losses | None:
         """Means of the last validation since the last call, or None."""
-        found, self._validation = self._validation, {}
-        if not found:
-            return None
-        best = max(tier for tier, _ in found)
-        if best == OF_COPY:
+        waiting, copies, left_out = self._validation, self._of_copies, self._left_out
+        self._validation, self._of_copies, self._left_out = {}, {}, False
+        if copies and not waiting:
+            waiting = copies
             self._once("val_loss is of a copy of the model (an average, an EMA), not of the one that is trained")
-        last = [each for (tier, _), each in found.items() if tier == best][-1]
-        return mean_of([each.losses() for each in last])
+        if not waiting and left_out:
+            self._once(
+                "an evaluation on the data that is trained on is in no record: val_loss is of other data. To have it "
+                "there: run.end_epoch(val_loss=...), or run.log_metrics(...)"
+            )
+        return mean_of([one.losses() for each in waiting.values() for one in each.readings]) if waiting else None
 
     def ended(self) -> None:
         """The epoch's end was recorded."""
         self.steps = 0
+
+
+class _Latest:
+    """What one giver of losses gave in the validation that began last."""
+
+    def __init__(self) -> None:
+        self._begun: list[Any] = []  # passes over data; None: of no loader
+        self.readings: list[Reading] = []
+
+    def add(self, reading: Reading, data: Any) -> None:
+        if data not in self._begun:
+            self._begun.append(data)
+            self.readings = []
+        if data is self._begun[-1]:  # else two loaders in turn
+            self.readings.append(reading)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from losslog.instrument.looking import offered, saw
 from losslog.instrument.naming import named_in
-from losslog.runtime.containment import attempt
+from losslog.instrument.wholes import length, nothing, whole
 from losslog.runtime.notices import Once
 from losslog.values.targets import Target, picked
 
@@ -46,27 +46,23 @@ class Pass:
     Attributes:
         exhausted: whether it has given all its batches.
         evaluated: whether a model looked at its batches without training on them.
+        ahead: batches fetched before the first of them was looked at; None before that.
         given: batches it gave.
         targets: what names the images of the batch it gave last.
         unused: batches fetched that nothing was trained on yet.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_iterator",
-        "_length",
-        "_loader",
-        "evaluated",
-        "exhausted",
-        "given",
-        "targets",
-        "unused",
-    )
+        "__weakref__", "_iterator", "_length", "_loader", "_whole", "ahead", "evaluated", "exhausted", "given",
+        "targets", "unused",
+    )  # fmt: skip
 
     def __init__(self, loader: Any, iterator: Any) -> None:
         self._loader = weakref.ref(loader)
         self._iterator = weakref.ref(iterator)
-        self._length = _length(loader)
+        self._length = length(loader)
+        self._whole = whole(loader)
+        self.ahead: int | None = None
         self.exhausted = self.evaluated = False
         self.given = self.unused = 0
         self.targets: Sequence[Target] = ()
@@ -83,6 +79,11 @@ class Pass:
     def seen(self) -> None:
         """Remember whose batches these are, for an evaluation that names no folder."""
         saw(self._data_set())
+
+    def looked_at(self) -> bool:
+        """A model looks at a batch without training on it; whether it can be one of this pass."""
+        self.ahead = self.given - 1 if self.ahead is None else self.ahead
+        return not self.exhausted or self.ahead > 0
 
     def _data_set(self) -> Any:
         loader, iterator = self._loader(), self._iterator()  # a loader may be gone while its iterator goes on
@@ -113,21 +114,13 @@ class Pass:
         loader = self._loader()
         return loader is not None and loader is other._loader()
 
-
-def _length(loader: Any) -> int | None:
-    """How many batches a loader says it has; torch must not think that the loop has asked."""
-    asked = vars(loader).get("_IterableDataset_len_called")
-    length: int | None = attempt(len, loader)[0]
-    if "_IterableDataset_len_called" in vars(loader):
-        loader._IterableDataset_len_called = asked
-    return length
+    def same_data(self, other: Pass) -> bool:
+        """Whether both go over one loader, or each over the whole of one data set."""
+        data = self._whole()
+        return self.same_loader(other) or (data is not None and data is other._whole())
 
 
-def _nobody() -> None:
-    """A reference to nothing."""
-
-
-NOTHING: Final = (_nobody, 0, 0)
+NOTHING: Final = (nothing, 0, 0)
 
 
 def batches_in(value: Any, deep: int = DEEP) -> Iterator[torch.Tensor]:
@@ -218,6 +211,12 @@ class EpochFinder:
         self._seen[id(tensor)] = (ref if known else weakref.ref(tensor), tensor._version, self._taken)
         if len(self._seen) > MOST_SEEN:
             self._seen = {}
+
+    def trains_on(self, data: Pass | None, args: Sequence[Any] = ()) -> bool:
+        """Whether the open epoch is trained on a pass's data; without a pass, on any of these batches."""
+        if data is not None:
+            return any(data.same_data(each) for each in self.current)
+        return any(self._seen.get(id(each), NOTHING)[0]() is each for one in args for each in batches_in(one))
 
     def begins(self, drivers: Sequence[Pass | None]) -> bool:
         """Whether an optimizer step is the first of a new epoch.

@@ -23,11 +23,10 @@ from losslog.instrument.leftout import LeftOut
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.naming import Naming
-from losslog.instrument.ordering import name_evaluated
 from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
 from losslog.instrument.passes import EpochFinder, Pass, batches_in
 from losslog.instrument.plain import drivers_of
-from losslog.instrument.readings import averaged
+from losslog.instrument.validating import NEITHER, Validating
 from losslog.values.targets import Target
 
 NOBODY: Final[tuple[Any, Family | None]] = (None, None)
@@ -72,7 +71,7 @@ class Sightings:
         self._copies = Copies()
         self.naming = Naming()
         self.left_out = LeftOut(logbook)
-        self._forwards = 0  # of models that gave no losses, without gradients
+        self._validating = Validating(logbook, finder)
         self._since: set[Any] = set()  # who has used the batch at hand
 
     def family_of(self, module: Any) -> Family | None:
@@ -98,6 +97,7 @@ class Sightings:
         found.add(module)
         for inner in wrapped_by(module):  # it may be called itself to validate
             found.add(inner)
+            self._by_id[id(inner)] = weakref.ref(inner), found
         self._by_id[id(module)] = weakref.ref(module), found
         return found
 
@@ -112,6 +112,7 @@ class Sightings:
         """A loader gave a batch."""
         if self._owner.thread.others and self._owner.thread.refused:
             return
+        self._validating.last = data_pass
         if not self._fresh or (self._fresh[-1] is not data_pass and data_pass not in self._fresh):
             data_pass.seen()
             if self._owner.reaching.tracing is not None and not self.pending:
@@ -140,13 +141,16 @@ class Sightings:
                 self._trained(found, output.values())
                 return
         spread = type(module).__name__ == "DataParallel"
+        if family is None and not grad and self._wraps(module):
+            family = self.adopt(module)
         if family is None and not grad:
             copied = self._copies.family_of(module, self.families)
             original = copied or self._successor_of(module, alive=True)
             if original is not None:
-                if self._fresh and not any(self._fresh[-1].same_loader(each) for each in self._finder.current):
-                    losses = read(output, original.name, spread=spread)
-                    self._evaluated(original, module, losses, of_copy=copied is not None)
+                losses, data = read(output, original.name, spread=spread), self._validating.data(self._fresh)
+                other = data is not None and not self._finder.trains_on(data)
+                if copied is None or other or copied.keys is None or (data is None and not losses):  # else a teacher
+                    self._evaluated(original, module, losses, args or (kwargs,), data, of_copy=copied is not None)
                 return
         losses = read(output, type(module).__name__ if family is None else family.name, spread=spread)
         givers = [(module, losses)]
@@ -158,7 +162,7 @@ class Sightings:
                 self._discovery.trained(module)
                 self._ungraded(family, module, losses)
             else:
-                self._evaluated(family, module, losses)
+                self._evaluated(family, module, losses, args or (kwargs,), self._validating.data(self._fresh))
             return
         self._computes(args, kwargs)
         if givers[0][0] is not module:
@@ -166,6 +170,11 @@ class Sightings:
         for giver, given in givers:
             if given:
                 self._found(giver, given)
+
+    def _wraps(self, module: Any) -> bool:
+        """Whether a module is nothing but a wrapper around one that is watched."""
+        lone = len(vars(module).get("_modules", ())) == 1
+        return lone and any(self.family_of(each) is not None for each in wrapped_by(module))
 
     def _ungraded(self, family: Family | None, module: Any, losses: list[Loss]) -> None:
         """A module was called in training, and no gradient can come back: a metric, or a loss that is detached."""
@@ -184,6 +193,8 @@ class Sightings:
         """A batch goes through a model in training."""
         if self.naming.looking:
             self.naming.computes(args, kwargs)
+        if args and isinstance(args[-1], torch.Tensor):
+            self._validating.input = weakref.ref(args[-1])
         measures, before = self._owner.reaching.measures, self._finder.before
         if measures.counting:
             measures.computed([args])
@@ -237,6 +248,7 @@ class Sightings:
             driver = self._finder.driver(fresh)
             self.batch += 1
             self._fresh = []
+            self._validating.judged = NEITHER
             return driver
         self._since.add(who)
         return self._finder.before
@@ -256,20 +268,7 @@ class Sightings:
         driver = self.drive(None)
         return driver, self.naming.take(driver)
 
-    def _evaluated(self, family: Family | None, module: Any, losses: list[Loss], *, of_copy: bool = False) -> None:
+    def _evaluated(self, *given: Any, of_copy: bool = False) -> None:
         if self._fresh:
             self._fresh[-1].evaluated = True
-        self._forwards += not losses
-        if family is None or family.keys is None or not losses or not self._logbook.trained:
-            return
-        if losses[0].named or len(losses) > 1 or not (family.keys or family.apart):
-            names = family.keys or (family.name,)
-        else:
-            batch = (id(self._fresh[-1]), self._fresh[-1].given) if self._fresh else self._forwards
-            names = (name_evaluated(family, losses[0], batch),)
-        kept = [each for each in losses if each.name in names]
-        if not kept or (not module.training and len({each.name for each in kept}) < len(names)):
-            return  # in eval mode a model may return other figures
-        source = self._fresh[-1] if self._fresh else None
-        trained = source is not None and any(source.same_loader(each) for each in self._finder.current)
-        self._logbook.validation(averaged([of(family, kept)]), source, of_copy=of_copy, trained=trained)
+        self._validating.evaluated(*given, of_copy=of_copy)

@@ -1,5 +1,6 @@
 """Where epochs are found, and where they must be said."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -326,3 +327,21 @@ def test_a_second_loader_joins_later(loop, late, size, fetch, first):
             loop.optimizer.step()
             step += 1
     assert loop.found() == ([5] * 4, [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("data", ["loader", "list"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_the_end_of_an_epoch_that_was_left_in_the_middle(two, watch, read, data, error):
+    optimizer = torch.optim.SGD(two.parameters(), lr=0.1)
+    batches = torch.randn(20, 4)
+    batches = torch.utils.data.DataLoader(batches, 4) if data == "loader" else batches.split(4)
+    with contextlib.suppress(error), watch(two, optimizer) as run:
+        for epoch in range(3):
+            for index, x in enumerate(batches):
+                optimizer.zero_grad()
+                sum(two(x).values()).backward()
+                optimizer.step()
+                if (epoch, index) == (2, 2):
+                    raise error
+    assert len(read(run, "on_batch_losses")) == 13
+    assert [each["epoch"] for each in read(run, "on_epoch_end")] == ([1, 2] if data == "loader" else [1, 2, 3])

@@ -1,0 +1,89 @@
+"""What is computed without gradients: validation, a look at the data that is trained on, or something else.
+
+Training thread. Contract:
+
+- What counts is on other data than is trained on: the training loader's, the whole of the same data set, batches of
+  lists that were trained on, and the batch that a step was just taken with are not validation.
+- A criterion judges what a model gave before it: a copy of the model, or the model on data that is trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from losslog.instrument.family import Family
+from losslog.instrument.logbook import Logbook
+from losslog.instrument.ordering import name_evaluated
+from losslog.instrument.outputs import Loss, of
+from losslog.instrument.passes import EpochFinder, Pass
+from losslog.instrument.readings import averaged
+from losslog.instrument.wholes import nothing
+
+NEITHER: Final = (False, False)
+
+
+class Validating:
+    """Tells validation for one observer.
+
+    Args:
+        logbook: where validation goes.
+        finder: knows what is trained on.
+
+    Attributes:
+        last: the pass that gave a batch last.
+        input: gives a tensor of the batch that was trained on last.
+        judged: whether what gave no losses last, without gradients, was a copy of a model, and was on trained data.
+    """
+
+    def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
+        self._logbook, self._finder = logbook, finder
+        self.last: Pass | None = None
+        self.input: Any = nothing
+        self.judged = NEITHER
+        self._forwards = 0  # of models that gave no losses
+
+    def data(self, fresh: Sequence[Pass]) -> Pass | None:
+        """The pass that data looked at without training comes from; None where they are of no loader.
+
+        Args:
+            fresh: passes that gave a batch since the last training forward.
+        """
+        last = self.last if fresh else None
+        return last if last is not None and last.looked_at() else None
+
+    def evaluated(
+        self, family: Family | None, module: Any, losses: list[Loss], args: tuple[Any, ...], data: Pass | None,
+        *, of_copy: bool = False,
+    ) -> None:  # fmt: skip
+        """A module was called without gradients.
+
+        Args:
+            family: whose; None of nobody that is watched.
+            module: it, or a copy of it.
+            losses: what it gave.
+            args: what it was called with.
+            data: the pass that its data come from.
+            of_copy: whether it is a copy.
+        """
+        known = self._finder.trains_on(data, args) or (data is None and any(self.input() is each for each in args[-1:]))
+        if not losses:
+            self._forwards += 1
+            self.judged = of_copy, known
+            return
+        if family is None or family.keys is None or not self._logbook.trained:
+            return
+        if losses[0].named or len(losses) > 1 or not (family.keys or family.apart):
+            names = family.keys or (family.name,)
+        else:
+            batch = self._forwards if data is None else (id(data), data.given)
+            names = (name_evaluated(family, losses[0], batch),)
+        kept = [each for each in losses if each.name in names]
+        if not kept or (not module.training and len({each.name for each in kept}) < len(names)):
+            return  # in eval mode a model may return other figures
+        if True in self.judged and not family.parameters():  # a criterion: it judges what a model gave
+            of_copy, known = of_copy or self.judged[0], known or self.judged[1]
+        if known:
+            self._logbook.trained_on()
+        else:
+            self._logbook.validation(averaged([of(family, kept)]), family.name, data, of_copy=of_copy)

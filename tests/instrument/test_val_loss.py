@@ -1,0 +1,327 @@
+"""What counts as validation: other data than is trained on, the last one of an epoch, through whatever wrapper."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+Loader = torch.utils.data.DataLoader
+
+
+@pytest.fixture
+def said(caplog):
+    """The lines that were said."""
+    caplog.set_level("INFO", "losslog")
+    return lambda: [each.getMessage() for each in caplog.records]
+
+
+class Dict(nn.Module):
+    """Gives two losses."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = self.linear(x)
+        return {"loss_a": y[:, 0].pow(2).mean(), "loss_b": (y[:, 1] - 1).abs().mean()}
+
+
+class Plain(nn.Linear):
+    """Gives no losses."""
+
+
+class Wrap(nn.Module):
+    """Around a model, as `DistributedDataParallel` is."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+class Loop:
+    """A loop over a training loader; what a model or a criterion gives is the loss."""
+
+    def __init__(self, watch, kind="dict", wrap=lambda net: net, data=None, attach="wrapper"):
+        torch.manual_seed(0)
+        self.set = torch.randn(20, 4)
+        self.train = Loader(self.set, 4, shuffle=True) if data is None else data(self.set)
+        self.kind, self.criterion = kind, nn.MSELoss()
+        self.net = Dict() if kind == "dict" else Plain(4, 2)
+        self.model = wrap(self.net)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.05)
+        self.run = watch(self.model if attach == "wrapper" else self.net, self.optimizer)
+
+    def losses(self, x, model=None):
+        found = (self.model if model is None else model)(x)
+        return found if self.kind == "dict" else {"": self.criterion(found, torch.ones(len(x), 2))}
+
+    def epoch(self, model=None):
+        for x in self.train:
+            self.optimizer.zero_grad()
+            sum(self.losses(x, model).values()).backward()
+            self.optimizer.step()
+
+    def look(self, data, *, model=None, grad=False, eval_mode=False):
+        """Compute the losses of some data; gives their means."""
+        if eval_mode:
+            self.model.eval()
+        with torch.set_grad_enabled(grad):
+            found = [{name: each.item() for name, each in self.losses(x, model).items()} for x in data]
+        self.model.train()
+        means = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
+        return means if self.kind == "dict" else means[""]
+
+    def ends(self, read):
+        self.run.close()
+        return [each.get("val_loss") for each in read(self.run, "on_epoch_end")]
+
+
+@pytest.mark.parametrize("kind", ["dict", "criterion"])
+@pytest.mark.parametrize("order", ["train first", "train last", "both sides", "train alone"])
+@pytest.mark.parametrize("through", ["the loader", "another loader", "with gradients", "eval mode", "part of it"])
+def test_an_evaluation_on_the_training_data_is_none(watch, read, said, kind, order, through):
+    if kind == "criterion" and through == "with gradients" and order == "train alone":
+        pytest.skip("the same as for a dict")
+    loop, valid = Loop(watch, kind), Loader(torch.randn(8, 4), 4)
+    again = Loader(loop.set, 10) if through == "another loader" else loop.train
+    how = {"grad": through == "with gradients", "eval_mode": through == "eval mode"}
+    truth = []
+    for _ in range(2):
+        loop.epoch()
+        for what in {"train first": "tv", "train last": "vt", "both sides": "tvt", "train alone": "t"}[order]:
+            if what == "v":
+                truth.append(loop.look(valid, **how))
+            elif through == "part of it":
+                for index, x in enumerate(again):
+                    if index == 2:
+                        break
+                    loop.look([x])
+            else:
+                loop.look(again, **how)
+    assert loop.ends(read) == ([pytest.approx(each) for each in truth] or [None, None])
+    lines = [each for each in said() if "an evaluation on the data that is trained on is in no record" in each]
+    assert len(lines) == (order == "train alone")
+
+
+@pytest.mark.parametrize("kind", ["dict", "criterion"])
+@pytest.mark.parametrize("held_out", ["subset", "sampler", "copy", "tensors", "list", "one batch", "fetched ahead"])
+def test_data_of_its_own_is_validation_after_a_look_at_the_training_data(watch, read, said, kind, held_out):
+    loop = Loop(watch, kind)
+    other = torch.randn(8, 4)
+    valid = {
+        "subset": Loader(torch.utils.data.Subset(loop.set, range(8)), 4),
+        "sampler": Loader(loop.set, 4, sampler=torch.utils.data.SubsetRandomSampler(range(8), torch.Generator())),
+        "copy": Loader(loop.set.clone(), 4),
+        "tensors": [other],
+        "list": other.split(4),
+        "one batch": Loader(other, 4),
+        "fetched ahead": Loader(other, 4),
+    }[held_out]
+    truth = []
+    for _ in range(2):
+        loop.epoch()
+        loop.look(loop.train)
+        data = valid
+        if held_out == "one batch":
+            data = [next(iter(valid))]
+        elif held_out in ("fetched ahead", "sampler"):
+            data = list(valid)
+        truth.append(loop.look(data))
+    assert loop.ends(read) == [pytest.approx(each) for each in truth]
+    assert not any("trained on is in no record" in each for each in said())
+
+
+@pytest.mark.parametrize("kind", ["dict", "criterion"])
+def test_a_look_at_each_batch_after_its_step(watch, read, said, kind):
+    torch.manual_seed(0)
+    model, criterion = Dict() if kind == "dict" else nn.Linear(4, 2), nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    run = watch(model, optimizer)
+    for x, y in Loader(torch.utils.data.TensorDataset(torch.randn(20, 4), torch.randn(20, 2)), 4):
+        losses = model(x) if kind == "dict" else {"": criterion(model(x), y)}
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        with torch.no_grad():
+            model(x) if kind == "dict" else criterion(model(x), y)
+    run.close()
+    assert [each.get("val_loss") for each in read(run, "on_epoch_end")] == [None]
+    assert sum("trained on is in no record" in each for each in said()) == 1
+
+
+def test_training_data_in_lists(watch, read, said):
+    for kind in ("dict", "criterion"):
+        loop = Loop(watch, kind, data=lambda tensor: tensor.split(4))
+        loop.epoch()
+        truth = loop.look(torch.randn(8, 4).split(4))
+        loop.look(loop.train)
+        assert loop.ends(read) == [pytest.approx(truth)]
+    assert not any("in no record" in each for each in said())
+
+
+@pytest.mark.parametrize("kind", ["dict", "criterion"])
+@pytest.mark.parametrize("how", ["no grad", "grad"])
+def test_of_several_loaders_the_last_counts(watch, read, kind, how):
+    loop = Loop(watch, kind)
+    first, last = (Loader(torch.randn(n, 4), 4) for n in (12, 8))
+    truth = []
+    for _ in range(2):
+        loop.epoch()
+        loop.look(first, grad=how == "grad")
+        truth.append(loop.look(last, grad=how == "grad"))
+    assert loop.ends(read) == [pytest.approx(each) for each in truth]
+
+
+def test_criteria_that_judge_different_loaders_keep_their_own(watch, read):
+    """Two tasks, a criterion and a validation set each."""
+    torch.manual_seed(0)
+    model, mse, l1 = nn.Linear(4, 2), nn.MSELoss(), nn.L1Loss()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    run = watch(model, optimizer)
+    for x in Loader(torch.randn(12, 4), 4):
+        optimizer.zero_grad()
+        (mse(model(x), torch.ones(4, 2)) + l1(model(x), torch.zeros(4, 2))).backward()
+        optimizer.step()
+    truth = {}
+    with torch.no_grad():
+        for name, criterion in (("MSELoss", mse), ("L1Loss", l1)):
+            found = [criterion(model(x), torch.ones(4, 2)).item() for x in Loader(torch.randn(8, 4), 4)]
+            truth[name] = sum(found) / 2
+    run.close()
+    assert [each["val_loss"] for each in read(run, "on_epoch_end")] == [pytest.approx(truth)]
+
+
+def compiled(net):
+    return torch.compile(net, backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "trained", "validated"),
+    [
+        (Wrap, "wrapper", "net"),
+        (lambda net: Wrap(Wrap(net)), "wrapper", "net"),
+        (lambda net: Wrap(nn.Sequential(net)), "wrapper", "net"),
+        (Wrap, "net", "wrapper"),
+        (nn.DataParallel, "wrapper", "net"),
+        (compiled, "wrapper", "net"),
+        (compiled, "net", "wrapper"),
+        (lambda net: Wrap(compiled(net)), "wrapper", "net"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["no grad", "eval mode", "grad"])
+@pytest.mark.parametrize("attach", ["wrapper", "net"])
+def test_validation_through_the_module_in_a_wrapper(watch, read, said, wrap, trained, validated, how, attach):
+    if (wrap, trained, attach, how) == (compiled, "net", "net", "grad"):
+        pytest.skip("a compiled model that was not there to be watched is heard without gradients only")
+    loop, valid = Loop(watch, wrap=wrap, attach=attach), Loader(torch.randn(8, 4), 4)
+    parts = {"wrapper": loop.model, "net": loop.net}
+    truth = []
+    for _ in range(2):
+        loop.epoch(parts[trained])
+        truth.append(loop.look(valid, model=parts[validated], grad=how == "grad", eval_mode=how == "eval mode"))
+    assert loop.ends(read) == [pytest.approx(each) for each in truth]
+    assert [len(each["losses"]) for each in read(loop.run, "on_batch_losses")] == [2] * 10
+    assert not any("of a copy" in each for each in said())
+
+
+def test_a_part_of_the_model_that_gives_other_losses_is_no_validation(watch, read):
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part, self.own = Dict(), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return {"loss_c": self.own(x).pow(2).mean(), **self.part(x)}
+
+    loop = Loop(watch, wrap=lambda net: Wrap(Whole()))
+    loop.epoch()
+    loop.look(Loader(torch.randn(8, 4), 4), model=loop.model.module.part)
+    assert loop.ends(read) == [None]
+
+
+@pytest.mark.parametrize("kind", ["deepcopy", "of what is wrapped", "averaged", "both", "on training data", "teacher"])
+def test_a_criterion_judges_a_copy(watch, read, said, kind):
+    loop = Loop(watch, "criterion", wrap=Wrap if kind == "of what is wrapped" else lambda net: net)
+    valid = Loader(torch.randn(8, 4), 4)
+    ema = torch.optim.swa_utils.AveragedModel(loop.net) if kind == "averaged" else copy.deepcopy(loop.net)
+    truth = []
+    for _ in range(2):
+        if kind == "teacher":
+            with torch.no_grad():
+                [ema(x) for x in loop.train]
+        loop.epoch()
+        if kind in ("both", "teacher"):
+            truth.append(loop.look(valid))
+        if kind != "teacher":
+            found = loop.look(loop.train if kind == "on training data" else valid, model=ema, eval_mode=True)
+            truth += [] if kind in ("both", "on training data") else [found]
+    assert loop.ends(read) == ([pytest.approx(each) for each in truth] or [None, None])
+    lines = [each for each in said() if "val_loss is of a copy of the model" in each]
+    assert len(lines) == (kind in ("deepcopy", "of what is wrapped", "averaged"))
+
+
+SCRIPT = """
+import json, os, torch
+from torch import nn
+torch.set_num_threads(1)
+torch.manual_seed(0)
+WORLD = int(os.environ.get("WORLD_SIZE", "1"))
+if WORLD > 1:
+    torch.distributed.init_process_group("gloo")
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+    def forward(self, x):
+        a, b = self.linear(x).square().mean(0).unbind()
+        return {"loss_a": a, "loss_b": b}
+net = Net()
+model = nn.parallel.DistributedDataParallel(net) if WORLD > 1 else nn.DataParallel(net)
+optimizer = torch.optim.SGD(model.parameters(), 0.05)
+train = torch.utils.data.DataLoader(torch.randn(20, 4), 4, shuffle=True)
+valid = torch.utils.data.DataLoader(torch.randn(8, 4), 4)
+truth = []
+for epoch in range(2):
+    for x in train:
+        optimizer.zero_grad(); sum(model(x).values()).backward(); optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        for x in train: net(x)
+        found = [model.module(x)["loss_a"].item() for x in valid]
+    model.train()
+    truth.append(sum(found) / 2)
+if int(os.environ.get("RANK", "0")) == 0:
+    json.dump(truth, open("truth.json", "w"))
+if WORLD > 1:
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_script_that_validates_the_module_in_its_wrapper(tmp_path, world):
+    if world > 1 and not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
+        pytest.skip("this torch has no torch.distributed with gloo")
+    (tmp_path / "s.py").write_text(SCRIPT)
+    launch = ["-m", "torch.distributed.run", f"--nproc-per-node={world}", "--standalone"] if world > 1 else []
+    command = [sys.executable, *launch, "-m", "losslog", "run", "--plugins", ",", "s.py"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    (journal,) = tmp_path.glob("runs/*/*/journal.jsonl")
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    ends = [each["data"] for each in records if each["hook"] == "on_epoch_end"]
+    assert [each["val_loss"]["loss_a"] for each in ends] == pytest.approx(
+        json.loads((tmp_path / "truth.json").read_text())
+    )
