@@ -212,6 +212,11 @@ class Requests:
             lines.append(f"nobody called run.apply_requests(optimizer): learning-rate requests that wait: {waiting}")
         return lines
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything to carry out."""
+        return self.stop_reason is not None or bool(self._lr)
+
     def take_lr(self) -> list[dict[str, Any]]:
         """The learning-rate requests that have come since the last call."""
         self.served = True

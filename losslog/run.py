@@ -623,6 +623,14 @@ class Run:
             say("stop requested: %s", self._requests.stop_reason)
         return True
 
+    @property
+    def asked(self) -> bool:
+        """Whether a stop or another learning rate is asked for: where not, there is nothing to carry out."""
+        if self._leases is not None:
+            self._settle()
+        self._requests.looked = True
+        return self._requests.waiting
+
     def _settle(self) -> None:
         """With several ranks: let what was decided for this step take effect."""
         if self._leases is not None:

@@ -21,6 +21,7 @@ from losslog.ranks.store import BY_ITSELF
 from losslog.run import Run
 
 LOWEST: Final = "0.26.1"
+FLOAT: Final = {float}
 require("accelerate", LOWEST, "accelerate")
 
 from accelerate.tracking import GeneralTracker, on_main_process  # noqa: E402 - it was looked at first
@@ -45,6 +46,7 @@ class LosslogTracker(GeneralTracker):  # type: ignore[misc]
         self._epoch: float | None = None
         self._open = False
         self._validation: dict[str, Any] = {}
+        self._plain: tuple[str, ...] = ()  # names of losses that were logged alone, as they are
 
     @property
     def tracker(self) -> Run:
@@ -70,6 +72,11 @@ class LosslogTracker(GeneralTracker):  # type: ignore[misc]
         guarded(self._log, self.tracker, dict(values), step)
 
     def _log(self, run: Run, values: dict[str, Any], step: int | None) -> None:
+        again = tuple(values) == self._plain and step == run.next_step and run.watcher is None
+        if again and FLOAT.issuperset(map(type, values.values())):
+            run.log_batch(values)
+            self._open = True
+            return
         named = {name: value for name, value in values.items() if is_number(value)}
         epoch = named.pop("epoch", None)
         if epoch is not None:
@@ -82,6 +89,8 @@ class LosslogTracker(GeneralTracker):  # type: ignore[misc]
             lr = named.pop("lr", named.pop("learning_rate", None))
             at = step if step is not None and step >= run.next_step else None
             found = {plain_name(name): value for name, value in losses.items()}
+            if len(found) > 1 and found.keys() == values.keys():
+                self._plain = tuple(values)
             run.log_batch(next(iter(found.values())) if found.keys() == {"loss"} else found, lr=lr, step=at)
             self._open = True
         if named:

@@ -132,6 +132,7 @@ class Loop(Ears):
         super().__init__(self.run, optimizers)
         self.run.watcher = self
         self._saving: list[tuple[Any, str, Any]] = []
+        self._served = False
         self._validation: tuple[int, dict[str, Any]] | None = None
 
     def guarded(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -159,8 +160,14 @@ class Loop(Ears):
         if reading is not None:
             self.logbook.step(reading, self.lr() if lr is None else lr)
 
+    @property
+    def asked(self) -> bool:
+        """Whether `should_stop` is to be called behind this step: the first, and where anything was asked for."""
+        return not self._served or self.run.asked
+
     def should_stop(self, optimizers: Sequence[Any] | None = None, schedulers: Sequence[Any] = ()) -> bool:
         """Carry out requests: learning rates here; gives whether to stop."""
+        self._served = True
         its = optimizers if optimizers is not None else self.optimizers
         if its and all(hasattr(each, "param_groups") for each in its):
             self.run.apply_requests([*its], [*schedulers])

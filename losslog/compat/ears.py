@@ -18,7 +18,7 @@ from losslog.compat.opening import together
 from losslog.compat.quiet import Notes, Quiet
 from losslog.compat.window import Window
 from losslog.instrument.family import Family
-from losslog.instrument.listeners import meter
+from losslog.instrument.listeners import Listener, meter
 from losslog.instrument.observer import Observer
 from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
@@ -57,6 +57,7 @@ class Ears(Observer):
         self._named = self._taken = 0  # steps in a row that the framework named; all
         self._seen: list[tuple[Stepper, Reading]] = []
         self._optimizers = optimizers
+        self._mine = None if optimizers is None else {id(each) for each in optimizers}
         self._rates: dict[int, tuple[Any, Any]] = {}
         for each in optimizers or ():
             self.steppers.add(each)
@@ -130,7 +131,7 @@ class Ears(Observer):
 
     def step_ends(self, optimizer: Any) -> None:
         """An optimizer has stepped."""
-        mine = self._optimizers is None or any(each is optimizer for each in self._optimizers)
+        mine = self._mine is None or id(optimizer) in self._mine
         if not mine or self.closed or not self.follows():
             return
         if not self._plain:
@@ -143,11 +144,18 @@ class Ears(Observer):
         self._rates[id(optimizer)] = (optimizer, rates(optimizer))
         self.stepped = True
 
+    train_called = Listener.train_called  # the framework says what an epoch is
+
     def scaler_ends(self, optimizer: Any, scaler: Any) -> None:
         """A step that a GradScaler left out is one to the framework, or its batches are of the next."""
 
     def _record(self, stepper: Stepper, reading: Reading, outputs: list[Output], own: Collection[str]) -> None:
+        keys = reading.keys
         for each in outputs:
-            each.family.keys = tuple(name for name in dict.fromkeys(each.names) if name in (reading.keys or ()))
-        self.discovery.stepped(stepper, explained=bool(reading.keys) or self.window.named)
+            names = each.names
+            each.family.keys = (
+                names if names is keys else tuple(name for name in dict.fromkeys(names) if name in (keys or ()))
+            )
+        if self.discovery.looking:
+            self.discovery.stepped(stepper, explained=bool(keys) or self.window.named)
         self._seen.append((stepper, reading))

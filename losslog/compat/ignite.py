@@ -84,7 +84,7 @@ class _Handlers(Guest):
         window.batch(output if is_number(output) else None)
         if self.loop.stepped or not window.heard:
             self.loop.step()
-            if self.loop.should_stop(self._optimizers):
+            if self.loop.asked and self.loop.should_stop(self._optimizers):
                 engine.terminate()
 
     @contained

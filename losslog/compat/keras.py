@@ -36,6 +36,7 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self.options = options
         self._sums: dict[str, tuple[float, float]] = {}
+        self._trackers: dict[str, Any] = {}
         self._begins = False
         self._rate: float | None = None
         self._steps: int | None = None
@@ -64,7 +65,7 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
         """Sums begin anew."""
         if self._begins:
             self._open(epoch)
-        self._sums = {}
+        self._sums, self._trackers = {}, {}
 
     @contained
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -76,12 +77,14 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """One record, where the optimizer has stepped."""
         losses = {}
-        trackers = {each.name: each for each in self.model.metrics if hasattr(each, "total") and hasattr(each, "count")}
+        if not self._trackers:  # they are made with the first batch
+            metrics = [each for each in self.model.metrics if hasattr(each, "total") and hasattr(each, "count")]
+            self._trackers = {each.name: each for each in metrics}
         for name, mean in (logs or {}).items():
             if not is_loss(name):
                 continue
             total, count = self._sums.get(name, (0.0, 0.0))
-            tracker = trackers.get(name)
+            tracker = self._trackers.get(name)
             if tracker is not None:
                 now = float(tracker.total), float(tracker.count)
             else:
@@ -93,7 +96,10 @@ class LosslogCallback(Guest, keras.callbacks.Callback):  # type: ignore[misc]
             self.loop.window.batch(losses)
         if losses and (self._steps is None or _steps(self.model.optimizer) != self._steps):
             self.loop.step(self._rate)
-        optimizer = self.model.optimizer
+        if self.loop.asked:
+            self._serve(self.model.optimizer)
+
+    def _serve(self, optimizer: Any) -> None:
         before = float(optimizer.learning_rate)
         group = {"lr": before}
         if self.loop.should_stop([SimpleNamespace(param_groups=[group])]):

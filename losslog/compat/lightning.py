@@ -37,6 +37,9 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
         options: keyword arguments of `losslog.Run`.
     """
 
+    # Lightning profiles each hook that can be called, of every callback, at every step.
+    on_before_zero_grad = on_before_backward = on_after_backward = None
+
     def __init__(self, **options: Any) -> None:
         self.options = options
         self._inside = False  # a batch; of an LBFGS closure, its first evaluation
@@ -102,9 +105,10 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
         self.loop.window.batch()
         if self.loop.stepped:
             self.loop.step()
-            schedulers = [each.scheduler for each in trainer.lr_scheduler_configs]
-            if self.loop.should_stop(trainer.optimizers, schedulers):
-                trainer.should_stop = True
+            if self.loop.asked:
+                schedulers = [each.scheduler for each in trainer.lr_scheduler_configs]
+                if self.loop.should_stop(trainer.optimizers, schedulers):
+                    trainer.should_stop = True
 
     @contained
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:

@@ -30,6 +30,9 @@ class Quiet(Silence):
     def stepped(self, stepper: Stepper) -> None:
         """Nothing."""
 
+    def strange(self, optimizer: object) -> None:
+        """Nothing: the adapter is there."""
+
     def ends(self, loose: int) -> None:
         """Nothing but what waits to be said of the total."""
         self.rest.ends()

@@ -75,10 +75,11 @@ class LosslogCallback(Guest, TrainerCallback, ExportableState):  # type: ignore[
         self.loop.window.batch()
         self.loop.step()
         self._over = float(state.epoch or 0.5).is_integer()
-        schedulers = [getattr(each, "scheduler", each) for each in [kwargs.get("lr_scheduler")] if each is not None]
-        optimizer = kwargs.get("optimizer")
-        if self.loop.should_stop(None if optimizer is None else [optimizer], schedulers):
-            control.should_training_stop = True
+        if self.loop.asked:
+            schedulers = [getattr(each, "scheduler", each) for each in [kwargs.get("lr_scheduler")] if each is not None]
+            optimizer = kwargs.get("optimizer")
+            if self.loop.should_stop(None if optimizer is None else [optimizer], schedulers):
+                control.should_training_stop = True
 
     @contained
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:

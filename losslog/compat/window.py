@@ -17,7 +17,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from losslog.compat.naming import is_loss, is_number, plain_name
-from losslog.instrument.readings import Beside, Computed, Reading, staged
+from losslog.instrument.readings import REST, Beside, Computed, Reading, staged
 from losslog.instrument.roots import Root
 from losslog.values.snapshot import Keys, Staged, resolve, snapshot
 from losslog.values.totals import TOTAL_NAMES, mean_of
@@ -25,6 +25,7 @@ from losslog.values.totals import TOTAL_NAMES, mean_of
 MOST: Final = 1000
 TOTALS: Final = frozenset(TOTAL_NAMES)
 FLOAT: Final = {float}
+_new: Final = tuple.__new__  # of a named tuple: without a call of Python's
 Numbers = list[float] | Staged
 Values = tuple[Keys, Numbers]
 
@@ -42,6 +43,7 @@ class Window:
     def __init__(self) -> None:
         self.divided, self.hears = 1, True
         self._known: set[tuple[str, ...]] = set()  # sets of names that were looked at
+        self._short: dict[str, str] = {}  # names of losses, and what they are called here
         self._now: dict[str, Any] = {}
         self._beside: dict[str, Any] = {}
         self._clear()
@@ -70,14 +72,18 @@ class Window:
 
     def value(self, name: str, value: Any) -> None:
         """Something was logged in this batch: a loss or a metric."""
-        number = _read(value)
+        number = value if type(value) is float else _read(value)
         if number is None:
             return
-        short = plain_name(name)
-        if short in TOTAL_NAMES or is_loss(short, value):
-            self._now[short] = number
-        else:
-            self._beside[name] = number
+        short = self._short.get(name)
+        if short is None:
+            short = plain_name(name)
+            if (short in TOTAL_NAMES or is_loss(short)) and len(self._short) < MOST:
+                self._short[name] = short
+            elif not is_loss(short, value):
+                self._beside[name] = number
+                return
+        self._now[short] = number
 
     def batch(self, losses: Any = None, metrics: Mapping[str, Any] | None = None) -> None:
         """A batch is over.
@@ -116,6 +122,8 @@ class Window:
         Args:
             seen: what modules gave, by optimizer; the names of several come with what to put before them.
         """
+        if len(seen) == 1 and self.batches == 1 == len(self._roots) and (found := self._alone(seen[0][1])) is not None:
+            return found
         n, total, weights = max(self.batches, 1), None, None
         whole = self.divided in (1, n)
         if self._roots:
@@ -139,6 +147,14 @@ class Window:
         if weights is None and parts:
             weights = dict
         return Reading(keys, values, keys is not None and total is not None, n, weights, beside and Beside(*beside))
+
+    def _alone(self, reading: Reading) -> Reading | None:
+        """A step of one batch of which the framework said nothing: what was seen of it as it is."""
+        keys, values, has_total, n, weights, beside = reading[:6]
+        if not has_total or n != 1 or self.divided != 1 or self._losses or self._totals or self._metrics:
+            return None
+        self._clear()
+        return _new(Reading, (keys, values, True, 1, weights, beside, *REST[1:]))
 
 
 def _read(value: Any) -> Any:

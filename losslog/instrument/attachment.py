@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -27,6 +27,7 @@ from losslog.instrument.passes import EpochFinder
 from losslog.instrument.script import described
 from losslog.instrument.shares import Shares
 from losslog.instrument.signals import listening
+from losslog.instrument.silence import framework
 from losslog.run import Run
 from losslog.runtime.notices import warn
 
@@ -214,12 +215,6 @@ def _finish_abandoned(name: str | None) -> None:
             each.run.close()
 
 
-ADAPTERS: Final = {
-    "keras": "losslog.compat.keras.LosslogCallback: model.fit(callbacks=[LosslogCallback()])",
-    "fastai": "losslog.compat.fastai.LosslogCallback: Learner(cbs=LosslogCallback())",
-}
-
-
 def _torch_optimizer(optimizer: Any) -> Any:
     """The optimizer whose step hooks fire: the given one, or the one inside a wrapper.
 
@@ -231,8 +226,6 @@ def _torch_optimizer(optimizer: Any) -> Any:
         if isinstance(inner, torch.optim.Optimizer) and "_optimizer_step_post_hooks" in vars(inner):
             return inner
         inner = getattr(inner, "optimizer", None)
-    origins = {each.__module__.partition(".")[0] for each in type(optimizer).__mro__}
-    for package, adapter in ADAPTERS.items():
-        if package in origins:
-            raise TypeError(f"attach: a {package} optimizer steps by itself. Use {adapter}")
+    if (its := framework(optimizer)) is not None:
+        raise TypeError(f"attach: a {its[0]} optimizer steps by itself. Use {its[1]}")
     raise TypeError(f"attach: optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")

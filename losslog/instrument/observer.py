@@ -137,6 +137,7 @@ class Observer(Watching):
             return
         if stepper is None and self.trains(optimizer):
             stepper = self.steppers.adopt(optimizer)
+            self.silence.strange(optimizer)
         if stepper is not None:
             stepper.inside, self._fired = False, True
             self.reaching.measures.moved(optimizer)

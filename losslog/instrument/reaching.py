@@ -74,7 +74,8 @@ class Reaching:
             self.tracing.close()
 
     def _optimizers(self) -> Iterable[Any]:
-        return [optimizer for each in self._owner.steppers.alive if (optimizer := each.ref()) is not None]
+        alive = [each.ref() for each in self._owner.steppers.alive]
+        return [each for each in alive if hasattr(each, "param_groups")]  # keras' and fastai's have none
 
     def look(self, output: Output, tensors: Iterable[Any]) -> None:
         """Losses were given."""

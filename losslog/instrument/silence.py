@@ -9,7 +9,7 @@ Training thread. Contract:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.optimizers import Stepper, Steppers
@@ -17,9 +17,19 @@ from losslog.instrument.rests import Rests
 from losslog.instrument.roots import Root
 from losslog.runtime.notices import Once, say, warn
 
+ADAPTERS: Final = {
+    "keras": "losslog.compat.keras.LosslogCallback: model.fit(callbacks=[LosslogCallback()])",
+    "fastai": "losslog.compat.fastai.LosslogCallback: Learner(cbs=LosslogCallback())",
+}
 MANY: Final = 20
 FEW: Final = 3  # steps without gradients: a loop may leave a bad batch out that way
 BY_HAND: Final = "run = losslog.Run(); run.log_batch(losses)"
+
+
+def framework(optimizer: Any) -> tuple[str, str] | None:
+    """Whose an optimizer is that is none of torch's, and the adapter to use there; None of others."""
+    origins = {each.__module__.partition(".")[0] for each in type(optimizer).__mro__}
+    return next((each for each in ADAPTERS.items() if each[0] in origins), None)
 
 
 class Silence:
@@ -150,6 +160,17 @@ class Silence:
             names,
             family,
         )
+
+    def strange(self, optimizer: object) -> None:
+        """An optimizer steps that may be none of torch's."""
+        its = framework(optimizer)
+        if its is not None:
+            package, adapter = its
+            self._once(
+                f"{type(optimizer).__name__} is an optimizer of {package}'s: its steps and their total are recorded, "
+                f"and what modules name. For {package}'s own losses, metrics and epochs: {adapter}",
+                key=package,
+            )
 
     def adopted(self, optimizer: object, family: str) -> None:
         """An optimizer that was not named is watched too."""

@@ -263,3 +263,52 @@ def test_the_extras_and_the_docs_state_the_versions_that_adapters_ask_for() -> N
     for name, bound in found.items():
         assert extras[name][0].endswith(f">={bound}"), name
         assert f"| {bound} |" in page, name
+
+
+def test_a_loop_looks_for_optimizers_and_schedulers_only_where_something_is_asked(loop: Any) -> None:
+    optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1)
+    assert loop.asked  # the first step: who asks later knows that somebody looks
+    assert not loop.should_stop([optimizer])
+    assert not loop.asked
+    loop.run.request_lr(0.5)
+    assert loop.asked
+    assert not loop.should_stop([optimizer])
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+    assert not loop.asked
+    loop.run.request_stop("enough")
+    assert loop.asked
+    assert loop.should_stop([optimizer])
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_what_modules_give_of_a_window_is_the_same_with_and_without_a_shortcut(tmp_path: Path, batches: int) -> None:
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            one, other = self.layer(x).square().mean(0).unbind()
+            return {"loss_a": one, "loss_b": other}
+
+    model = Two()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loop = Loop({"dir": tmp_path, "name": "run", "plugins": None}, config={}, optimizers=[optimizer])
+    loop.window.divided = batches
+    true = []
+    for _ in range(6):
+        seen = []
+        optimizer.zero_grad()
+        for _ in range(batches):
+            losses = model(torch.randn(4, 2))
+            ((losses["loss_a"] + 2 * losses["loss_b"]) / batches).backward()
+            seen.append([each.item() for each in losses.values()])
+            loop.window.batch()
+        optimizer.step()
+        loop.step()
+        true.append([sum(each) / batches for each in zip(*seen, strict=True)])
+    loop.end()
+    found = data(tmp_path, "on_batch_losses")
+    assert [[*each["losses"].values()] for each in found] == [pytest.approx(each, rel=1e-5) for each in true]
+    assert [each["total"] for each in found] == [pytest.approx(a + 2 * b, rel=1e-5) for a, b in true]
+    assert [each["lr"] for each in found] == [0.01] * 6

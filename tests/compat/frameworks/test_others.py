@@ -36,6 +36,25 @@ def test_keras(workshop: Workshop) -> None:
     assert [each["val_loss"].keys() for each in workshop.data("on_epoch_end")] == [{"loss", "cls_loss", "box_loss"}] * 2
 
 
+def test_keras_without_the_adapter_names_it_once(workshop: Workshop) -> None:
+    need("keras")
+    script = workshop.folder / "plain.py"
+    script.write_text(
+        """
+import numpy, keras
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+model.compile("adam", loss="mse")
+model.fit(numpy.ones((16, 4)), numpy.ones((16, 1)), batch_size=4, epochs=2, verbose=0)
+""",
+        "utf-8",
+    )
+    found = workshop.run("import subprocess, sys; subprocess.run([sys.executable, '-m', 'losslog', 'run', 'plain.py'])")
+    said = found.stdout + found.stderr
+    assert said.count("losslog.compat.keras.LosslogCallback") == 1, said
+    assert "Error" not in said
+    assert "param_groups" not in said
+
+
 # The loop's own truth are keras' means over the epoch so far: here each batch's losses are computed once more.
 TRUE_BATCHES = (
     ("    def on_train_batch_end(self, b, logs=None): truth.step(logs)\n", ""),
