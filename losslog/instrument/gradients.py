@@ -5,6 +5,8 @@ On the thread that trains. Contract:
 - No value is read back: what is measured stays on its device until a record wants it.
 - Only parameters that an optimizer moves are measured; of each at most 64 values, spread over it, are kept for
   comparison. A part without any gradient has no norm: only whether it is unchanged.
+- Unchanged is what stands where a step left it an epoch ago, and what stood at three visits where it did before a step
+  that moved it: it was written back. A single value may only be clamped, and one return may be a search's.
 - Nothing is put on parameters, and none is changed.
 """
 
@@ -28,7 +30,8 @@ class Gradients:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[int, list[Tensor]] = {}  # samples at the last visit, by optimizer
+        self._kept: dict[int, list[list[Tensor]]] = {}  # by optimizer, samples after the last step that was measured,
+        # before it, and before the one that was measured then
         self._ids: dict[int, tuple[int, ...]] = {}
         self._open: dict[int, tuple[Parts, dict[int, Tensor]]] = {}  # samples before the step, by parameter
 
@@ -74,7 +77,7 @@ class Gradients:
         if earlier is not None:
             for part, places in bare.items():
                 if part not in by_part:  # none of it had a gradient
-                    found[f"unchanged/{part}"] = _unchanged(earlier, now, places)
+                    found[f"unchanged/{part}"] = _unchanged(earlier, before, now, places)
         for part, places in by_part.items():
             gradients = [members[place][1].grad for place in places]
             found[f"grad_norm/{part}"] = nn.utils.get_total_norm([each for each in gradients if each is not None])
@@ -84,15 +87,23 @@ class Gradients:
             ratio = torch.linalg.vector_norm(moved) / weight
             found[f"update_ratio/{part}"] = torch.where(weight > 0, ratio, torch.zeros_like(ratio))
             if earlier is not None:
-                found[f"unchanged/{part}"] = _unchanged(earlier, now, places)
+                found[f"unchanged/{part}"] = _unchanged(earlier, before, now, places)
         if now:
-            self._kept[id(optimizer)], self._ids[id(optimizer)] = now, ids
+            self._kept[id(optimizer)] = [now, before, *(earlier[1:2] if earlier is not None else ())]
+            self._ids[id(optimizer)] = ids
         return found
 
 
-def _unchanged(earlier: list[Tensor], now: list[Tensor], places: list[int]) -> Tensor:
+def _unchanged(earlier: list[list[Tensor]], before: list[Tensor], now: list[Tensor], places: list[int]) -> Tensor:
     """The share of tensors that are what they were."""
-    return torch.stack([(earlier[place] == now[place]).all() for place in places]).float().mean()
+    same = []
+    for place in places:
+        stands = (earlier[0][place] == now[place]).all()
+        if len(earlier) > 2 and now[place].numel() > 1:
+            after, was, first = (each[place] for each in earlier)
+            stands = stands | ((first == was) & (was == before[place])).all() & (after != was).any()
+        same.append(stands)
+    return torch.stack(same).float().mean()
 
 
 def _plain(parameter: Any) -> bool:

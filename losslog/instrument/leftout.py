@@ -6,13 +6,16 @@ Training thread. Contract:
   and tasks take turns.
 - What was a component is a warning and stays one, of weight 0; what never was is information, said once. Of a criterion
   that never was one nothing is said: it may be a metric.
+- That it is detached in the sum is said where the total has its value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from losslog.instrument.readings import GIVEN_UP
+from losslog.values.snapshot import resolve
 from losslog.values.totals import TOTAL_NAMES
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from losslog.instrument.logbook import Logbook
     from losslog.instrument.optimizers import Heard
     from losslog.instrument.outputs import Output
+    from losslog.instrument.rests import Rests
 
 ENOUGH: Final = 20  # steps
 HOPELESS: Final = 2000  # what needs more of them comes and goes
@@ -47,19 +51,24 @@ class LeftOut:
         """Of losses that were said to be in no backward pass, and still are."""
         return sorted({name for _, name in self._said})
 
+    def lacks(self, family: Family, name: str) -> bool:
+        """Whether a component is missed, and did not come and go before: such steps have what they are made of."""
+        return name in family.ever and (family, name) in self._missed and (family, name) not in self._needed
+
     def whole(self, output: Output) -> None:
         """A step came to every loss of an output."""
         for name in output.names:
             self._returns((output.family, name))
         self.waiting = bool(self._missed)
 
-    def stepped(self, heard: Sequence[Heard], outputs: Iterable[Output], idle: Iterable[Output]) -> None:
+    def stepped(self, heard: Sequence[Heard], outputs: Sequence[Output], idle: Sequence[Output], rests: Rests) -> None:
         """A step was taken.
 
         Args:
             heard: its backward passes.
             outputs: what they came to.
             idle: what they did not come to, over the same batches.
+            rests: knows what is in a total by its value.
         """
         reached = {(output.family, output.names[index]) for each in heard for output, index, _ in each.root.reached}
         given = dict.fromkeys(
@@ -85,7 +94,7 @@ class LeftOut:
                     due.append(key)
         self.waiting = bool(self._missed)
         if due:
-            self._tell(due)
+            self._tell(due, _counted(heard, [*outputs, *idle], given.keys() - reached, rests))
 
     def _returns(self, key: tuple[Family, str]) -> None:
         missed = self._missed.pop(key, None)
@@ -95,7 +104,7 @@ class LeftOut:
             self._said.discard(key)
             self._needed[key] = 4 * self._needed.get(key, ENOUGH)
 
-    def _tell(self, due: Sequence[tuple[Family, str]]) -> None:
+    def _tell(self, due: Sequence[tuple[Family, str]], counted: set[str]) -> None:
         run: Any = self._logbook.made
         self._said.update(due)
         never = [name for family, name in due if name not in family.ever]
@@ -109,7 +118,31 @@ class LeftOut:
             if name in family.ever:
                 family.left_out.add(name)
                 since = self._missed[family, name][0]
-                text = f"{name} trains nothing since step {since}: it is computed, and no backward pass comes to it. " \
-                       "Left out of the sum, or detached in it?"  # fmt: skip
-                run.alert(f"{name} is in no backward pass", text, "warning", key=f"left-out/{name}", component=name,
+                text, title = f"{name} trains nothing since step {since}: ", f"{name} is in no backward pass"
+                if name in counted:
+                    title = f"{name} is detached in the sum"
+                    text += "it is in the total by its value, but detached, so that no gradient comes to it."
+                else:
+                    text += "it is computed, and no backward pass comes to it. Left out of the sum, or detached?"
+                run.alert(title, text, "warning", key=f"left-out/{name}", component=name,
                           cause="not_trained", evidence={"step": since, "lost": {}})  # fmt: skip
+
+
+def _counted(
+    heard: Sequence[Heard], outputs: Iterable[Output], missing: Collection[tuple[Family, str]], rests: Rests
+) -> set[str]:
+    """Which losses are in a step's total by their values, though no gradient came to them; waits for the device."""
+    total = explained = 0.0
+    for each in heard:
+        scale = float(each.root.scale)
+        if scale < GIVEN_UP:
+            return set()
+        total += float(each.root.value) / scale
+        for output, index, gradient in each.root.reached:
+            explained += float(gradient) / scale * resolve(output.values)[index]
+    values: dict[str, float] = {}
+    for output in dict.fromkeys(outputs):
+        for index, name in enumerate(output.names):
+            if (output.family, name) in missing and name in output.family.ever:
+                values[name] = values.get(name, 0.0) + resolve(output.values)[index]
+    return {name for name, weight in rests.unheard(total - explained, total, values).items() if weight}

@@ -4,9 +4,10 @@ On the thread that trains; used by `losslog.engine` and by those who watch a loo
 
 - The graph is walked at the first step of each epoch, after 16 steps, then ever more seldom, and where the set of
   trainable parameters has changed: at each step one flag of each part is looked at, at every 16th all.
-- What a switched-off ``requires_grad`` proves is said at once. A loss that is only detached is looked at again in the
-  steps that follow, and said when all agree: some batches have no positives, some loops take turns. What is trained
-  again is said too. "Since" is said where the step before was seen, or the change itself; else "seen at".
+- What a switched-off ``requires_grad`` proves is said at once, unless parts may take turns (`turns`). A loss that is
+  only detached is looked at again in the steps that follow, and said when all agree: some batches have no positives,
+  some loops take turns. What is trained again is said too. "Since" is said where the step before was seen, or the
+  change itself; else "seen at".
 - Nothing is claimed of what the graph hides, and what is left out on purpose from the start is information, said once.
 - It never raises: a walk that fails is said once, and there is no other. Nothing of a graph or a model is kept alive.
 """
@@ -25,6 +26,7 @@ from losslog.instrument.measures import Measures
 from losslog.instrument.parts import Part, Parts
 from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, lost, reach, told
 from losslog.instrument.suspicions import Looks, Suspicions
+from losslog.instrument.turns import Turns
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import say, warn
 
@@ -65,6 +67,7 @@ class Reached:
         self._before: dict[str, Reach] = {}  # and in this epoch:
         self._known: dict[str, Reach] = {}
         self._suspects, self._looks, self._again = Suspicions(), Looks(), Again()
+        self._turns = Turns()
         self._good: dict[str, int] = {}  # the last step at which each was as before
         self._changed: set[int] = set()  # first steps of suspicions that the change itself gave
         self._doubtful: set[str] = set()  # claimed, and perhaps trained again
@@ -192,6 +195,7 @@ class Reached:
                 self._suspects.planned(step - self._began)
             self.epoch, self._began, self._changes, self._known = epoch, step, 0, {}
         parts = self._parts.summary(self._optimizers())
+        self._turns.look(parts, step)
         losses = {name: each for name, each in found.items() if self._is_loss(name, each)}
         known = {name: each for name, each in losses.items() if each.certain}
         if known:
@@ -216,13 +220,14 @@ class Reached:
         """Tell what a loss has lost since it was seen first, where that is certain."""
         before = self._before.get(name)
         if not now.certain or (before is None and now.total):
-            self._suspects.drop(name)
+            self._drop(name)
             if now.certain:
                 self._before[name], self._good[name] = now, step
             return
         gone = lost({name: before}, {name: now}, parts) if before is not None else []
         if before is not None and not gone:
             self._suspects.refuted(name)
+            self._suspects.refuted((name, FROZEN))
             self._before[name], self._good[name] = now, step
             if name in self._doubtful:
                 self._doubtful.discard(name)
@@ -238,15 +243,21 @@ class Reached:
             if ("", name) in self._said:
                 return
         elif not new:
-            self._suspects.drop(name)
+            self._drop(name)
             return
         if self._exact:
             self._changed = {*sorted(self._changed)[-KEPT:], step}
-        frozen = any(each.why == FROZEN for each in new)
-        at = step if frozen else self._suspects.holds(name, step)
+        frozen = [each.part for each in new if each.why == FROZEN]
+        needed, fault = self._turns.needed(frozen, self._steps_per_epoch)
+        if not frozen:
+            at = self._suspects.holds(name, step)
+        elif needed or self._suspects.returned((name, FROZEN)):
+            at = self._suspects.holds((name, FROZEN), step, needed)
+        else:
+            at = step
         if at is None:
             return
-        self._suspects.drop(name)
+        self._drop(name)
         if before is None:
             self._tell_dead(name, at)
             return
@@ -256,15 +267,19 @@ class Reached:
         good = self._good.get(name, at - 1)
         known = at in self._changed or at - good <= 1
         self._said.update((name, each.part) for each in gone)
-        self._tell_lost(gone, at, None if known else good)
+        self._tell_lost(gone, at, None if known else good, fault)
 
-    def _tell_lost(self, gone: list[Loss], step: int, good: int | None) -> None:
+    def _drop(self, name: str) -> None:
+        self._suspects.drop(name)
+        self._suspects.drop((name, FROZEN))
+
+    def _tell_lost(self, gone: list[Loss], step: int, good: int | None, fault: bool) -> None:
         component, whole = gone[0].component, gone[0].whole
         title = f"{component} trains nothing" if whole else f"{component} no longer trains {gone[0].part}"
         level, cause = ("error", "not_trained") if whole else ("warning", "part_not_trained")
         evidence = {"step": step, "lost": {each.part: each.why for each in gone}}
         key = f"{title}/{step}" if self._again.told(component) > 1 else title
-        self._alert(title, told(gone, step, good), level, component, cause, evidence, key)
+        self._alert(title, told(gone, step, good), level if fault else "info", component, cause, evidence, key)
 
     def _tell_dead(self, name: str, step: int) -> None:
         self._said.add(("", name))

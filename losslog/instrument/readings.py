@@ -44,6 +44,9 @@ class Rest(Protocol):
     def divide(self, rest: float, total: float, values: Mapping[str, float]) -> dict[str, float]:
         """The weights of components that have no graph any more."""
 
+    def unheard(self, rest: float, total: float, values: Mapping[str, float]) -> dict[str, float]:
+        """The weights of components that no backward pass came to."""
+
     def __call__(self, total: float, rest: float, common: float, idle: Idle) -> None:
         """A step."""
 
@@ -137,6 +140,7 @@ class Told:
         idle: gives the values of losses that gradients did not come to.
         loose: names of components that have no graph.
         single: the one component that is all there is of the total.
+        unheard: names of components that no backward pass came to.
 
     Attributes:
         weights: of components, those that are not 1.
@@ -145,7 +149,7 @@ class Told:
 
     def __init__(
         self, roots: Sequence[Root], parts: dict[str, list[Part]], rest: Rest, idle: Idle = dict,
-        loose: Collection[str] = (), single: tuple[str, list[Part]] | None = None,
+        loose: Collection[str] = (), single: tuple[str, list[Part]] | None = None, unheard: Collection[str] = (),
     ) -> None:  # fmt: skip
         numbers: list[Any] = []
         for root in roots:
@@ -154,7 +158,7 @@ class Told:
             numbers += [each.gradient for each in several]
         numbers += [each.gradient for each in single[1]] if single is not None else ()
         self.alone: Alone | None = None
-        self._single = single
+        self._single, self._unheard = single, unheard
         self._count, self._parts, self._rest, self._idle, self._loose = len(roots), parts, rest, idle, loose
         self._numbers = staged(numbers)
         rest.coming += bool(parts)
@@ -179,11 +183,17 @@ class Told:
             told = self._rest.divide(total - explained, total, values)
             weights |= told
             explained += sum(told[name] * value for name, value in values.items())
+        if self._unheard:
+            values = {name: value for name, value in zip(weights, found, strict=True) if name in self._unheard}
+            told = self._rest.unheard(total - explained, total, values)
+            weights |= told
+            explained += sum(told[name] * value for name, value in values.items())
         if self._single is not None:
             name, several = self._single
             value, weight, _ = _weigh(several, gradients, scales)
             self.alone, self._single = Alone(name, value, weight), None
-        self._rest.weights.update({name: weight for name, weight in weights.items() if name not in self._loose})
+        still = {*self._loose, *self._unheard}
+        self._rest.weights.update({name: weight for name, weight in weights.items() if name not in still})
         self.weights = {name: weight for name, weight in weights.items() if weight != 1.0}
         if weights:
             self._rest(total, total - explained, common(weights.values()), self._idle)
@@ -233,9 +243,10 @@ def staged(numbers: list[Any]) -> list[float] | Staged:
 def told(
     roots: Sequence[Root], parts: dict[str, list[Part]], keys: Keys, n: int, beside: Beside | None,
     rest: Rest, idle: Idle = dict, loose: Collection[str] = (), single: tuple[str, list[Part]] | None = None,
+    unheard: Collection[str] = (),
 ) -> Reading:  # fmt: skip
     """A step as autograd told it; with ``keys`` but no parts the total is that one loss."""
-    found = Told(roots, parts, rest, idle, loose, single if keys is None else None)
+    found = Told(roots, parts, rest, idle, loose, single if keys is None else None, unheard)
     if not parts:
         return Reading(keys, Computed(found.values), False, n, dict, beside, alone=lambda: found.alone)
     return Reading(keys, Computed(found.values), True, n, lambda: found.weights, beside)

@@ -56,6 +56,7 @@ class Rests:
         self._lock = Guard()
         self.looks = LOOKS
         self._said = quiet
+        self._ratios: dict[str, float] = {}
         self._curved = self._over = self._outside = self._elsewhere = False
         self._waiting: tuple[float, float, dict[str, float]] | None = None  # rest, total, and ratios of the first step
 
@@ -120,6 +121,33 @@ class Rests:
             return known
         factor = rest / whole
         return dict.fromkeys(values, factor if abs(rest) > RESOLUTION * abs(total) else 0.0)
+
+    def unheard(self, rest: float, total: float, values: Mapping[str, float]) -> dict[str, float]:
+        """The weights of components that have a graph, and that no backward pass came to.
+
+        Args:
+            rest: what the others do not explain of the total.
+            total: of the step.
+            values: of the components.
+
+        Returns:
+            0, or what they count where they are in the total by their value: as before, or alike in two steps.
+        """
+        found = dict.fromkeys(values, 0.0)
+        close = (COARSE if _is_coarse(total) else SAME) * abs(total)
+        if not math.isfinite(rest) or abs(rest) <= close:
+            return found
+        known = {name: self.weights.get(name, 1.0) for name in values}
+        for names in ([*values], *([name] for name in values)):
+            if abs(rest - sum(known[name] * values[name] for name in names)) <= close:
+                return found | {name: known[name] for name in names}
+        if len(values) == 1 and (value := sum(values.values())):
+            (name,) = values
+            before, ratio = self._ratios.get(name), rest / value
+            self._ratios[name] = ratio
+            if before is not None and abs(ratio - before) <= SAME * abs(ratio):
+                found[name] = ratio
+        return found
 
     def ends(self) -> None:
         """The loop is over."""

@@ -66,13 +66,17 @@ class Suspicions:
 
     def holds(self, what: Hashable, step: int, needed: int | None = None) -> int | None:
         """It is so at a step; gives the step it was seen at first, once enough agree."""
-        needed = needed or self._needed.get(what, self.agreeing)
+        needed = max(needed or 0, self._needed.get(what, 0)) or self.agreeing
         if needed > HOPELESS:
             self.since.pop(what, None)
             return None
         since = self.since.setdefault(what, [step, 0])
         since[1] += step > since[0]
         return self.since.pop(what)[0] if since[1] >= needed else None
+
+    def returned(self, what: Hashable) -> bool:
+        """Whether it was suspected before, and was not so."""
+        return what in self._needed
 
     def refuted(self, what: Hashable) -> None:
         """It is not so."""

@@ -6,13 +6,16 @@ Training thread. Contract:
 - A step of which one loss is all there is has that loss as its total; with something added it is a component.
 - What a dict holds beside losses that were reached (an accuracy, a loss that nobody optimised) is a metric. A loss that
   was a component before, and has no graph any more, stays one: it counts as far as the others do not explain the total.
+  So does one that has a graph and that no backward pass comes to, where one optimizer steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from losslog.instrument.leftout import LeftOut
 from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.readings import RESOLUTION, Beside, Computed, Part, Reading, Rest, told
@@ -37,6 +40,8 @@ class Window:
         self.heard, self._stepper = heard, stepper
         self._known: set[str] = owner.silence.rest.detached
         self._loose: list[Output] = []
+        self._unheard: set[str] = set()  # components that no backward pass came to
+        self._left_out: LeftOut | None = None
         self.outputs: list[Output] = []
         parts: dict[str, list[Part]] = {}
         whole: dict[str, list[Part]] = {}
@@ -73,8 +78,10 @@ class Window:
             batches = [(each.batch, each.driver) for each in self.outputs]
             waiting = [each for each in owner.sightings.pending
                        if not each.reached and (each.batch, each.driver) in batches]  # fmt: skip
-            owner.sightings.left_out.stepped(heard, [*self.outputs], waiting if len(owner.steppers.alive) == 1 else ())
-            detached = [*detached, *(each for each in waiting if each.family.left_out)]
+            self._left_out = owner.sightings.left_out if len(owner.steppers.alive) == 1 else None
+            idle = waiting if self._left_out is not None else []
+            owner.sightings.left_out.stepped(heard, [*self.outputs], idle, owner.silence.rest)
+            detached = [*detached, *(each for each in waiting if each.family.left_out or self._lacks(each))]
             self._keep_left_out(parts)
         if detached and parts:
             self._take_detached(detached, parts)
@@ -93,9 +100,17 @@ class Window:
                         parts.setdefault(name, []).append(Part(turn, output, index, heard.root.scale))
                         self.own.add(name)
 
+    def _lacks(self, output: Output) -> list[str]:
+        """What an output has that was a component until now."""
+        counts = self._left_out
+        return [name for name in output.names if counts is not None and counts.lacks(output.family, name)]
+
     def _keep_left_out(self, parts: dict[str, list[Part]]) -> None:
-        """Take in what the loop adds no more, with weight 0."""
-        missing = {name for output in self.outputs for name in output.family.left_out if name not in parts}
+        """Take in what the loop adds no more, or adds detached: what it counts is known with the total."""
+        missing = {
+            name for output in self.outputs for name in {*output.family.left_out, *self._lacks(output)} - parts.keys()
+        }  # fmt: skip
+        self._unheard |= missing
         for turn, heard in enumerate(self.heard if missing else ()):
             for output in dict.fromkeys(output for output, _, _ in heard.root.reached):
                 for index, name in enumerate(output.names):
@@ -114,6 +129,7 @@ class Window:
                     for index, name in enumerate(output.names):
                         if name not in graded and (name in output.family.ever or name in self._known):
                             gradient = heard.root.scale if output.marks[index] is None else 0.0
+                            self._unheard.add(name)
                             parts.setdefault(name, []).append(Part(turn, output, index, gradient))
                             if output not in self.outputs:
                                 self.outputs.append(output)
@@ -154,7 +170,9 @@ class Window:
             return told(roots, {}, None, n, beside, rest, single=next(iter(parts.items())))
         pending = [*pending, *self._loose]
         loose = {name for name, several in parts.items() if all(_mark(each) is None for each in several)}
-        return told(roots, parts, tuple(parts), n, beside, rest, lambda: self._idle(parts, pending), loose)
+        unheard = self._unheard & parts.keys() - loose
+        idle = partial(self._idle, parts, pending)
+        return told(roots, parts, tuple(parts), n, beside, rest, idle, loose, unheard=unheard)
 
     def _is_another(self, parts: Mapping[str, Any]) -> bool:
         """Whether a single loss is another one than the optimizer's steps had before: criteria that take turns."""

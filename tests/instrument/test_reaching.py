@@ -793,3 +793,123 @@ def test_a_part_that_is_thawed_is_said(net, watch):
     told = [each.data for each in records(run.dir) if each.hook == "on_alert"]
     assert [each["cause"] for each in told if each["cause"]] == ["part_not_trained", "trained_again"]
     assert [each["step"] for each in told if each["cause"]] == [10, 20]
+
+
+def switched(net, watch, trains, epochs=EPOCHS, **options):
+    """A loop whose parts may train where ``trains(part, step, epoch)`` says so."""
+    optimizer, step = torch.optim.SGD(net.parameters(), lr=0.01), 0
+    run = watch(net, optimizer, **options)
+    for epoch in range(epochs):
+        for batch in batches():
+            for part, each in net.named_children():
+                each.requires_grad_(trains(part, step, epoch))
+            optimizer.zero_grad()
+            sum(net(batch).values()).backward()
+            optimizer.step()
+            step += 1
+    run.close()
+    return run
+
+
+@pytest.mark.parametrize("trains", [
+    lambda part, step, epoch: (part == "trunk") == (step % 2 == 0),
+    lambda part, step, epoch: (part == "trunk") == (epoch % 2 == 0),
+    lambda part, step, epoch: (part == "trunk") == (step % 6 < 5),
+    lambda part, step, epoch: (part == "trunk") == (step % 13 < 12),
+    lambda part, step, epoch: part != "left" or step % 2 == 0,
+    lambda part, step, epoch: part != "left" or step // 4 % 2 == 0,
+], ids=["steps", "epochs", "five to one", "twelve to one", "one part", "one part, four steps"])  # fmt: skip
+def test_parts_that_are_trained_by_turns_are_no_fault(net, watch, trains):
+    assert grave(switched(net, watch, trains, epochs=6)) == []
+
+
+@pytest.mark.parametrize("step", [3, 14, 45])
+def test_part_that_is_frozen_for_good_is_told_soon_with_its_first_step(net, watch, step):
+    (alert,) = grave(switched(net, watch, lambda part, at, _: part != "left" or at < step, epochs=6))
+    assert alert["text"].startswith(f"loss_left no longer trains left since step {step}: ")
+    assert alert["step"] <= step + 8
+
+
+def test_part_that_is_frozen_as_another_is_thawed_is_told_when_they_do_not_take_turns(net, watch):
+    thawed = {"left": lambda at: at < 14, "trunk": lambda at: at >= 14, "right": lambda at: True}
+    (alert,) = grave(switched(net, watch, lambda part, at, _: thawed[part](at), epochs=5))
+    assert alert["text"].startswith("loss_left no longer trains left")
+    assert (alert["evidence"]["step"], alert["step"]) == (14, 28)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_weights_that_are_written_back_are_unchanged(net, watch, after):
+    kept = {name: each.clone() for name, each in net.left.state_dict().items()}
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    run = watch(net, optimizer)
+    for _ in range(EPOCHS + 1):
+        for batch in batches():
+            if not after:
+                net.left.load_state_dict(kept)
+            optimizer.zero_grad()
+            sum(net(batch).values()).backward()
+            optimizer.step()
+            if after:
+                net.left.load_state_dict(kept)
+    run.close()
+    # the bias, one value, may be clamped
+    assert metrics(run, "unchanged/left") == [(STEPS, 0.0), (2 * STEPS, 0.5), (3 * STEPS, 0.5)]
+    assert {value for _, value in metrics(run, "unchanged/right")} == {0.0}
+
+
+def test_model_that_a_search_puts_back_once_is_not_unchanged(net, watch):
+    first = {name: each.clone() for name, each in net.state_dict().items()}
+    begun = []
+
+    def change(epoch):
+        if epoch == 2 and not begun:
+            net.load_state_dict(first)
+            begun.append(epoch)
+
+    run = train(net, watch, change, torch.optim.Adam(net.parameters(), lr=0.01))
+    assert {value for _, value in metrics(run, "unchanged/left")} == {0.0}
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+def test_loss_that_is_detached_in_the_sum_is_told_so_and_in_every_record(net, watch, weight, factor):
+    step = [0]
+
+    def total(losses):
+        step[0] += 1
+        right = losses["loss_right"] * weight
+        return losses["loss_left"] + (right if step[0] <= 8 else factor * right.detach())
+
+    run = train(net, watch, total=total)
+    (alert,) = grave(run)
+    assert (alert["title"], alert["cause"]) == ("loss_right is detached in the sum", "not_trained")
+    assert alert["text"].startswith(
+        "loss_right trains nothing since step 8: it is in the total by its value, but detach"
+    )
+    rows = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"]
+    assert {tuple(each["losses"]) for each in rows} == {("loss_left", "loss_right")}
+    for each in rows[:8] + rows[10:]:
+        parts = sum(weights_of(each).get(name, 1.0) * value for name, value in each["losses"].items())
+        assert each["total"] == pytest.approx(parts, rel=1e-4)
+
+
+def test_criterion_that_is_detached_in_the_sum_is_told_so_and_in_every_record(watch):
+    torch.manual_seed(0)
+    net, mse, mae = Two(), nn.MSELoss(), nn.L1Loss()
+    optimizer, step = torch.optim.SGD(net.parameters(), lr=0.01), 0
+    run = watch(net, optimizer)
+    for _ in range(EPOCHS):
+        for batch in batches():
+            left, right = net(batch)
+            other = mae(right, torch.ones(4, 1))
+            loss = mse(left, torch.zeros(4, 1)) + (other if step < 8 else other.detach())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+    run.close()
+    (alert,) = grave(run)
+    assert (alert["title"], alert["evidence"]["step"]) == ("L1Loss is detached in the sum", 8)
+    rows = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"]
+    assert {tuple(each["losses"]) for each in rows} == {("L1Loss", "MSELoss")}
+    assert all(each["total"] == pytest.approx(sum(each["losses"].values())) for each in rows)

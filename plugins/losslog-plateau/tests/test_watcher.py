@@ -142,6 +142,21 @@ def test_component_that_appears_in_mid_run_is_told(rows: Any, make: Any) -> None
     assert [(each.component, each.state, each.step) for each in found] == [("loss_depth", "new", 300)]
 
 
+def test_component_that_comes_after_two_short_epochs_is_told() -> None:
+    watcher, found = Watcher(320, 32), []
+    for step in range(320):
+        found += watcher.update(step, {"a": 1.0 / (1 + step)} | ({"b": 0.9 ** (step / 32)} if step >= 96 else {}))
+    assert [(each.component, each.step) for each in found if each.state == "new"] == [("b", 96)]
+
+
+def test_components_that_take_turns_are_not_new() -> None:
+    watcher, found = Watcher(960, 32), []
+    for step in range(960):
+        task = "abc"[step // 96 % 3]
+        found += watcher.update(step, {"all": 1.0 / (1 + step), task: 1.0})
+    assert not [each for each in found if each.state == "new"]
+
+
 def test_component_that_comes_in_the_first_epoch_is_not_new() -> None:
     watcher = Watcher(3000, 200)
     watcher.update(0, {"a": 1.0})

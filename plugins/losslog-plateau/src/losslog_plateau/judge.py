@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Final
 
 from . import advice
@@ -24,6 +25,9 @@ from .standing import SEVERITY, flat_since, has_stopped, outcome_of, rate_of, sh
 LONG_STEPS: Final = 100
 LONG_EPOCHS: Final = 3
 """With one value per epoch: this many of them are long."""
+NEW_EPOCHS: Final = 2
+NEW_STEPS: Final = 20
+"""After so many epochs and steps a component that comes is new."""
 DOMINATES: Final = 0.85
 DOMINATES_HIGH: Final = 0.6
 """Share that is too much for a component above its typical range."""
@@ -61,6 +65,10 @@ class Judge:
     def long(clock: Clock) -> float:
         """Steps after which an absence, or a row of zeros, is long."""
         return LONG_EPOCHS if clock.per_epoch_feed else max(LONG_STEPS, clock.level_span, 3 * clock.stride)
+
+    def settled(self, clock: Clock) -> float:
+        """Steps after which the components of a run are known: two epochs, where those are fewer than are long."""
+        return min(self.long(clock), max(NEW_EPOCHS * (clock.epoch or inf), NEW_STEPS, 3 * clock.stride))
 
     def judge(self, scene: Scene, due: Sequence[Component], news: list[Finding]) -> None:
         """Add what is new about the components whose cell was completed, and about missing ones.

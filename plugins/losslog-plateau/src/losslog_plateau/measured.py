@@ -161,7 +161,7 @@ class Measured:
         news += self._gradients(step, norms)
         news += self._updates(step, _of(metrics, "update_ratio/"))
         news += self._units(step, _of(metrics, "dead_units/"))
-        news += self._standing(step, _of(metrics, "unchanged/"), norms, reach)
+        news += self._standing(step, _of(metrics, "unchanged/"), norms, _of(metrics, "update_ratio/"), reach)
         return news
 
     def _mended(self, reach: Mapping[str, Any], parts: Any) -> None:
@@ -311,7 +311,14 @@ class Measured:
                 news.append(self._about(part, "dead_units", step, text, level=level, share=share))
         return news
 
-    def _standing(self, step: int, shares: Mapping[str, float], norms: Mapping[str, float], reach: Any) -> list[Notice]:
+    def _standing(
+        self,
+        step: int,
+        shares: Mapping[str, float],
+        norms: Mapping[str, float],
+        ratios: Mapping[str, float],
+        reach: Any,
+    ) -> list[Notice]:
         news = []
         reached = reach if isinstance(reach, Mapping) else {}
         for part, share in shares.items():
@@ -324,6 +331,9 @@ class Measured:
                 f"no parameter of {part} has changed for an epoch: losses reach it, and it had no gradient when the "
                 f"optimizer stepped. Is it set to zero between backward and step?"
                 if bare
+                else f"no parameter of {part} has changed for an epoch: steps move it, and it is written back to what "
+                f"it was. Is a state loaded, or copied, into it in the loop?"
+                if ratios.get(part)
                 else f"no parameter of {part} has changed for an epoch, though an optimizer moves it and it has a "
                 f"gradient: are the steps too small for its precision, or is it written back?"
             )

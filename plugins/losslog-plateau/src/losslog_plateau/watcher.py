@@ -100,7 +100,7 @@ class Watcher:
         scene.updates += 1
         if scene.updates <= STRIDE_UPDATES:
             self._learn_stride(step)
-        scene.step = step
+        before, scene.step = scene.step, step
         news: list[Finding] = []
         if lr is not None and (lr != self._lr or self._rising):
             self._take_lr(step, lr)
@@ -113,7 +113,7 @@ class Watcher:
             value = given if type(given) is float else number(given)
             component = scene.components.get(name)
             if component is None:
-                component = self._add_component(name, list(losses), news)
+                component = self._add_component(name, list(losses), news, before)
             parts += value
             event = component.add(value, now)
             if event:
@@ -326,11 +326,12 @@ class Watcher:
         typical = self._judge.range_of(name, names)
         return Component(name, self.scene.clock, self.settings, self.scene.step, typical)
 
-    def _add_component(self, name: str, names: Sequence[str], news: list[Finding]) -> Component:
+    def _add_component(self, name: str, names: Sequence[str], news: list[Finding], before: int) -> Component:
         component = self._make_component(name, names)
         first = min((each.begin for each in self.scene.components.values()), default=self.scene.step)
         self.scene.components[name] = component
-        if self.scene.step - first >= self._judge.long(self.scene.clock):
+        gone = any(each.now > before and each.name not in names for each in self.scene.components.values())
+        if not gone and self.scene.step - first >= self._judge.settled(self.scene.clock):  # else they take turns
             text = advice.new(name, self.scene.step, self.scene.axis)
             news.append(Finding(name, "new", "info", self.scene.step, self.scene.step, text))
         return component
