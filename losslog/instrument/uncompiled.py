@@ -26,7 +26,7 @@ def keep_out() -> None:
     skip, _ = attempt(_skipper)
     if skip is None:
         return
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # other threads import meanwhile
         if name.startswith(OURS) and name != LEFT and name not in _done:
             _done.add(name)
             for code in _codes(module):

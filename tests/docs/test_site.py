@@ -19,6 +19,7 @@ from losslog.cli import COMMANDS
 
 ROOT = Path(losslog.__file__).parent.parent
 INSIDE = {
+    "asked",
     "closed",
     "end_at_exit",
     "forget",
