@@ -37,9 +37,6 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
         options: keyword arguments of `losslog.Run`.
     """
 
-    # Lightning profiles each hook that can be called, of every callback, at every step.
-    on_before_zero_grad = on_before_backward = on_after_backward = None
-
     def __init__(self, **options: Any) -> None:
         self.options = options
         self._inside = False  # a batch; of an LBFGS closure, its first evaluation

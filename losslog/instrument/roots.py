@@ -23,7 +23,7 @@ from losslog.runtime.containment import attempt
 
 Mark = tuple[int, int]
 unscaled: Final[deque[Any]] = deque(maxlen=4)
-"""What GradScalers scaled last, as it was before."""
+"""Losses that GradScalers scaled last, as they were before."""
 _open: Final[list[Root]] = []  # backward passes that run now, of all threads
 
 
@@ -170,7 +170,7 @@ def hear_scale(original: Callable[..., Any]) -> Callable[..., Any]:
     def scale(self: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, outputs, *args, **kwargs)
         if result is not outputs and listeners:
-            if hasattr(outputs, "grad_fn"):
+            if hasattr(outputs, "grad_fn") and outputs.numel() == 1:
                 unscaled.append(outputs.detach())
             guarded(
                 _scaled, self, result if isinstance(result, Iterable) and not hasattr(result, "grad_fn") else [result]

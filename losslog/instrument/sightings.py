@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import torch
 
+from losslog.instrument.calls import CRITERIA
 from losslog.instrument.copies import Copies
 from losslog.instrument.discovery import Discovery
 from losslog.instrument.family import Family, wrapped_by
@@ -33,7 +34,6 @@ NOBODY: Final[tuple[Any, Family | None]] = (None, None)
 _level: Final = torch._C._functorch.maybe_current_level
 _tracing: Final = torch._C._is_tracing
 _running: Final = torch._C._current_graph_task_id  # -1 outside of backward passes
-CRITERIA: Final = ("loss", "criterion")  # in the name of a class that gives losses
 MOST_DETACHED: Final = 64
 MOST_WAITING: Final = 20_000  # outputs without a step, e.g. somebody who only runs a model in train mode
 
