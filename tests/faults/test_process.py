@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ TELL = 'print("step", step, flush=True)'
 
 def logged(outcome: Any) -> int:
     """How many steps the script had logged when it ended."""
-    said = [line.split()[1] for line in outcome.out.splitlines() if line.startswith("step ")]
+    said = re.findall(r"^step (\d+)\n", outcome.out, re.M)  # whole lines: the kill may have come within one
     return int(said[-1]) + 1 if said else 0
 
 
