@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 from losslog.ranks import relay
 from losslog.ranks.mail import SILENT, Inbox
 from losslog.ranks.store import Store
-from losslog.ranks.sums import Share, Sums, join
+from losslog.ranks.sums import Share, Sums, join, sums_in
 from losslog.ranks.tree import Tree
 from losslog.runtime.notices import warn
 from losslog.values.totals import EpochMeans
@@ -107,12 +107,9 @@ class Joiner:
         self._inbox.receive(self._take)
 
     def _take(self, other: int, item: dict[str, Any]) -> None:
-        if "batch" in item:
-            epoch, index, *rest = item["batch"]
-            self._share(other, epoch, index, Sums.of(other, Share(*rest)))
-        elif "sums" in item:
-            epoch, index, *rest = item["sums"]
-            self._share(other, epoch, index, Sums(*rest))
+        batch = sums_in(other, item)
+        if batch is not None:
+            self._share(other, *batch)
         elif "end" in item:
             epoch, sums = item["end"]
             if epoch > self._ended_epoch:  # else it is recorded without this rank, which was silent then

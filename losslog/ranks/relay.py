@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from losslog.ranks.mail import Inbox
 from losslog.ranks.store import Store
-from losslog.ranks.sums import Share, Sums, join
+from losslog.ranks.sums import Share, Sums, join, sums_in
 from losslog.ranks.tree import Tree
 from losslog.values.totals import EpochMeans
 
@@ -81,12 +81,9 @@ class Relay:
         self.inbox.receive(self._take)
 
     def _take(self, other: int, item: dict[str, Any]) -> None:
-        if "batch" in item:
-            epoch, index, *rest = item["batch"]
-            self._add(other, epoch, index, Sums.of(other, Share(*rest)))
-        elif "sums" in item:
-            epoch, index, *rest = item["sums"]
-            self._add(other, epoch, index, Sums(*rest))
+        batch = sums_in(other, item)
+        if batch is not None:
+            self._add(other, *batch)
         elif "end" in item:
             self._end(other, *item["end"])
         else:

@@ -75,6 +75,17 @@ class Sums(NamedTuple):
         return losses, total, spread
 
 
+def sums_in(rank: int, word: Mapping[str, Any]) -> tuple[int, int, Sums] | None:
+    """(epoch, index of the batch in it, sums) of a rank's word about a batch; None for any other word."""
+    if "batch" in word:
+        epoch, index, *rest = word["batch"]
+        return epoch, index, Sums.of(rank, Share(*rest))
+    if "sums" in word:
+        epoch, index, *rest = word["sums"]
+        return epoch, index, Sums(*rest)
+    return None
+
+
 def join(several: Iterable[Sums]) -> Sums:
     """All of them as one; what is about the batch is the first one's."""
     first, *others = several

@@ -40,7 +40,6 @@ class Queue:
         lost: batches that were refused.
         lost_others: anything else that was.
         steps: batches logged; the training thread counts them here.
-        unhandled: how many of the items taken last are still to be dealt with.
         components: names that are losses though they sound like metrics.
         targets: whether batches come with their targets.
     """
@@ -50,7 +49,7 @@ class Queue:
         self.items: deque[Item] = deque()
         self.bell = Bell()
         self.lost = self.lost_others = 0
-        self.steps = self.unhandled = 0
+        self.steps = 0
         self._in_hand, self._turn_began = 0, 0.0
 
     def put_batch(self, batch: Batch) -> None:
@@ -72,7 +71,6 @@ class Queue:
         """Everything that is waiting."""
         found = [self.items.popleft() for _ in range(len(self.items))]
         self._in_hand, self._turn_began = len(found), time.monotonic()
-        self.unhandled = len(found)
         return found
 
     def pressed(self) -> bool:
@@ -118,7 +116,6 @@ class Intake(ABC):
         while hand:
             item = hand.popleft()
             _, error = attempt(self._kinds[type(item)], item)
-            self.queue.unhandled = len(hand)
             if error is not None:  # a defect of ours costs this item, not those beside it
                 self.once("internal error while recording, something is missing:\n%s", long_form(error))
             self.pace.rest()
