@@ -24,7 +24,7 @@ from losslog.errors import LosslogError, PluginError
 from losslog.history import records
 from losslog.journal.index import index_of
 from losslog.runtime.containment import attempt, one_line
-from losslog.runtime.notices import Once
+from losslog.runtime.notices import Once, warn
 
 AT_ONCE: Final = 1024  # batches
 HEADINGS: Final = ("component", "state", "level", "typical", "change", "since")
@@ -56,8 +56,13 @@ def verdicts(folder: Path, options: dict[str, Any]) -> list[Any]:
     except PluginError as missing:
         raise PluginError("diagnose needs the plateau plugin: pip install losslog-plateau") from missing
     start = index_of(folder).start(0)
-    plugin.options = journaled_options(plugin, start, options) | options
+    of_run = journaled_options(plugin, start, options)
+    plugin.options = of_run | options
     error = plugin.make()
+    if error is not None and of_run:
+        warn("plateau: the options in the journal are not taken (%s)", one_line(error))
+        plugin.options = options
+        error = plugin.make()
     if error is not None:
         raise LosslogError(f"plateau: {one_line(error)}") from error
     caller = Caller("plateau", plugin.object)

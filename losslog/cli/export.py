@@ -18,6 +18,7 @@ from losslog.cli.arguments import UsageError, add_dir, add_run, command, file_at
 from losslog.cli.show import clean, say
 from losslog.delivery.report import shown
 from losslog.errors import LosslogError
+from losslog.history import records
 from losslog.journal.archive import damage
 from losslog.journal.folder import JOURNAL
 from losslog.journal.tally import Tally
@@ -69,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
             _, error = attempt(os.replace, temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and attempt(lambda: next(records(folder), None))[1] is None:  # it is no reader's
         raise LosslogError(f"{clean(str(target))} cannot be written ({reason(error)}): say -o FILE") from error
     if error is not None:
         raise error

@@ -82,12 +82,15 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.runs is None and args.older_than is None and args.checkpoints is None:
         raise UsageError("say what may go: --runs N, --older-than DAYS or --checkpoints N")
-    found = list(things(Path(args.dir), args.name, args.runs, args.older_than, args.checkpoints))
+    odd: list[BaseException] = []
+    found = list(things(Path(args.dir), args.name, args.runs, args.older_than, args.checkpoints, odd))
     leading = leading_out(Path(args.dir), args.name, checkpoints=args.checkpoints is not None)
     for path in leading:
         say(f"not touched: {path} leads to {_real(path)}, out of the folder it is in: prune there", sys.stderr)
+    for why in odd:
+        say(f"not touched: {one_line(why)}", sys.stderr)
     if not found:
-        if leading:
+        if leading or odd:
             return 1
         there = named(Path(args.dir), args.name)
         say("nothing to remove" if there else f"no runs{f' named {args.name}' if args.name else ''} under {args.dir}")
@@ -108,7 +111,7 @@ def main(args: argparse.Namespace) -> int:
     for error in failed:
         say(f"not removed: {one_line(error)}")
     print(f"removed {len(found) - len(failed)} of {len(found)}")
-    return 1 if failed or leading else 0
+    return 1 if failed or leading or odd else 0
 
 
 def leading_out(directory: Path, name: str | None, *, checkpoints: bool) -> list[Path]:
@@ -134,16 +137,21 @@ def _real(path: Path) -> Path | None:
 
 
 def things(
-    directory: Path, name: str | None, keep_runs: int | None, days: float | None, checkpoints: int | None
-) -> Iterator[Thing]:
-    """What may go."""
+    directory: Path, name: str | None, keep_runs: int | None, days: float | None, checkpoints: int | None,
+    odd: list[BaseException],
+) -> Iterator[Thing]:  # fmt: skip
+    """What may go; ``odd`` gets why run folders cannot be looked at."""
     newer: dict[str, int] = {}
     for folder in reversed(named(directory, name)):
         before = newer.get(folder.parent.name, 0)
         newer[folder.parent.name] = before + 1
-        if folder.is_symlink() or not lies_in(folder, directory) or is_locked(folder / LOCK):
+        if folder.is_symlink() or not lies_in(folder, directory):
             continue
-        age = (time.time() - form_of(folder / JOURNAL).stat().st_mtime) / DAY
+        age, error = attempt(_age, folder)
+        if error is not None:
+            odd.append(error)
+        if age is None:
+            continue
         if keep_runs is not None and before >= keep_runs:
             yield Thing(folder, size_of(folder), f"{before} newer runs of {folder.parent.name}")
         elif days is not None and age > days:
@@ -151,6 +159,13 @@ def things(
         elif checkpoints is not None:
             for path in checkpoints_of(folder)[:-checkpoints]:
                 yield Thing(path, size_of(path) if path.is_dir() else path.stat().st_size, "an older checkpoint")
+
+
+def _age(folder: Path) -> float | None:
+    """Days since a run ended; None of one that is live."""
+    if is_locked(folder / LOCK):
+        return None
+    return (time.time() - form_of(folder / JOURNAL).stat().st_mtime) / DAY
 
 
 def named(directory: Path, name: str | None) -> list[Path]:

@@ -127,15 +127,21 @@ def _alerts(alerts: list[dict[str, Any]], count: int) -> list[str]:
 
 
 def hard(folder: Path) -> dict[str, Any]:
-    """Of the last epoch that tells: batches by component, and images of its evaluation with most mistakes."""
+    """Of the last epoch that tells: batches by component, and images of its evaluation with most mistakes.
+
+    Those that an evaluation found the hardest; where none was, those that were logged with their mistakes.
+    """
     found: dict[str, Any] = {"epoch": None, "hardest": {}, "evaluation": None, "images": []}
+    judged = False
     for record in records(folder):
         data = record.data
         if record.hook == "on_epoch_end" and data.get("hardest"):
             found |= {"epoch": data.get("epoch"), "hardest": data["hardest"]}
-        elif record.hook == "on_images" and data.get("name") == "hardest" and data.get("images"):
+        elif record.hook == "on_images" and data.get("images") and (data.get("name") == "hardest" or not judged):
+            judged = data.get("name") == "hardest"
             keys = ("id", "path", "mistakes", "missed", "extra", "iou")
             wrong = [each for each in data["images"] if each.get("mistakes")]
+            wrong.sort(key=lambda each: -sum(each["mistakes"].values()) if not judged else 0)
             images = [{key: each.get(key) for key in keys} for each in wrong]
             found |= {"evaluation": data.get("epoch"), "images": images}
     return found
@@ -147,7 +153,8 @@ def _hard(folder: Path, *, as_json: bool) -> int:
         print(json.dumps(finite(found), indent=2, allow_nan=False))
         return 0
     if not found["hardest"] and not found["images"]:
-        say("nothing is known of images: pass targets= to run.log_batch, and evaluate with losslog.engine.evaluate")
+        say("nothing is known of images: pass targets= to run.log_batch, and evaluate with pycocotools or the engine, "
+            "or log what losslog.detection.images_of gives")  # fmt: skip
     if found["hardest"]:
         say(f"highest losses of epoch {found['epoch']}: loss, step, images of the batch")
     for name, batches in found["hardest"].items():

@@ -5,12 +5,14 @@ Training thread, main process: accelerate calls its trackers there alone, with w
 - The run is the main process' own: it waits for no other. One of all ranks is handed over: ``LosslogTracker(run=run)``.
 - It records what is given to ``accelerator.log``, no more: names with ``loss`` in them are a batch's losses, those that
   say that they are of a validation its losses and metrics, the rest metrics at their step.
-- ``epoch`` among the values tells epochs: one ends when it changes, and with ``end_training``.
+- ``epoch`` among the values tells epochs: one ends when it changes, behind what comes with a number that its steps did
+  not carry, and with ``end_training``.
 - Where `losslog.attach` logs to the same run the losses come from there, and what is logged here are metrics.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextvars import copy_context
 from typing import Any, Final
@@ -43,8 +45,9 @@ class LosslogTracker(GeneralTracker):  # type: ignore[misc]
         super().__init__()
         self._options = options
         self._run, self._given = run, run is not None
-        self._epoch: float | None = None
-        self._open = False
+        self._epoch: int | None = None
+        self._open = self._carried = False  # an epoch with losses; whether its number came with them
+        self._over = False  # its number came behind them: what validates it may still come
         self._validation: dict[str, Any] = {}
         self._plain: tuple[str, ...] = ()  # names of losses that were logged alone, as they are
 
@@ -79,13 +82,18 @@ class LosslogTracker(GeneralTracker):  # type: ignore[misc]
             return
         named = {name: value for name, value in values.items() if is_number(value)}
         epoch = named.pop("epoch", None)
-        if epoch is not None:
-            if self._epoch is not None and float(epoch) != self._epoch:
-                self._end_epoch(run)
-            self._epoch = float(epoch)
         validation = {name: named.pop(name) for name in list(named) if name.startswith(VALIDATION)}
         losses = {} if run.watcher is not None else {name: named.pop(name) for name in list(named) if is_loss(name)}
+        number = None if epoch is None else math.ceil(float(epoch))  # of parts of an epoch, the one they are of
+        behind = number is not None and number == epoch and self._open and not self._carried
+        if behind:  # its steps: a summary, and no step
+            self._over, self._plain = True, ()
+            named, losses = named | losses, {}
+        elif (self._over and losses) or (number is not None and number != self._epoch):
+            self._end_epoch(run)
+        self._epoch = self._epoch if number is None else number
         if losses:
+            self._carried = self._carried or number is not None
             lr = named.pop("lr", named.pop("learning_rate", None))
             at = step if step is not None and step >= run.next_step else None
             found = {plain_name(name): value for name, value in losses.items()}
@@ -103,8 +111,10 @@ class LosslogTracker(GeneralTracker):  # type: ignore[misc]
     def _end_epoch(self, run: Run) -> None:
         found, self._validation = self._validation, {}
         if self._open:
-            self._open = False
+            self._open = self._carried = self._over = False
             run.end_epoch(val_loss=(found["loss"] if found.keys() == {"loss"} else found) if found else None)
+        elif found:  # nothing was trained in it
+            run.log_metrics({f"val/{name}": value for name, value in found.items()})
 
     @on_main_process  # type: ignore[untyped-decorator]
     def finish(self) -> None:

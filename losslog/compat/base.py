@@ -134,6 +134,8 @@ class Loop(Ears):
         self._saving: list[tuple[Any, str, Any]] = []
         self._served = False
         self._validation: tuple[int, dict[str, Any]] | None = None
+        self._main_set: str | None = None
+        self._of_modules: Any = None  # what they gave on that set
 
     def guarded(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Call a function: its error is said, and training goes on."""
@@ -174,15 +176,28 @@ class Loop(Ears):
         return self.run.should_stop
 
     def evaluated(
-        self, values: Mapping[str, Any], *, split: str = "val", nested: Mapping[str, Any] | None = None
+        self,
+        values: Mapping[str, Any],
+        *,
+        split: str = "val",
+        one_of: str | None = None,
+        nested: Mapping[str, Any] | None = None,
     ) -> None:
         """An evaluation is over: losses of a validation go with the epoch's end, metrics are logged.
 
         Args:
             values: by name.
             split: what was evaluated.
+            one_of: the name of this validation set where there are several: the first that comes is the validation,
+                the others are splits of their own, since losses of several sets do not add up.
             nested: metrics in the form of `Run.log_eval`, beside.
         """
+        if one_of is not None:
+            seen, self._main_set = self.logbook.val_loss(), self._main_set or one_of
+            if one_of == self._main_set:
+                self._of_modules = seen or self._of_modules
+            else:
+                split = one_of
         self.logbook.log_evaluations()
         losses, metrics = apart(values)
         before = not self.logbook.trained and self.run.next_step == 0  # nothing was trained yet
@@ -249,12 +264,15 @@ class Loop(Ears):
         return {"run": os.path.abspath(self.run.dir), "epoch": done, "step": self.run.next_step - 1}
 
     def end(self, error: BaseException | None = None) -> None:
-        """Training is over."""
+        """Training is over; an exit that says nothing went wrong broke it off all the same."""
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            error = StopTraining(f"training was broken off by {type(error).__name__}")
         self.run.__exit__(None if error is None else type(error), error, None)
 
     def before_epoch_end(self) -> Any:
         """Record what belongs to the epoch; gives its validation losses."""
         seen = super().before_epoch_end()
+        seen, self._of_modules = self._of_modules or seen, None
         if self.names and isinstance(seen, dict):  # of modules, whose losses have other names than the framework's
             seen = {name: value for name, value in seen.items() if name in self.names} or None
         _, losses = self._validation or (0, {})

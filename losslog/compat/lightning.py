@@ -4,7 +4,8 @@ Training thread, every rank. Contract:
 
 - Components and metrics are what ``training_step`` gives to ``self.log`` and ``self.log_dict``, at every step; the
   total is what goes backward. One record a window of accumulation, or a batch in which an optimizer stepped.
-- Validation is what was logged in it, reduced as Lightning reduces it; the sanity check is none.
+- Validation is what was logged in it, reduced as Lightning reduces it; the sanity check is none. Of several loaders
+  the first is the validation, the others are splits of their own.
 - The run's folder lies in the checkpoint: ``fit(ckpt_path=...)`` goes on with the run.
 """
 
@@ -40,7 +41,7 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         self.options = options
         self._inside = False  # a batch; of an LBFGS closure, its first evaluation
-        self._validated: set[str] = set()
+        self._validated: dict[str, int] = {}  # by name, of which loader
         self._epochly: set[str] = set()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -77,7 +78,7 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
         if self._inside and not hasattr(value, "compute"):
             self.loop.window.value(name, value)
         elif pl_module.trainer.validating:
-            self._validated.add(name)
+            self._validated[name] = getattr(getattr(pl_module.trainer, "_results", None), "dataloader_idx", None) or 0
         elif self._inside or pl_module.trainer.training:  # an object of torchmetrics, or between batches
             self._epochly.add(name)
 
@@ -110,10 +111,14 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
     @contained
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Validation; behind the epoch's last batch the epoch is over, before its checkpoint."""
-        figures = trainer.callback_metrics
-        found = {key: figures[key] for key in figures if key.partition("/dataloader_idx_")[0] in self._validated}
+        sets: dict[int, dict[str, Any]] = {}
+        for key, value in trainer.callback_metrics.items():
+            name, _, number = key.partition("/dataloader_idx_")
+            if name in self._validated:
+                sets.setdefault(int(number) if number else self._validated[name], {})[name] = value
         self._validated.clear()
-        self.loop.evaluated(found)
+        for number in sorted(sets):
+            self.loop.evaluated(sets[number], one_of=f"val_{number}")
         progress = trainer.fit_loop.epoch_loop.batch_progress
         if progress.is_last_batch or progress.current.ready >= trainer.num_training_batches:
             self.loop.end_epoch()

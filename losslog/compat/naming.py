@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Final
 
-from losslog.values.totals import sounds_like_a_metric
+from losslog.values.totals import TOTAL_NAMES, sounds_like_a_metric
 
 TRAINING: Final = ("train/", "train_", "training/", "training_")  # what people put before a name
 VALIDATION: Final = ("val/", "val_", "valid/", "valid_", "validation/", "validation_", "eval/", "eval_")
@@ -79,7 +79,12 @@ def _is_bool(dtype: Any) -> bool:
 
 
 def apart(values: Mapping[str, Any], prefixes: tuple[str, ...] = VALIDATION) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The losses among an evaluation's values, and the metrics, under plain names; what is no number is left out."""
+    """The losses among an evaluation's values, and the metrics, under plain names; what is no number is left out.
+
+    What is called like a total is that of the losses beside it.
+    """
     named = {plain_name(str(name), prefixes): value for name, value in values.items() if is_number(value)}
     losses = {name: value for name, value in named.items() if is_loss(name)}
+    if losses:
+        losses |= {name: named[name] for name in TOTAL_NAMES if name in named}
     return losses, {name: value for name, value in named.items() if name not in losses}

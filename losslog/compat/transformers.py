@@ -111,7 +111,12 @@ class LosslogCallback(Guest, TrainerCallback, ExportableState):  # type: ignore[
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """An evaluation is over, of one of several data sets perhaps."""
         found, self._early = {**self._early, **(kwargs.get("metrics") or {})}, {}
-        self.loop.evaluated({name: value for name, value in found.items() if not name.endswith(FIGURES)})
+        of = next((name.removesuffix("_runtime") for name in found if name.endswith("_runtime")), "eval")
+        found = {name.removeprefix(f"{of}_"): each for name, each in found.items() if not name.endswith(FIGURES)}
+        if of == "eval" or of.startswith("eval_"):
+            self.loop.evaluated(found, one_of=of.removeprefix("eval_"))
+        else:  # ``evaluate(metric_key_prefix="test")``
+            self.loop.evaluated(found, split=of)
 
     @contained
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

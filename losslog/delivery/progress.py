@@ -42,6 +42,7 @@ class Progress:
         self.trouble = ""
         self.unflushed = self.held = False
         self.missing = self.garbled = self._farthest = 0
+        self._highest = -1
         self._cursor = cursor
         self._since = 0.0  # when the first of what is unflushed was handed over
         self._uncommitted: deque[Position] = deque()
@@ -106,7 +107,8 @@ class Progress:
         if at.offset > self._farthest:  # what is handed over again is counted once
             self._farthest = at.offset
             self.garbled += garbled
-            self.missing += max(at.seq - self.at.seq - 1, 0)
+            self._highest = max(self._highest, self.at.seq)  # numbers may fall where files were put together
+            self.missing += max(at.seq - self._highest - 1, 0)
         self.at = at
         self._uncommitted.append(at)
         if len(self._uncommitted) > 4 * BATCH:

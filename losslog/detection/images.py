@@ -8,11 +8,13 @@ Contract:
 - An image is turned as its EXIF orientation says, as viewers do; its annotations are of the turned image.
 - Pixels become 8 bits: of 16 or 32 bits or floats, each image's own range is spread over 0..255.
 - Every error is one line that names the file.
+- No format is read that has a program run: a data set is no more trusted than a run folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +41,32 @@ TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PROGRAMS: Final = ("EPS", "WMF")  # Pillow hands these to Ghostscript, and to Windows
+_POSTSCRIPT: Final = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 _DEEP: Final = "images of more than 8 bits or of floats, each one's own range scaled to 8 bits"
+
+
+def opened(path: str | os.PathLike[str]) -> Image.Image:
+    """An image file, of any format that holds pixels.
+
+    Raises:
+        OSError: it cannot be read, or Pillow does not know it.
+        DataError: it is a program.
+    """
+    try:
+        return Image.open(path, formats=_formats())
+    except UnidentifiedImageError:
+        with open(path, "rb") as raw:
+            if raw.read(4).startswith(_POSTSCRIPT):
+                raise DataError("it is PostScript (EPS), a program and no picture: convert it to PNG") from None
+        raise
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow was built with, the most usual first."""
+    Image.init()
+    return tuple(each for each in Image.ID if each not in _PROGRAMS)
 
 
 def check_images(
@@ -98,6 +125,8 @@ def _reason(error: BaseException | None) -> str:
         return "Pillow does not know its format, or the file is empty or damaged"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, DataError):
+        return str(error)
     return one_line(error) if error is not None else "unknown"
 
 
@@ -119,7 +148,7 @@ def _look(path: Path, findings: Findings) -> tuple[int, int]:
     """Width and height after EXIF, from the header."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DecompressionBombWarning: large, but within the limit; odd metadata
-        with Image.open(path) as file:
+        with opened(path) as file:
             with open(path, "rb") as raw:
                 whole_file, orientation = _ends(raw, file.format)
             turned = file.format == "TIFF" and _orientation(file) in TURNS  # Pillow turns these itself
@@ -212,7 +241,7 @@ def load_pixels(path: Path) -> npt.NDArray[np.uint8]:
 def _load(path: Path) -> npt.NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(path) as file:
+        with opened(path) as file:
             with _silence(file.format):
                 file.load()
             orientation = _orientation(file)

@@ -19,8 +19,10 @@ import numpy.typing as npt
 from losslog.detection.evaluated import MOST, SURE
 from losslog.detection.matching import Seen, match
 from losslog.detection.mistakes import box_overlaps, classify
+from losslog.runtime.notices import Once
 
 _NAMES: Final = ("labels", "class_labels", "label_ids")
+_once: Final = Once()
 MATCHED: Final = 1000  # predictions of an image that are matched, and twice as many as there are objects
 _SIZES: Final = ("orig_size", "original_size", "size")
 
@@ -78,7 +80,10 @@ def _image(
     guessed = things(prediction, where[0], height, width, threshold, scored=True)
     truth = [] if target is None else things(target, where[1], height, width, threshold, scored=False)
     crowd = _crowds(target, where[1], len(truth))
+    given = len(guessed)
     guessed = [each for each in guessed if np.isfinite(each["box"]).all() and np.isfinite(each["score"])]
+    if lost := given - len(guessed):
+        _once("images_of: %d boxes or scores of %s are not finite: such are left out", lost, where[0], key="finite")
     guessed = sorted(guessed, key=lambda each: -each["score"])[: max(MATCHED, 2 * len(truth))]
     image: dict[str, Any] = {
         "id": identity({**prediction, **(target or {})}, place),
@@ -154,7 +159,7 @@ def things(
         raise ValueError(f"images_of: {name} has {', '.join(given) or 'nothing'}: it needs boxes and labels")
     labels = array(given[labels_key]).reshape(-1)
     masks = None if given.get("masks") is None else _masks(given["masks"])
-    boxes = _boxes(given, labels_key, masks, threshold, height, width)
+    boxes = _boxes(given, name, labels_key, masks, threshold, height, width)
     scores = array(given["scores"]).astype(np.float64).reshape(-1) if scored and "scores" in given else None
     if scored and scores is None:
         raise ValueError(f"images_of: {name} has no 'scores'")
@@ -177,12 +182,16 @@ def things(
 
 
 def _boxes(
-    given: Mapping[str, Any], labels_key: str, masks: npt.NDArray[Any] | None, threshold: float, height: int, width: int
-) -> npt.NDArray[np.float64]:
+    given: Mapping[str, Any], name: str, labels_key: str, masks: npt.NDArray[Any] | None, threshold: float, height: int,
+    width: int,
+) -> npt.NDArray[np.float64]:  # fmt: skip
     if given.get("boxes") is None:
         found = [_around(_binary(mask, threshold)) for mask in (() if masks is None else masks)]
         return np.array(found, np.float64).reshape(-1, 4)
-    boxes = array(given["boxes"]).astype(np.float64).reshape(-1, 4)
+    boxes = array(given["boxes"]).astype(np.float64)
+    if boxes.size and boxes.shape[-1] != 4:
+        raise ValueError(f"images_of: boxes of {name} have the shape {list(boxes.shape)}: pass [N, 4], x1, y1, x2, y2")
+    boxes = boxes.reshape(-1, 4)
     in_parts = boxes.size > 0 and boxes.min() >= 0 and boxes.max() <= 1 and any(key in given for key in _SIZES)
     if labels_key == "class_labels" or in_parts:  # DETR's: centre and size, in parts of the image
         centre, half = boxes[:, :2], boxes[:, 2:] / 2
@@ -208,8 +217,18 @@ def _segments(given: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _is_coded(masks: Any) -> bool:
+    """Whether masks are dicts with ``size`` and ``counts``, as pycocotools makes them."""
+    some = masks if isinstance(masks, list | tuple) else ()
+    return bool(some) and all(isinstance(each, Mapping) and {"size", "counts"} <= each.keys() for each in some)
+
+
 def _masks(value: Any) -> npt.NDArray[Any]:
-    """All masks as they are: many of large images are not copied at once."""
+    """All masks as they are: many of large images are not copied at once. Run lengths of COCO's are decoded."""
+    if _is_coded(value):
+        from pycocotools import mask as mask_api
+
+        value = mask_api.decode([dict(each) for each in value]).transpose(2, 0, 1)
     masks = array(value)
     if not masks.size:
         return np.zeros((0, 1, 1), np.uint8)
@@ -236,18 +255,20 @@ def _size(size: Any, dicts: Sequence[Mapping[str, Any]], path: Any, name: str) -
         size = next((each[key] for each in reversed(dicts) for key in _SIZES if each.get(key) is not None), None)
     if size is None:
         for each in dicts:
-            masks = each.get("masks") if each.get("masks") is not None else each.get("segmentation")
-            shape = [] if masks is None else list(getattr(masks, "shape", ()))
+            masks: Any = each.get("masks") if each.get("masks") is not None else each.get("segmentation")
+            shape = list(masks[0]["size"] if _is_coded(masks) else getattr(masks, "shape", ()))
             if len(shape) >= 2:
                 size = shape[-2:]
-    if size is None and path is not None:
-        from PIL import Image
+    if size is None and path is not None and os.path.exists(path):
+        from losslog.detection.images import opened
 
-        with Image.open(path) as file:
+        with opened(path) as file:
             turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             size = file.size if turned else file.size[::-1]
     if size is None:
-        raise ValueError(f"images_of: nothing says how large the image of {name} is: pass sizes=[(height, width), ...]")
+        there = "" if path is None else f" (there is no file {os.fspath(path)!r:.200} here)"
+        raise ValueError(f"images_of: nothing says how large the image of {name} is{there}: pass sizes=[(height, "
+                         "width), ...], or orig_size in its target")  # fmt: skip
     height, width = (int(side) for side in array(size).reshape(-1))
     return height, width
 

@@ -196,7 +196,8 @@ class EpochFinder:
         self._stale = 0
         known = [each for each in live if each in self.current]
         again = [each for each in live if any(each.same_loader(other) for other in self.current)]
-        self.before = (known or again or (live[-1:] if self.current else live))[0]
+        new = [each for each in live if not each.evaluated] or live  # a validation's loader may not be at its end
+        self.before = (known or again or (new[-1:] if self.current else new))[0]
         self.before.unused = max(self.before.unused - 1, 0)
         return self.before
 

@@ -31,7 +31,7 @@ from losslog.recording.items import Batch, Event, Item
 from losslog.runtime.containment import one_line
 from losslog.runtime.notices import say, warn
 from losslog.values.losses import Losses
-from losslog.values.totals import EpochMeans, Whole
+from losslog.values.totals import EpochMeans, Whole, weighted
 
 SYNC_EVERY: Final = 30.0  # seconds between fsyncs; also at each epoch's end and at close
 # Bytes of batch records kept while the journal cannot be written, and as many of others: 50,000 small ones of each. In
@@ -170,9 +170,8 @@ class Drain(Intake):
 
     def on_event(self, event: Event) -> None:
         """Record an event, or let it wait its turn in the joiner."""
-        means = None
-        if event.hook == "on_epoch_end":
-            means = self.take_means()
+        means = self.take_means() if event.hook == "on_epoch_end" else None
+        if means is not None:
             self.last_means = event.data["losses"] if event.data["losses"] is not None else means.result()[0]
         if self._joiner is not None:
             self._joiner.add_event(event, means, event.data["epoch"] if means is not None else 0)
@@ -210,6 +209,7 @@ class Drain(Intake):
         if data["losses"] is None:
             data["losses"], data["total"] = means.result()
             data["weights"] = means.weights()
+            data["val_loss"] = weighted(data["val_loss"], data["weights"])
         else:
             data["losses"], data["total"], _ = self.totals.whole(data["losses"])
         if data["lr"] is None:

@@ -56,6 +56,13 @@ def total_of(losses: Losses, total: float | None = None) -> float:
     return sum(losses.values()) if name is None else losses[name]
 
 
+def weighted(losses: Losses | None, weights: Mapping[str, float] | None) -> Losses | None:
+    """Losses of a validation with their total as training weighs them, where nothing among them says what it is."""
+    if not isinstance(losses, dict) or not losses.keys() & (weights or {}).keys() or losses.keys() & set(TOTAL_NAMES):
+        return losses
+    return losses | {TOTAL_NAMES[0]: sum(value * (weights or {}).get(name, 1.0) for name, value in losses.items())}
+
+
 def agree(a: float, b: float) -> bool:
     """Whether two totals are the same but for rounding; two that are not finite agree when they print alike."""
     if math.isfinite(a) and math.isfinite(b):

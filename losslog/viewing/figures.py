@@ -19,6 +19,7 @@ from typing import Any, Final
 from losslog.journal.records import count_in
 from losslog.journal.redaction import redact
 from losslog.runtime.containment import attempt
+from losslog.values.totals import TOTAL_NAMES, total_of
 from losslog.viewing.column import Column
 from losslog.viewing.story import Story
 from losslog.viewing.trained import cells
@@ -200,9 +201,10 @@ def _by_epoch(story: Story, key: str, ends: Mapping[int, int | None]) -> dict[st
         not isinstance(each.get("losses"), Mapping | type(None)) for each in story.epochs
     )
     if key == "val_loss" and not scalar:
-        found.pop("loss", None)  # one number beside components is their total
+        for name in TOTAL_NAMES:  # beside components it is their total
+            found.pop(name, None)
         found["total"] = [
-            [_place({"epoch": epoch}, ends), short(sum(values.values()), POINT)]
+            [_place({"epoch": epoch}, ends), short(total_of(values), POINT)]
             for epoch, values in story.epoch_values(key)
         ]
     return found

@@ -21,6 +21,7 @@ from losslog.journal.lines import line_after
 from losslog.journal.records import count_in
 from losslog.journal.scan import blocks, is_batch, record_of
 from losslog.runtime.containment import attempt
+from losslog.values.totals import total_of
 from losslog.viewing.column import number
 from losslog.viewing.rows import Row, change, word_of
 from losslog.viewing.state import lags, status_of
@@ -225,7 +226,7 @@ class Live:
             )
         if len(named) > 1:
             value = self._now(None, number(last.get("total")))
-            validation = sum(val.values()) if val else None
+            validation = total_of(val) if val else None
             rows.append(
                 Row(
                     "total",

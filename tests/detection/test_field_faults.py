@@ -570,6 +570,7 @@ def bomb(path: Path) -> None:
         (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40), "cannot read the image"),
         (lambda path: path.write_bytes(b"\xff\xd8\xff"), "cannot read the image"),
         (bomb, "Pillow's limit"),
+        (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n"), "it is PostScript"),
         *((cut(form, keep), "cannot read the image") for form in FORMS for keep in (0.5, 0.9)),
     ],
 )  # fmt: skip

@@ -183,6 +183,21 @@ def test_of_several_loaders_the_last_counts(watch, read, kind, how):
     assert loop.ends(read) == [pytest.approx(each) for each in truth]
 
 
+def test_the_total_of_a_validation_is_weighed_as_in_training(watch, read):
+    torch.manual_seed(0)
+    loop = Loop(watch, "dict")
+    valid, truth = Loader(torch.randn(8, 4), 4), []
+    for _ in range(2):
+        for x in loop.train:
+            losses = loop.losses(x)
+            loop.optimizer.zero_grad()
+            (losses["loss_a"] + 3 * losses["loss_b"]).backward()
+            loop.optimizer.step()
+        means = loop.look(valid)
+        truth.append(means | {"total": means["loss_a"] + 3 * means["loss_b"]})
+    assert loop.ends(read) == [pytest.approx(each) for each in truth]
+
+
 def test_criteria_that_judge_different_loaders_keep_their_own(watch, read):
     """Two tasks, a criterion and a validation set each."""
     torch.manual_seed(0)

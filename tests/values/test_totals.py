@@ -7,7 +7,22 @@ from typing import Any
 import pytest
 
 from losslog.runtime.notices import Once
-from losslog.values.totals import EpochMeans, Totals, Whole, agree, mean_of, told, total_name, total_of
+from losslog.values.totals import EpochMeans, Totals, Whole, agree, mean_of, told, total_name, total_of, weighted
+
+
+@pytest.mark.parametrize(
+    ("losses", "weights", "found"),
+    [
+        ({"a": 1.0, "b": 2.0}, {"b": 3.0}, {"a": 1.0, "b": 2.0, "total": 7.0}),
+        ({"a": 1.0, "b": 2.0}, {"c": 3.0}, {"a": 1.0, "b": 2.0}),
+        ({"a": 1.0, "loss": 2.0}, {"a": 3.0}, {"a": 1.0, "loss": 2.0}),
+        ({"a": 1.0}, None, {"a": 1.0}),
+        (2.0, {"a": 3.0}, 2.0),
+        (None, {"a": 3.0}, None),
+    ],
+)
+def test_a_validation_is_weighed_as_training_is(losses: Any, weights: Any, found: Any) -> None:
+    assert weighted(losses, weights) == found
 
 
 def test_no_batches_no_means() -> None:

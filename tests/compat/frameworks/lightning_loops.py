@@ -14,9 +14,11 @@ SPACE = sys.argv[1] if len(sys.argv) > 1 else "lightning.pytorch"
 if SPACE == "pytorch_lightning":
     import pytorch_lightning as L
     from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
 else:
     import lightning.pytorch as L
     from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 from losslog.compat.lightning import LosslogCallback, LosslogLogger
 
 T = {}
@@ -218,6 +220,50 @@ def interrupted():
         trainer("interrupted", max_epochs=1).fit(module, loader())
 
 
+def terminated():
+    """Lightning's own end on SIGTERM."""
+    module = Broken(T.setdefault("terminated", {}))
+    module.error = SIGTERMException()
+    with contextlib.suppress(SystemExit):
+        trainer("terminated", max_epochs=1).fit(module, loader())
+
+
+class Judged(Base):
+    def validation_step(self, batch, i, dataloader_idx=0):
+        parts = self.parts(batch[0])
+        self.log_dict({f"val_loss_{k}": v for k, v in parts.items()}, add_dataloader_idx=self.kw["apart"])
+        self.log("val_total", parts["loss_a"] + 3 * parts["kl"], add_dataloader_idx=self.kw["apart"])
+
+    def training_step(self, batch, i):
+        parts = self.parts(batch[0])
+        total = parts["loss_a"] + 3 * parts["kl"]
+        self.truth.setdefault("steps", []).append({k: float(v) for k, v in parts.items()} | {"total": float(total)})
+        self.log_dict({f"train/{k}": v for k, v in parts.items()})
+        return total
+
+    def on_train_epoch_end(self):
+        self.truth["epochs"] = self.truth.get("epochs", 0) + 1
+
+    def on_validation_epoch_end(self):
+        if not self.trainer.sanity_checking:
+            with torch.no_grad():
+                sets = [[self.parts(b[0]) for b in loader(n)] for n in self.kw["sets"]]
+            means = [float(sum(p["loss_a"] + 3 * p["kl"] for p in s) / len(s)) for s in sets]
+            self.truth.setdefault("val", []).append(means)
+
+
+def two_sets():
+    """Losses of two validation sets do not add up."""
+    truth = T["two_sets"] = {}
+    trainer("two_sets", max_epochs=2).fit(Judged(truth, apart=True, sets=[4, 8]), loader(), [loader(4), loader(8)])
+
+
+def one_set():
+    """A total that is logged beside the losses is theirs."""
+    truth = T["one_set"] = {}
+    trainer("one_set", max_epochs=2).fit(Judged(truth, apart=False, sets=[4]), loader(), loader(4))
+
+
 class Asks(L.Callback):
     def on_train_batch_start(self, trainer, module, batch, i):
         run = next(each.run for each in trainer.callbacks if isinstance(each, LosslogCallback))
@@ -258,6 +304,7 @@ class Beside(L.Callback):
 
 
 ALL = [accumulation, midway, every_other, gan, critics, by_hand, lbfgs, twice, fails, asked, logger, interrupted]
+ALL += [terminated, two_sets, one_set]
 for each in ALL if SPACE == "lightning.pytorch" else [accumulation, gan, logger]:
     L.seed_everything(0)
     each()

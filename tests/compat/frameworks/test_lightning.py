@@ -43,6 +43,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
         "asked",
         "logger",
         "interrupted",
+        "terminated",
+        "two_sets",
+        "one_set",
     ],
 )
 def test_every_step_and_epoch_is_what_it_was(told: tuple[Path, dict[str, Any]], name: str) -> None:
@@ -84,10 +87,27 @@ def test_several_optimizers_are_one_series_with_all_rates(told: tuple[Path, dict
 
 
 @pytest.mark.parametrize(
-    ("name", "status"), [("fails", "failed"), ("interrupted", "stopped"), ("asked", "stopped"), ("gan", "finished")]
+    ("name", "status"),
+    [
+        ("fails", "failed"),
+        ("interrupted", "stopped"),
+        ("terminated", "stopped"),
+        ("asked", "stopped"),
+        ("gan", "finished"),
+    ],
 )
 def test_a_run_tells_how_it_ended(told: tuple[Path, dict[str, Any]], name: str, status: str) -> None:
     assert Told(told[0], name).data("on_run_end")[-1]["status"] == status
+
+
+@pytest.mark.parametrize("name", ["two_sets", "one_set"])
+def test_the_validation_is_that_of_the_first_set_with_its_total(told: tuple[Path, dict[str, Any]], name: str) -> None:
+    run, truth = Told(told[0], name), told[1][name]["val"]
+    found = [each["val_loss"]["total"] for each in run.data("on_epoch_end")]
+    assert found == pytest.approx([each[0] for each in truth])
+    others = [each["metrics"]["total"] for each in run.data("on_eval")]
+    assert others == pytest.approx([each[1] for each in truth if len(each) > 1])
+    assert {each["split"] for each in run.data("on_eval")} <= {"val_1"}
 
 
 def test_requests_are_honoured(told: tuple[Path, dict[str, Any]]) -> None:

@@ -327,6 +327,32 @@ pickle.dumps(learner.cbs)
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("summary", ['"val/loss": 1.0 + epoch', '"val/loss": 1.0 + epoch, "train_loss_epoch": 9.0'])
+def test_accelerates_tracker_takes_epochs_that_are_told_behind_their_steps(workshop: Workshop, summary: str) -> None:
+    need("accelerate")
+    workshop.run(f"""
+from accelerate import Accelerator
+from losslog.compat.accelerate import LosslogTracker
+accelerator = Accelerator(cpu=True, log_with=LosslogTracker(name="tracked"))
+accelerator.init_trackers("project")
+step = 0
+for epoch in range(2):
+    for i in range(5):
+        accelerator.log({{"train/loss_a": 1.0 + i, "loss_b": 0.5}}, step=step); step += 1
+    accelerator.log({{"epoch": epoch, {summary}}}, step=step)
+    accelerator.log({{"val/accuracy": 0.5}}, step=step)
+accelerator.end_training()
+""")
+    assert [each["epoch"] for each in workshop.data("on_batch_losses")] == [1] * 5 + [2] * 5
+    ends = workshop.data("on_epoch_end")
+    assert [(each["epoch"], each["step"], each["val_loss"], each["total"]) for each in ends] == [
+        (1, 4, 1.0, 3.5), (2, 9, 2.0, 3.5),
+    ]  # fmt: skip
+    assert [(each["epoch"], each["metrics"]) for each in workshop.data("on_eval")] == [
+        (1, {"accuracy": 0.5}), (2, {"accuracy": 0.5}),
+    ]  # fmt: skip
+
+
 def test_accelerates_tracker_waits_for_no_other_rank(workshop: Workshop) -> None:
     need("accelerate")
     (workshop.folder / "ranks.py").write_text("""

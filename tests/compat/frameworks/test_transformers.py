@@ -131,8 +131,12 @@ train(trainer=Rewards, ours=LosslogCallback(name="rewards", plugins=None))
     assert asks.data("on_run_end")[0]["status"] == "stopped"
     sets = Told(workshop.folder, "sets")
     assert [each["epoch"] for each in sets.data("on_epoch_end")] == [1, 2]
-    assert sets.data("on_epoch_end")[0]["val_loss"].keys() == {"one_loss", "two_loss"}
-    assert [each["step"] for each in sets.data("on_metrics") if "val/one_loss" in each["metrics"]] == [4, 14]
+    assert all(each["val_loss"].keys() == {"loss_a", "loss_b", "loss"} for each in sets.data("on_epoch_end"))
+    assert [each["step"] for each in sets.data("on_metrics") if "val/loss" in each["metrics"]] == [4, 14]
+    others = [(each["split"], each["step"]) for each in sets.data("on_eval") if "loss" in each["metrics"]]
+    assert others == [("two", step) for step in (4, 9, 14, 19)]
+    both = [each["metrics"]["loss"] for each in sets.data("on_eval") if each["step"] in (9, 19)]
+    assert [each["val_loss"]["loss"] for each in sets.data("on_epoch_end")] == both  # of one set: they do not add up
     rewards = [each["metrics"] for each in Told(workshop.folder, "rewards").data("on_metrics")]
     assert any(each.get("rewards/chosen") == 1.5 and each.get("kl") == 0.25 for each in rewards)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from losslog.journal.records import count_in
 from losslog.runtime.containment import attempt
-from losslog.tags import eval_series
+from losslog.tags import eval_series, scalars
 
 BEST: Final = ("mAP/bbox_AP", "mAP/segm_AP", "mAP/keypoints_AP")
 COMPONENTS: Final = 5  # named in the summary of an epoch
@@ -57,8 +57,7 @@ def epoch_text(losses: Any, val_loss: Any, found: Mapping[str, float]) -> str:
         parts.append(", ".join(f"{name} {value:.4f}" for name, value in largest))
         parts[0] += f" and {len(losses) - COMPONENTS} more" if len(losses) > COMPONENTS else ""
     if val_loss is not None:
-        value = sum(val_loss.values()) if isinstance(val_loss, Mapping) else val_loss
-        parts.append(f"validation loss {value:.4f}")
+        parts.append(f"validation loss {scalars('val', val_loss)['val']:.4f}")
     return "\n".join([*parts, *_scored(found.items())])
 
 

@@ -76,7 +76,7 @@ def reaction_of(on_stall: Any, lr_factor: Any, head_group: Any, on_cause: Any = 
     if isinstance(lr_factor, bool) or not isinstance(lr_factor, int | float) or not 0 < lr_factor < float("inf"):
         raise ValueError(f"lr_factor={lr_factor!r}: give a positive number, for example 10")
     causes = {} if on_cause is None else on_cause
-    if not isinstance(causes, Mapping) or not causes.keys() <= CAUSES or set(causes.values()) - {"stop"}:
+    if not isinstance(causes, Mapping) or not causes.keys() <= CAUSES or [*causes.values()] != ["stop"] * len(causes):
         known = ", ".join(sorted(CAUSES))
         raise ValueError(f'on_cause={on_cause!r}: give a table such as {{"not_trained": "stop"}}; causes are {known}')
     if head_group is None or isinstance(head_group, str):
@@ -99,7 +99,7 @@ def z_of(z: float | None, sensitivity: str | None) -> float:
         return SENSITIVITY["normal"] if z is None else z
     if z is not None:
         raise ValueError(f"z={z!r} and sensitivity={sensitivity!r}: give only one of them")
-    if sensitivity not in SENSITIVITY:
+    if not isinstance(sensitivity, str) or sensitivity not in SENSITIVITY:
         names = ", ".join(f'"{name}"' for name in SENSITIVITY)
         raise ValueError(f"sensitivity={sensitivity!r}: give one of {names}")
     return SENSITIVITY[sensitivity]
