@@ -9,6 +9,7 @@ Any thread; reads only. Contract:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,9 @@ from losslog.tags import points_of
 OTHERS: Final = ("on_epoch_end", "on_eval", "on_metrics")  # with series, besides batches
 
 
-def records(folder: Path, *, superseded: bool = False, hooks: Collection[str] = ()) -> Iterator[Record]:
+def records(
+    folder: str | os.PathLike[str], *, superseded: bool = False, hooks: Collection[str] = ()
+) -> Iterator[Record]:
     """The records of a run.
 
     Args:
@@ -36,8 +39,7 @@ def records(folder: Path, *, superseded: bool = False, hooks: Collection[str] = 
     Raises:
         OSError: the journal cannot be read.
     """
-    fences = resumes(folder)
-    path = folder / JOURNAL
+    fences, path = resumes(folder), Path(folder) / JOURNAL
     rare = hooks and "on_batch_losses" not in hooks
     for record in _rare(path) if rare else (each for _, each in read(path)):
         if record is not None and (not hooks or record.hook in hooks) and is_void(record, fences) == superseded:
@@ -49,16 +51,16 @@ def _rare(path: Path) -> Iterator[Record | None]:
         yield from (record_of(line) for line in piece.split(b"\n")[:-1] if not is_batch(line))
 
 
-def resumes(folder: Path) -> list[Record]:
+def resumes(folder: str | os.PathLike[str]) -> list[Record]:
     """The run's ``on_resume`` records.
 
     Raises:
         OSError: the journal cannot be read.
     """
-    return index_of(folder).fences
+    return index_of(Path(folder)).fences
 
 
-def series(folder: Path, *, batches: bool = True) -> dict[str, dict[int, float]]:
+def series(folder: str | os.PathLike[str], *, batches: bool = True) -> dict[str, dict[int, float]]:
     """Every series of a run: ``{tag: {x: value}}``, x = epoch or global step as the tag's axis says.
 
     Args:

@@ -128,7 +128,8 @@ def add_run(parser: Any, *, optional: bool = False) -> None:
 def add_runs(parser: Any, *, least: int = 1) -> None:
     """RUN [RUN2 ...]; ``latest`` where one is enough and none is said."""
     alone = {"nargs": "*", "default": ["latest"]} if least < 2 else {"nargs": "+"}
-    parser.add_argument("runs", metavar="RUN", help=f"{RUN}; up to {TOGETHER} of them", **alone)
+    text = f"{RUN}; up to {TOGETHER} of them"
+    parser.add_argument("runs", metavar="RUN", help=text.replace("%(default)s", "latest"), **alone)
 
 
 def add_dir(parser: Any) -> None:

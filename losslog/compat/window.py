@@ -139,13 +139,14 @@ class Window:
             weights = parts[0][1].weights if whole and len(parts) == 1 else None
             more = [each.beside for _, each in parts if each.beside is not None]
             beside = more[0] if beside is None and more else beside
+        heard = bool(self._roots)
         self._clear()
         if total is None and keys is None:
             return None
         if total is not None:
             values = _joined(values, total)
-        if weights is None and parts:
-            weights = dict
+        if weights is None and (parts or heard):
+            weights = dict  # not known; nobody gave a total that could be another than they add up to
         return Reading(keys, values, keys is not None and total is not None, n, weights, beside and Beside(*beside))
 
     def _alone(self, reading: Reading) -> Reading | None:

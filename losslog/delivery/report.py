@@ -70,7 +70,7 @@ def end_report(status: str, stats: Mapping[str, Any], folder: Path) -> list[tupl
     if stats["unwritten"] and not stats.get("spilt"):
         said = f"{stats['unwritten']} records could not be written to the journal: {stats['journal']}"
         lines.append((logging.WARNING, said))
-    if stats["steps"] and not stats["epochs"]:
+    if stats["steps"] and not stats["epochs"] and status == "finished":
         lines.append((logging.INFO, "no epoch was ended: series by epoch (loss/train_*) come with run.end_epoch()"))
     late, going, again = [], [], []
     for name, lane in stats["lanes"].items():
