@@ -40,6 +40,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or action.default == []:
             return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {', '.join(action.default)})"
         return super()._get_help_string(action)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -128,8 +130,7 @@ def add_run(parser: Any, *, optional: bool = False) -> None:
 def add_runs(parser: Any, *, least: int = 1) -> None:
     """RUN [RUN2 ...]; ``latest`` where one is enough and none is said."""
     alone = {"nargs": "*", "default": ["latest"]} if least < 2 else {"nargs": "+"}
-    text = f"{RUN}; up to {TOGETHER} of them"
-    parser.add_argument("runs", metavar="RUN", help=text.replace("%(default)s", "latest"), **alone)
+    parser.add_argument("runs", metavar="RUN", help=f"{RUN}; up to {TOGETHER} of them", **alone)
 
 
 def add_dir(parser: Any) -> None:

@@ -131,8 +131,7 @@ class LosslogCallback(Guest, _Callback):  # type: ignore[misc]
     @contained
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Lightning has reduced what was logged for the last epoch."""
-        figures = trainer.callback_metrics
-        found = {name: figures[name] for name in sorted(self._epochly) if name in figures}
+        found = {name: value for name, value in trainer.callback_metrics.items() if name in self._epochly}
         self._epochly.clear()
         if found:
             self.loop.run.log_metrics(found, epoch=max(self.loop.run.epoch - 1, 1))
