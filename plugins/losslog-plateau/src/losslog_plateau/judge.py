@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Final
 
-from . import advice
+from . import advice, outlook
 from .causes import blocked_by
 from .clock import Clock
 from .component import Component
@@ -193,8 +193,8 @@ class Judge:
             share=None if component.level.level is None else situation.share,
             step=scene.step,
             since=since,
-            text=advice.verdict(state, situation, component.standing is not None, why),
-            outlook=advice.outlook(state, situation, component.standing, why),
+            text=outlook.verdict(state, situation, component.standing is not None, why),
+            outlook=outlook.outlook(state, situation, component.standing, why),
         )
 
     @staticmethod
