@@ -93,6 +93,23 @@ class Judge:
             if component.index % scene.clock.cells_per_level == 0 and not scene.held:
                 self._dominating(scene, component, news)
 
+    def came(self, scene: Scene, component: Component, names: Sequence[str], before: int, news: list[Finding]) -> None:
+        """Say that a component is new, unless it takes turns with others.
+
+        Args:
+            scene: Where the run stands.
+            component: That came at this step.
+            names: Of all that came at it.
+            before: The step before.
+            news: Findings are appended here.
+        """
+        others = [each for each in scene.components.values() if each is not component]
+        gone = any(each.now > before and each.name not in names for each in others)
+        first = min((each.begin for each in others), default=scene.step)
+        if not gone and scene.step - first >= self.settled(scene.clock):
+            text = advice.new(component.name, scene.step, scene.axis)
+            news.append(Finding(component.name, "new", "info", scene.step, scene.step, text))
+
     def _judge_one(self, scene: Scene, component: Component, news: list[Finding]) -> None:
         component.raised.pop("missing", None)
         self._zero(scene, component, news)

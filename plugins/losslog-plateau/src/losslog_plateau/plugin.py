@@ -204,7 +204,7 @@ class PlateauPlugin:
         at = self.watcher.step if step is None else step
         epoch = self._epoch if epoch is None else epoch
         self._notify(self.watcher.scene.measured.metrics(at, metrics, detail), run, step, epoch)
-        self.watcher.untrained(at, reaching_nothing(metrics))
+        self.watcher.scene.reached(at, reaching_nothing(metrics))
         if detail and self._plan.loaded(detail.get("steps_per_epoch")) and self._feed != "epoch":
             self._set_lengths()
 
@@ -311,7 +311,7 @@ class PlateauPlugin:
         if component is not None and cause == NOT_TRAINED:
             began = evidence.get("step") if isinstance(evidence, Mapping) else None
             at = began if isinstance(began, int) and 0 <= began <= at else at
-            self.watcher.untrained(at, {component: True}, str(text).rstrip("."))
+            self.watcher.scene.reached(at, {component: True}, str(text).rstrip("."))
         elif cause is not None:
             self.watcher.scene.measured.alerted(cause, component, at, str(text), evidence or {})
 
