@@ -95,7 +95,7 @@ class Reached:
         if fresh or step >= self._looks.next:
             self._looks.due(step, fresh=fresh)
             self._changes = 0
-        elif not self._suspects.due(step):
+        elif not (self._suspects.since and self._suspects.due(step)):
             if not changed or (self._changes >= CHANGES and not self._suspects.since):
                 return False
             self._changes += 1
