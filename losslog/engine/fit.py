@@ -249,6 +249,8 @@ def fit(
             progress.stopped = run.should_stop
     if progress.shares is not None:
         progress.shares.ends()
+        if progress.reached is not None:
+            progress.reached.measures.close()
     return result
 
 

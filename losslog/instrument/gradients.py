@@ -6,8 +6,9 @@ On the thread that trains. Contract:
 - Only parameters that an optimizer moves are measured; of each at most 64 values, spread over it, are kept for
   comparison. A part without any gradient has no norm: only whether it is unchanged.
 - Unchanged is what stands where a step left it an epoch ago, and what stood at three visits where it did before a step
-  that moved it: it was written back. A single value may only be clamped, and one return may be a search's.
-- Nothing is put on parameters, and none is changed.
+  that moved it: it was written back, at whatever point of the loop. A single value may only be clamped, and one return
+  may be a search's.
+- Nothing is put on parameters, and none is changed. An optimizer has a hook from `begin` to its step.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from losslog.instrument.parts import Parts
+from losslog.runtime.containment import attempt
 
 SAMPLE: Final = 64
 
@@ -34,10 +36,12 @@ class Gradients:
         # before it, and before the one that was measured then
         self._ids: dict[int, tuple[int, ...]] = {}
         self._open: dict[int, tuple[Parts, dict[int, Tensor]]] = {}  # samples before the step, by parameter
+        self._hooks: list[Any] = []  # of optimizers that are about to step
 
     def begin(self, parts: Parts, optimizers: Iterable[Any]) -> None:
         """The coming step of these optimizers is measured."""
         self._open = {}
+        self.close()
         for optimizer in optimizers:
             if not hasattr(optimizer, "param_groups"):  # keras': it tells nobody when it steps
                 continue
@@ -46,11 +50,29 @@ class Gradients:
             if members:
                 samples = _samples(each for _, each in members)
                 self._open[id(optimizer)] = parts, dict(zip([id(each) for _, each in members], samples, strict=True))
+                if hasattr(optimizer, "register_step_pre_hook"):
+                    self._hooks.append(optimizer.register_step_pre_hook(self._steps))
+
+    def close(self) -> None:
+        """Leave the optimizers as they were."""
+        for each in self._hooks:
+            each.remove()
+        self._hooks = []
 
     @property
     def measuring(self) -> bool:
         """Whether a step is waited for."""
         return bool(self._open)
+
+    def _steps(self, optimizer: Any, *_: Any) -> None:
+        attempt(self._sample, optimizer)  # else those of `begin` have to do
+
+    def _sample(self, optimizer: Any) -> None:
+        """An optimizer begins its step: what was written since `begin` is not its doing."""
+        if id(optimizer) in self._open:
+            parts, samples = self._open[id(optimizer)]
+            members = [each for _, each in parts.parameters() if id(each) in samples]
+            self._open[id(optimizer)] = parts, dict(zip(map(id, members), _samples(members), strict=True))
 
     def end(self, optimizer: Any) -> dict[str, Any]:
         """What the step of an optimizer was like: ``grad_norm/<part>`` and the like; empty where nothing was begun.
@@ -61,6 +83,8 @@ class Gradients:
         if id(optimizer) not in self._open:
             return {}
         parts, samples = self._open.pop(id(optimizer))
+        if not self._open:
+            self.close()
         members = [(part, each) for part, each in parts.parameters() if id(each) in samples]
         before = [samples[id(each)] for _, each in members]
         found: dict[str, Any] = {}

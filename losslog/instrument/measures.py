@@ -65,6 +65,10 @@ class Measures:
             self._try(GRADIENTS, self._gradients.end, optimizer)
             self.measuring = self._gradients.measuring and GRADIENTS not in self._broken
 
+    def close(self) -> None:
+        """The loop is over."""
+        self._gradients.close()
+
     def computed(self, batches: Iterable[Any]) -> None:
         """A step is computed of these batches, as the model is called with them."""
         if self.counting:

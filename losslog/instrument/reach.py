@@ -164,6 +164,14 @@ def lost(before: Mapping[str, Reach], after: Mapping[str, Reach], parts: Mapping
     return found
 
 
+def named(losses: list[Loss]) -> tuple[str, str]:
+    """Title and cause of what one component has stopped to train."""
+    component, part = losses[0].component, losses[0].part
+    if losses[0].whole:
+        return f"{component} trains nothing", "not_trained"
+    return f"{component} no longer trains {part}", "part_not_trained"
+
+
 def told(losses: list[Loss], step: int, good: int | None = None) -> str:
     """What one component has stopped to train, in words.
 

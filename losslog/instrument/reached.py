@@ -4,10 +4,10 @@ On the thread that trains; used by `losslog.engine` and by those who watch a loo
 
 - The graph is walked at the first step of each epoch, after 16 steps, then ever more seldom, and where the set of
   trainable parameters has changed: at each step one flag of each part is looked at, at every 16th all.
-- What a switched-off ``requires_grad`` proves is said at once, unless parts may take turns (`turns`). A loss that is
-  only detached is looked at again in the steps that follow, and said when all agree: some batches have no positives,
-  some loops take turns. What is trained again is said too. "Since" is said where the step before was seen, or the
-  change itself; else "seen at".
+- What a switched-off ``requires_grad`` proves is said at once, where parts may take turns (`turns`) as information. A
+  loss that is only detached is looked at again in the steps that follow, and said when all agree: some batches have no
+  positives, some loops take turns. What is trained again is said too. "Since" is said where the step before was seen,
+  or the change itself; else "seen at".
 - Nothing is claimed of what the graph hides, and what is left out on purpose from the start is information, said once.
 - It never raises: a walk that fails is said once, and there is no other. Nothing of a graph or a model is kept alive.
 """
@@ -24,7 +24,7 @@ from losslog.instrument.again import Again
 from losslog.instrument.groups import Groups
 from losslog.instrument.measures import Measures
 from losslog.instrument.parts import Part, Parts
-from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, lost, reach, told
+from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, lost, named, reach, told
 from losslog.instrument.suspicions import Looks, Suspicions
 from losslog.instrument.turns import Turns
 from losslog.runtime.containment import attempt, one_line
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 CHANGES: Final = 8
 """Walks between two epochs' first steps: some loops switch ``requires_grad`` at every step, and mean it."""
-
-
 KEPT: Final = 64
 """Steps at which a change was seen that are remembered."""
 
@@ -97,8 +95,8 @@ class Reached:
         if fresh or step >= self._looks.next:
             self._looks.due(step, fresh=fresh)
             self._changes = 0
-        elif not self._suspects.since:
-            if not changed or self._changes >= CHANGES:
+        elif not (self._suspects.since and self._suspects.due(step)):
+            if not changed or (self._changes >= CHANGES and not self._suspects.since):
                 return False
             self._changes += 1
         self._exact = self._exact or changed
@@ -248,11 +246,13 @@ class Reached:
         if self._exact:
             self._changed = {*sorted(self._changed)[-KEPT:], step}
         frozen = [each.part for each in new if each.why == FROZEN]
-        needed, fault = self._turns.needed(frozen, self._steps_per_epoch)
+        needed, fault, quiet = self._turns.needed(frozen, self._steps_per_epoch)
         if not frozen:
             at = self._suspects.holds(name, step)
-        elif needed or self._suspects.returned((name, FROZEN)):
-            at = self._suspects.holds((name, FROZEN), step, needed)
+        elif (needed and (quiet or len(frozen) == len(new))) or self._suspects.returned((name, FROZEN)):
+            at = self._suspects.holds((name, FROZEN), step, needed, seen=True)
+            if at is None and not quiet and not self._suspects.returned((name, FROZEN)):
+                self._tell_turn(gone, step, needed)
         else:
             at = step
         if at is None:
@@ -267,19 +267,26 @@ class Reached:
         good = self._good.get(name, at - 1)
         known = at in self._changed or at - good <= 1
         self._said.update((name, each.part) for each in gone)
-        self._tell_lost(gone, at, None if known else good, fault)
+        level = "info" if not fault else "error" if gone[0].whole else "warning"
+        again = f"/{at}" if self._again.told(name) > 1 else ""
+        self._tell_lost(gone, at, told(gone, at, None if known else good), level, again)
 
     def _drop(self, name: str) -> None:
         self._suspects.drop(name)
         self._suspects.drop((name, FROZEN))
 
-    def _tell_lost(self, gone: list[Loss], step: int, good: int | None, fault: bool) -> None:
-        component, whole = gone[0].component, gone[0].whole
-        title = f"{component} trains nothing" if whole else f"{component} no longer trains {gone[0].part}"
-        level, cause = ("error", "not_trained") if whole else ("warning", "part_not_trained")
+    def _tell_turn(self, gone: list[Loss], step: int, needed: int) -> None:
+        """Say once that parts are frozen which may be thawed again."""
+        if ("turn", gone[0].component) not in self._said:
+            self._said.add(("turn", gone[0].component))
+            self._doubtful.add(gone[0].component)
+            text = f"{told(gone, step)}. Do they take turns? If it lasts for {needed} steps, that is a warning."
+            self._tell_lost(gone, step, text, "info", "/turn")
+
+    def _tell_lost(self, gone: list[Loss], step: int, text: str, level: str, key: str) -> None:
+        title, cause = named(gone)
         evidence = {"step": step, "lost": {each.part: each.why for each in gone}}
-        key = f"{title}/{step}" if self._again.told(component) > 1 else title
-        self._alert(title, told(gone, step, good), level if fault else "info", component, cause, evidence, key)
+        self._alert(title, text, level, gone[0].component, cause, evidence, f"{title}{key}")
 
     def _tell_dead(self, name: str, step: int) -> None:
         self._said.add(("", name))

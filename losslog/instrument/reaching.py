@@ -69,6 +69,7 @@ class Reaching:
 
     def ends(self) -> None:
         """The loop is over."""
+        self.measures.close()
         self.shares.ends()
         if self.tracing is not None:
             self.tracing.close()

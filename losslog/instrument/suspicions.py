@@ -3,8 +3,9 @@
 Plain data, for the thread that trains. Contract:
 
 - Within an epoch a look comes again after 16 steps, then ever more seldom, at least every 1,000 steps.
-- A suspicion holds when the looks at the next steps agree: half an epoch's, from 4 to 16. One that did not needs four
-  times as many the next time, and what comes and goes is suspected no more.
+- A suspicion holds when the looks at the next steps agree: half an epoch's, from 4 to 16. One that would be seen to end
+  needs no looks but one, so many steps later. One that did not hold needs four times as many the next time, and what
+  comes and goes is suspected no more.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Suspicions:
 
     Attributes:
         agreeing: further looks that must agree.
-        since: what is suspected: the step it was seen at first, and how many looks agreed since.
+        since: what is suspected: the step it was seen at first, how many looks agreed since, and the step of the next.
     """
 
     def __init__(self) -> None:
@@ -56,23 +57,31 @@ class Suspicions:
         self.since: dict[Hashable, list[int]] = {}
         self._needed: dict[Hashable, int] = {}
 
-    def __bool__(self) -> bool:
-        """Whether the next step is to be looked at."""
-        return bool(self.since)
+    def due(self, step: int) -> bool:
+        """Whether a step is to be looked at for them."""
+        return any(step >= each[2] for each in self.since.values())
 
     def planned(self, steps: int) -> None:
         """An epoch has so many steps."""
         self.agreeing = min(FIRST, max(FEW, steps // 2 - 1))
 
-    def holds(self, what: Hashable, step: int, needed: int | None = None) -> int | None:
-        """It is so at a step; gives the step it was seen at first, once enough agree."""
-        needed = max(needed or 0, self._needed.get(what, 0)) or self.agreeing
-        if needed > HOPELESS:
+    def holds(self, what: Hashable, step: int, needed: int | None = None, *, seen: bool = False) -> int | None:
+        """It is so at a step; gives the step it was seen at first, once enough agree.
+
+        Args:
+            what: What is suspected.
+            step: Global step.
+            needed: How many looks must agree; else as many as usual.
+            seen: Whether it would be seen to end: then steps are counted, not looks.
+        """
+        least = max(needed or 0, self._needed.get(what, 0)) or self.agreeing
+        if least > HOPELESS:
             self.since.pop(what, None)
             return None
-        since = self.since.setdefault(what, [step, 0])
+        since = self.since.setdefault(what, [step, 0, step])
         since[1] += step > since[0]
-        return self.since.pop(what)[0] if since[1] >= needed else None
+        since[2] = since[0] + least if seen else step
+        return self.since.pop(what)[0] if (step - since[0] if seen else since[1]) >= least else None
 
     def returned(self, what: Hashable) -> bool:
         """Whether it was suspected before, and was not so."""

@@ -2,9 +2,12 @@
 
 On the thread that trains; plain data. Contract:
 
-- A part that was trained for an epoch, or for more than 8 steps, and is switched off is lost at that step.
-- One that was trained for less must stay frozen for longer than it ever did, and for 8 steps; one that another part is
-  thawed for must stay so for longer than either lasted. After long turns that is never said with a warning.
+- A part that was trained for more than an epoch (at least 100, at most 300 steps) and is switched off is lost at that
+  step. One that was trained for less may take turns: until it has been frozen for twice as long as any turn so far
+  that is information. After a turn of up to 8 steps, less than an epoch, nothing is said until it was frozen for as
+  long as any, and for 8 steps.
+- One that another part is thawed for must stay so for longer than either lasted. After long turns that is never said
+  with a warning.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ from losslog.instrument.parts import Part
 from losslog.instrument.suspicions import HOPELESS
 
 SHORT: Final = 8
-"""Steps: who takes turns may be trained, or frozen, for so many."""
+"""Steps: who takes turns may be trained, or frozen, for so many, and nothing is said of it."""
+LONG: Final = 100
+"""Steps that turns may last where an epoch has fewer."""
 
 
 class Turns:
@@ -42,14 +47,24 @@ class Turns:
         for name, trains in turned.items():
             (self._swapped.add if not trains and any(turned.values()) else self._swapped.discard)(name)
 
-    def needed(self, parts: Iterable[str], steps_per_epoch: int | None) -> tuple[int, bool]:
-        """For how many further steps these frozen parts must stay so, and whether that would be a fault."""
-        needed, fault = 0, True
+    def needed(self, parts: Iterable[str], steps_per_epoch: int | None) -> tuple[int, bool, bool]:
+        """What these frozen parts prove.
+
+        Returns:
+            For how many further steps they must stay so; whether that would be a fault; and whether nothing is to be
+            said until then, since their turns are short, or others' as well.
+        """
+        short = min(SHORT, (steps_per_epoch or SHORT + 1) - 1)
+        most = min(HOPELESS, max(LONG, steps_per_epoch or HOPELESS))
+        needed, fault, quiet = 0, True, False
         for name in parts:
-            longest = self._longest.get(name, 0)
+            longest, trained = self._longest.get(name, 0), self._trained.get(name, 0)
+            quiet = quiet or name in self._swapped or trained <= short
             if name in self._swapped:
                 fault = fault and longest < HOPELESS
                 needed = max(needed, SHORT, longest if longest < HOPELESS else 0)
-            elif self._trained.get(name, 0) <= min(SHORT, (steps_per_epoch or SHORT + 1) - 1):
+            elif trained <= short:
                 needed = max(needed, SHORT, min(longest, HOPELESS))
-        return needed, fault
+            elif trained <= most:
+                needed = max(needed, SHORT, min(2 * longest, most))
+        return needed, fault, quiet

@@ -243,6 +243,73 @@ def test_a_loss_that_no_module_returns_is_recorded_all_the_same(launch, script, 
     assert [each["losses"] for each in batches] == pytest.approx([float(line) for line in done.stdout.split()])
 
 
+SPOILED = """
+import torch
+class Spoiled(torch.nn.Module):
+    def forward(self, x, by):
+        return x / by
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.norm, self.spoil = torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(2), Spoiled()
+    def forward(self, x, targets):
+        y = self.spoil(self.norm(self.body(x)), x.new_tensor([each["by"] for each in targets])[:, None])
+        return {"loss_a": (y[:, 0] ** 2).mean(), "loss_b": y.abs().mean()}
+torch.manual_seed(0)
+model = Model()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step in range(8):
+    targets = [{"by": float(step not in BAD), "image_id": 4 * step + at} for at in range(4)]
+    losses = model(torch.rand(4, 4), targets)
+    optimizer.zero_grad()
+    sum(losses.values()).backward()
+    for each in model.parameters():
+        each.grad.nan_to_num_(0, 0, 0)
+    optimizer.step()
+print([each.tolist() for each in model.state_dict().values()], torch.rand(1).item())
+"""
+
+
+@pytest.mark.parametrize("does", [None, "warn", "stop", "trace"])
+def test_what_a_loss_that_is_not_finite_does(launch, script, tmp_path, does):
+    path = script(f"BAD = (3,)\n{SPOILED}")
+    done = launch(path, options=("--plugins", ",", *(("--non-finite", does) if does else ())))
+    plain = launch(path, plain=True)
+    assert (done.stdout, done.returncode) == (plain.stdout, 0)  # weights, statistics, random numbers: all as without us
+    found = records(tmp_path)
+    alerts = of(found, "on_alert")
+    assert len(of(found, "on_batch_losses")) == 8
+    assert [(each["key"], each["level"], each["step"]) for each in alerts[:2]] == [
+        ("non_finite/loss_a", "error", 3), ("non_finite/loss_b", "error", 3),
+    ]  # fmt: skip
+    traces = [each for each in alerts if each.get("cause") == "not_finite_in"]
+    assert len(traces) == (does == "trace")
+    for each in traces:
+        assert (each["step"], each["title"]) == (3, "loss_a is not finite: spoil")
+        assert each["text"].startswith("The first output that is not finite is that of spoil (Spoiled)")
+        assert (each["evidence"]["module"], each["evidence"]["images"]) == ("spoil", [12, 13, 14, 15])
+    assert of(found, "on_run_end")[0]["status"] == "finished"
+    asked = "nobody looked at run.should_stop: a request to stop was not seen (a loss was not finite at step 3)"
+    assert (asked in done.stderr) == (does == "stop")
+    assert f"{2 + (does == 'trace')} alerts: " in done.stderr.splitlines()[-1]
+
+
+def test_losses_that_stay_finite_are_traced_nowhere(launch, script, tmp_path):
+    path = script(f"BAD = ()\n{SPOILED}")
+    done = launch(path, options=("--plugins", ",", "--non-finite", "trace"))
+    assert (done.stdout, done.returncode) == (launch(path, plain=True).stdout, 0)
+    assert not of(records(tmp_path), "on_alert")
+
+
+def test_what_a_loss_that_is_not_finite_cannot_do_is_one_line(launch, script):
+    done = launch(script("print(1)"), options=("--non-finite", "skip"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        "losslog run: argument --non-finite: invalid choice: 'skip': there are warn, stop, trace"
+    )
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_script_without_a_backward_pass_is_told_and_left_alone(launch, script, tmp_path):
     script(
         """

@@ -93,7 +93,7 @@ def test_frozen_head_is_a_part_that_is_no_longer_trained(tmp_path: Path) -> None
     (alert,) = alerts(train(tmp_path, model, sgd(model), at_second(freeze)))
     assert (alert["title"], alert["level"], alert["cause"]) == (
         "loss_mask no longer trains mask_head",
-        "warning",
+        "info",
         "part_not_trained",
     )
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from losslog_plateau import advice
+from losslog_plateau import advice, outlook
 from losslog_plateau.causes import Cause
 from losslog_plateau.situation import Rate, Situation, evidence_of
 
@@ -102,7 +102,7 @@ def test_a_later_cut_is_ruled_out() -> None:
 )
 def test_outlook_says_what_came_of_it(state: str, words: str) -> None:
     situation = dataclasses.replace(SITUATION, rate=Rate(-2.0, -2.5, -1.5, "epoch"))
-    assert advice.outlook(state, situation, 0.12).startswith(words)
+    assert outlook.outlook(state, situation, 0.12).startswith(words)
 
 
 def test_evidence_is_plain_data() -> None:

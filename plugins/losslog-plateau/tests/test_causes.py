@@ -112,7 +112,7 @@ def test_untrained_component_without_a_range_is_a_warning_with_its_proof(rows: A
     found = []
     for step, losses in rows(steps=STEPS, per_epoch=PER_EPOCH)(make.stalled(ONSET)):
         if step == 750:
-            watcher.untrained(step, {"loss_mask": True, "loss_box_reg": False})
+            watcher.scene.reached(step, {"loss_mask": True, "loss_box_reg": False})
         found += watcher.update(step, losses, 0.01)
     stall = first(found)
     assert (stall.state, stall.cause, stall.evidence["untrained_since"]) == ("stalled", "not_trained", 750)
@@ -125,7 +125,9 @@ def test_proof_needs_no_flat_line(rows: Any, make: Any) -> None:
     drifting = lambda epoch: 0.6 * math.exp(-0.01 * epoch)  # noqa: E731
     for step, losses in rows(steps=STEPS, per_epoch=PER_EPOCH, noise=0.1)(drifting):
         if step == 750:
-            watcher.untrained(step, {"loss_mask": True}, "loss_mask trains nothing since step 750: mask_head: detached")
+            watcher.scene.reached(
+                step, {"loss_mask": True}, "loss_mask trains nothing since step 750: mask_head: detached"
+            )
         found += watcher.update(step, losses, 0.01)
     stall = first(found)
     assert (stall.state, stall.cause, stall.since) == ("stalled", "not_trained", 750)
@@ -135,21 +137,21 @@ def test_proof_needs_no_flat_line(rows: Any, make: Any) -> None:
 
 def test_proof_within_the_range_is_no_stall(rows: Any, make: Any) -> None:
     watcher = Watcher(STEPS, PER_EPOCH)
-    watcher.untrained(750, {"loss_mask": True})
+    watcher.scene.reached(750, {"loss_mask": True})
     found = make.feed(watcher, rows()(lambda epoch: 0.15), lr=0.01)
     assert [each for each in found if each.component == "loss_mask"] == []
 
 
 def test_trained_again_is_no_cause(rows: Any, make: Any) -> None:
     watcher = Watcher(STEPS, PER_EPOCH)
-    watcher.untrained(0, {"loss_mask": True})
-    watcher.untrained(50, {"loss_mask": False})
+    watcher.scene.reached(0, {"loss_mask": True})
+    watcher.scene.reached(50, {"loss_mask": False})
     assert first(make.feed(watcher, rows()(make.stalled()))).cause is None
 
 
 def test_best_proof_goes_first(rows: Any, make: Any) -> None:
     watcher = Watcher(STEPS, PER_EPOCH)
-    watcher.untrained(0, {"loss_mask": True})
+    watcher.scene.reached(0, {"loss_mask": True})
     found = make.feed(watcher, rows()(lambda epoch: 0.693), lr=GROUPS | {"mask_head": 0.0})
     assert first(found).cause == "not_trained"
 
@@ -166,7 +168,7 @@ def run_of(steps: int, values: Any, lr: Any = 0.01, said: tuple[int, str] | None
     for step in range(steps):
         found += watcher.update(step, values(step), lr(step) if callable(lr) else lr)
         if said is not None and step == said[0]:
-            watcher.untrained(step, {"loss_mask": True}, said[1])
+            watcher.scene.reached(step, {"loss_mask": True}, said[1])
     watcher.finish()
     return watcher, found
 

@@ -170,7 +170,7 @@ def test_component_far_above_its_range_dominates(rows: Any, make: Any) -> None:
 
 def test_what_trains_nothing_does_not_dominate(rows: Any, make: Any) -> None:
     watcher = Watcher(3000, 50)
-    watcher.untrained(0, {"loss_mask": True}, "loss_mask trains nothing")
+    watcher.scene.reached(0, {"loss_mask": True}, "loss_mask trains nothing")
     assert not told(make.feed(watcher, rows()(lambda epoch: 9.0)), "dominating")
 
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 from .component import Component
 from .known import BCE, CHANCE, CHANCE_WIDTH, HEADS, known
 from .learning_rate import Cut
-from .measured import TOLD
 from .notice import Proof
+from .proofs import TOLD
 from .scene import Scene
 from .settings import Settings
 
@@ -72,8 +72,8 @@ def cause_of(scene: Scene, component: Component, since: int) -> Cause | None:
 def blocked_by(scene: Scene, settings: Settings, component: Component) -> Cause | None:
     """The best proven cause for which a component learns nothing, whatever its curve does; or None."""
     found, measured = _not_trained(scene, component), scene.measured
-    for proof in measured.proofs_of(component.name) if found is None else ():
-        if proof.cause in ALL or (proof.cause in OWN and measured.own_to(component.name, proof)):
+    for proof in measured.proofs.of(component.name) if found is None else ():
+        if proof.cause in ALL or (proof.cause in OWN and measured.proofs.own_to(component.name, proof)):
             return _of(proof)
     found = found or _rate_of_zero(scene, component)
     if found is not None:

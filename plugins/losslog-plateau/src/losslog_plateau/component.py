@@ -37,40 +37,11 @@ EPISODES: Final = ("stalled", "flat", "diverging")
 """States that end when the learning rate changes."""
 
 _PLAIN: Final = (
-    "begin",
-    "now",
-    "index",
-    "due",
-    "fed",
-    "values",
-    "total",
-    "log_total",
-    "log_squares",
-    "zeros",
-    "bad",
-    "zero_cells",
-    "zero_from",
-    "closed",
-    "bad_since",
-    "sane_cells",
-    "flat_checks",
-    "last_flat",
-    "flat_first",
-    "flat_start",
-    "span",
-    "improving",
-    "rate",
-    "rate_error",
-    "recent",
-    "recent_error",
-    "least",
-    "rising",
-    "oscillating",
-    "checked",
-    "lr_settled",
-    "told_level",
-    "stand",
-)
+    "begin", "now", "index", "due", "fed", "values", "total", "log_total", "log_squares", "zeros", "bad",
+    "zero_cells", "zero_from", "closed", "bad_since", "sane_cells", "flat_checks", "last_flat", "flat_first",
+    "flat_start", "span", "improving", "rate", "rate_error", "recent", "recent_error", "least", "rising",
+    "oscillating", "checked", "lr_settled", "told_level", "stand",
+)  # fmt: skip
 
 
 class Component:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Final
 
-from . import advice
+from . import advice, outlook
 from .causes import blocked_by
 from .clock import Clock
 from .component import Component
@@ -92,6 +92,23 @@ class Judge:
                 self._judge_one(scene, component, news)
             if component.index % scene.clock.cells_per_level == 0 and not scene.held:
                 self._dominating(scene, component, news)
+
+    def came(self, scene: Scene, component: Component, names: Sequence[str], before: int, news: list[Finding]) -> None:
+        """Say that a component is new, unless it takes turns with others.
+
+        Args:
+            scene: Where the run stands.
+            component: That came at this step.
+            names: Of all that came at it.
+            before: The step before.
+            news: Findings are appended here.
+        """
+        others = [each for each in scene.components.values() if each is not component]
+        gone = any(each.now > before and each.name not in names for each in others)
+        first = min((each.begin for each in others), default=scene.step)
+        if not gone and scene.step - first >= self.settled(scene.clock):
+            text = advice.new(component.name, scene.step, scene.axis)
+            news.append(Finding(component.name, "new", "info", scene.step, scene.step, text))
 
     def _judge_one(self, scene: Scene, component: Component, news: list[Finding]) -> None:
         component.raised.pop("missing", None)
@@ -193,8 +210,8 @@ class Judge:
             share=None if component.level.level is None else situation.share,
             step=scene.step,
             since=since,
-            text=advice.verdict(state, situation, component.standing is not None, why),
-            outlook=advice.outlook(state, situation, component.standing, why),
+            text=outlook.verdict(state, situation, component.standing is not None, why),
+            outlook=outlook.outlook(state, situation, component.standing, why),
         )
 
     @staticmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from .known import HEADS
-from .measured import ORDER
+from .proofs import ORDER
 from .settings import SENSITIVITY
 
 OnStall = Literal["stop", "raise_head_lr"] | None

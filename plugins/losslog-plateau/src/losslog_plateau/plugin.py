@@ -3,33 +3,26 @@
 Runs in a far lane, in the follower; plain data only, no tensor and no device is touched.
 
 - Every finding becomes one alert with a key made of component, state and onset, so a replay never alerts twice.
-- Batch records are watched; epoch means only where there are no batch records.
 - Nothing is said of flatness, divergence and shares while the first epoch is open and its length unknown.
 - Metrics ``reach/<component>``, ``grad_norm/<part>``, ``targets/...`` and the weights of a record are proofs of causes.
-- After a resume the watcher is rebuilt from the journal, so that it stands where it stood at the checkpoint.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any, Final
 
 from losslog import hookimpl
 
 from . import advice
+from .feed import Feed
 from .finding import Finding, Verdict
-from .measured import reaching_nothing
 from .notice import Notice
 from .options import OnStall, cuts_of, filter_of, flag, reaction_of, z_of
-from .past import has_past, past_records
-from .plan import Plan
-from .reading import floats, named, number
 from .watcher import Watcher
 
 STALLED: Final = "stalled"
-NOT_TRAINED: Final = "not_trained"
 _said: Final = logging.getLogger("losslog")
 
 
@@ -93,8 +86,7 @@ class PlateauPlugin:
     ) -> None:
         self._filter = filter_of(watch, ignore)
         self._reaction = reaction_of(on_stall, lr_factor, head_group, on_cause)
-        self._options = (planned_steps, steps_per_epoch, cuts_of(planned_cuts))
-        self._arguments: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "typical": typical,
             "z": z_of(z, sensitivity),
             "r": r,
@@ -103,17 +95,14 @@ class PlateauPlugin:
             "quiet": flag("quiet", quiet),
             "oscillating": flag("oscillating", oscillating),
         }
-        Watcher(planned_steps, steps_per_epoch, **self._arguments)  # refuses bad lengths by name
-        self._start_anew()
-
-    def _start_anew(self) -> None:
-        self._plan = Plan(*self._options)
-        self._feed: str | None = None  # "batch" or "epoch"
+        self._feed = Feed((planned_steps, steps_per_epoch, cuts_of(planned_cuts)), arguments)
         self._raised: set[str] = set()  # components whose learning rate was asked for
-        self._unread: int | None = None  # journal records before this seq are still to be read up
         self._hardest: Mapping[str, Any] = {}
-        self._epoch: int | None = None  # of the newest batch
-        self._make_watcher()
+
+    @property
+    def watcher(self) -> Watcher:
+        """Watches the components."""
+        return self._feed.watcher
 
     def verdicts(self, over: bool = False) -> list[Verdict]:
         """The present state of every component.
@@ -135,47 +124,19 @@ class PlateauPlugin:
         Returns:
             How many were; 0 where the first is for the hook itself: something may end, or begin, with it.
         """
-        get = batches[place].get
-        losses, lr, epoch = get("losses"), get("lr"), get("epoch")
-        if self._feed != "batch" or self._unread is not None or type(losses) is not dict or epoch != self._epoch:
-            return 0
-        last = self.watcher.quiet_until(losses, lr)
-        if last is None or not self._plan.knows(epoch):
-            return 0
-        names, steps, rows, totals = tuple(losses), [], [], []
-        for data in islice(batches, place, None):
-            get, losses, step = data.get, data.get("losses"), data.get("step")
-            if type(losses) is not dict or tuple(losses) != names or type(step) is not int or get("weights"):
-                break
-            if get("epoch") != epoch or get("lr") != lr:
-                break
-            steps.append(step)
-            rows.append(losses.values())
-            totals.append(get("total"))
-            if step >= last:
-                break
-        if steps:
-            columns = {name: floats(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
-            self.watcher.scene.measured.weighed_many(columns)
-            self.watcher.update_many(steps, columns, totals)
-        return len(steps)
+        return self._feed.many(batches, place)
 
     @hookimpl
     def on_run_start(self, epochs: int | None, steps_per_epoch: int | None, resumed: bool, seq: int) -> None:
         """Take the plan; a run resumed in another process is read up from its journal at the next losses."""
-        if resumed and self._feed is None:
-            self._unread = seq
-        self.watcher.finish(False)
-        self._take_plan(epochs, steps_per_epoch)
+        self._feed.run_starts(epochs, steps_per_epoch, resumed, seq)
 
     @hookimpl
     def on_batch_losses(self, step: int, epoch: int, losses: Any, total: Any, lr: Any, weights: Any, run: Any) -> None:
         """Watch the raw losses of one step, and how often they count."""
         self._begin(run)
-        self._epoch = epoch
-        self._notify(self.watcher.scene.measured.weighed(step, named(losses), weights), run, step, epoch)
-        for finding in self._take_batch(step, epoch, losses, total, lr, weights):
-            self._act(finding, run, step, epoch)
+        self._feed.epoch = epoch
+        self._say(self._feed.batch(step, epoch, losses, total, lr, weights), run, step, epoch)
 
     @hookimpl
     def on_epoch_end(
@@ -192,41 +153,29 @@ class PlateauPlugin:
         """Watch validation against training; epoch means, where no batch records are; keep the hardest images."""
         self._hardest = hardest or {}
         self._begin(run)
-        self._notify(self.watcher.scene.measured.generalising.take(epoch, losses, val_loss), run, step, epoch)
-        for finding in self._take_epoch(epoch, epochs, losses, lr):
-            self._act(finding, run, step, epoch)
+        self._say(self._feed.epoch_ends(epoch, epochs, losses, val_loss, lr), run, step, epoch)
 
     @hookimpl
     def on_metrics(
         self, step: int | None, epoch: int | None, metrics: Mapping[str, Any], detail: Any, run: Any
     ) -> None:
         """Take what was measured: what each component trains, gradients by part, targets."""
-        at = self.watcher.step if step is None else step
-        epoch = self._epoch if epoch is None else epoch
-        self._notify(self.watcher.scene.measured.metrics(at, metrics, detail), run, step, epoch)
-        self.watcher.untrained(at, reaching_nothing(metrics))
-        if detail and self._plan.loaded(detail.get("steps_per_epoch")) and self._feed != "epoch":
-            self._set_lengths()
+        epoch = self._feed.epoch if epoch is None else epoch
+        self._notify(self._feed.metrics(step, metrics, detail), run, step, epoch)
 
     @hookimpl
     def on_alert(
         self, component: str | None, step: int | None, cause: str | None, text: str, evidence: Any, run: Any
     ) -> None:
         """Remember what was found, to quote it later; stop where ``on_cause`` says so."""
-        self._take_alert(component, step, cause, text, evidence)
+        self._feed.alert(component, step, cause, text, evidence)
         if cause is not None and self._reaction.on_cause.get(cause) == "stop" and self._filter.reports(component or ""):
             run.request_stop(f"{text.rstrip('.')} (on_cause)")
 
     @hookimpl
     def on_resume(self, epoch: int | None, step: int | None, run: Any, seq: int) -> None:
         """Go back to where the run continues from."""
-        if has_past(run):
-            self._unread = seq
-            return
-        last = epoch if self._feed == "epoch" else step
-        if last is not None:
-            self.watcher.rewind(last)
-        self._plan.rewind()
+        self._feed.resumes(epoch, step, run, seq)
 
     @hookimpl
     def on_run_end(self) -> None:
@@ -240,88 +189,16 @@ class PlateauPlugin:
 
     def _begin(self, run: Any) -> None:
         """Before losses are taken: read up what another process wrote, and what the config tells."""
-        if self._unread is not None:
-            self._read_past(run, self._unread)
-        if self._feed is None:
-            self._plan.config = getattr(run, "config", None) or {}
-            self.watcher.set_planned_cuts(self._plan.cuts())
+        past = self._feed.ready(run)
+        if past is not None:
+            stalls = [each.component for each in past if each.state == STALLED]
+            self._raised, self._hardest = {*filter(self._filter.reports, stalls)}, {}
 
-    def _take_plan(self, epochs: int | None, steps_per_epoch: int | None) -> None:
-        self._plan.take(epochs, steps_per_epoch)
-        if self._feed != "epoch":
-            self._set_lengths()
-
-    def _set_lengths(self) -> None:
-        plan = self._plan
-        self.watcher.set_lengths(plan.planned_steps, plan.steps_per_epoch)
-        self.watcher.hold(plan.open)
-        self.watcher.set_planned_cuts(plan.cuts())
-
-    def _make_watcher(self) -> None:
-        self.watcher = Watcher(**self._arguments)
-        self._set_lengths()
-
-    def _take_batch(
-        self, step: int, epoch: int, losses: Any, total: Any, lr: Any, weights: Any = None
-    ) -> list[Finding]:
-        if self._feed != "batch":
-            if self._feed == "epoch":  # epoch means were all there was until now
-                self._make_watcher()
-            self._feed = "batch"
-        if self._plan.learn(step, epoch):
-            self._set_lengths()
-        if not isinstance(losses, Mapping):
-            total = None
-        elif isinstance(weights, Mapping) and total is not None:  # what the total would be, did all count once
-            total = number(total) - sum(
-                (number(weight) - 1.0) * number(losses[name]) for name, weight in weights.items() if name in losses
-            )
-        return self.watcher.update(step, losses, lr, total)
-
-    def _take_epoch(self, epoch: int, epochs: int | None, losses: Any, lr: Any) -> list[Finding]:
-        if self._feed == "batch" or losses is None:
-            return []
-        if self._feed is None:
-            self._feed = "epoch"
-            self._plan.epochs = epochs or self._plan.epochs
-            self.watcher = Watcher(self._plan.planned_epochs, 1, **self._arguments)
-            self.watcher.set_planned_cuts(self._plan.cuts(per_epoch=True))
-        return self.watcher.update(epoch, losses, lr)
-
-    def _read_past(self, run: Any, seq: int) -> None:
-        """Bring the watcher to where it would stand had it seen all that still counts; says nothing."""
-        before = self._plan
-        self._start_anew()
-        self._plan.config = getattr(run, "config", None) or {}
-        self._take_plan(*before.told)
-        for hook, data in past_records(run, seq):
-            if hook == "on_run_start":
-                self._take_plan(data.get("epochs"), data.get("steps_per_epoch"))
-            elif hook == "on_metrics":
-                self.on_metrics(data.get("step"), None, data.get("metrics") or {}, data.get("detail"), None)
-            elif hook == "on_alert":
-                self._take_alert(*(data.get(each) for each in ("component", "step", "cause", "text", "evidence")))
-            else:
-                for finding in self._replay(hook, data):
-                    if finding.state == STALLED and self._filter.reports(finding.component):
-                        self._raised.add(finding.component)
-
-    def _take_alert(self, component: Any, step: Any, cause: Any, text: Any, evidence: Any) -> None:
-        at = self.watcher.step if step is None else step
-        if component is not None and cause == NOT_TRAINED:
-            began = evidence.get("step") if isinstance(evidence, Mapping) else None
-            at = began if isinstance(began, int) and 0 <= began <= at else at
-            self.watcher.untrained(at, {component: True}, str(text).rstrip("."))
-        elif cause is not None:
-            self.watcher.scene.measured.alerted(cause, component, at, str(text), evidence or {})
-
-    def _replay(self, hook: str, data: dict[str, Any]) -> list[Finding]:
-        losses, lr = data.get("losses"), data.get("lr")
-        if hook == "on_epoch_end":
-            self.watcher.scene.measured.generalising.take(data["epoch"], losses, data.get("val_loss"))
-            return self._take_epoch(data["epoch"], data.get("epochs"), losses, lr)
-        self.watcher.scene.measured.weighed(data["step"], named(losses), data.get("weights"))
-        return self._take_batch(data["step"], data["epoch"], losses, data.get("total"), lr, data.get("weights"))
+    def _say(self, news: tuple[Sequence[Notice], Sequence[Finding]], run: Any, step: int | None, epoch: int) -> None:
+        notices, findings = news
+        self._notify(notices, run, step, epoch)
+        for finding in findings:
+            self._act(finding, run, step, epoch)
 
     def _notify(self, notices: Sequence[Notice], run: Any, step: int | None, epoch: int | None) -> None:
         for each in notices:

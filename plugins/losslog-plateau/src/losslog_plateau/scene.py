@@ -5,7 +5,9 @@ Runs in whatever thread feeds the watcher; no decision is made here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from .clock import Clock
 from .component import Component
@@ -59,3 +61,40 @@ class Scene:
     def next_cut(self) -> int | None:
         """The next planned cut of the learning rate, or None."""
         return min((step for step in self.planned_cuts if step > self.step), default=None)
+
+    def reached(self, step: int, nothing: Mapping[str, bool], said: str = "") -> None:
+        """Take what was found in the graph.
+
+        Args:
+            step: Step of the visit.
+            nothing: Whether each component trains nothing.
+            said: What was said of it, to be quoted.
+        """
+        for name, none in nothing.items():
+            if none:
+                since, before = self.untrained.get(name, (step, ""))
+                self.untrained[name] = (since, before or said)
+            else:
+                self.untrained.pop(name, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data from which `load_state_dict` restores exactly."""
+        return {
+            "updates": self.updates,
+            "step": self.step,
+            "clock": [self.clock.plan, self.clock.epoch, self.clock.stride],
+            "untrained": {name: list(found) for name, found in self.untrained.items()},
+            "held": self.held,
+            "over": self.over,
+            "measured": self.measured.state_dict(),
+            "rates": self.rates.state_dict(),
+            "components": {name: component.state_dict() for name, component in self.components.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave, but for the components."""
+        self.updates, self.step, self.held, self.over = (state[each] for each in ("updates", "step", "held", "over"))
+        self.clock = Clock(*state["clock"])
+        self.untrained = {name: (step, said) for name, (step, said) in state["untrained"].items()}
+        self.measured.load_state_dict(state["measured"])
+        self.rates.load_state_dict(state["rates"])

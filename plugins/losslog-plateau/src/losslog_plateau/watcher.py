@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from operator import add
 from typing import Any, Final, SupportsFloat
 
-from . import advice
 from .clock import Clock
 from .component import CELL, NON_FINITE, Component
 from .finding import Finding, Verdict
@@ -23,12 +22,11 @@ from .learning_rate import Cut
 from .reading import number, positive
 from .scene import Scene
 from .settings import Settings, typical_ranges
+from .stride import UPDATES, Stride
 from .totals import Totals, non_finite
 
 SCALAR: Final = "loss"
 STATE_VERSION: Final = 5
-STRIDE_UPDATES: Final = 8
-"""Updates from which the distance of rows is learnt: the second longest gap between them."""
 
 Losses = Mapping[str, SupportsFloat] | SupportsFloat
 
@@ -76,7 +74,7 @@ class Watcher:
         self._lr: object = None
         self._rising = False
         self._totals = Totals()
-        self._gaps: list[int] = []  # distances of the first rows
+        self._stride = Stride()
 
     def update(
         self,
@@ -98,7 +96,7 @@ class Watcher:
         """
         scene = self.scene
         scene.updates += 1
-        if scene.updates <= STRIDE_UPDATES:
+        if scene.updates <= UPDATES:
             self._learn_stride(step)
         before, scene.step = scene.step, step
         news: list[Finding] = []
@@ -132,7 +130,7 @@ class Watcher:
     def quiet_until(self, losses: Mapping[str, object], lr: object) -> int | None:
         """Up to which step `update_many` takes steps with these components and that learning rate; None: none."""
         components = self.scene.components
-        if self.scene.updates < STRIDE_UPDATES or not losses.keys() <= components.keys():
+        if self.scene.updates < UPDATES or not losses.keys() <= components.keys():
             return None
         if lr is not None and (lr != self._lr or self._rising):
             return None
@@ -175,21 +173,6 @@ class Watcher:
     def hold(self, held: bool) -> None:
         """Say nothing of flatness, divergence and shares while the length of an epoch is still to be learnt."""
         self.scene.held = held
-
-    def untrained(self, step: int, components: Mapping[str, bool], said: str = "") -> None:
-        """Take what was found in the graph: which components train no parameter at all.
-
-        Args:
-            step: Step of the visit.
-            components: Whether each one trains nothing.
-            said: What was said of it, to be quoted.
-        """
-        for name, nothing in components.items():
-            if nothing:
-                since, before = self.scene.untrained.get(name, (step, ""))
-                self.scene.untrained[name] = (since, before or said)
-            else:
-                self.scene.untrained.pop(name, None)
 
     def set_lengths(self, planned_steps: float | None, steps_per_epoch: float | None) -> None:
         """Go on with another plan or another epoch, learnt in mid-run: lines start anew, peaks and levels stay.
@@ -253,19 +236,11 @@ class Watcher:
         """All that was learnt so far, without the settings, as plain data that survives JSON."""
         return {
             "version": STATE_VERSION,
-            "updates": self.scene.updates,
-            "step": self.scene.step,
-            "gaps": list(self._gaps),
+            "gaps": self._stride.state(),
             "lr": dict(self._lr) if isinstance(self._lr, Mapping) else self._lr,
             "rising": self._rising,
-            "clock": [self.scene.clock.plan, self.scene.clock.epoch, self.scene.clock.stride],
-            "untrained": {name: list(found) for name, found in self.scene.untrained.items()},
-            "held": self.scene.held,
-            "over": self.scene.over,
-            "measured": self.scene.measured.state_dict(),
-            "rates": self.scene.rates.state_dict(),
             "totals": self._totals.state_dict(),
-            "components": {name: component.state_dict() for name, component in self.scene.components.items()},
+            **self.scene.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -278,31 +253,19 @@ class Watcher:
             raise ValueError(
                 f"watcher state of version {state.get('version')!r}: this is version {STATE_VERSION}; start anew"
             )
-        self.scene.updates, self.scene.step, self._gaps = state["updates"], state["step"], list(state["gaps"])
+        self.scene.load_state_dict(state)
+        self._stride.load(state["gaps"])
         self._lr, self._rising = state["lr"], state["rising"]
-        self.scene.clock = Clock(*state["clock"])
-        self.scene.rates.load_state_dict(state["rates"])
         self._totals.load_state_dict(state["totals"])
-        self.scene.untrained = {name: (step, said) for name, (step, said) in state["untrained"].items()}
-        self.scene.held, self.scene.over = state["held"], state["over"]
-        self.scene.measured.load_state_dict(state["measured"])
         self.scene.components = {}
         names = list(state["components"])
         for name, data in state["components"].items():
-            component = self._make_component(name, names)
-            component.load_state_dict(data)
-            self.scene.components[name] = component
+            self.scene.components[name] = self._make_component(name, names)
+            self.scene.components[name].load_state_dict(data)
 
     def _learn_stride(self, step: int) -> None:
-        """Rows of a sparse log (a row every 20 steps, or two an epoch) stand for several steps each."""
-        gap = step - self.scene.step
-        if self.scene.updates == 1 or gap < 1:
-            return
-        self._gaps.append(gap)
-        if len(self._gaps) not in (1, STRIDE_UPDATES - 1):
-            return
-        stride = sorted(self._gaps)[-2:][0]
-        if stride != self.scene.clock.stride:
+        stride = self._stride.learn(self.scene.updates, step - self.scene.step)
+        if stride is not None and stride != self.scene.clock.stride:
             self._relayout(Clock(self.scene.clock.plan, self.scene.clock.epoch, stride))
 
     def _relayout(self, clock: Clock) -> None:
@@ -323,15 +286,9 @@ class Watcher:
                 component.empty_cell()
 
     def _make_component(self, name: str, names: Sequence[str]) -> Component:
-        typical = self._judge.range_of(name, names)
-        return Component(name, self.scene.clock, self.settings, self.scene.step, typical)
+        return Component(name, self.scene.clock, self.settings, self.scene.step, self._judge.range_of(name, names))
 
     def _add_component(self, name: str, names: Sequence[str], news: list[Finding], before: int) -> Component:
-        component = self._make_component(name, names)
-        first = min((each.begin for each in self.scene.components.values()), default=self.scene.step)
-        self.scene.components[name] = component
-        gone = any(each.now > before and each.name not in names for each in self.scene.components.values())
-        if not gone and self.scene.step - first >= self._judge.settled(self.scene.clock):  # else they take turns
-            text = advice.new(name, self.scene.step, self.scene.axis)
-            news.append(Finding(name, "new", "info", self.scene.step, self.scene.step, text))
+        component = self.scene.components[name] = self._make_component(name, names)
+        self._judge.came(self.scene, component, names, before, news)
         return component
