@@ -156,19 +156,13 @@ class Caller:
         self._manager.register(thing, name=name)
         self._hooks = {hook: getattr(self._manager.hook, hook) for hook in implemented(thing)}
         # One plugin, one implementation: called as pluggy would, without its loop over plugins (2 us a call).
-        self._direct = {
-            hook: (impls[0].function, impls[0].argnames, impls[0].kwargnames)
-            for hook, impls in ((hook, caller.get_hookimpls()) for hook, caller in self._hooks.items())
-            if len(impls) == 1
-        }
-        optional = {
-            hook for hook, found in self._hooks.items() if all(each.optionalhook for each in found.get_hookimpls())
-        }
+        several = {hook: caller.get_hookimpls() for hook, caller in self._hooks.items()}
+        self._direct = {hook: (impls[0].function, impls[0].argnames, impls[0].kwargnames)
+                        for hook, impls in several.items() if len(impls) == 1}  # fmt: skip
+        optional = {hook for hook, impls in several.items() if all(each.optionalhook for each in impls)}
         self.called = ""
-        self.unknown = {
-            hook: f"there is no hook {hook}{did_you_mean(hook, offered)}"
-            for hook in sorted(set(self._hooks) - set(offered) - optional)
-        }
+        unknown = sorted(set(self._hooks) - set(offered) - optional)
+        self.unknown = {hook: f"there is no hook {hook}{did_you_mean(hook, offered)}" for hook in unknown}
         # what is like nothing may be a hook of the script's own, or of another version
         self.misspelt = [
             told if "did you mean" in told else f"{hook} is none of losslog's hooks: called where a script emits it"

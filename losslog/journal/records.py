@@ -57,20 +57,29 @@ MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one co
 _templates: dict[tuple[tuple[str, ...], ...], str] = {}
 
 
+def template_of(*keys: tuple[str, ...]) -> str | None:
+    """What `%` makes a batch's line of: seq, time, and its numbers in their order; None where there is none.
+
+    Args:
+        keys: of the record's data, and of the losses in it.
+    """
+    template = _templates.get(keys)
+    if template is None and keys[0][:3] == ("step", "epoch", "losses") and len(_templates) < 1000:  # must not grow us
+        fields, parts = ([_encode(key).replace("%", "%%") + ": %r" for key in each] for each in keys)
+        fields[2] = f'"losses": {{{", ".join(parts)}}}'
+        template = f'{{"seq": %r, "time": %r, "hook": "on_batch_losses", "data": {{{", ".join(fields)}}}}}\n'
+        _templates[keys] = template
+    return template
+
+
 def _batch_line(record: Record) -> str | None:
     """A batch record's line, from a template by its keys: what the encoder gives, in half the time. None: ask it."""
     losses = record.data.get("losses")
     if type(losses) is not dict:
         return None
-    keys = (tuple(record.data), tuple(losses))
-    template = _templates.get(keys)
+    template = template_of(tuple(record.data), tuple(losses))
     if template is None:
-        if keys[0][:3] != ("step", "epoch", "losses") or len(_templates) >= 1000:  # names without end must not grow us
-            return None
-        fields, parts = ([_encode(key).replace("%", "%%") + ": %r" for key in each] for each in keys)
-        fields[2] = f'"losses": {{{", ".join(parts)}}}'
-        template = f'{{"seq": %r, "time": %r, "hook": "on_batch_losses", "data": {{{", ".join(fields)}}}}}\n'
-        _templates[keys] = template
+        return None
     step, epoch, _, *rest = record.data.values()
     numbers = (record.seq, record.time, step, epoch, *losses.values(), *rest)
     try:
