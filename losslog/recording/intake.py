@@ -116,7 +116,7 @@ class Intake(ABC):
         hand, careful = deque(items), 0
         self.hand = hand
         while hand:
-            if careful or not attempt(self.several, hand)[0]:
+            if careful or len(hand) < 2 or not attempt(self.several, hand)[0]:
                 careful = (careful or AT_ONCE) - 1
                 item = hand.popleft()
                 _, error = attempt(self._kinds[type(item)], item)
