@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from losslog.values.losses import as_float, normalise
+from losslog.values.losses import as_float, check_names, normalise
 from losslog.values.totals import total_name, total_of
 
 SCALAR_HOOKS: Final = ("on_batch_losses", "on_eval", "on_metrics", "on_epoch_end")  # whose records have points
@@ -65,7 +65,7 @@ def scalars(prefix: str, losses: Any, total: Any = None) -> dict[str, float]:
 
 @lru_cache(maxsize=1024)  # asked for with each record, and most are of one loop
 def _tags(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{prefix}_{name}" for name in names)
+    return tuple(f"{prefix}_{name}" for name in check_names(names))
 
 
 def lr_series(lr: Any, prefix: str = "") -> dict[str, float]:
@@ -75,12 +75,9 @@ def lr_series(lr: Any, prefix: str = "") -> dict[str, float]:
     if not isinstance(lr, Mapping):
         return {f"{prefix}lr": as_float(lr, "lr")}
     groups = {str(name): as_float(value, f"lr[{name!r}]") for name, value in lr.items()}
-    if not groups:
-        return {}
-    series = {f"{prefix}lr": next(iter(groups.values()))}
-    if len(groups) > 1:
-        series |= {f"{prefix}lr_group/{name}": value for name, value in groups.items()}
-    return series
+    first = {f"{prefix}lr": value for value in list(groups.values())[:1]}
+    more = groups if len(groups) > 1 else {}
+    return first | {f"{prefix}lr_group/{name}": value for name, value in more.items()}
 
 
 def epoch_series(
@@ -96,6 +93,10 @@ def epoch_series(
 
 def batch_series(losses: Any, total: Any = None, lr: Any = None) -> dict[str, float]:
     """The series of an ``on_batch_losses`` record, x = global step."""
+    if type(losses) is dict and set(map(type, (*losses.values(), total))) == {float}:  # as nearly all are
+        series = dict(zip(_tags("batch/train", tuple(losses)), losses.values(), strict=True))
+        series["batch/train_total"] = total
+        return {**series, "batch/lr": lr} if type(lr) is float else series | lr_series(lr, "batch/")
     return scalars("batch/train", losses, total) | lr_series(lr, "batch/")
 
 
@@ -115,9 +116,8 @@ def eval_series(metrics: Mapping[str, Any], split: str = "val") -> dict[str, flo
             if isinstance(score, Mapping):
                 group = "mAP_class" if metric == "classes" else f"mAP_{metric}"
                 for label, part in score.items():
-                    series[f"{group}{suffix}/{name}_{label}"] = as_float(
-                        part, f"metrics[{name!r}][{metric!r}][{label!r}]"
-                    )
+                    where = f"metrics[{name!r}][{metric!r}][{label!r}]"
+                    series[f"{group}{suffix}/{name}_{label}"] = as_float(part, where)
             else:
                 series[f"mAP{suffix}/{name}_{metric}"] = as_float(score, f"metrics[{name!r}][{metric!r}]")
     return series
@@ -151,8 +151,8 @@ def points_of(hook: str, data: Mapping[str, Any]) -> Points | None:
 
 
 def _whole(x: Any, axis: str) -> int:
-    if x is None:
-        return 0
+    if type(x) is int or x is None:
+        return x or 0
     if isinstance(x, bool) or int(x) != x:  # a backend would cut the fraction off, silently
         raise ValueError(f"{axis}={x!r}: pass a whole number")
     return int(x)

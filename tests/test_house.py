@@ -31,12 +31,12 @@ FLOORS = """
     delivery.discovery delivery.inline
     delivery.report delivery.progress delivery.patience delivery.refusals delivery.beginning delivery.lane
     delivery.follower delivery.delivery delivery.attached
-    recording.items recording.hardest recording.highlights recording.intake recording.sender recording.nowhere
-    recording.drain recording.recorder
+    recording.items recording.alike recording.hardest recording.highlights recording.intake recording.sender
+    recording.nowhere recording.drain recording.recorder
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 1070, "values": 643, "journal": 2210, "recording": 725, "delivery": 1847, "ranks": 602, "runtime": 315}
+ROOMS = {"": 1045, "values": 654, "journal": 2205, "recording": 750, "delivery": 1847, "ranks": 602, "runtime": 315}
 CORE = 7365  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import gc
 import os
 import sys
 import time
@@ -21,6 +22,7 @@ from typing import Any
 
 from losslog.cli.arguments import UsageError, add_dir, add_options, add_run, names_in, parse_options, positive
 from losslog.cli.show import say as print_line
+from losslog.delivery.attached import OBJECTS
 from losslog.delivery.delivery import lanes_for, need_home
 from losslog.delivery.discovery import Plugin, named
 from losslog.delivery.lane import Lane
@@ -83,6 +85,7 @@ def lanes_over(
     """A lane for each plugin, of the run that began so; ``again`` as `losslog.delivery.delivery.lanes_for` has it."""
     name, config = str(start.get("name", folder.parent.name)), start.get("config") or {}
     trust = Trust(folders=args.checkpoints_in, pictures=args.images_in)
+    gc.set_threshold(OBJECTS, 20, 20)
     return lanes_for(folder, plugins, lambda kind, data: None, trust, name=name, config=config, again=again)
 
 

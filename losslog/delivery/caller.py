@@ -27,6 +27,7 @@ from losslog.runtime.notices import did_you_mean
 from losslog.runtime.settings import switch
 from losslog.tags import SCALAR_HOOKS, points_of
 
+_LATER: Final = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 _FLAT: Final = {int, float, str, bool, type(None)}
 _NESTED: Final = {dict, list}
 FLUSH_EVERY: Final = 0.5  # seconds, unless the plugin says otherwise
@@ -103,11 +104,7 @@ def check(thing: Any, hooks: Mapping[str, Sequence[str]]) -> None:
     for hook, several in marked.items():
         for name in several if hook in hooks else ():
             function = inspect.unwrap(getattr(thing, name))
-            if (
-                inspect.isgeneratorfunction(function)
-                or inspect.iscoroutinefunction(function)
-                or (inspect.isasyncgenfunction(function))
-            ):
+            if any(is_one(function) for is_one in _LATER):
                 raise ValueError(f"{name} is a generator or a coroutine: a hook is a plain function")
             signature, _ = attempt(inspect.signature, function)
             offered = dict.fromkeys([*hooks[hook], "run", "seq", "time"])
@@ -122,10 +119,7 @@ def check(thing: Any, hooks: Mapping[str, Sequence[str]]) -> None:
                     raise ValueError(f"{name} takes {stars}{each.name}: name the arguments you want; {there}")
                 if each.kind is each.KEYWORD_ONLY:
                     raise ValueError(f"{name} takes {each.name} by keyword only: leave out the *; {there}")
-                if each.default is each.empty and each.name not in (
-                    *offered,
-                    "self",
-                ):  # else of another version
+                if each.default is each.empty and each.name not in (*offered, "self"):  # else of another version
                     near = did_you_mean(each.name, offered)
                     raise ValueError(f"{name} has no argument {each.name!r}{near}; {there}")
 
@@ -162,19 +156,13 @@ class Caller:
         self._manager.register(thing, name=name)
         self._hooks = {hook: getattr(self._manager.hook, hook) for hook in implemented(thing)}
         # One plugin, one implementation: called as pluggy would, without its loop over plugins (2 us a call).
-        self._direct = {
-            hook: (impls[0].function, impls[0].argnames, impls[0].kwargnames)
-            for hook, impls in ((hook, caller.get_hookimpls()) for hook, caller in self._hooks.items())
-            if len(impls) == 1
-        }
-        optional = {
-            hook for hook, found in self._hooks.items() if all(each.optionalhook for each in found.get_hookimpls())
-        }
+        several = {hook: caller.get_hookimpls() for hook, caller in self._hooks.items()}
+        self._direct = {hook: (impls[0].function, impls[0].argnames, impls[0].kwargnames)
+                        for hook, impls in several.items() if len(impls) == 1}  # fmt: skip
+        optional = {hook for hook, impls in several.items() if all(each.optionalhook for each in impls)}
         self.called = ""
-        self.unknown = {
-            hook: f"there is no hook {hook}{did_you_mean(hook, offered)}"
-            for hook in sorted(set(self._hooks) - set(offered) - optional)
-        }
+        unknown = sorted(set(self._hooks) - set(offered) - optional)
+        self.unknown = {hook: f"there is no hook {hook}{did_you_mean(hook, offered)}" for hook in unknown}
         # what is like nothing may be a hook of the script's own, or of another version
         self.misspelt = [
             told if "did you mean" in told else f"{hook} is none of losslog's hooks: called where a script emits it"
@@ -207,17 +195,21 @@ class Caller:
         if hook in self._scalar_hooks:
             points = points_of(hook, data)
             if points is not None and points.series:
-                about = {"series": points.series, "axis": points.axis, "x": points.x}
-                self._call("on_scalars", about, run, seq, time)
-        return self._call(hook, data, run, seq, time) if hook in self._hooks else None
+                series, axis, x = points
+                about = {"series": series, "axis": axis, "x": x, "run": run, "seq": seq, "time": time}
+                self._call("on_scalars", about, own=True)
+        return self._call(hook, {**data, "run": run, "seq": seq, "time": time}) if hook in self._hooks else None
 
-    def _call(self, hook: str, data: Mapping[str, Any], run: Any, seq: int, time: float) -> Any:
+    def _call(self, hook: str, given: Mapping[str, Any], *, own: bool = False) -> Any:
+        """Call one hook; dicts and lists are copied but where nobody else has them (``own``)."""
         self.called = hook
-        given = {**data, "run": run, "seq": seq, "time": time}
         if self._trace:
-            sys.stderr.write(f"losslog trace: {self.name}.{hook} seq={seq} {dict(data)!r}\n")
+            data = {name: given[name] for name in given if name not in ("run", "seq", "time")}
+            sys.stderr.write(f"losslog trace: {self.name}.{hook} seq={given['seq']} {data!r}\n")
         if hook in self._direct:
             function, names, defaulted = self._direct[hook]
+            if own and not defaulted:
+                return function(*map(given.get, names))
             more = {name: fresh(given[name]) for name in defaulted if given.get(name) is not None}
             return function(*[fresh(each) if type(each) in _NESTED else each for each in map(given.get, names)], **more)
         caller = self._hooks[hook]

@@ -42,11 +42,10 @@ def options_of(factory: Any) -> dict[str, Any]:
     signature, error = attempt(inspect.signature, factory)
     if signature is None or error is not None:
         return {}
-    return {
-        name: None if parameter.default is parameter.empty else parameter.default
-        for name, parameter in signature.parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+    found = (
+        each for each in signature.parameters.values() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    )
+    return {each.name: None if each.default is each.empty else each.default for each in found}
 
 
 def misfit(factory: Any, options: Mapping[str, Any]) -> str | None:

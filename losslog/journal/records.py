@@ -13,7 +13,8 @@ import importlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
+from operator import attrgetter, itemgetter
 from types import GenericAlias
 from typing import Any, Final, NamedTuple
 
@@ -45,6 +46,9 @@ class Record(NamedTuple):
     data: Data
 
 
+_OF_ROW: Final = attrgetter(*Record._fields)
+_OF_BODY: Final = itemgetter(*Record._fields)
+_make: Final[Callable[[Any], Record]] = partial(tuple.__new__, Record)
 _encode = json.JSONEncoder(allow_nan=False, separators=(", ", ": ")).encode
 _decode = json.JSONDecoder().raw_decode
 _NUMBERS: Final = {int, float}
@@ -53,20 +57,29 @@ MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one co
 _templates: dict[tuple[tuple[str, ...], ...], str] = {}
 
 
+def template_of(*keys: tuple[str, ...]) -> str | None:
+    """What `%` makes a batch's line of: seq, time, and its numbers in their order; None where there is none.
+
+    Args:
+        keys: of the record's data, and of the losses in it.
+    """
+    template = _templates.get(keys)
+    if template is None and keys[0][:3] == ("step", "epoch", "losses") and len(_templates) < 1000:  # must not grow us
+        fields, parts = ([_encode(key).replace("%", "%%") + ": %r" for key in each] for each in keys)
+        fields[2] = f'"losses": {{{", ".join(parts)}}}'
+        template = f'{{"seq": %r, "time": %r, "hook": "on_batch_losses", "data": {{{", ".join(fields)}}}}}\n'
+        _templates[keys] = template
+    return template
+
+
 def _batch_line(record: Record) -> str | None:
     """A batch record's line, from a template by its keys: what the encoder gives, in half the time. None: ask it."""
     losses = record.data.get("losses")
     if type(losses) is not dict:
         return None
-    keys = (tuple(record.data), tuple(losses))
-    template = _templates.get(keys)
+    template = template_of(tuple(record.data), tuple(losses))
     if template is None:
-        if keys[0][:3] != ("step", "epoch", "losses") or len(_templates) >= 1000:  # names without end must not grow us
-            return None
-        fields, parts = ([_encode(key).replace("%", "%%") + ": %r" for key in each] for each in keys)
-        fields[2] = f'"losses": {{{", ".join(parts)}}}'
-        template = f'{{"seq": %r, "time": %r, "hook": "on_batch_losses", "data": {{{", ".join(fields)}}}}}\n'
-        _templates[keys] = template
+        return None
     step, epoch, _, *rest = record.data.values()
     numbers = (record.seq, record.time, step, epoch, *losses.values(), *rest)
     try:
@@ -118,9 +131,9 @@ def decode(line: bytes) -> Record:
     try:
         text = line.decode("ascii").strip()
         body, end = _decode(text)
-        found = _record(line, body) if end == len(text) else None
-    except RecursionError as error:
-        raise ValueError(f"not a record, nested too deep: {line[:80]!r}") from error
+        found = _records([line], [body], _OF_BODY)[0] if end == len(text) else None
+    except (KeyError, TypeError, RecursionError):
+        found = None
     if found is None:
         raise ValueError(f"not a record: {line[:80]!r}")
     return found
@@ -135,20 +148,13 @@ def decode_all(lines: Sequence[bytes]) -> list[Record | None]:
         raw = b"[" + b",".join(lines) + b"]"
         rows = None if len(lines) < MANY or not raw.isascii() else attempt(_quick(), raw)[0]
         if rows is not None and len(rows) == len(lines):
-            return [_row(line, each.seq, each.time, each.hook, each.data)
-                    for line, each in zip(lines, rows, strict=True)]  # fmt: skip
+            return _records(lines, rows, _OF_ROW)
         bodies, _ = _decode(raw.decode("ascii"))
         if len(bodies) == len(lines):
-            return list(map(_record, lines, bodies))
-    except (ValueError, RecursionError):
+            return _records(lines, bodies, _OF_BODY)
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    found: list[Record | None] = []
-    for line in lines:
-        try:
-            found.append(decode(line))
-        except ValueError:
-            found.append(None)
-    return found
+    return [attempt(decode, line)[0] for line in lines]
 
 
 @cache
@@ -163,22 +169,20 @@ def _quick() -> Callable[[bytes], Any]:
     return decode
 
 
-def _record(line: bytes, body: Any) -> Record | None:
-    try:
-        return _row(line, body["seq"], body["time"], body["hook"], body["data"])
-    except (KeyError, TypeError):
-        return None
+def _records(lines: Sequence[bytes], bodies: Sequence[Any], fields: Callable[[Any], Any]) -> list[Record | None]:
+    """The records of lines, None for what is none; KeyError or TypeError where a body has not these fields at all."""
+    found = list(map(_make, map(fields, bodies)))
+    plain = usual([each for each in found if each.hook == "on_batch_losses"])
+    return [each if plain and each.hook == "on_batch_losses" else _checked(line, each)
+            for line, each in zip(lines, found, strict=True)]  # fmt: skip
 
 
-def _row(line: bytes, seq: Any, time: Any, hook: Any, data: Any) -> Record | None:
-    record = Record(seq, time, hook, data)
-    if hook == "on_batch_losses" and usual(seq, time, data):
-        return record
+def _checked(line: bytes, record: Record) -> Record | None:
     text = line.decode("ascii")
     if too_deep(text):
         return None
-    if ('"NaN"' in text or 'Infinity"' in text) and hook != "on_images":  # its numbers are finite, its names not
-        record = record._replace(data=_unspell(data))
+    if ('"NaN"' in text or 'Infinity"' in text) and record.hook != "on_images":  # its numbers are finite, its names not
+        record = record._replace(data=_unspell(record.data))
     return record if fits(*record) else None
 
 

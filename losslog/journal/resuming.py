@@ -128,11 +128,8 @@ def past(folder: Path) -> Resumed:
     lasting, planned = index.lasting, count_in(index.lasting, "epochs")
     found = Resumed(folder, lasting["name"] or folder.parent.name,
                     finished=lasting["ended"] == "finished" and lasting["done"] >= planned)  # fmt: skip
-    there = tuple(
-        (folder / path, epoch, step)
-        for path, epoch, step in reversed(lasting["checkpoints"])
-        if (folder / path).is_file()
-    )
+    named = ((folder / path, epoch, step) for path, epoch, step in reversed(lasting["checkpoints"]))
+    there = tuple(each for each in named if each[0].is_file())
     if there:
         found = found._replace(checkpoint=there[0][0], epoch=there[0][1], step=there[0][2], others=there)
     return found

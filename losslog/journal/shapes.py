@@ -11,15 +11,17 @@ No thread, no I/O. Contract:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain, starmap
 from typing import Any, Final
 
 DEEPEST: Final = 64  # dicts and lists in each other; readers, plugins and vendors recurse over them
 LARGEST: Final = 2**63  # a step or an epoch that every backend can store
 YEAR_9999: Final = 253_402_300_800  # seconds since the epoch that every platform can show
 _NUMBERS: Final = frozenset({int, float})
-_FLOAT: Final = {float}
-_USUAL: Final = frozenset({"step", "epoch", "losses", "total", "lr", "batch_size"})
+_ALWAYS: Final = frozenset({"step", "epoch", "losses", "total"})
+_USUAL: Final = _ALWAYS | {"lr", "batch_size"}
 _TEXTS: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BIG: Final = 2.0**1023  # a whole number beyond has no float
 
@@ -177,23 +179,32 @@ def fits(seq: Any, time: Any, hook: Any, data: Any) -> bool:
     return True
 
 
-def usual(seq: Any, time: Any, data: Any) -> bool:
-    """Whether a batch's record is as nearly all are: flat, its numbers floats. What is not is for `fits`."""
-    if type(data) is not dict or not data.keys() <= _USUAL:
+def usual(batches: Sequence[tuple[Any, Any, Any, Any]]) -> bool:
+    """Whether the records of batches are as nearly all are: flat, their numbers floats. What is not is for `fits`."""
+    if not batches:
+        return True
+    seqs, times, _, tables = zip(*batches, strict=True)
+    if set(map(type, tables)) != {dict}:
         return False
-    get = data.get
-    losses, lr, step, epoch = get("losses"), get("lr"), get("step"), get("epoch")
-    if type(losses) is not dict or set(map(type, losses.values())) != _FLOAT or not all(map(str.strip, losses)):
+    losses, lrs = [each.get("losses") for each in tables], [each.get("lr") for each in tables]
+    if set(map(type, losses)) != {dict}:
         return False
-    if type(lr) is not float and lr is not None and (type(lr) is not dict or not set(map(type, lr.values())) <= _FLOAT):
+    if not all(starmap(_names_are_usual, set(zip(map(tuple, tables), map(tuple, losses), strict=True)))):
         return False
-    if type(get("total")) is not float or type(time) is not float or not 0 <= time < YEAR_9999:
+    if not set(map(type, lrs)) <= {float}:
+        lrs = [rate for lr in lrs if lr is not None for rate in (lr.values() if type(lr) is dict else (lr,))]
+    totals, wholes = [each["total"] for each in tables], list(seqs)
+    for key in ("step", "epoch", "batch_size"):
+        wholes += [each.get(key, 0) for each in tables]
+    floats = chain(times, lrs, totals, chain.from_iterable(map(dict.values, losses)))
+    if set(map(type, wholes)) != {int} or set(map(type, floats)) != {float}:
         return False
-    if "batch_size" in data and not _whole(data["batch_size"]):
-        return False
-    if type(seq) is not int or type(step) is not int or type(epoch) is not int:
-        return False
-    return 0 <= seq < LARGEST and 0 <= step < LARGEST and 0 <= epoch < LARGEST
+    return bool(min(wholes) >= 0 and max(wholes) < LARGEST and min(times) >= 0 and max(times) < YEAR_9999)
+
+
+@lru_cache(maxsize=1024)  # asked with each line, and most are of one loop
+def _names_are_usual(keys: tuple[str, ...], components: tuple[str, ...]) -> bool:
+    return _ALWAYS <= set(keys) <= _USUAL and bool(components) and all(map(str.strip, components))
 
 
 def too_deep(text: str) -> bool:

@@ -24,11 +24,8 @@ from losslog.runtime.containment import attempt
 from losslog.runtime.pace import Guard
 
 # (rank, world size) as torchrun, Open MPI / Horovod and Slurm say them.
-VARIABLES: Final = (
-    ("RANK", "WORLD_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-)
+VARIABLES: Final = (("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+                    ("SLURM_PROCID", "SLURM_NTASKS"))  # fmt: skip
 OWNER: Final = "LOSSLOG_RANK_PID"  # the process that torchrun numbered: its children inherit the numbers
 STORE_TIMEOUT: Final = timedelta(seconds=5)
 BY_ITSELF: Final[ContextVar[bool]] = ContextVar("BY_ITSELF", default=False)  # no other rank takes part

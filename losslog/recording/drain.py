@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -24,6 +26,7 @@ from losslog.journal.spill import Unwritten, spill
 from losslog.journal.tail import Tail, strangers
 from losslog.ranks.joining import Joiner
 from losslog.ranks.sums import Share
+from losslog.recording.alike import alike
 from losslog.recording.hardest import Hardest
 from losslog.recording.highlights import highlights
 from losslog.recording.intake import KEPT, Intake, Queue
@@ -34,8 +37,7 @@ from losslog.values.losses import Losses
 from losslog.values.totals import EpochMeans, Whole, weighted
 
 SYNC_EVERY: Final = 30.0  # seconds between fsyncs; also at each epoch's end and at close
-# Bytes of batch records kept while the journal cannot be written, and as many of others: 50,000 small ones of each. In
-# memory that is two to five times as much.
+# Bytes of batches kept while the journal cannot be written, and as many of others; in memory two to five times as much.
 MAX_WAITING: Final = 32_000_000
 BESIDES: Final = 500  # bytes that a record takes beside its line
 RETRY_EVERY: Final = 1.0  # seconds between attempts to write it
@@ -47,17 +49,15 @@ class Drain(Intake):
     """Turns items into records.
 
     Args:
-        queue: see `Intake`.
+        queue, culprit: see `Intake`.
         writer: the journal.
         tail: where near lanes read.
-        culprit: see `Intake`.
         joiner: joins the ranks, where there are several.
         images: gives the image ids of the batch of a step.
 
     Attributes:
         records: how many are written.
-        dropped: how many batch records were dropped because the journal could not be written.
-        dropped_others: how many others were.
+        dropped, dropped_others: how many batch records, and others, it dropped: the journal could not be written.
         trouble: why it cannot be written, or "".
         spilt: how many records were saved elsewhere, and where.
     """
@@ -68,17 +68,15 @@ class Drain(Intake):
     ) -> None:  # fmt: skip
         super().__init__(queue, culprit)
         self._hardest = Hardest(images)
-        self.records = 0
-        self.dropped = self.dropped_others = 0
+        self.records = self.dropped = self.dropped_others = 0
         self.trouble = ""
         self._writer, self._tail, self._joiner = writer, tail, joiner
         self._began, self._resumed = time.monotonic(), writer.seq > 0
-        self._lost_before = 0
         self._epoch_began = time.monotonic()  # the clock on the wall may be set meanwhile
         self._last_lr: Any = None
         self._fresh: list[tuple[Record, bytes]] = []
         self._retry_at = self._looked = 0.0
-        self._sync_due = False
+        self._lost_before, self._sync_due = 0, False
         self._waiting = [0, 0]  # bytes: of batch records, of others that are not `KEPT`
         self.spilt: tuple[int, Path | None] = (0, None)
 
@@ -92,16 +90,8 @@ class Drain(Intake):
         """Ranks that have yet to say goodbye."""
         return () if self._joiner is None else self._joiner.waiting_for
 
-    @property
-    def unwritten(self) -> int:
-        """Records that wait for the journal to be writable."""
-        return len(self._fresh)
-
     def recall(self, epoch: int, step: int | None) -> int | None:
-        """Count the batches, up to a step, of an epoch that the run had not ended when it was left; of one process.
-
-        Returns: The last step counted, or None where there is none.
-        """
+        """Count an unended epoch's batches, up to a step, of a run of one process; the last step counted, or None."""
         last: Record | None = None
         for last in self._writer.index.open_batches(epoch, step) if self._joiner is None else ():
             data = last.data
@@ -131,7 +121,7 @@ class Drain(Intake):
         lost = super().figures()
         return lost | {
             "dropped": lost["dropped"] + self.dropped, "dropped_others": lost["dropped_others"] + self.dropped_others,
-            "records": self.records, "unwritten": self.unwritten, "journal": self.trouble,
+            "records": self.records, "unwritten": len(self._fresh), "journal": self.trouble,
             "spilt": self.spilt[0], "spill": str(self.spilt[1] or ""),
             "seq": self._writer.seq - 1, "seconds": round(time.monotonic() - self._began, 3),
             "resumed": self._resumed, **highlights(self._writer.index.facts),
@@ -157,6 +147,21 @@ class Drain(Intake):
         other.take(items)
         if (path := spill([line for _, line in other._fresh], self._writer.path.parent.name)) is not None:
             self.spilt = len(other._fresh), path
+
+    def several(self, hand: deque[Item]) -> bool:
+        """Record batches that are alike, at once."""
+        alone = self._joiner is None and not (self.trouble or self.queue.targets)
+        found = alike(hand, self._writer.seq + len(self._fresh), self.totals) if alone else None
+        if found is None:
+            return False
+        for _ in found.fresh:
+            hand.popleft()
+        self._fresh += found.fresh
+        self.means.add_all(*found[1:])
+        self._last_lr = found.fresh[-1][0].data.get("lr", self._last_lr)
+        if len(self._fresh) >= WRITE_AT:
+            self.write()
+        return True
 
     def on_batch(self, batch: Batch, whole: Whole, weights: Mapping[str, float] | None) -> None:
         """Record a batch, or hand it to the joiner."""
@@ -194,12 +199,6 @@ class Drain(Intake):
             data |= {key: value for key, value in more.items() if value is not None}
         self._record(time, "on_batch_losses", data)
 
-    def _in_turn(self, event: Event, means: EpochMeans | None) -> None:
-        """Record an event; ``means`` come with the end of an epoch."""
-        if means is not None:
-            event = event._replace(data=self._end_of_epoch(dict(event.data), means))
-        self._record_event(event)
-
     def _end_of_epoch(self, data: dict[str, Any], means: EpochMeans) -> dict[str, Any]:
         if self._joiner is not None:
             for sums in self._joiner.sums(data["epoch"]):
@@ -222,7 +221,10 @@ class Drain(Intake):
         self._sync_due = True
         return data
 
-    def _record_event(self, event: Event) -> None:
+    def _in_turn(self, event: Event, means: EpochMeans | None) -> None:
+        """Record an event; ``means`` come with the end of an epoch."""
+        if means is not None:
+            event = event._replace(data=self._end_of_epoch(dict(event.data), means))
         if event.hook == "on_alert":
             if event.data["key"] in self._writer.alert_keys:
                 return
@@ -268,10 +270,8 @@ class Drain(Intake):
             except OSError as error:
                 self._fails(error)
                 return
-            found = []
-            for record, line in self._fresh:
-                offset += len(line)
-                found.append((offset, record))
+            ends = accumulate((len(line) for _, line in self._fresh), initial=offset)
+            found = list(zip(islice(ends, 1, None), (record for record, _ in self._fresh), strict=True))
             self.records += len(found)
             self._fresh, self._waiting = [], [0, 0]
             if self.trouble:

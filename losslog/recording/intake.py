@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Self
 
+from losslog.recording.alike import AT_ONCE
 from losslog.recording.items import Batch, Event, Item, Question
 from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import Once
@@ -112,12 +113,18 @@ class Intake(ABC):
     def take(self, items: Sequence[Item]) -> None:
         """Process items in order, and pass on what they give."""
         self.pace.fresh()
-        hand = self.hand = deque(items)
+        hand, careful = deque(items), 0
+        self.hand = hand
         while hand:
-            item = hand.popleft()
-            _, error = attempt(self._kinds[type(item)], item)
-            if error is not None:  # a defect of ours costs this item, not those beside it
-                self.once("internal error while recording, something is missing:\n%s", long_form(error))
+            if careful or len(hand) < 2 or not attempt(self.several, hand)[0]:
+                careful = (careful or AT_ONCE) - 1
+                item = hand.popleft()
+                _, error = attempt(self._kinds[type(item)], item)
+                if error is not None:  # a defect of ours costs this item, not those beside it
+                    self.once("internal error while recording, something is missing:\n%s", long_form(error))
+            if self.means.mixed:
+                self.once("dict and scalar losses mix in one epoch: the epoch's losses are those of the dicts, its "
+                          "total of all its batches")  # fmt: skip
             self.pace.rest()
         self.pass_on()
         for question in self._questions:
@@ -127,16 +134,17 @@ class Intake(ABC):
     def twin(self) -> Self:
         """A copy that goes on from here on its own, and touches nothing of this one's."""
         other = copy.copy(self)
-        other.means, other.pace, other.queue = (
-            copy.deepcopy(self.means),
-            Pace(active=False),
-            Queue(self.queue.components),
-        )
+        other.means, other.pace = copy.deepcopy(self.means), Pace(active=False)
+        other.queue = Queue(self.queue.components)
         other._questions = []
         other._kinds = {Batch: other._batch, Event: other._event, Question: other._question}
         return other
 
     # ------------------------------------------------------------------ what becomes of them
+
+    def several(self, hand: deque[Item]) -> bool:
+        """Take batches at the front that are alike, at once; False where they are not, and nothing was done."""
+        return False
 
     @abstractmethod
     def on_batch(self, batch: Batch, whole: Whole, weights: Mapping[str, float] | None) -> None:
@@ -193,11 +201,6 @@ class Intake(ABC):
             whole, weights = told(losses, total), item.weights() or None
         if item.counted:
             self.means.add(whole, item.n, weights, item.alone() if item.alone is not None else None)
-        if self.means.mixed:
-            self.once(
-                "dict and scalar losses mix in one epoch: the epoch's losses are those of the dicts, its total of "
-                "all its batches"
-            )
         if item.stepped:
             self.on_batch(item, whole, weights)
             if metrics:

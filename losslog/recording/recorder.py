@@ -157,11 +157,8 @@ class Recorder:
 
     def stats(self) -> dict[str, Any]:
         """Figures of queue, journal and lanes, for `losslog.Run.stats`."""
-        found = {
-            "queued": sum(type(each) is not Question for each in [*self._intake.hand, *self._queue.items]),
-            "cpu": round(self.cpu, 4),
-            **self._intake.figures(),
-        }
+        queued = sum(type(each) is not Question for each in [*self._intake.hand, *self._queue.items])
+        found = {"queued": queued, "cpu": round(self.cpu, 4), **self._intake.figures()}
         found["lanes"] = self.delivery.stats(found["seq"], found["journal_bytes"])
         follower = self.delivery.follower
         found["follower"] = None if follower is None else {"pid": follower.pid, "restarts": follower.restarts}

@@ -9,7 +9,7 @@ No thread, no I/O. Contract:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 Losses = dict[str, float] | float
@@ -74,8 +74,8 @@ def _advice(value: Any) -> str:
     return "pass a number or a 0-d tensor"
 
 
-def check_names(losses: Mapping[Any, Any], name: str = "losses") -> tuple[str, ...]:
-    """The component names of a dict of losses, in its order.
+def check_names(losses: Collection[Any], name: str = "losses") -> tuple[str, ...]:
+    """The component names of a dict of losses, or of its names, in their order.
 
     Raises:
         TypeError: a key is not a string.

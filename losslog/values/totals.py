@@ -13,8 +13,9 @@ No thread, no I/O. Contract:
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, Final, NamedTuple
 
 from losslog.runtime.notices import Once
@@ -116,6 +117,10 @@ class Totals:
         self._once, self._components = once, components
         self._losses: set[tuple[str, ...]] = set()  # names that are losses, all of them
 
+    def knows(self, names: Collection[str]) -> bool:
+        """Whether `apart` has seen these names, and they are components, all of them."""
+        return names in self._losses and total_name(names) is None
+
     def apart(self, losses: Losses) -> tuple[Losses, dict[str, float]]:
         """Losses, and entries beside them whose names say that they are metrics."""
         if not isinstance(losses, dict) or len(losses) < 2 or (names := tuple(losses)) in self._losses:
@@ -194,9 +199,8 @@ class EpochMeans:
         self._sums: dict[str, float] = {}  # of scalars under ""
         self._counts: dict[str, int] = {}
         self._weights: dict[str, float] = {}  # sums of weight - 1
-        self._alone: dict[
-            str, tuple[float, float, int]
-        ] = {}  # of scalars made of one: sums of value, weight - 1, count
+        # Of scalars made of one: sums of value, weight - 1, count.
+        self._alone: dict[str, tuple[float, float, int]] = {}
         self._total = 0.0
         self._given = False
 
@@ -223,7 +227,21 @@ class EpochMeans:
             counts[name] = counts.get(name, 0) + n
         if alone is not None:
             self._add_alone(alone.name, (alone.value * n, (alone.weight - 1.0) * n, n))
-        self.mixed = "" in sums and len(sums) > 1 and counts[""] > sum(each[2] for each in self._alone.values())
+        self._look()
+
+    def add_all(self, columns: Mapping[str, Sequence[float]], totals: Sequence[float], given: bool) -> None:
+        """Add batches whose losses are all dicts of the same names, given by name: as `add` does, one by one."""
+        self.batches += len(totals)
+        self._total = reduce(operator.add, totals, self._total)
+        self._given = self._given or given
+        for name, values in columns.items():
+            self._sums[name] = reduce(operator.add, values, self._sums.get(name, 0.0))
+            self._counts[name] = self._counts.get(name, 0) + len(values)
+        self._look()
+
+    def _look(self) -> None:
+        scalars = self._counts.get("", 0)
+        self.mixed = scalars > 0 and len(self._sums) > 1 and scalars > sum(each[2] for each in self._alone.values())
 
     def _add_alone(self, name: str, more: Sequence[Any]) -> None:
         value, weight, count = self._alone.get(name, (0.0, 0.0, 0))

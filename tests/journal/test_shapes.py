@@ -172,7 +172,7 @@ BATCH = {"step": 3, "epoch": 1, "losses": {"a": 1.0, "b": 2.0}, "total": 3.0, "l
 
 
 def test_a_usual_batch_is_one_that_fits() -> None:
-    assert usual(5, 1.0, BATCH)
+    assert usual([(5, 1.0, "on_batch_losses", BATCH)])
     assert fits(5, 1.0, "on_batch_losses", BATCH)
     for place in ("seq", "time", "data", "more", *BATCH, "inner", "name", "rate"):
         for odd in ODD:
@@ -192,7 +192,7 @@ def test_a_usual_batch_is_one_that_fits() -> None:
                     data["lr"]["head"] = odd
                 case _:
                     data[place] = odd
-            if usual(seq, at, data):
+            if usual([(seq, at, "on_batch_losses", data)]):
                 assert fits(seq, at, "on_batch_losses", data)
                 assert not too_deep(json.dumps(data))
                 assert not re.search('"(NaN|-?Infinity)"[^:]', json.dumps(data))
@@ -212,3 +212,16 @@ def test_lines_read_together_are_what_each_is_alone(odd: bytes) -> None:
             except ValueError:
                 alone.append(None)
         assert repr(decode_all(lines)) == repr(alone)
+
+
+def test_one_odd_batch_changes_nothing_about_those_beside_it() -> None:
+    """They are looked at together: whatever is wrong with one, the others are read as they are alone."""
+    for odd in ODD:
+        for place in BATCH:
+            lines = [json.dumps({"seq": seq, "time": 1.0, "hook": "on_batch_losses",
+                                 "data": {**BATCH, place: odd} if seq == 70 else BATCH}, default=str).encode()
+                     for seq in range(100)]  # fmt: skip
+            found = decode_all(lines)
+            assert [each for each in found if each is not None and each.seq != 70] == [
+                Record(seq, 1.0, "on_batch_losses", BATCH) for seq in range(100) if seq != 70
+            ]

@@ -207,12 +207,12 @@ def test_while_the_disk_is_full_records_wait_and_nothing_is_lost(
     monkeypatch.setattr("losslog.recording.drain.RETRY_EVERY", 0.0)
     for _ in range(10):
         rig.drain.take([rig.batch(1.0) for _ in range(10)])
-    assert (rig.drain.unwritten > 0, "File too large" in rig.drain.trouble) == (True, True)
+    assert (rig.drain.figures()["unwritten"] > 0, "File too large" in rig.drain.trouble) == (True, True)
     assert [each["seq"] for each in rig.records()] == list(range(len(rig.records())))
     full()
     rig.drain.take([])
     assert [each["data"]["step"] for each in rig.records()] == list(range(100))
-    assert (rig.drain.unwritten, rig.drain.trouble) == (0, "")
+    assert (rig.drain.figures()["unwritten"], rig.drain.trouble) == (0, "")
     assert caplog.text.count("cannot be written") == 1
 
 
@@ -223,7 +223,7 @@ def test_while_the_disk_is_full_batches_beyond_the_bound_are_dropped_and_counted
     monkeypatch.setattr("losslog.recording.drain.RETRY_EVERY", 0.0)
     for epoch in range(1, 21):
         rig.drain.take([*(rig.batch(1.0, epoch=epoch) for _ in range(10)), rig.end(epoch)])
-    assert rig.drain.unwritten < 50 + 20 + 10
+    assert rig.drain.figures()["unwritten"] < 50 + 20 + 10
     full()
     rig.drain.take([rig.end(21)])
     assert len(rig.data("on_epoch_end")) == 21
@@ -244,7 +244,7 @@ def test_while_the_disk_is_full_the_oldest_metrics_beyond_the_bound_are_dropped_
     for step in range(2000):
         own = {"step": step, "metrics": {"x": 1.0}}
         rig.drain.take([Event(0.0, "on_metrics" if step % 10 else "on_eval", own)])
-        waiting = max(waiting, rig.drain.unwritten)
+        waiting = max(waiting, rig.drain.figures()["unwritten"])
         if step % 100 == 99:
             rig.drain.take([Event(0.0, "on_alert", {"key": str(step)}), rig.end(step)])
     assert waiting < 50 + 2 * 20 + 120
@@ -261,7 +261,7 @@ def test_while_the_disk_is_full_the_oldest_metrics_beyond_the_bound_are_dropped_
     assert left == list(range(2000 - len(left), 2000))
     assert len(left) + rig.drain.dropped_others == 2000
     assert [record.seq for _, record in rig.tail.read(0) if record] == list(range(rig.drain.records))
-    assert rig.drain.unwritten == 0
+    assert rig.drain.figures()["unwritten"] == 0
 
 
 def test_once_the_disk_has_room_again_nothing_more_is_dropped(

@@ -96,9 +96,10 @@ class Axis:
         Raises:
             EventsUnavailable: a purge or a full buffer had to write, and could not.
         """
-        self._goes_back(time, step, seq)
+        if self._resumed is not None:
+            self._goes_back(time, step, seq)
         tags, newest = self._newest
-        if tags != tuple(series) or _is_old(step, time, seq, newest):
+        if tags != tuple(series) or (step <= newest[0] and _is_old(step, time, seq, newest)):
             last = self._last
             stale = [tag for tag in series if tag in last and _is_old(step, time, seq, last[tag])]
             if stale:
@@ -108,7 +109,7 @@ class Axis:
             tags = tuple(series)
         self._newest = tags, (step, time, seq)
         self._added = True
-        self._append(time, self._scalars.encoded(time, step, series))
+        self._append(time, self._scalars.encoded(time, step, tags, series.values()))
 
     @property
     def _last(self) -> dict[str, _Point]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -83,15 +83,14 @@ class Scalars:
         self._tags: tuple[str, ...] = ()
         self._event, self._values = Event(), list[Summary.Value]()
 
-    def encoded(self, time: float, step: int, series: Mapping[str, float]) -> bytes:
-        """The event, serialised."""
-        tags = tuple(series)
+    def encoded(self, time: float, step: int, tags: tuple[str, ...], values: Iterable[float]) -> bytes:
+        """The event, serialised: a value of each of these tags."""
         if tags != self._tags:
             event, self._tags = Event(), ()
             self._event, self._values = event, [event.summary.value.add(tag=tag) for tag in tags]
             self._tags = tags
         self._event.wall_time, self._event.step = time, step
-        for message, value in zip(self._values, series.values(), strict=True):
+        for message, value in zip(self._values, values, strict=True):
             message.simple_value = value
         data: bytes = self._event.SerializeToString()
         return data

@@ -116,11 +116,8 @@ class TensorBoardPlugin:
         self._open(run)[axis == "step"].add(time, x, series, seq)
         if axis == "epoch":
             self._flush()
-
-    @hookimpl
-    def on_batch_losses(self, step: int) -> None:
-        """Remember how far training is: an alert may not know."""
-        self._step = step
+        else:
+            self._step = x  # an alert may not know how far training is
 
     @hookimpl
     def on_epoch_end(self) -> None:
