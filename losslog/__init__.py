@@ -25,10 +25,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "BackendUnavailable", "LosslogError", "NotReady", "PluginError", "Run", "RunLocked", "StopTraining", "attach",
-    "batch_series", "epoch_series", "eval_series", "hookimpl", "hookspec", "load", "log_training_metrics", "lr_series",
+    "BackendUnavailable",
+    "LosslogError",
+    "NotReady",
+    "PluginError",
+    "Run",
+    "RunLocked",
+    "StopTraining",
+    "attach",
+    "batch_series",
+    "epoch_series",
+    "eval_series",
+    "hookimpl",
+    "hookspec",
+    "load",
+    "log_training_metrics",
+    "lr_series",
     "scalars",
-]  # fmt: skip
+]
 
 
 _WHERE = {"Run": "run", "log_training_metrics": "run", "attach": "instrument.attaching", "load": "viewing.loading"}

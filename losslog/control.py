@@ -64,10 +64,18 @@ class RunHandle:
         self._asked = (self.handling, 0)  # learning-rate requests made while handling it
 
     def alert(
-        self, title: str, text: str = "", level: str = "warning", *,
-        key: str | None = None, component: str | None = None, step: int | None = None, epoch: int | None = None,
-        cause: str | None = None, evidence: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        title: str,
+        text: str = "",
+        level: str = "warning",
+        *,
+        key: str | None = None,
+        component: str | None = None,
+        step: int | None = None,
+        epoch: int | None = None,
+        cause: str | None = None,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> None:
         """Tell a person: the alert becomes a record, and every plugin shows it.
 
         Args:

@@ -103,13 +103,23 @@ class Run:
     images: str | None = None
 
     def __init__(
-        self, name: str | None = None, dir: str | os.PathLike[str] = "runs", config: Mapping[str, Any] | None = None,
-        plugins: str | Sequence[Any] | None = "auto", options: Mapping[str, Mapping[str, Any]] | None = None, *,
-        epochs: int | None = None, steps_per_epoch: int | None = None, resume: str | os.PathLike[str] | None = None,
-        resume_epoch: int | None = None, resume_step: int | None = None, follower: bool = True,
-        non_finite: Literal["warn", "stop"] = "warn", components: Sequence[str] = (),
+        self,
+        name: str | None = None,
+        dir: str | os.PathLike[str] = "runs",
+        config: Mapping[str, Any] | None = None,
+        plugins: str | Sequence[Any] | None = "auto",
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        resume: str | os.PathLike[str] | None = None,
+        resume_epoch: int | None = None,
+        resume_step: int | None = None,
+        follower: bool = True,
+        non_finite: Literal["warn", "stop"] = "warn",
+        components: Sequence[str] = (),
         images: str | os.PathLike[str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         prepare()
         settings.check()
         self._check(config, non_finite, resume, epochs=epochs, steps_per_epoch=steps_per_epoch,
@@ -254,9 +264,18 @@ class Run:
     # ------------------------------------------------------------------ what a loop calls
 
     def log_batch(
-        self, losses: Any, *, lr: Any = None, epoch: int | None = None, step: int | None = None, total: Any = None,
-        batch_size: int | None = None, targets: Any = None, n: int = 1, weights: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        losses: Any,
+        *,
+        lr: Any = None,
+        epoch: int | None = None,
+        step: int | None = None,
+        total: Any = None,
+        batch_size: int | None = None,
+        targets: Any = None,
+        n: int = 1,
+        weights: Mapping[str, Any] | None = None,
+    ) -> None:
         """Log the losses of one optimizer step.
 
         Args:
@@ -313,10 +332,19 @@ class Run:
         return step, epoch
 
     def log_forwards(
-        self, keys: Any, values: Any, lr: Any, n: int, has_total: bool,
-        weights: Callable[[], Mapping[str, float]] | None = None, targets: Sequence[Mapping[str, Any]] = (), *,
-        stepped: bool = True, counted: bool = True, alone: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        keys: Any,
+        values: Any,
+        lr: Any,
+        n: int,
+        has_total: bool,
+        weights: Callable[[], Mapping[str, float]] | None = None,
+        targets: Sequence[Mapping[str, Any]] = (),
+        *,
+        stepped: bool = True,
+        counted: bool = True,
+        alone: Any = None,
+    ) -> None:
         """`log_batch` for `losslog.instrument`, which read the values when the model gave them.
 
         Args:
@@ -547,10 +575,17 @@ class Run:
         return answer.means
 
     def alert(
-        self, title: str, text: str = "", level: str = "warning", *, key: str | None = None,
-        component: str | None = None, cause: str | None = None, evidence: Mapping[str, Any] | None = None,
+        self,
+        title: str,
+        text: str = "",
+        level: str = "warning",
+        *,
+        key: str | None = None,
+        component: str | None = None,
+        cause: str | None = None,
+        evidence: Mapping[str, Any] | None = None,
         source: str = "user",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Tell a person, in every backend.
 
         Args:

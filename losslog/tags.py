@@ -75,9 +75,12 @@ def lr_series(lr: Any, prefix: str = "") -> dict[str, float]:
     if not isinstance(lr, Mapping):
         return {f"{prefix}lr": as_float(lr, "lr")}
     groups = {str(name): as_float(value, f"lr[{name!r}]") for name, value in lr.items()}
-    first = {f"{prefix}lr": value for value in list(groups.values())[:1]}
-    more = groups if len(groups) > 1 else {}
-    return first | {f"{prefix}lr_group/{name}": value for name, value in more.items()}
+    if not groups:
+        return {}
+    series = {f"{prefix}lr": next(iter(groups.values()))}
+    if len(groups) > 1:
+        series |= {f"{prefix}lr_group/{name}": value for name, value in groups.items()}
+    return series
 
 
 def epoch_series(
