@@ -159,6 +159,8 @@ class Sightings:
         if not grad or not any(each.node is not None for _, given in givers for each in given):
             if grad and module.training:
                 self._computes(args, kwargs)
+                if not losses:
+                    self._validating.given = self._validating.input
                 self._discovery.trained(module)
                 self._ungraded(family, module, losses)
             else:
@@ -271,4 +273,5 @@ class Sightings:
     def _evaluated(self, *given: Any, of_copy: bool = False) -> None:
         if self._fresh:
             self._fresh[-1].evaluated = True
-        self._validating.evaluated(*given, of_copy=of_copy)
+        amid = not self._fresh and bool(self.pending) and not self.pending[-1].reached
+        self._validating.evaluated(*given, of_copy=of_copy, amid=amid)

@@ -237,8 +237,6 @@ def compiled(net):
 @pytest.mark.parametrize("how", ["no grad", "eval mode", "grad"])
 @pytest.mark.parametrize("attach", ["wrapper", "net"])
 def test_validation_through_the_module_in_a_wrapper(watch, read, said, wrap, trained, validated, how, attach):
-    if (wrap, trained, attach, how) == (compiled, "net", "net", "grad"):
-        pytest.skip("a compiled model that was not there to be watched is heard without gradients only")
     loop, valid = Loop(watch, wrap=wrap, attach=attach), Loader(torch.randn(8, 4), 4)
     parts = {"wrapper": loop.model, "net": loop.net}
     truth = []
@@ -340,3 +338,68 @@ def test_a_script_that_validates_the_module_in_its_wrapper(tmp_path, world):
     assert [each["val_loss"]["loss_a"] for each in ends] == pytest.approx(
         json.loads((tmp_path / "truth.json").read_text())
     )
+
+
+class Holder(nn.Module):
+    """An average that keeps its copy under a name of its own, and perhaps the model beside it."""
+
+    def __init__(self, net, *, beside=False):
+        super().__init__()
+        self.ema_model = copy.deepcopy(net)
+        self.online = net if beside else None
+        self.register_buffer("updates", torch.zeros(1))
+
+    def forward(self, x):
+        return self.ema_model(x)
+
+
+@pytest.mark.parametrize("net", ["dict", "own", "Sequential", "Linear"])
+@pytest.mark.parametrize("holder", ["named", "beside", "averaged", "object"])
+@pytest.mark.parametrize("own", ["first", "not"])
+def test_a_copy_in_a_wrapper_of_any_kind(watch, read, said, net, holder, own):
+    kind = "dict" if net == "dict" else "criterion"
+    shape = {"Linear": lambda net: nn.Linear(4, 2), "Sequential": lambda net: nn.Sequential(net)}
+    loop = Loop(watch, kind, wrap=shape.get(net, lambda net: net))
+    valid = Loader(torch.randn(8, 4), 4)
+    ema = {"named": lambda net: Holder(net), "beside": lambda net: Holder(net, beside=True),
+           "averaged": torch.optim.swa_utils.AveragedModel, "object": copy.deepcopy}[holder](loop.model)  # fmt: skip
+    truth = []
+    for _ in range(6):  # the last without looking at the calls of all modules
+        loop.epoch()
+        found = loop.look(valid) if own == "first" else None
+        of_copy = loop.look(valid, model=ema)
+        truth.append(pytest.approx(of_copy if own == "not" else found))
+    assert loop.ends(read) == truth
+    assert sum("val_loss is of a copy of the model" in each for each in said()) == (own == "not")
+
+
+def test_a_compiled_wrapper_made_before(watch, read):
+    net = Dict()
+    compiled = torch.compile(net, backend="eager")
+    loop = Loop(watch, wrap=lambda _: net)
+    valid, truth = Loader(torch.randn(8, 4), 4), []
+    for _ in range(3):
+        loop.epoch()
+        truth.append(pytest.approx(loop.look(valid, model=compiled, grad=True)))
+    assert loop.ends(read) == truth
+
+
+@pytest.mark.parametrize("order", ["after", "before"])
+def test_a_criterion_without_gradients_amid_a_batch_is_no_validation(watch, read, order):
+    """A part of the loss that is computed under ``no_grad`` on the batch at hand, also of a new epoch's first batch."""
+    torch.manual_seed(0)
+    model, first, second = nn.Linear(4, 2), nn.MSELoss(), nn.L1Loss()
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    run = watch(model, optimizer)
+    data = Loader(torch.randn(20, 4), 4)
+    for epoch in range(3):
+        for x in data:
+            found = [first(model(x), x[:, :2])] if order == "after" else []
+            with torch.set_grad_enabled(epoch == 0):
+                found.append(second(model(x), x[:, 2:]))
+            found += [first(model(x), x[:, :2])] if order == "before" else []
+            optimizer.zero_grad()
+            sum(found).backward()
+            optimizer.step()
+    run.close()
+    assert [each.get("val_loss") for each in read(run, "on_epoch_end")] == [None] * 3
