@@ -147,12 +147,14 @@ class Sightings:
             copied = self._copies.family_of(module, self.families)
             original = copied or self._successor_of(module, alive=True)
             if original is not None:
-                losses, data = read(output, original.name, spread=spread), self._validating.data(self._fresh)
+                losses = read(output, original.name, spread=spread, places=original.places)
+                data = self._validating.data(self._fresh)
                 other = data is not None and not self._finder.trains_on(data)
                 if copied is None or other or copied.keys is None or (data is None and not losses):  # else a teacher
                     self._evaluated(original, module, losses, args or (kwargs,), data, of_copy=copied is not None)
                 return
-        losses = read(output, type(module).__name__ if family is None else family.name, spread=spread)
+        places = () if grad or family is None else family.places
+        losses = read(output, type(module).__name__ if family is None else family.name, spread=spread, places=places)
         givers = [(module, losses)]
         if inner and not (losses and losses[0].named):
             givers = [(each, read(its, "", spread=spread)) for each, its in inner] or givers
@@ -213,6 +215,7 @@ class Sightings:
             family = self.adopt(module)
             if not losses[0].named and len(losses) == 1:
                 losses[0].name = family.name
+        family.places = tuple([each.place for each in losses])
         output, family.batch = of(family, losses), None
         key = (output.names, *[each.family.name for each in self.pending])
         totals = family.totals.get(key)

@@ -403,3 +403,58 @@ def test_a_criterion_without_gradients_amid_a_batch_is_no_validation(watch, read
             optimizer.step()
     run.close()
     assert [each.get("val_loss") for each in read(run, "on_epoch_end")] == [None] * 3
+
+
+FORMS = {
+    "loss, logits": (lambda y, a, b: (a + b, y), lambda out: out[0], None),
+    "logits, loss": (lambda y, a, b: (y, a + b), lambda out: out[1], None),
+    "loss, accuracy": (lambda y, a, b: (a + b, (y > 0).float().mean()), lambda out: out[0], None),
+    "loss, None": (lambda y, a, b: (a + b, None), lambda out: out[0], None),
+    "two losses": (lambda y, a, b: (y, a, b), lambda out: out[1] + out[2], ["Net[1]", "Net[2]"]),
+    "loss, dict": (lambda y, a, b: (a + b, {"loss_a": a, "loss_b": b}), lambda out: out[0], ["loss_a", "loss_b"]),
+    "dict, logits": (lambda y, a, b: ({"a": a, "b": b, "acc": y.mean().detach()}, y),
+                     lambda out: out[0]["a"] + out[0]["b"], ["a", "b"]),
+    "loss": (lambda y, a, b: a + b, lambda out: out, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("who", ["itself", "in a wrapper", "a copy"])
+def test_losses_in_a_tuple_validate(watch, read, form, who):
+    give, pick, names = FORMS[form]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x):
+            y = self.linear(x)
+            return give(y, y[:, 0].pow(2).mean(), (y[:, 1] - 1).abs().mean())
+
+    torch.manual_seed(0)
+    net = Net()
+    model = Wrap(net) if who == "in a wrapper" else net
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    run, judged = watch(model, optimizer), copy.deepcopy(net) if who == "a copy" else net
+    train, valid = Loader(torch.randn(20, 4), 4), Loader(torch.randn(8, 4), 4)
+    truth, totals = [], []
+    for _ in range(2):
+        model.train()
+        for x in train:
+            optimizer.zero_grad()
+            loss = pick(model(x))
+            loss.backward()
+            optimizer.step()
+            totals.append(loss.item())
+        model.eval()
+        with torch.no_grad():
+            truth.append(sum(pick(judged.eval()(x)).item() for x in valid) / 2)
+    run.close()
+    batches, ends = read(run, "on_batch_losses"), read(run, "on_epoch_end")
+    assert [each["total"] for each in batches] == pytest.approx(totals)
+    for each in batches:
+        called = [name.replace("Wrap", "Net") for name in each["losses"]] if names else None
+        assert called == names if names else isinstance(each["losses"], float)
+    found = [sum(each["val_loss"].values()) if names else each["val_loss"] for each in ends]
+    assert found == pytest.approx(truth)
