@@ -27,8 +27,8 @@ from losslog.values.snapshot import Staged, snapshot
 from losslog.values.totals import TOTAL_NAMES
 
 if TYPE_CHECKING:
+    from losslog.instrument.datapass import Pass
     from losslog.instrument.family import Family
-    from losslog.instrument.passes import Pass
     from losslog.instrument.reach import Reach
     from losslog.values.targets import Target
 

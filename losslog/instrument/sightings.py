@@ -18,6 +18,7 @@ import torch
 
 from losslog.instrument.calls import CRITERIA
 from losslog.instrument.copies import Copies
+from losslog.instrument.datapass import Pass
 from losslog.instrument.discovery import Discovery
 from losslog.instrument.family import Family, wrapped_by
 from losslog.instrument.leftout import LeftOut
@@ -25,8 +26,9 @@ from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.naming import Naming
 from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
-from losslog.instrument.passes import EpochFinder, Pass, batches_in
+from losslog.instrument.passes import EpochFinder
 from losslog.instrument.plain import drivers_of
+from losslog.instrument.rounds import batches_in
 from losslog.instrument.validating import NEITHER, Validating
 from losslog.values.targets import Target
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from losslog.instrument.datapass import Pass
 from losslog.instrument.listeners import guarded, listeners, tell
-from losslog.instrument.passes import Pass
 from losslog.instrument.roots import hear_backward, hear_scale
 from losslog.runtime.containment import attempt
 
@@ -37,7 +37,7 @@ def _next(original: Any) -> Any:
             batch = original(self)
         except StopIteration:
             if found is not None:
-                found.exhausted = True
+                guarded(found.ends, self)
             raise
         if found is not None:
             found.gives(batch)

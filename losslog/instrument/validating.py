@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from losslog.instrument.datapass import Pass
 from losslog.instrument.family import Family
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.ordering import name_evaluated
 from losslog.instrument.outputs import Loss, of
-from losslog.instrument.passes import EpochFinder, Pass
+from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import averaged
 from losslog.instrument.wholes import nothing
 
