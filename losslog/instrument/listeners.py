@@ -90,6 +90,9 @@ class Listener:
     def loaded(self, file: Any) -> None:
         """``torch.load`` has read something."""
 
+    def restored(self, optimizer: Any) -> None:
+        """An optimizer was given a state."""
+
 
 class Meter:
     """What listening costs, of one step in many: CPU seconds of the thread that trains.

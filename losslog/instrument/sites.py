@@ -76,6 +76,15 @@ def _zero_grad(original: Any) -> Any:
     return zero_grad
 
 
+def _restore(original: Any) -> Any:
+    def load_state_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        tell("restored", self)
+        return result
+
+    return load_state_dict
+
+
 def _make(original: Any) -> Any:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
@@ -137,7 +146,11 @@ def _load(original: Any) -> Any:
 SITES: Final[dict[str, tuple[tuple[str, str, Callable[[Any], Any]], ...]]] = {
     "torch.autograd": (("", "backward", hear_backward),),
     "torch.nn.modules.module": (("Module", "train", _train), ("Module", "zero_grad", _zero_grad)),
-    "torch.optim.optimizer": (("Optimizer", "zero_grad", _zero_grad), ("Optimizer", "__init__", _make)),
+    "torch.optim.optimizer": (
+        ("Optimizer", "zero_grad", _zero_grad),
+        ("Optimizer", "__init__", _make),
+        ("Optimizer", "load_state_dict", _restore),
+    ),
     "torch.utils.data.dataloader": (("DataLoader", "__iter__", _iterate), ("_BaseDataLoaderIter", "__next__", _next)),
     "torch.amp.grad_scaler": (("GradScaler", "step", _scaler_step), ("GradScaler", "scale", hear_scale)),
     "torch._dynamo.eval_frame": (("OptimizedModule", "__init__", _wrap_compiled),),
