@@ -112,7 +112,7 @@ def test_a_new_run_for_a_script_that_goes_on_is_said(tmp_path, how, line):
 @pytest.mark.parametrize("more", [0, 2])
 def test_a_run_of_ones_own_goes_on_amid_an_epoch(tmp_path, more):
     """From a checkpoint of epoch 2 after 3 steps of 5; the run was left at once, or 2 steps later."""
-    with Run("own", tmp_path, plugins=None) as first:
+    with Run("own", tmp_path, plugins=None, epochs=2) as first:
         for _ in range(5):
             first.log_batch(1.0)
         first.end_epoch()
