@@ -36,8 +36,8 @@ FLOORS = """
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 1070, "values": 643, "journal": 2210, "recording": 725, "delivery": 1847, "ranks": 602, "runtime": 315}
-CORE = 7365  # lines of code in all, the follower's child included
+ROOMS = {"": 1070, "values": 643, "journal": 2218, "recording": 725, "delivery": 1847, "ranks": 602, "runtime": 315}
+CORE = 7383  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {
