@@ -190,7 +190,8 @@ def _wanted(module: Any, frames: list[Any]) -> bool:
     elif frames:
         return False
     elif torch.is_grad_enabled():
-        if not (_attending and (isinstance(module, Criterion) or kind in _criteria or kind in _strange)):
+        heard = isinstance(module, Criterion) or kind in _criteria or kind in _strange
+        if not (_attending and (heard or kind in _attended())):
             return False
     elif kind in _strange:
         return False

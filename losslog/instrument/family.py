@@ -37,6 +37,7 @@ class Family:
         batch: of validation, that it was last called for.
         evaluated: calls of it for that batch.
         habit: what its steps have in common.
+        places: where its losses stand in the tuple it gives; None: in none.
         unreached: steps for which no backward pass came to its outputs, before any did.
     """
 
@@ -51,6 +52,7 @@ class Family:
         self.batch: object = None
         self.habit = Habit()
         self.plain: tuple[str, ...] | None = None
+        self.places: tuple[int | None, ...] = ()
         self._members: list[weakref.ref[Any]] = []
 
     @property

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from losslog.instrument.datapass import Pass
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
-from losslog.instrument.passes import EpochFinder, Pass
+from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import averaged
 from losslog.instrument.rests import Rests
 from losslog.instrument.roots import Root

@@ -15,7 +15,7 @@ from time import thread_time
 from typing import Any, Final
 
 from losslog.errors import StopTraining
-from losslog.instrument.passes import Pass
+from losslog.instrument.datapass import Pass
 from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import now_and_then, warn
 
@@ -89,6 +89,9 @@ class Listener:
 
     def loaded(self, file: Any) -> None:
         """``torch.load`` has read something."""
+
+    def restored(self, optimizer: Any) -> None:
+        """An optimizer was given a state."""
 
 
 class Meter:

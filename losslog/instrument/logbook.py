@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from losslog.instrument import looking, shares
 from losslog.instrument.readings import Reading
+from losslog.instrument.written import Written
 from losslog.runtime.notices import Once
 from losslog.values.totals import mean_of
 
@@ -39,6 +40,7 @@ class Logbook:
         reached: judges what losses were found to train.
         tracing: has found where losses that are not finite come from.
         evaluations: those that wait to be recorded.
+        written: the checkpoint that was written last.
     """
 
     def __init__(self, make: Callable[[], Run]) -> None:
@@ -55,6 +57,7 @@ class Logbook:
         self._validation_over = False
         looking.begin()
         self.evaluations: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
+        self.written = Written(self._log_checkpoint)
 
     @property
     def run(self) -> Run:
@@ -70,6 +73,8 @@ class Logbook:
         if not self.trained:
             looking.labels(run)
         self.trained = self._validation_over = True
+        if self.written.waits:
+            self.written.settle()
         keys, values, has_total, n, weights, beside, reach, shared, targets, alone = reading
         run.log_forwards(keys, values, lr, n, has_total, weights, targets, alone=alone)
         reached = self.reached
@@ -139,7 +144,10 @@ class Logbook:
 
     def checkpoint(self, path: str) -> None:
         """A checkpoint was written."""
-        self.run.log_checkpoint(os.path.abspath(path))
+        self.written.take(os.path.abspath(path), self.run.open_epoch, self.run.next_step - 1)
+
+    def _log_checkpoint(self, path: str, epoch: int, step: int) -> None:
+        self.run.log_checkpoint(path, epoch=epoch, step=step)
 
     def val_loss(self) -> Losses | None:
         """Means of the last validation since the last call, or None."""

@@ -15,8 +15,8 @@ from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final
 
+from losslog.instrument.datapass import Pass
 from losslog.instrument.ordering import Ordering
-from losslog.instrument.passes import Pass
 from losslog.instrument.roots import Root, elsewhere
 from losslog.runtime.containment import attempt
 from losslog.values.targets import Target

@@ -27,8 +27,8 @@ from losslog.values.snapshot import Staged, snapshot
 from losslog.values.totals import TOTAL_NAMES
 
 if TYPE_CHECKING:
+    from losslog.instrument.datapass import Pass
     from losslog.instrument.family import Family
-    from losslog.instrument.passes import Pass
     from losslog.instrument.reach import Reach
     from losslog.values.targets import Target
 
@@ -46,10 +46,10 @@ _number: Final = operator.methodcaller("_sequence_nr")
 class Loss:
     """One loss of an output while it is being looked at."""
 
-    __slots__ = ("name", "named", "node", "tensor")
+    __slots__ = ("name", "named", "node", "place", "tensor")
 
-    def __init__(self, name: str, tensor: Any, named: bool) -> None:
-        self.name, self.tensor, self.named = name, tensor, named
+    def __init__(self, name: str, tensor: Any, named: bool, place: int | None = None) -> None:
+        self.name, self.tensor, self.named, self.place = name, tensor, named, place
         self.node = tensor.grad_fn
 
 
@@ -188,13 +188,14 @@ def again(family: Family, output: Any) -> Output | None:
     return found
 
 
-def read(output: Any, label: str, *, spread: bool = False) -> list[Loss]:
+def read(output: Any, label: str, *, spread: bool = False, places: Sequence[int | None] = ()) -> list[Loss]:
     """The losses in what a module returned, and scalars beside them.
 
     Args:
         output: what it returned.
         label: name of a loss that has none.
         spread: whether one-dimensional tensors are losses too, a value per GPU.
+        places: where they stood in a tuple while there were gradients, which tell.
     """
     if isinstance(output, Tensor):
         return [Loss(label, output, False)] if _is_loss(output, spread) else []
@@ -202,13 +203,19 @@ def read(output: Any, label: str, *, spread: bool = False) -> list[Loss]:
         return list(_entries(fields, "", spread))
     if type(output) not in (tuple, list) or len(output) > MOST:
         return []
-    for each in output:
+    for place, each in enumerate(output):
         if (fields := fields_of(each)) is not None:
             named = list(_entries(fields, "", spread))
-            if any(loss.node is not None for loss in named):
+            if place in places or any(loss.node is not None for loss in named):
+                for loss in named:
+                    loss.place = place
                 return named
-    return [Loss(f"{label}[{place}]", each, False) for place, each in enumerate(output)
-            if isinstance(each, Tensor) and _is_loss(each, spread) and each.requires_grad]  # fmt: skip
+    several = [Loss(f"{label}[{place}]", each, False, place) for place, each in enumerate(output)
+               if isinstance(each, Tensor) and (each.requires_grad or place in places)
+               and _is_loss(each, spread)]  # fmt: skip
+    if len(several) == 1:
+        several[0].name = label
+    return several
 
 
 def _entries(output: Mapping[Any, Any], before: str, spread: bool) -> Iterator[Loss]:

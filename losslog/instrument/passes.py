@@ -1,10 +1,10 @@
-"""Passes over data loaders, and the rule that finds epochs in them.
+"""The rule that finds epochs in passes over data loaders.
 
 Training thread. Contract:
 
-- A pass is one iteration over one `DataLoader`. It is over when it is exhausted or its iterator is gone (a `break`).
 - A new epoch begins with an optimizer step whose batch comes from a new pass over the loader that this epoch began
   with, or from any other pass when all passes of this epoch are over.
+- Rounds of an `itertools.cycle` over a loader are passes; with a planned number of steps that decides there.
 - On a loader that gives more batches than it says there are, the planned number of steps ends an epoch, or
   ``model.train()`` after an evaluation.
 - Where batches come from no loader, an epoch ends when a batch comes again, at ``model.train()`` after an evaluation or
@@ -13,126 +13,19 @@ Training thread. Contract:
 
 from __future__ import annotations
 
-import itertools
-import sys
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from losslog.instrument.looking import offered, saw
-from losslog.instrument.naming import named_in
-from losslog.instrument.wholes import length, nothing, whole
+from losslog.instrument.datapass import Pass
+from losslog.instrument.rounds import Rounds, batches_in
+from losslog.instrument.wholes import nothing
 from losslog.runtime.notices import Once
-from losslog.values.targets import Target, picked
-
-if TYPE_CHECKING:
-    import torch
 
 ROUND: Final = 2  # steps after which a batch that is seen again begins a new round
 MOST_SEEN: Final = 100_000  # batches of a list that are recognised
-NAMED: Final = 4  # batches of a loader that are asked for image ids
-DEEP: Final = 3  # a batch as a list of dicts in a dict, or ``**batch``
-WIDE: Final = 16  # entries of a dict that are looked at
 STALE: Final = 2  # forwards after a pass was over: one may be a prefetched batch, more come from somewhere else
-
-
-class Pass:
-    """One iteration over a loader.
-
-    Args:
-        loader: the `DataLoader`.
-        iterator: what iterating it gave.
-
-    Attributes:
-        exhausted: whether it has given all its batches.
-        evaluated: whether a model looked at its batches without training on them.
-        ahead: batches fetched before the first of them was looked at; None before that.
-        given: batches it gave.
-        targets: what names the images of the batch it gave last.
-        unused: batches fetched that nothing was trained on yet.
-    """
-
-    __slots__ = (
-        "__weakref__", "_iterator", "_length", "_loader", "_whole", "ahead", "evaluated", "exhausted", "given",
-        "targets", "unused",
-    )  # fmt: skip
-
-    def __init__(self, loader: Any, iterator: Any) -> None:
-        self._loader = weakref.ref(loader)
-        self._iterator = weakref.ref(iterator)
-        self._length = length(loader)
-        self._whole = whole(loader)
-        self.ahead: int | None = None
-        self.exhausted = self.evaluated = False
-        self.given = self.unused = 0
-        self.targets: Sequence[Target] = ()
-
-    def gives(self, batch: Any = None) -> None:
-        """It has given a batch."""
-        self.given += 1
-        if self.given == 1:
-            offered(self._data_set(), batch)
-        if self.targets or self.given <= NAMED:
-            self.targets = picked(named_in((batch,)))
-        self.unused += 1
-
-    def seen(self) -> None:
-        """Remember whose batches these are, for an evaluation that names no folder."""
-        saw(self._data_set())
-
-    def looked_at(self) -> bool:
-        """A model looks at a batch without training on it; whether it can be one of this pass."""
-        self.ahead = self.given - 1 if self.ahead is None else self.ahead
-        return not self.exhausted or self.ahead > 0
-
-    def _data_set(self) -> Any:
-        loader, iterator = self._loader(), self._iterator()  # a loader may be gone while its iterator goes on
-        return getattr(iterator, "_dataset", None) if loader is None else getattr(loader, "dataset", None)
-
-    @property
-    def length(self) -> int | None:
-        """How many batches its loader says it has; None where it does not, or has given more."""
-        return None if self.endless else self._length
-
-    @property
-    def endless(self) -> bool:
-        """Whether it has given more batches than its loader says there are."""
-        return self._length is not None and self.given > self._length
-
-    @property
-    def open_ended(self) -> bool:
-        """Whether nothing says how many batches there are."""
-        return self._length is None or self.endless
-
-    @property
-    def over(self) -> bool:
-        """Whether it can give no more batches."""
-        return self.exhausted or self._iterator() is None
-
-    def same_loader(self, other: Pass) -> bool:
-        """Whether the other is an iteration over the same loader."""
-        loader = self._loader()
-        return loader is not None and loader is other._loader()
-
-    def same_data(self, other: Pass) -> bool:
-        """Whether both go over one loader, or each over the whole of one data set."""
-        data = self._whole()
-        return self.same_loader(other) or (data is not None and data is other._whole())
-
-
 NOTHING: Final = (nothing, 0, 0)
-
-
-def batches_in(value: Any, deep: int = DEEP) -> Iterator[torch.Tensor]:
-    """What a batch of a list is known by: the first tensor of a sequence, all of a dict: some may be constants."""
-    kind: Any = getattr(sys.modules.get("torch"), "Tensor", ())  # it is the script that imports torch
-    if isinstance(value, kind):
-        yield value
-    elif deep and isinstance(value, Mapping):
-        for each in itertools.islice(value.values(), WIDE):
-            yield from batches_in(each, deep - 1)
-    elif deep and isinstance(value, list | tuple) and value:
-        yield from batches_in(value[0], deep - 1)
 
 
 class EpochFinder:
@@ -153,6 +46,7 @@ class EpochFinder:
         self._passes_per_epoch = passes_per_epoch or 1
         self._steps_per_epoch = steps_per_epoch
         self.told = False
+        self._rounds = Rounds()
         self.current: list[Pass] = []
         self.steps = 0
         self._passes = 1
@@ -182,18 +76,24 @@ class EpochFinder:
         before = self.before
         if len(fresh) == 1 and fresh[0] is before and before in self.current and not before.over:
             self._stale = 0
+            self._rounds.fresh(before)
             before.unused = max(before.unused - 1, 0)
             return before
         live = [each for each in fresh if not each.over] or [each for each in fresh[-1:] if not each.evaluated]
         if not live:
             if self.before is not None and self.before.unused:
                 self.before.unused -= 1  # fetched ahead
+            elif self.before is not None and self.before.goes_on():
+                pass
+            elif self.before is not None and (again := self._rounds.used(self.before)) is not None:
+                self.before = again
             elif self.before is not None and self.before.over:
                 self._stale += 1
                 if self._stale >= STALE:
                     self.before = None
             return self.before
         self._stale = 0
+        self._rounds.fresh(live[-1])
         known = [each for each in live if each in self.current]
         again = [each for each in live if any(each.same_loader(other) for other in self.current)]
         new = [each for each in live if not each.evaluated] or live  # a validation's loader may not be at its end
@@ -233,10 +133,14 @@ class EpochFinder:
         if not passes:
             return self._planned() or (self._came_round and self._steps_per_epoch is None)
         main = self._main(passes)
+        if self._steps_per_epoch is not None and (main.cycles or any(each.cycles for each in self.current)):
+            return self._planned()
         if main in self.current:
             if self._steps_per_epoch is not None:
                 ends = main.open_ended or main.over
                 if self._planned() and not ends:
+                    if main.looks():
+                        return True
                     self._once(
                         "steps_per_epoch=%d: the data loader gives more, and an epoch is a pass over it. For epochs of "
                         "%d steps call run.end_epoch() in the loop, or leave steps_per_epoch out",
@@ -249,6 +153,9 @@ class EpochFinder:
             return False
         self._passes += 1
         if self._passes > self._passes_per_epoch:
+            if self._any and self._steps_per_epoch is not None and not self._planned():
+                self._once("steps_per_epoch=%d: the data loader gives %d steps, and an epoch is a pass over it",
+                           self._steps_per_epoch, self.steps, key="fewer")  # fmt: skip
             return True
         others = [each for each in self.current if not each.over and not each.same_loader(main)]
         self.current = [main, *others] if again else others

@@ -13,8 +13,8 @@ from losslog.instrument.readings import GIVEN_UP, REST, Reading, Rest, common
 from losslog.values.snapshot import EXACT, Staged
 
 if TYPE_CHECKING:
+    from losslog.instrument.datapass import Pass
     from losslog.instrument.outputs import Output
-    from losslog.instrument.passes import Pass
     from losslog.instrument.roots import Root
 
 

@@ -123,6 +123,8 @@ def is_checkpoint(thing: Any) -> bool:
     if any(isinstance(each, torch.nn.Module) for each in values):
         return True
     states = [thing, *(each for each in values if isinstance(each, Mapping))]
+    if any(hasattr(each, "_metadata") or each.keys() >= {"state", "param_groups"} for each in states):
+        return True  # of a module, however flat; of an optimizer
     return any(
         isinstance(key, str) and "." in key and isinstance(value, torch.Tensor)
         for state in states

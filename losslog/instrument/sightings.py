@@ -18,6 +18,7 @@ import torch
 
 from losslog.instrument.calls import CRITERIA
 from losslog.instrument.copies import Copies
+from losslog.instrument.datapass import Pass
 from losslog.instrument.discovery import Discovery
 from losslog.instrument.family import Family, wrapped_by
 from losslog.instrument.leftout import LeftOut
@@ -25,8 +26,9 @@ from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.naming import Naming
 from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
-from losslog.instrument.passes import EpochFinder, Pass, batches_in
+from losslog.instrument.passes import EpochFinder
 from losslog.instrument.plain import drivers_of
+from losslog.instrument.rounds import batches_in
 from losslog.instrument.validating import NEITHER, Validating
 from losslog.values.targets import Target
 
@@ -147,18 +149,22 @@ class Sightings:
             copied = self._copies.family_of(module, self.families)
             original = copied or self._successor_of(module, alive=True)
             if original is not None:
-                losses, data = read(output, original.name, spread=spread), self._validating.data(self._fresh)
+                losses = read(output, original.name, spread=spread, places=original.places)
+                data = self._validating.data(self._fresh)
                 other = data is not None and not self._finder.trains_on(data)
                 if copied is None or other or copied.keys is None or (data is None and not losses):  # else a teacher
                     self._evaluated(original, module, losses, args or (kwargs,), data, of_copy=copied is not None)
                 return
-        losses = read(output, type(module).__name__ if family is None else family.name, spread=spread)
+        places = () if grad or family is None else family.places
+        losses = read(output, type(module).__name__ if family is None else family.name, spread=spread, places=places)
         givers = [(module, losses)]
         if inner and not (losses and losses[0].named):
             givers = [(each, read(its, "", spread=spread)) for each, its in inner] or givers
         if not grad or not any(each.node is not None for _, given in givers for each in given):
             if grad and module.training:
                 self._computes(args, kwargs)
+                if not losses:
+                    self._validating.given = self._validating.input
                 self._discovery.trained(module)
                 self._ungraded(family, module, losses)
             else:
@@ -211,6 +217,7 @@ class Sightings:
             family = self.adopt(module)
             if not losses[0].named and len(losses) == 1:
                 losses[0].name = family.name
+        family.places = tuple([each.place for each in losses])
         output, family.batch = of(family, losses), None
         key = (output.names, *[each.family.name for each in self.pending])
         totals = family.totals.get(key)
@@ -271,4 +278,5 @@ class Sightings:
     def _evaluated(self, *given: Any, of_copy: bool = False) -> None:
         if self._fresh:
             self._fresh[-1].evaluated = True
-        self._validating.evaluated(*given, of_copy=of_copy)
+        amid = not self._fresh and bool(self.pending) and not self.pending[-1].reached
+        self._validating.evaluated(*given, of_copy=of_copy, amid=amid)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from losslog.instrument.datapass import Pass
 from losslog.instrument.listeners import guarded, listeners, tell
-from losslog.instrument.passes import Pass
 from losslog.instrument.roots import hear_backward, hear_scale
 from losslog.runtime.containment import attempt
 
@@ -37,7 +37,7 @@ def _next(original: Any) -> Any:
             batch = original(self)
         except StopIteration:
             if found is not None:
-                found.exhausted = True
+                guarded(found.ends, self)
             raise
         if found is not None:
             found.gives(batch)
@@ -74,6 +74,15 @@ def _zero_grad(original: Any) -> Any:
         return result
 
     return zero_grad
+
+
+def _restore(original: Any) -> Any:
+    def load_state_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        tell("restored", self)
+        return result
+
+    return load_state_dict
 
 
 def _make(original: Any) -> Any:
@@ -137,7 +146,11 @@ def _load(original: Any) -> Any:
 SITES: Final[dict[str, tuple[tuple[str, str, Callable[[Any], Any]], ...]]] = {
     "torch.autograd": (("", "backward", hear_backward),),
     "torch.nn.modules.module": (("Module", "train", _train), ("Module", "zero_grad", _zero_grad)),
-    "torch.optim.optimizer": (("Optimizer", "zero_grad", _zero_grad), ("Optimizer", "__init__", _make)),
+    "torch.optim.optimizer": (
+        ("Optimizer", "zero_grad", _zero_grad),
+        ("Optimizer", "__init__", _make),
+        ("Optimizer", "load_state_dict", _restore),
+    ),
     "torch.utils.data.dataloader": (("DataLoader", "__iter__", _iterate), ("_BaseDataLoaderIter", "__next__", _next)),
     "torch.amp.grad_scaler": (("GradScaler", "step", _scaler_step), ("GradScaler", "scale", hear_scale)),
     "torch._dynamo.eval_frame": (("OptimizedModule", "__init__", _wrap_compiled),),

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from losslog.instrument.datapass import Pass
 from losslog.instrument.family import Family
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.ordering import name_evaluated
 from losslog.instrument.outputs import Loss, of
-from losslog.instrument.passes import EpochFinder, Pass
+from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import averaged
 from losslog.instrument.wholes import nothing
 
@@ -32,7 +33,8 @@ class Validating:
 
     Attributes:
         last: the pass that gave a batch last.
-        input: gives a tensor of the batch that was trained on last.
+        input: gives what was given last to a module in training.
+        given: the same, of a module that gave no losses.
         judged: whether what gave no losses last, without gradients, was a copy of a model, and was on trained data.
     """
 
@@ -40,6 +42,7 @@ class Validating:
         self._logbook, self._finder = logbook, finder
         self.last: Pass | None = None
         self.input: Any = nothing
+        self.given: Any = nothing
         self.judged = NEITHER
         self._forwards = 0  # of models that gave no losses
 
@@ -54,7 +57,7 @@ class Validating:
 
     def evaluated(
         self, family: Family | None, module: Any, losses: list[Loss], args: tuple[Any, ...], data: Pass | None,
-        *, of_copy: bool = False,
+        *, of_copy: bool = False, amid: bool = False,
     ) -> None:  # fmt: skip
         """A module was called without gradients.
 
@@ -65,8 +68,11 @@ class Validating:
             args: what it was called with.
             data: the pass that its data come from.
             of_copy: whether it is a copy.
+            amid: whether a batch is being trained on: its losses are there, and no backward pass was made yet.
         """
-        known = self._finder.trains_on(data, args) or (data is None and any(self.input() is each for each in args[-1:]))
+        known = self._finder.trains_on(data, args) or (
+            data is None and (amid or any(each is one() for each in args[-1:] for one in (self.input, self.given)))
+        )
         if not losses:
             self._forwards += 1
             self.judged = of_copy, known

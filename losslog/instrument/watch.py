@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from losslog.instrument import signals
 from losslog.instrument.listeners import Listener, Told, guarded
 from losslog.instrument.passes import EpochFinder
-from losslog.journal.resuming import AUTO, resumed
+from losslog.journal.resuming import AUTO, Resumed, resumed
 from losslog.runtime import endings
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import say, warn
@@ -67,6 +67,7 @@ class Watch(Listener):
         self._aside = False
         self._refused = ""
         self._loaded: set[Path | None] = set()  # None: something of which the path is not known
+        self._goes_on = False  # whether an optimizer was given a state that it had before
         signals.listen(self)
         self.module_loaded("")
 
@@ -90,26 +91,55 @@ class Watch(Listener):
         path = path_of(file)
         self._loaded.add(None if path is None else Path(path).resolve())
 
+    def restored(self, optimizer: Any) -> None:
+        """An optimizer goes on."""
+        self._goes_on = True
+
     def _resume(self) -> dict[str, Any]:
         """What is known of a resume, now that the script has begun to train."""
         asked, name = self._settings.run.get("resume"), self._settings.run.get("name")
-        if asked is None or None in self._loaded:
+        folder, files = Path(self._settings.run["dir"]), {each for each in self._loaded if each is not None}
+        if asked is None:
+            if self._goes_on or files:
+                self._tell_new(attempt(resumed, AUTO, folder, name, str(name))[0], files)
             return {}
-        found = resumed(asked, Path(self._settings.run["dir"]), name, str(name))
-        if found.checkpoint is None or found.folder is None:
+        found = resumed(asked, folder, name, str(name))
+        if found.folder is None:
             return {}
-        files = {each for each in self._loaded if each is not None}
         own = found.loaded(files)
         if own is not None:
             return {"resume": found.folder, "resume_epoch": own.epoch, "resume_step": own.step}
-        if asked != AUTO:
+        if asked != AUTO or self._goes_on or None in self._loaded:
             warn(
-                "the script has loaded no checkpoint of %s: what it trains is recorded as going on there", found.folder
+                "the script has loaded %s: it is recorded as going on after the last record of %s; steps that come "
+                "again are there twice. To say from where: losslog.attach(..., resume=..., resume_epoch=..., "
+                "resume_step=...)",
+                "no file that is known as a checkpoint" if self._loaded or self._goes_on else "no checkpoint",
+                found.folder,
             )
-            return {}
+            return {"resume": found.folder}
+        newest = (
+            "none was logged that is still there" if found.checkpoint is None else f"the newest is {found.checkpoint}"
+        )
         say("the script has loaded no checkpoint of %s: a new run begins (a script has to load one to go on with it: "
-            "the newest is %s)", found.folder, found.checkpoint)  # fmt: skip
+            "%s)", found.folder, newest)  # fmt: skip
         return {"resume": None}
+
+    def _tell_new(self, found: Resumed | None, files: set[Path]) -> None:
+        """The script goes on with a training, and nobody said with which run."""
+        own = None if found is None or found.folder is None else found.loaded(files)
+        if own is not None:
+            say(
+                "the script goes on from %s, a checkpoint of %s: a new run begins, at step 0 and epoch 1. To go on "
+                "with that run: losslog run --resume auto",
+                own.checkpoint,
+                own.folder,
+            )
+        elif self._goes_on:
+            say(
+                "the script has loaded an optimizer's state: what it trains is a new run all the same, from step 0 and "
+                "epoch 1. To go on with an earlier run: losslog run --resume RUN"
+            )
 
     def _make(self, about: Mapping[str, Any]) -> Run:
         run, error = attempt(lambda: self._settings.make(about, **self._resume()))

@@ -61,6 +61,7 @@ class Watching(Listener):
     def before_epoch_end(self) -> Any:
         """Record what belongs to the epoch; gives its validation losses."""
         self.logbook.log_evaluations()
+        self.logbook.written.settle()
         self.logbook.ended()
         return self.logbook.val_loss()
 
@@ -71,6 +72,7 @@ class Watching(Listener):
 
     def close(self, status: str) -> None:
         """Record what waits, end an epoch that was seen to its end, and take everything off."""
+        self.logbook.written.settle()
         if self.logbook.steps and self.logbook.made is not None and not self.cut_short(status):
             self.logbook.made.end_epoch(val_loss=self.before_epoch_end())
         else:

@@ -138,7 +138,7 @@ def _lasts(kept: Mapping[str, Any]) -> bool:
     """Whether `Tally.lasting` is made of what records may have: the file may be somebody else's."""
     get = kept.__getitem__
     return (
-        _are(int, *map(get, ("garbled", "step", "epoch", "done")), *get("starts")) and _are(str, get("name"))
+        _are(int, *map(get, ("garbled", "step", "epoch", "done", "steps")), *get("starts")) and _are(str, get("name"))
         and all(type(get(key)) in (int, float) for key in ("started", "last"))
         and type(get("epochs")) in (int, type(None)) and type(get("ended")) in (str, type(None))
         and all(_are(dict, each) and fits(0, 0.0, "on_alert", each) for each in get("alerts"))

@@ -10,6 +10,7 @@ No thread; reads only. Contract:
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -32,7 +33,7 @@ class Resumed(NamedTuple):
         folder: the run folder; None for a new run.
         name: the run's name, as it was given.
         checkpoint: the newest one logged whose file is there, or None.
-        epoch: its epoch.
+        epoch: the last one that it has to its end.
         step: its global step.
         finished: whether the run has done what it was meant to.
         others: its checkpoints whose files are there, newest first, each with epoch and step.
@@ -49,13 +50,14 @@ class Resumed(NamedTuple):
     def loaded(self, files: Collection[Path]) -> Resumed | None:
         """What a program that has read these files goes on with: the newest checkpoint among them, or None.
 
+        A copy of a checkpoint counts as well.
+
         Args:
             files: resolved paths.
         """
-        for path, epoch, step in self.others:
-            if path.resolve() in files:
-                return self._replace(checkpoint=path, epoch=epoch, step=step)
-        return None
+        its = next((each for each in self.others if each[0].resolve() in files), None)
+        its = its or next((each for each in self.others if any(_same(each[0], file) for file in files)), None)
+        return None if its is None else self._replace(checkpoint=its[0], epoch=its[1], step=its[2])
 
     def told(self, after: int | None, epoch: int) -> str:
         """What a person is told.
@@ -128,8 +130,29 @@ def past(folder: Path) -> Resumed:
     lasting, planned = index.lasting, count_in(index.lasting, "epochs")
     found = Resumed(folder, lasting["name"] or folder.parent.name,
                     finished=lasting["ended"] == "finished" and lasting["done"] >= planned)  # fmt: skip
-    named = ((folder / path, epoch, step) for path, epoch, step in reversed(lasting["checkpoints"]))
-    there = tuple(each for each in named if each[0].is_file())
+    last, end = index.counted["last_step"], index.counted["last_epoch"]
+
+    def whole(epoch: int, step: int) -> int:
+        """The last epoch that is over at a step of this one, whose end was not recorded."""
+        if epoch <= lasting["epoch"]:
+            return epoch
+        begun = step - (count_in(end, "step") if end else -1)
+        more = count_in(last, "epoch") == epoch and count_in(last, "step") > step
+        return epoch - (more or 0 < begun < lasting["steps"])
+
+    there = tuple(
+        (folder / path, whole(epoch, step), step)
+        for path, epoch, step in reversed(lasting["checkpoints"])
+        if (folder / path).is_file()
+    )
     if there:
         found = found._replace(checkpoint=there[0][0], epoch=there[0][1], step=there[0][2], others=there)
     return found
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same; of checkpoints the first piece tells, where they do not."""
+    if attempt(one.stat)[1] or attempt(other.stat)[1] or one.stat().st_size != other.stat().st_size:
+        return False
+    found, _ = attempt(filecmp.cmp, one, other, shallow=False)
+    return bool(found)

@@ -70,7 +70,7 @@ class Tally:
         self.size = self._seq = 0
         self.lasting: dict[str, Any] = {
             "name": "", "epochs": None, "started": 0.0, "last": 0.0, "ended": None, "garbled": 0, "alerts": [],
-            "starts": [], "step": -1, "epoch": 0, "done": 0, "checkpoints": [],
+            "starts": [], "step": -1, "epoch": 0, "done": 0, "steps": 0, "checkpoints": [],
         }  # fmt: skip
         self.counted: dict[str, Any] = {
             "counts": {"on_batch_losses": 0}, "last_epoch": {}, "last_step": {}, "best": {}, "top": [-1, 0],
@@ -199,8 +199,7 @@ class Tally:
         elif hook == "on_batch_losses":
             lasting["step"] = max(lasting["step"], count_in(data, "step"))
         elif hook == "on_epoch_end":
-            lasting["epoch"] = count_in(data, "epoch")
-            lasting["done"] = max(lasting["done"], lasting["epoch"])
+            self._end(count_in(data, "epoch"), count_in(data, "step"))
         elif hook == "on_alert":
             kept = [*lasting["alerts"], data]
             half = ALERTS // 2  # the first tell what it began with
@@ -216,6 +215,15 @@ class Tally:
             self._go_back(record, end)
         elif hook == "on_epoch_end":
             self._mark()
+
+    def _end(self, epoch: int, step: int) -> None:
+        """An epoch has ended: how many steps it had, and which checkpoints were written amid it."""
+        lasting, last = self.lasting, self.counted["last_epoch"]
+        if count_in(last, "epoch") == epoch - 1:
+            lasting["steps"] = step - (count_in(last, "step") if last else -1)
+        lasting["epoch"], lasting["done"] = epoch, max(lasting["done"], epoch)
+        lasting["checkpoints"] = [[path, its - (its == epoch and at < step), at] for path, its, at in
+                                  lasting["checkpoints"]]  # fmt: skip
 
     def _count(self, record: Record, number: int = 1) -> None:
         counted, data = self.counted, record.data
@@ -243,8 +251,6 @@ class Tally:
             if math.isfinite(value) and (known is None or value > known[0]) and (known or len(best) < TAGS):
                 best[tag] = [value, count_in(data, "epoch")]
         self.counted["best"] = best
-
-    # ------------------------------------------------------------------ marks
 
     def _mark(self) -> None:
         self._marks.append(Mark(self.size, self._seq, _copy(self.counted)))

@@ -345,3 +345,87 @@ def test_the_end_of_an_epoch_that_was_left_in_the_middle(two, watch, read, data,
                     raise error
     assert len(read(run, "on_batch_losses")) == 13
     assert [each["epoch"] for each in read(run, "on_epoch_end")] == ([1, 2] if data == "loader" else [1, 2, 3])
+
+
+CYCLES = {
+    "a cycle": lambda loader: itertools.cycle(loader),
+    "on its way": lambda loader: (x.clone() for x in itertools.cycle(loader)),  # as if moved to a device
+    "of a loader that nobody keeps": lambda loader: itertools.cycle(torch.utils.data.DataLoader(loader.dataset, 4)),
+    "beside a longer one": lambda loader: (
+        x for _, x in zip(itertools.cycle(torch.randn(7, 4)), itertools.cycle(loader), strict=False)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CYCLES)
+@pytest.mark.parametrize("planned", [None, 4, 8])
+@pytest.mark.parametrize("validates", [None, 3])
+@pytest.mark.parametrize("uses", [1, 2])
+def test_an_endless_cycle_over_a_loader(loop, kind, planned, validates, uses):
+    """Rounds are epochs, however often the loop validates or uses a batch; where there is a plan it decides."""
+    loop.start(steps_per_epoch=planned and planned * uses)
+    for count, batch in enumerate(itertools.islice(CYCLES[kind](loop.train), 12), start=1):
+        for _ in range(uses):
+            loop.step(batch)
+        if validates and count % validates == 0:
+            loop.model.eval()
+            with torch.no_grad():
+                [loop.model(x) for x in loop.val]
+            loop.model.train()
+    length = planned or 5
+    lengths = [uses * min(length, 12 - begin) for begin in range(0, 12, length)]
+    assert loop.found() == (lengths, [*range(1, len(lengths) + 1)])
+
+
+def test_two_cycles_at_once(loop):
+    """The one whose batch comes first has the epochs."""
+    loop.start()
+    other = torch.utils.data.DataLoader(torch.randn(16, 4), 4)
+    for one, two in itertools.islice(zip(itertools.cycle(loop.train), itertools.cycle(other), strict=True), 12):
+        loop.step(torch.cat([one, two]))
+    assert loop.found() == ([5, 5, 2], [1, 2, 3])
+
+
+def test_cycles_over_accumulation(loop):
+    """No epoch ends in an open window."""
+    loop.start()
+    batches = itertools.cycle(loop.train)
+    for _ in range(6):
+        loop.optimizer.zero_grad()
+        for _ in range(2):
+            sum(loop.model(next(batches)).values()).backward()
+        loop.optimizer.step()
+    assert loop.found() == ([2, 3, 1], [1, 2, 3])
+
+
+@pytest.mark.parametrize("way", ["next", "while"])
+def test_an_iterator_that_is_made_anew(loop, way, caplog):
+    caplog.set_level("INFO", "losslog")
+    loop.start(steps_per_epoch=8)
+    if way == "next":
+        iterator = iter(loop.train)
+        for _ in range(13):
+            batch = next(iterator, None)
+            if batch is None:
+                iterator = iter(loop.train)
+                batch = next(iterator)
+            loop.step(batch)
+    else:
+        count = 0
+        while count < 13:
+            for batch in loop.train:
+                loop.step(batch)
+                count += 1
+                if count == 13:
+                    break
+    assert loop.found() == ([5, 5, 3], [1, 2, 3])
+    assert "steps_per_epoch=8: the data loader gives 5 steps, and an epoch is a pass over it" in caplog.text
+
+
+def test_a_step_on_other_data_after_each_pass_is_of_its_epoch(loop):
+    loop.start()
+    for _ in range(3):
+        for batch in loop.train:
+            loop.step(batch)
+        loop.step(torch.randn(4, 4))
+    assert loop.found() == ([6, 6, 6], [1, 2, 3])

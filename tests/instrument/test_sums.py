@@ -97,7 +97,7 @@ def test_other_ways_to_add_a_term(train, said, how):
             return {"a scalar model": loss, "a tuple": (loss, y), "a dict": {"loss": loss, "logits": y}}[how]
 
     model = Scalar() if how in ("a scalar model", "a tuple", "a dict") else nn.Linear(4, 2)
-    name = {"a scalar model": "Scalar", "a tuple": "Scalar[0]", "a dict": "loss"}.get(how, "CrossEntropyLoss")
+    name = {"a scalar model": "Scalar", "a tuple": "Scalar", "a dict": "loss"}.get(how, "CrossEntropyLoss")
     terms = []
 
     def loss(x):

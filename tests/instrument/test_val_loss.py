@@ -237,8 +237,6 @@ def compiled(net):
 @pytest.mark.parametrize("how", ["no grad", "eval mode", "grad"])
 @pytest.mark.parametrize("attach", ["wrapper", "net"])
 def test_validation_through_the_module_in_a_wrapper(watch, read, said, wrap, trained, validated, how, attach):
-    if (wrap, trained, attach, how) == (compiled, "net", "net", "grad"):
-        pytest.skip("a compiled model that was not there to be watched is heard without gradients only")
     loop, valid = Loop(watch, wrap=wrap, attach=attach), Loader(torch.randn(8, 4), 4)
     parts = {"wrapper": loop.model, "net": loop.net}
     truth = []
@@ -340,3 +338,123 @@ def test_a_script_that_validates_the_module_in_its_wrapper(tmp_path, world):
     assert [each["val_loss"]["loss_a"] for each in ends] == pytest.approx(
         json.loads((tmp_path / "truth.json").read_text())
     )
+
+
+class Holder(nn.Module):
+    """An average that keeps its copy under a name of its own, and perhaps the model beside it."""
+
+    def __init__(self, net, *, beside=False):
+        super().__init__()
+        self.ema_model = copy.deepcopy(net)
+        self.online = net if beside else None
+        self.register_buffer("updates", torch.zeros(1))
+
+    def forward(self, x):
+        return self.ema_model(x)
+
+
+@pytest.mark.parametrize("net", ["dict", "own", "Sequential", "Linear"])
+@pytest.mark.parametrize("holder", ["named", "beside", "averaged", "object"])
+@pytest.mark.parametrize("own", ["first", "not"])
+def test_a_copy_in_a_wrapper_of_any_kind(watch, read, said, net, holder, own):
+    kind = "dict" if net == "dict" else "criterion"
+    shape = {"Linear": lambda net: nn.Linear(4, 2), "Sequential": lambda net: nn.Sequential(net)}
+    loop = Loop(watch, kind, wrap=shape.get(net, lambda net: net))
+    valid = Loader(torch.randn(8, 4), 4)
+    ema = {"named": lambda net: Holder(net), "beside": lambda net: Holder(net, beside=True),
+           "averaged": torch.optim.swa_utils.AveragedModel, "object": copy.deepcopy}[holder](loop.model)  # fmt: skip
+    truth = []
+    for _ in range(6):  # the last without looking at the calls of all modules
+        loop.epoch()
+        found = loop.look(valid) if own == "first" else None
+        of_copy = loop.look(valid, model=ema)
+        truth.append(pytest.approx(of_copy if own == "not" else found))
+    assert loop.ends(read) == truth
+    assert sum("val_loss is of a copy of the model" in each for each in said()) == (own == "not")
+
+
+def test_a_compiled_wrapper_made_before(watch, read):
+    net = Dict()
+    compiled = torch.compile(net, backend="eager")
+    loop = Loop(watch, wrap=lambda _: net)
+    valid, truth = Loader(torch.randn(8, 4), 4), []
+    for _ in range(3):
+        loop.epoch()
+        truth.append(pytest.approx(loop.look(valid, model=compiled, grad=True)))
+    assert loop.ends(read) == truth
+
+
+@pytest.mark.parametrize("order", ["after", "before"])
+def test_a_criterion_without_gradients_amid_a_batch_is_no_validation(watch, read, order):
+    """A part of the loss that is computed under ``no_grad`` on the batch at hand, also of a new epoch's first batch."""
+    torch.manual_seed(0)
+    model, first, second = nn.Linear(4, 2), nn.MSELoss(), nn.L1Loss()
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    run = watch(model, optimizer)
+    data = Loader(torch.randn(20, 4), 4)
+    for epoch in range(3):
+        for x in data:
+            found = [first(model(x), x[:, :2])] if order == "after" else []
+            with torch.set_grad_enabled(epoch == 0):
+                found.append(second(model(x), x[:, 2:]))
+            found += [first(model(x), x[:, :2])] if order == "before" else []
+            optimizer.zero_grad()
+            sum(found).backward()
+            optimizer.step()
+    run.close()
+    assert [each.get("val_loss") for each in read(run, "on_epoch_end")] == [None] * 3
+
+
+FORMS = {
+    "loss, logits": (lambda y, a, b: (a + b, y), lambda out: out[0], None),
+    "logits, loss": (lambda y, a, b: (y, a + b), lambda out: out[1], None),
+    "loss, accuracy": (lambda y, a, b: (a + b, (y > 0).float().mean()), lambda out: out[0], None),
+    "loss, None": (lambda y, a, b: (a + b, None), lambda out: out[0], None),
+    "two losses": (lambda y, a, b: (y, a, b), lambda out: out[1] + out[2], ["Net[1]", "Net[2]"]),
+    "loss, dict": (lambda y, a, b: (a + b, {"loss_a": a, "loss_b": b}), lambda out: out[0], ["loss_a", "loss_b"]),
+    "dict, logits": (lambda y, a, b: ({"a": a, "b": b, "acc": y.mean().detach()}, y),
+                     lambda out: out[0]["a"] + out[0]["b"], ["a", "b"]),
+    "loss": (lambda y, a, b: a + b, lambda out: out, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("who", ["itself", "in a wrapper", "a copy"])
+def test_losses_in_a_tuple_validate(watch, read, form, who):
+    give, pick, names = FORMS[form]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x):
+            y = self.linear(x)
+            return give(y, y[:, 0].pow(2).mean(), (y[:, 1] - 1).abs().mean())
+
+    torch.manual_seed(0)
+    net = Net()
+    model = Wrap(net) if who == "in a wrapper" else net
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    run, judged = watch(model, optimizer), copy.deepcopy(net) if who == "a copy" else net
+    train, valid = Loader(torch.randn(20, 4), 4), Loader(torch.randn(8, 4), 4)
+    truth, totals = [], []
+    for _ in range(2):
+        model.train()
+        for x in train:
+            optimizer.zero_grad()
+            loss = pick(model(x))
+            loss.backward()
+            optimizer.step()
+            totals.append(loss.item())
+        model.eval()
+        with torch.no_grad():
+            truth.append(sum(pick(judged.eval()(x)).item() for x in valid) / 2)
+    run.close()
+    batches, ends = read(run, "on_batch_losses"), read(run, "on_epoch_end")
+    assert [each["total"] for each in batches] == pytest.approx(totals)
+    for each in batches:
+        called = [name.replace("Wrap", "Net") for name in each["losses"]] if names else None
+        assert called == names if names else isinstance(each["losses"], float)
+    found = [sum(each["val_loss"].values()) if names else each["val_loss"] for each in ends]
+    assert found == pytest.approx(truth)

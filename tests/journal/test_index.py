@@ -105,6 +105,18 @@ def by_force(path: Path) -> tuple[dict[str, Any], list[int], set[str]]:
     def of(hook: str, among: list[Record] = every) -> list[dict[str, Any]]:
         return [each.data for each in among if each.hook == hook]
 
+    checkpoints: list[list[Any]] = []
+    steps = 0
+    for place, each in enumerate(every):
+        if each.hook == "on_checkpoint":
+            checkpoints.append([each.data["path"], each.data["epoch"], each.data["step"]])
+        elif each.hook == "on_epoch_end":
+            epoch, step = each.data["epoch"], each.data["step"]
+            earlier = [one for one in every[:place] if one.hook == "on_resume"]
+            ends = [one.data for one in every[:place] if one.hook == each.hook and not is_void(one, earlier)]
+            last = ends[-1] if ends else {"epoch": 0, "step": -1}
+            steps = step - last["step"] if last["epoch"] == epoch - 1 else steps
+            checkpoints = [[path, its - (its == epoch and at < step), at] for path, its, at in checkpoints]  # amid it
     told = {
         "name": next((each["name"] for each in of("on_run_start")), ""),
         "epochs": next((each["epochs"] for each in reversed(of("on_run_start"))), None),
@@ -114,7 +126,7 @@ def by_force(path: Path) -> tuple[dict[str, Any], list[int], set[str]]:
         "step": max([-1, *(each["step"] for each in of("on_batch_losses"))]),
         "epoch": ([0] + [each["epoch"] for each in of("on_epoch_end")])[-1],
         "done": max([0, *(each["epoch"] for each in of("on_epoch_end"))]),
-        "checkpoints": [[each["path"], each["epoch"], each["step"]] for each in of("on_checkpoint")],
+        "steps": steps, "checkpoints": checkpoints,
         "counts": counts, "best": best,
         "last_epoch": ([{}, *of("on_epoch_end", counting)])[-1],
         "trains": next(
