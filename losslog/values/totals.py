@@ -57,11 +57,16 @@ def total_of(losses: Losses, total: float | None = None) -> float:
     return sum(losses.values()) if name is None else losses[name]
 
 
-def weighted(losses: Losses | None, weights: Mapping[str, float] | None) -> Losses | None:
-    """Losses of a validation with their total as training weighs them, where nothing among them says what it is."""
-    if not isinstance(losses, dict) or not losses.keys() & (weights or {}).keys() or losses.keys() & set(TOTAL_NAMES):
+def weighted(losses: Losses | None, weights: Mapping[str, float] | None, trained: Losses | None) -> Losses | None:
+    """Losses of a validation with their total as training weighs them.
+
+    They are left as they are where something among them says what the total is, or one of those trained is missing.
+    """
+    if not weights or not isinstance(losses, dict) or not isinstance(trained, dict):
         return losses
-    return losses | {TOTAL_NAMES[0]: sum(value * (weights or {}).get(name, 1.0) for name, value in losses.items())}
+    if losses.keys() & set(TOTAL_NAMES) or not trained.keys() <= losses.keys():
+        return losses
+    return losses | {TOTAL_NAMES[0]: sum(value * weights.get(name, 1.0) for name, value in losses.items())}
 
 
 def agree(a: float, b: float) -> bool:

@@ -13,8 +13,8 @@ from losslog.values.totals import EpochMeans, Totals, Whole, agree, mean_of, tol
 @pytest.mark.parametrize(
     ("losses", "weights", "found"),
     [
+        ({"a": 1.0}, {"a": 3.0}, {"a": 1.0}),  # a part of what is trained
         ({"a": 1.0, "b": 2.0}, {"b": 3.0}, {"a": 1.0, "b": 2.0, "total": 7.0}),
-        ({"a": 1.0, "b": 2.0}, {"c": 3.0}, {"a": 1.0, "b": 2.0}),
         ({"a": 1.0, "loss": 2.0}, {"a": 3.0}, {"a": 1.0, "loss": 2.0}),
         ({"a": 1.0}, None, {"a": 1.0}),
         (2.0, {"a": 3.0}, 2.0),
@@ -22,7 +22,8 @@ from losslog.values.totals import EpochMeans, Totals, Whole, agree, mean_of, tol
     ],
 )
 def test_a_validation_is_weighed_as_training_is(losses: Any, weights: Any, found: Any) -> None:
-    assert weighted(losses, weights) == found
+    assert weighted(losses, weights, {"a": 9.0, "b": 9.0}) == found
+    assert weighted(losses, weights, 9.0) == losses
 
 
 def test_no_batches_no_means() -> None:
