@@ -116,7 +116,7 @@ class Attachment(Observer):
 
     def _followed(self, stepper: Stepper, ended: int, values: list[Any]) -> None:
         if stepper.ended == ended and stepper.values() != values:
-            self.step_ends(stepper.ref())
+            tell("step_ends", stepper.ref())
 
     def detach(self) -> None:
         """Take everything of ours off."""

@@ -15,6 +15,7 @@ Any thread that calls modules. Contract:
 from __future__ import annotations
 
 import contextlib
+import operator
 import sys
 import threading
 import weakref
@@ -24,7 +25,7 @@ from typing import Any, Final
 import torch
 
 from losslog.instrument.fields import fields_of
-from losslog.instrument.listeners import guarded, tell
+from losslog.instrument.listeners import armed, guarded, tell, usually
 
 Module: Final = torch.nn.Module
 Criterion: Final[Any] = torch.nn.L1Loss.__base__  # of all of torch's
@@ -37,6 +38,7 @@ _attending: Final[list[Any]] = []  # who looked, and hears criteria still
 _criteria: Final[set[type]] = set()  # classes of which one gave losses and has no parameters
 _strange: Final[set[type]] = set()  # classes that may be criteria, of which none was called yet
 _met: Final[set[type]] = set()  # classes of what was called while somebody looked
+_gives: Final = operator.attrgetter("gives")
 CRITERIA: Final = ("loss", "criterion")  # in the name of a class that gives losses, or of its module
 
 
@@ -214,6 +216,8 @@ def _seen(module: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> 
     finally:
         frames.pop()
     if not frames:
+        if armed and not inner and usually(_gives, module, args, kwargs, output):
+            return output
         if type(module) not in _strange or inner or _gives_loss(output):
             tell("called", module, args, kwargs, output, inner)
     elif (fields := fields_of(output)) is not None and any(map(_may_be_loss, fields.values())):

@@ -8,6 +8,7 @@ The methods run on the threads that do it. Contract:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
@@ -22,6 +23,10 @@ from losslog.runtime.notices import now_and_then, warn
 listeners: Final[list[Listener]] = []
 _hearing: Final[dict[str, list[Callable[..., Any]]]] = {}
 _errors = [0]
+armed: Final[list[Any]] = []
+"""The `losslog.instrument.usual.Usual` that takes what comes next, if any; who takes it out of here has it alone."""
+disturbed: Final = [0]
+"""How often anything was told."""
 
 
 class Told(Exception):
@@ -150,12 +155,14 @@ class Ear:
 
 def add(listener: Listener) -> None:
     """Tell a listener from now on."""
+    unusual()
     listeners.append(listener)
     _hearing.clear()
 
 
 def remove(listener: Listener) -> None:
     """Tell it no more."""
+    unusual()
     if listener in listeners:
         listeners.remove(listener)
     _hearing.clear()
@@ -171,8 +178,43 @@ def hearing(what: str) -> list[Callable[..., Any]]:
     return found
 
 
+def usually(take: Callable[[Any], Callable[..., bool]], *args: Any) -> Any:
+    """The unit that is armed, where it takes what happens; else None, it is armed no more, and all are to be told.
+
+    Args:
+        take: gives its method.
+        args: what that is called with.
+    """
+    try:
+        unit = armed.pop()
+    except IndexError:  # another thread was quicker
+        return None
+    entered = meter.enters() if meter.owner is not None else 0.0
+    taken, error = attempt(take(unit), *args)
+    if entered and meter.owner is not None:
+        meter.leaves(entered)
+    if taken:
+        armed.append(unit)
+        return unit
+    guarded(unit.hand_back)
+    if error is not None:
+        failed(error)
+    return None
+
+
+def unusual() -> None:
+    """Something else happens than a unit takes."""
+    disturbed[0] += 1
+    if armed:
+        with contextlib.suppress(IndexError):
+            guarded(armed.pop().hand_back)
+
+
 def tell(what: str, *args: Any, **kwargs: Any) -> None:
     """Call one method of every listener."""
+    disturbed[0] += 1
+    if armed:
+        unusual()
     entered = meter.enters() if meter.owner is not None else 0.0
     methods = _hearing.get(what)
     for method in hearing(what) if methods is None else methods:
@@ -204,3 +246,4 @@ def failed(error: BaseException) -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=listeners.clear)
     os.register_at_fork(after_in_child=_hearing.clear)
+    os.register_at_fork(after_in_child=armed.clear)

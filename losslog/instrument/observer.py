@@ -17,7 +17,7 @@ from losslog.instrument import calls
 from losslog.instrument.discovery import Discovery
 from losslog.instrument.family import Family
 from losslog.instrument.leftovers import Leftovers
-from losslog.instrument.listeners import guarded, meter
+from losslog.instrument.listeners import guarded, meter, unusual
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.onethread import OneThread
 from losslog.instrument.optimizers import Heard, Stepper, Steppers
@@ -33,6 +33,7 @@ from losslog.instrument.signals import listen
 from losslog.instrument.silence import Silence
 from losslog.instrument.skipping import Held, is_fatal
 from losslog.instrument.steady import begins, learns
+from losslog.instrument.usual import Usual
 from losslog.instrument.watching import Watching
 from losslog.instrument.window import Window
 from losslog.run import SAMPLE
@@ -50,17 +51,14 @@ class Observer(Watching):
 
     def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
         super().__init__(logbook)
-        self.finder, self.thread = finder, OneThread()
-        self.leftovers = Leftovers(self, logbook, finder)
+        self.finder, self.thread, self.leftovers = finder, OneThread(), Leftovers(self, logbook, finder)
         self.steppers = Steppers(self.leftovers.dropped)
         self.series = Series(logbook.step, lambda: self.steppers.alive, self.modules)
-        self.silence = Silence(logbook)
-        self.discovery = Discovery(self)
-        self.reaching = Reaching(self)
+        self.silence, self._held = Silence(logbook), Held(logbook)
+        self.discovery, self.reaching, self.usual = Discovery(self), Reaching(self), Usual(self)
         self.sightings = Sightings(self, logbook, finder, self.discovery, self.leftovers)
         self.called, self.yielded = self.sightings.called, self.sightings.yielded  # type: ignore[method-assign]
-        self._running: list[Heard] = []
-        self._held = Held(self.logbook)
+        self.running: list[Heard] = []
         self._fired = self._ending = self._left = False
         listen(self)
 
@@ -97,14 +95,14 @@ class Observer(Watching):
             self.steppers.begins(heard)
             if self.leftovers.again:
                 self.leftovers.begins(root, pending)
-            self._running.append(heard)
+            self.running.append(heard)
 
     def backward_ends(self, root: Root) -> None:
         """It has returned."""
-        heard = next((each for each in self._running if each.root is root), None)
+        heard = next((each for each in self.running if each.root is root), None)
         if heard is None:
             return
-        self._running.remove(heard)
+        self.running.remove(heard)
         if heard.looked is not None:
             learns(heard)
         if not heard.taken and not self.closed:
@@ -182,12 +180,12 @@ class Observer(Watching):
             self.silence.cleared(stepper)
         elif heard and self.leftovers.again:
             heard = self.leftovers.put_together(stepper, heard)
-        if not heard and self._running and not self._running[-1].taken:  # it steps inside the backward pass
-            heard = self._running[-1:]
+        if not heard and self.running and not self.running[-1].taken:  # it steps inside the backward pass
+            heard = self.running[-1:]
             heard[0].taken = True
             self.sightings.driven(heard[0])
-        one, detached = heard[0] if len(heard) == 1 else None, self.sightings.detached
-        self.sightings.detached = []
+        detached, self.sightings.detached = self.sightings.detached, []
+        one = heard[0] if len(heard) == 1 else None
         reading = plainly(one.root, self, self.silence.rest) if one is not None and not detached else None
         if one is not None and reading is not None:
             outputs = [one.root.reached[0][0]]
@@ -235,6 +233,7 @@ class Observer(Watching):
         if self.series.settled is stepper and not self._held.waits(optimizer):
             stepper.steps += 1
             self.logbook.step(reading, lr)
+            self.usual.arm(stepper, outputs)
         else:
             self._held.put(Entry(stepper, reading, lr, own), optimizer, self.series.put)
 
@@ -258,6 +257,7 @@ class Observer(Watching):
 
     def epoch_ends(self, val_loss: Any) -> Any:
         """Called by the run before an epoch ends; gives the validation losses that go with it."""
+        unusual()
         if not self._ending:
             self.finder.told = True
             guarded(self.leftovers.sort_out)

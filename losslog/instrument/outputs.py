@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from itertools import repeat
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,18 +119,6 @@ class Output:
         if not self.plain and root.lone is None and root.node is not None:
             root.lone = lone(root.node)
 
-    def hear_all(self, parts: Sequence[tuple[int, int]], gradients: Any) -> None:
-        """The same where all losses are of one node, and plain."""
-        root = running(self.thread)
-        if root is not None and not root.reached:
-            values = [None if each is None else each.tolist() for each in gradients]
-            if _FLOATS.issuperset(map(type, values)):
-                self.reached = True
-                root.reached = [(self, index, values[place]) for index, place in parts]
-                root.whole = self
-                return
-        self.hear(parts, gradients)
-
 
 def of(family: Family, losses: list[Loss]) -> Output:
     """An output of losses that were found, with ears on them."""
@@ -156,36 +144,42 @@ def of(family: Family, losses: list[Loss]) -> Output:
     return output
 
 
-@lru_cache(maxsize=64)
-def _numbered(places: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    return tuple(enumerate(places))
-
-
 def again(family: Family, output: Any) -> Output | None:
     """The same for a model that gives what it gave before: a plain dict of losses. None where it does not."""
-    names = family.plain
-    if names is None or type(output) is not dict or tuple(output) != names:
+    names, habit = family.plain, family.habit
+    if names is None or (read := read_plain(names, output)) is None:
+        return None
+    values, marks = read
+    found = Output(family, names, values, named=True, plain=True)
+    found.marks = [*marks]
+    habit.outputs += 1
+    if habit.known and habit.outputs < EVERY:
+        found.deaf = True
+        return found
+    habit.outputs = 0
+    ears: dict[Any, list[tuple[int, int]]] = {}
+    for index, (tensor, (_, place)) in enumerate(zip(output.values(), marks, strict=True)):
+        ears.setdefault(tensor.grad_fn, []).append((index, place))
+    for node, parts in ears.items():
+        node.register_prehook(Ear(found.hear, parts))
+    return found
+
+
+def read_plain(names: tuple[str, ...], output: Any) -> tuple[list[float], list[Mark]] | None:
+    """The values and marks in a plain dict of losses with these names; None of another output."""
+    if type(output) is not dict or (*output,) != names:
         return None
     tensors = [*output.values()]
     if not (_TENSORS.issuperset(map(type, tensors)) and all(map(_is_cpu, tensors))):
         return None
-    nodes, places = [*map(_node, tensors)], (*map(_place, tensors),)
+    nodes, places = [*map(_node, tensors)], [*map(_place, tensors)]
     if None in nodes:
         return None
     values: list[Any] = [*map(Tensor.tolist, tensors)]
     if not _FLOATS.issuperset(map(type, values)):
         return None
-    found = Output(family, names, values, named=True, plain=True)
     one = nodes.count(nodes[0]) == len(nodes)  # as of ``unbind``
-    found.marks = [*zip(itertools.repeat(nodes[0]._sequence_nr()) if one else map(_number, nodes), places)]  # noqa: B905
-    if family.habit.known and found.number % EVERY:
-        found.deaf = True
-    elif one:
-        nodes[0].register_prehook(Ear(found.hear_all, _numbered(places)))
-    else:
-        for index, (node, place) in enumerate(zip(nodes, places, strict=True)):
-            node.register_prehook(Ear(found.hear, ((index, place),)))
-    return found
+    return values, [*zip(repeat(nodes[0]._sequence_nr()) if one else map(_number, nodes), places)]  # noqa: B905
 
 
 def read(output: Any, label: str, *, spread: bool = False, places: Sequence[int | None] = ()) -> list[Loss]:

@@ -48,14 +48,12 @@ class EpochFinder:
         self.told = False
         self._rounds = Rounds()
         self.current: list[Pass] = []
-        self.steps = 0
+        self.steps = self._steps_then = self._stale = 0
         self._passes = 1
         self.before: Pass | None = None
-        self._stale = 0
         self._new = self._turned = self._before_each = self._came_round = False
         self._taken = 0  # steps since the beginning
         self._seen: dict[int, tuple[Any, int, int]] = {}  # a weak reference, a version, and the step it was seen at
-        self._steps_then = 0
         self._once = Once()
         self._any = self._comes_again = False  # whether an epoch has ended; whether a batch came more than once
 
@@ -73,12 +71,6 @@ class EpochFinder:
         Args:
             fresh: passes that gave a batch since the last training forward, in order.
         """
-        before = self.before
-        if len(fresh) == 1 and fresh[0] is before and before in self.current and not before.over:
-            self._stale = 0
-            self._rounds.fresh(before)
-            before.unused = max(before.unused - 1, 0)
-            return before
         live = [each for each in fresh if not each.over] or [each for each in fresh[-1:] if not each.evaluated]
         if not live:
             if self.before is not None and self.before.unused:
@@ -95,9 +87,9 @@ class EpochFinder:
         self._stale = 0
         self._rounds.fresh(live[-1])
         known = [each for each in live if each in self.current]
-        again = [each for each in live if any(each.same_loader(other) for other in self.current)]
+        again = known or [each for each in live if any(each.same_loader(other) for other in self.current)]
         new = [each for each in live if not each.evaluated] or live  # a validation's loader may not be at its end
-        self.before = (known or again or (new[-1:] if self.current else new))[0]
+        self.before = (again or (new[-1:] if self.current else new))[0]
         self.before.unused = max(self.before.unused - 1, 0)
         return self.before
 
@@ -127,8 +119,6 @@ class EpochFinder:
         """
         if self.told or not self.steps:
             return False
-        if len(drivers) == 1 and drivers[0] is None and self._steps_per_epoch is None:
-            return self._came_round
         passes = [each for each in drivers if each is not None]
         if not passes:
             return self._planned() or (self._came_round and self._steps_per_epoch is None)
@@ -160,6 +150,15 @@ class EpochFinder:
         others = [each for each in self.current if not each.over and not each.same_loader(main)]
         self.current = [main, *others] if again else others
         return False
+
+    def goes_on(self, driver: Pass | None) -> bool:
+        """A step was taken as the last one: it counts, unless it may begin an epoch; ``driver`` as in `begins`."""
+        other = self._turned or self._came_round or self._new or (driver is not None and self.current != [driver])
+        if other or not 0 < self.steps < (self._steps_per_epoch or self.steps + 1):
+            return False
+        self.steps += 1
+        self._taken += 1
+        return True
 
     def _main(self, passes: Sequence[Pass]) -> Pass:
         """Of the passes that a step's batches come from, the one that may begin an epoch."""

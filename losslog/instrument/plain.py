@@ -62,8 +62,6 @@ class Plain(Staged):
 def drivers_of(root: Root, owner: Any) -> list[Pass | None]:
     """The passes over data that gave the batches behind a backward pass, in order; those of an owner's outputs."""
     reached = root.reached
-    if root.usual is not None and len(reached) == len(root.usual[0].names) and root.usual[0].family.owner is owner:
-        return [root.usual[0].driver]
     ours = {output for output, _, _ in reached if output.family.owner is owner}
     return [each.driver for each in sorted(ours, key=lambda each: each.number)]
 
@@ -74,19 +72,11 @@ def plainly(root: Root, owner: Any, rest: Rest) -> Reading | None:
     if not reached:
         return None
     output: Output = reached[0][0]
-    if root.usual is not None and root.scale == 1.0 and output.family.owner is owner:
-        first, weights = root.usual
-        if first is output and len(reached) == len(output.names):
-            if owner.sightings.left_out.waiting:
-                owner.sightings.left_out.whole(output)
-            values = [*output.values, root.value]
-            return tuple.__new__(Reading, (output.names, values, True, 1, weights, *REST))
     if not output.plain or len(reached) != len(output.names) or output.family.owner is not owner:
         return None
-    if root.whole is not output:
-        for each, _, gradient in reached:
-            if each is not output or type(gradient) is not float:
-                return None
+    for each, _, gradient in reached:
+        if each is not output or type(gradient) is not float:
+            return None
     if type(root.value) is not float or type(root.scale) is not float or (root.marks and root.marks[0] in output.marks):
         return None
     if owner.sightings.left_out.waiting:

@@ -25,7 +25,7 @@ from losslog.instrument.groups import Groups
 from losslog.instrument.measures import Measures
 from losslog.instrument.parts import Part, Parts
 from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, lost, named, reach, told
-from losslog.instrument.suspicions import Looks, Suspicions
+from losslog.instrument.suspicions import SELDOM, Looks, Suspicions
 from losslog.instrument.turns import Turns
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import say, warn
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
 CHANGES: Final = 8
 """Walks between two epochs' first steps: some loops switch ``requires_grad`` at every step, and mean it."""
-KEPT: Final = 64
-"""Steps at which a change was seen that are remembered."""
+KEPT: Final = 64  # steps at which a change was seen that are remembered
 
 
 class Reached:
@@ -64,8 +63,7 @@ class Reached:
         self._names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
         self._before: dict[str, Reach] = {}  # and in this epoch:
         self._known: dict[str, Reach] = {}
-        self._suspects, self._looks, self._again = Suspicions(), Looks(), Again()
-        self._turns = Turns()
+        self._suspects, self._looks, self._again, self._turns = Suspicions(), Looks(), Again(), Turns()
         self._good: dict[str, int] = {}  # the last step at which each was as before
         self._changed: set[int] = set()  # first steps of suspicions that the change itself gave
         self._doubtful: set[str] = set()  # claimed, and perhaps trained again
@@ -74,7 +72,7 @@ class Reached:
         self.left_out: Sequence[str] = ()
         self._began = self._changes = 0
         self._said: set[tuple[str, str]] = set()
-        self._broken = self._hides = self._exact = False
+        self._broken = self._hides = self._exact = self._differs = False
         self._untold: list[Callable[[Run], None]] = []
         self.measures = Measures()
         self._metrics: dict[str, Any] = {}
@@ -91,7 +89,8 @@ class Reached:
         """
         if self._broken:
             return False
-        changed = changed or (self._parts is not None and self._parts.changed())
+        changed = changed or self._differs or (self._parts is not None and self._parts.changed())
+        self._differs = False
         if fresh or step >= self._looks.next:
             self._looks.due(step, fresh=fresh)
             self._changes = 0
@@ -102,13 +101,19 @@ class Reached:
         self._exact = self._exact or changed
         return True
 
+    def quiet(self, step: int) -> int:
+        """For how many coming steps `due` says no, as long as it is `still`."""
+        return SELDOM if self._broken else 0 if self._suspects.since else max(self._looks.next - step, 0)
+
+    def still(self) -> bool:
+        """Whether the parameters that can be trained are as they were; `due` may be asked afterwards."""
+        self._differs = not self._broken and (self._differs or (self._parts is not None and self._parts.changed()))
+        return not self._differs
+
     def walk(self, losses: Mapping[str, Any] | Tensor) -> dict[str, Reach] | None:
         """Walk from the losses of one batch, whose graph is still there; None where that failed.
 
         A loss of exactly 0 that has no graph is left out: a batch without anything to learn from.
-
-        Args:
-            losses: As the model gave them.
         """
         found, error = attempt(self._walk, {"loss": losses} if isinstance(losses, Tensor) else losses)
         if error is not None:
@@ -116,13 +121,7 @@ class Reached:
         return found
 
     def take(self, found: Mapping[str, Reach] | None, epoch: int, step: int) -> None:
-        """Judge what a walk found; `tell` says it.
-
-        Args:
-            found: From `walk`.
-            epoch: From 1.
-            step: Global step.
-        """
+        """Judge what a `walk` found at a global step of an epoch, from 1; `tell` says it."""
         if found is not None and not self._broken:
             _, error = attempt(self._take, found, epoch, step)
             if error is not None:

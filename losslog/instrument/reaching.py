@@ -44,18 +44,20 @@ class Reaching:
         shares: measures what each loss has of the gradient.
         tracing: finds where losses that are not finite come from, where that was asked for.
         measures: what else is measured at the first steps of an epoch.
+        taken: steps.
+        still: whether the parameters that can be trained are as they were.
     """
 
     def __init__(self, owner: Any) -> None:
         self._owner = owner
         self._reached = Reached(owner.modules, self._optimizers, certain=owner.knows_all)
-        self.measures = self._reached.measures
+        self.measures, self.still = self._reached.measures, self._reached.still
         owner.logbook.reached = self._reached
         self.visiting = self._measured = False
         self._epoch: int | None = None
         self._driver: Any = None
         self._left: set[Stepper] = set()
-        self._steps = self._looked = self._taken = 0
+        self._steps = self._looked = self.taken = 0
         self.units = False
         self._graded: dict[tuple[str, ...], list[bool]] = {}  # which losses had a graph, by their names
         self._plain: tuple[str, ...] | None = None  # the names of the last output, where all of it had one
@@ -66,6 +68,15 @@ class Reaching:
         """Find where losses that are not finite come from."""
         if self.tracing is None:
             self.tracing = self._owner.logbook.tracing = Retracer()
+
+    def quiet(self, output: Output) -> int:
+        """For how many further steps with such outputs nothing is due, as long as it is `still`."""
+        due = self.visiting or self.units or self.measures.counting or self.measures.measuring or self._reached.waiting
+        other = output.names is not self._plain or output.driver is not self._driver or self._is_new()
+        if due or other or self.tracing is not None or (run := self._owner.logbook.made) is None:
+            return 0
+        quiet = self._reached.quiet(run.next_step)
+        return min(quiet, -self.taken % self.shares.every) if self.shares.every else quiet
 
     def ends(self) -> None:
         """The loop is over."""
@@ -119,7 +130,7 @@ class Reaching:
         if self.units:
             self.units = False
             self._reached.units(heard.root.tensors)
-        if self.shares.due(self._taken):
+        if self.shares.due(self.taken):
             self._share(heard.root)
 
     def _share(self, root: Root) -> None:
@@ -128,7 +139,7 @@ class Reaching:
         if run is None or run.logging_rank:
             losses, error = attempt(_edges, root, self._owner.sightings.pending)
             if losses and error is None:
-                self.shares.measure(root.tensors, losses, self._owner.modules(), self._taken)
+                self.shares.measure(root.tensors, losses, self._owner.modules(), self.taken)
 
     def _now(self) -> int:
         run = self._owner.logbook.made
@@ -157,7 +168,7 @@ class Reaching:
 
     def stepped(self, stepper: Stepper, reading: Reading, outputs: Sequence[Output], heard: Sequence[Heard]) -> Reading:
         """A step was taken: its reading, with what its losses train where all of it was looked at."""
-        self._taken += 1
+        self.taken += 1
         if self.shares.every and (shares := self.shares.take()) is not None:
             reading = reading._replace(shares=shares)
         if not self.visiting:

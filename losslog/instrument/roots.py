@@ -12,18 +12,20 @@ The thread that calls backward; prehooks run on autograd's threads. Contract:
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from losslog.instrument.listeners import failed, guarded, hearing, listeners, meter, tell
+from losslog.instrument.listeners import armed, failed, guarded, hearing, listeners, meter, tell, unusual, usually
 from losslog.runtime.containment import attempt
 
 Mark = tuple[int, int]
 unscaled: Final[deque[Any]] = deque(maxlen=4)
 """Losses that GradScalers scaled last, as they were before."""
+_usual_begins, _usual_ends = operator.attrgetter("begins"), operator.attrgetter("ends")
 _open: Final[list[Root]] = []  # backward passes that run now, of all threads
 
 
@@ -36,25 +38,20 @@ class Root:
         marks: of the tensors it was called with.
         scale: of the GradScaler that scaled them, a float or a tensor; 1.0 without.
         reached: (output, index of the loss in it, gradient) of each loss that it came through.
-        whole: the output that has given all of these, each once and as a float, where that was seen at once.
         tensors: what it was called with, while listeners are told that it begins.
         node: of the one tensor it was called with, while it runs; None of several.
         lone: what `losslog.instrument.behind.lone` says of that, where an output asked.
         fed: whose optimizers it gave gradients.
-        usual: of a pass that was not listened to since it is as those before: the output that gave all of ``reached``,
-            and what gives the weights that are not 1.
         once: whether its graph is done with afterwards, and all of it is gone through.
         kept: whether its graph is there afterwards.
     """
 
     scale: Any = 1.0
-    whole: Any = None
     tensors: Sequence[Any] = ()
     node: Any = None
     lone: dict[int, bool] | None = None
     fed: tuple[Any, ...] = ()
     once = kept = False
-    usual: Any = None
 
     def __init__(self, thread: int, value: Any, marks: list[Mark]) -> None:
         self.thread, self.value, self.marks = thread, value, marks
@@ -95,6 +92,11 @@ def hear_backward(original: Callable[..., Any]) -> Callable[..., Any]:
         torch = sys.modules["torch"]
         if not listeners or torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1:  # recomputation
             return original(*args, **kwargs)
+        if armed and len(args) == 4 and args[1] is args[2] is None is kwargs.get("inputs") and args[3] is False:
+            unit = usually(_usual_begins, args[0])
+            if unit is not None:
+                return _usual(unit, original, args, kwargs)
+        unusual()
         entered = meter.enters() if meter.owner is not None else 0.0
         root, error = attempt(_begins, *args, **kwargs)
         if entered:
@@ -112,6 +114,30 @@ def hear_backward(original: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return backward
+
+
+def _usual(unit: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """A backward pass that a unit has taken, and may hand back while it runs."""
+    ended = None
+    try:
+        result = original(*args, **kwargs)
+        ended = usually(_usual_ends) if armed else None
+    finally:
+        if ended is None:
+            unusual()
+            root, unit.root = unit.root, None
+            if root in _open:
+                _open.remove(root)
+                root.node = None
+    if ended is None and root is not None:
+        tell("backward_ends", root)
+    return result
+
+
+def begun(root: Root) -> Root:
+    """A backward pass that a unit has taken is the listeners' now."""
+    _open.append(root)
+    return root
 
 
 def _begins(
@@ -170,6 +196,7 @@ def hear_scale(original: Callable[..., Any]) -> Callable[..., Any]:
     def scale(self: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, outputs, *args, **kwargs)
         if result is not outputs and listeners:
+            unusual()
             if hasattr(outputs, "grad_fn") and outputs.numel() == 1:
                 unscaled.append(outputs.detach())
             guarded(

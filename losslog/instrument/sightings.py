@@ -177,6 +177,31 @@ class Sightings:
             if given:
                 self._found(giver, given)
 
+    def idle(self, output: Output) -> bool:
+        """Whether nothing waits, and nobody but the one that gave this was called with its batch."""
+        waiting = self.pending or self.detached or self.left_out.waiting or self._logbook.evaluations
+        return not waiting and self._since == {output.family}
+
+    def goes_on(
+        self, module: Any, family: Family, driver: Pass | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> bool:
+        """Whether a call is one of a family's on the next batch of this pass; then that is seen to."""
+        reference, found = self._by_id.get(id(module), NOBODY)
+        if found is not family or reference() is not module:
+            return False
+        fresh = self._fresh
+        if driver is None:
+            if fresh or self._finder.before is not None:
+                return False
+        elif len(fresh) != 1 or not fresh[0] is self._finder.before is driver or driver.over:
+            return False
+        self._computes(args, kwargs)
+        if driver is not None:
+            driver.unused = max(driver.unused - 1, 0)
+            self.batch += 1
+            self._fresh, self._validating.judged = [], NEITHER
+        return True
+
     def _wraps(self, module: Any) -> bool:
         """Whether a module is nothing but a wrapper around one that is watched."""
         lone = len(vars(module).get("_modules", ())) == 1

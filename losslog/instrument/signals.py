@@ -9,11 +9,12 @@ Training thread. Contract:
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 from typing import Any
 
 from losslog.instrument.finder import Finder
-from losslog.instrument.listeners import Listener, add, guarded, listeners, remove, tell
+from losslog.instrument.listeners import Listener, add, armed, guarded, listeners, remove, tell, usually
 from losslog.instrument.sites import LATE, SITES
 from losslog.instrument.uncompiled import keep_out
 
@@ -21,6 +22,7 @@ OPTIMIZERS = "torch.optim.optimizer"
 _patches: list[tuple[Any, str, Any, Any]] = []
 _handles: list[Any] = []
 _finders: list[Finder] = []
+_steps = operator.attrgetter("steps")
 
 
 def listen(listener: Listener) -> None:
@@ -74,7 +76,8 @@ def _step_begins(optimizer: Any, args: Any, kwargs: Any) -> None:
 
 
 def _step_ends(optimizer: Any, args: Any, kwargs: Any) -> None:
-    tell("step_ends", optimizer)
+    if not armed or not usually(_steps, optimizer):
+        tell("step_ends", optimizer)
 
 
 def _uninstall() -> None:

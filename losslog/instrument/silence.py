@@ -42,13 +42,14 @@ class Silence:
         how: what to write in a loop that is not understood.
         steps: recorded ones.
         skipped: those that a GradScaler did not take.
+        passes: backward passes that are not somebody else's.
         rest: what is said of totals that components do not explain.
     """
 
     def __init__(self, logbook: Logbook) -> None:
         self._logbook = logbook
         self._once = Once()
-        self._heard = self.steps = self.skipped = self._bare = self._cleared = 0
+        self.passes = self.steps = self.skipped = self._bare = self._cleared = 0
         self._last: tuple[Root, Steppers] | None = None
         self.how = BY_HAND
         self.rest = Rests()
@@ -57,7 +58,7 @@ class Silence:
         """A backward pass has ended; whether it belongs to somebody else is known when the next one has."""
         last = self._last
         if last is not None and self.steps and steppers in last[0].fed and steppers is last[1]:
-            self._heard += 1  # as `_settle` counts it
+            self.passes += 1  # as `_settle` counts it
         else:
             self._settle()
         self._last = root, steppers
@@ -66,9 +67,9 @@ class Silence:
         last, self._last = self._last, None
         if last is None or (last[0].fed and last[1] not in last[0].fed):
             return
-        self._heard += 1
-        if self._heard == MANY and not self.steps and not self._bare and not self.skipped:
-            warn("%s", self._unclaimed(self._heard))
+        self.passes += 1
+        if self.passes == MANY and not self.steps and not self._bare and not self.skipped:
+            warn("%s", self._unclaimed(self.passes))
 
     def stepped(self, stepper: Stepper) -> None:
         """An optimizer has stepped without anything that belongs to the step."""
@@ -114,20 +115,20 @@ class Silence:
         self.rest.ends()
         self._settle()
         if self.steps:
-            if loose > 1 + self._heard // 10:
+            if loose > 1 + self.passes // 10:
                 warn("%s", self._unclaimed(loose))
         elif self._bare:
             warn("%s", self._empty(self._bare))
         elif self.skipped:
             warn("no step was taken, the GradScaler skipped %d: the gradients were not finite", self.skipped)
-        elif self._heard:
-            warn("%s", self._unclaimed(self._heard))
+        elif self.passes:
+            warn("%s", self._unclaimed(self.passes))
 
     @property
     def nothing(self) -> bool:
         """Whether nothing was heard at all."""
         self._settle()
-        return not (self.steps or self.skipped or self._bare or self._heard)
+        return not (self.steps or self.skipped or self._bare or self.passes)
 
     def _unclaimed(self, count: int) -> str:
         return (

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from losslog.instrument.datapass import Pass
-from losslog.instrument.listeners import guarded, listeners, tell
+from losslog.instrument.listeners import armed, guarded, listeners, tell
 from losslog.instrument.roots import hear_backward, hear_scale
 from losslog.runtime.containment import attempt
 
@@ -70,7 +70,8 @@ def _wrap_compiled(original: Any) -> Any:
 def _zero_grad(original: Any) -> Any:
     def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
-        tell("zeroed", self)
+        if not (unit := armed[:1]) or unit[0].stage > 1:  # before a backward pass nothing is lost by it
+            tell("zeroed", self)
         return result
 
     return zero_grad

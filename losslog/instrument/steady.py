@@ -43,15 +43,18 @@ class Habit:
 
     Attributes:
         known: whether the last ones were alike.
+        outputs: how many came since one was listened to.
+        weights: gives the weights that are not 1.
     """
 
-    __slots__ = ("_alike", "_gradients", "_left", "_names", "_pause", "_shape", "_weights", "known")
+    __slots__ = ("_alike", "_gradients", "_left", "_names", "_pause", "_shape", "known", "outputs", "weights")
 
     def __init__(self) -> None:
         self.known = False
         self._gradients: list[float] = []
         self._names: tuple[str, ...] = ()
-        self._weights: Callable[[], dict[str, float]] = dict
+        self.weights: Callable[[], dict[str, float]] = dict
+        self.outputs = 0
         self._shape: Shape = ()
         self._alike = self._left = 0
         self._pause = 1
@@ -63,16 +66,42 @@ class Habit:
 
     def fits(self, root: Root, output: Any) -> bool:
         """Whether a pass is as the last ones; if so it has come to all losses of an output."""
-        gradients = self._gradients
-        if output.names != self._names or not (
-            _leads(self._shape, root.node, output.marks) and _explains(gradients, output.values, root.value)
-        ):
-            self._breaks()
+        if self.holds(root.node, output.names, output.marks, output.values, root.value):
+            self.take(root, output)
+            return True
+        self._breaks()
+        return False
+
+    def holds(self, node: Any, names: tuple[str, ...], marks: Sequence[Mark], values: Any, total: Any) -> bool:
+        """Whether the way from a root's node to losses is as it was, and the gradients they had explain its value."""
+        if names != self._names or not self._shape:
             return False
+        stack: list[Any] = []
+        for expected, made in self._shape:
+            behind = node.next_functions
+            if type(node) is not expected or len(behind) != len(made):
+                return False
+            if made[0] == -1 and len(made) == 2 and (last := made[1]) != -1:  # as in a sum, of one term more each time
+                (node, _), (child, place) = behind
+                found = None if child is None else (child._sequence_nr(), place)
+                if node is None or found != (None if last is None else marks[last]):
+                    return False
+                continue
+            for (child, place), index in zip(behind, made):  # noqa: B905 - as long
+                if child is None or index is None:
+                    if child is not index:
+                        return False
+                elif index < 0:
+                    stack.append(child)
+                elif marks[index] != (child._sequence_nr(), place):
+                    return False
+            node = stack.pop() if stack else None
+        return _explains(self._gradients, values, total)
+
+    def take(self, root: Root, output: Any) -> None:
+        """A pass is as the last ones: it has come to all losses of an output."""
         output.reached = True
-        root.reached += zip(repeat(output), range(len(gradients)), gradients)
-        root.usual = output, self._weights
-        return True
+        root.reached += zip(repeat(output), range(len(output.names)), self._gradients)
 
     def learn(self, root: Root, output: Any, shape: Shape) -> None:
         """A pass that was listened to has ended."""
@@ -87,7 +116,7 @@ class Habit:
             if self._alike >= ALIKE:
                 self.known, self._pause = True, 1
                 weights = {name: each for name, each in zip(output.names, found, strict=True) if abs(each - 1.0) > NEAR}
-                self._weights = weights.copy if weights else dict
+                self.weights = weights.copy if weights else dict
         else:
             self._shape, self._gradients, self._alike, self.known = shape, found, 1, False
             self._names = output.names
@@ -133,27 +162,6 @@ def _way(root: Any, marks: Sequence[Mark]) -> Shape:
         shape.append((type(node), tuple(made)))
     met = {index for _, made in shape for index in made if index is not None and index >= 0}
     return tuple(shape) if len(met) == len(places) else ()
-
-
-def _leads(shape: Shape, root: Any, marks: Sequence[Mark]) -> bool:
-    """Whether the way from a root's node is this one."""
-    stack: list[Any] = [root]
-    for expected, made in shape:
-        node = stack.pop()
-        if type(node) is not expected:
-            return False
-        behind: Any = node.next_functions  # type: ignore[attr-defined]
-        if len(behind) != len(made):
-            return False
-        for (child, place), index in zip(behind, made):  # noqa: B905 - as long
-            if child is None or index is None:
-                if child is not index:
-                    return False
-            elif index < 0:
-                stack.append(child)
-            elif marks[index] != (child._sequence_nr(), place):
-                return False
-    return bool(shape)
 
 
 def _rule(node: Any) -> int:

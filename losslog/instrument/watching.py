@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from losslog.instrument import coco
-from losslog.instrument.listeners import Listener, guarded
+from losslog.instrument.listeners import Listener, guarded, unusual
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.signals import forget
 from losslog.runtime.notices import Once
@@ -67,6 +67,7 @@ class Watching(Listener):
 
     def run_ends(self, status: str) -> None:
         """Called by the run before it closes."""
+        unusual()
         if not self.closed:
             guarded(self.close, status)
 
