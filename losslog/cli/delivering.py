@@ -83,7 +83,7 @@ def lanes_over(
     again: Mapping[str, Cursor] | None = None,
 ) -> list[Lane]:  # fmt: skip
     """A lane for each plugin, of the run that began so; ``again`` as `losslog.delivery.delivery.lanes_for` has it."""
-    name, config = str(start.get("name", folder.parent.name)), start.get("config") or {}
+    name, config = str(start.get("name") or folder.parent.name), start.get("config") or {}
     trust = Trust(folders=args.checkpoints_in, pictures=args.images_in)
     gc.set_threshold(OBJECTS, 20, 20)
     return lanes_for(folder, plugins, lambda kind, data: None, trust, name=name, config=config, again=again)
