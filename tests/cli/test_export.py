@@ -101,6 +101,9 @@ def test_many_rows_come_in_bounded_memory(
     parquet = pytest.importorskip("pyarrow.parquet")
     exported(resumed_run, capsys, "--to", "parquet", "-o", str(tmp_path / "x.parquet"))
     assert parquet.ParquetFile(tmp_path / "x.parquet").metadata.num_row_groups == 7
+    monkeypatch.setattr(module, "CELLS", 1)  # one row at a time, however many columns there are
+    exported(resumed_run, capsys, "--to", "parquet", "-o", str(tmp_path / "x.parquet"))
+    assert parquet.ParquetFile(tmp_path / "x.parquet").metadata.num_row_groups == 26
     assert parquet.read_table(tmp_path / "x.parquet").column("step").to_pylist() == list(range(25))
 
 
