@@ -130,6 +130,25 @@ def test_what_cannot_be_is_said_in_a_line(
         main(["export", str(resumed_run), "--to", "excel"])
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_journal_that_cannot_be_read_is_not_blamed_on_the_output(
+    resumed_run: Path, capsys: Any, tmp_path: Path, kind: str
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / f"x.{kind}"
+    (resumed_run / JOURNAL).rename(elsewhere)
+    try:
+        (resumed_run / JOURNAL).symlink_to(elsewhere)
+    except OSError:
+        pytest.skip("this platform lets this user make no links")
+    assert main(["export", str(resumed_run), "--to", kind, "-o", str(out)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"{JOURNAL} is a link: nothing is read from it" in said
+    assert "cannot be written" not in said
+    assert not out.exists()
+
+
 def test_a_folder_gets_the_table(resumed_run: Path, capsys: Any, tmp_path: Path) -> None:
     for said in (str(tmp_path), f"{tmp_path}/"):
         assert main(["export", str(resumed_run), "--to", "csv", "-o", said]) == 0
