@@ -63,9 +63,9 @@ def check_states(content: dict[str, Any], optimizer: Any, others: Iterable[tuple
     """
     groups = content["optimizer"]["param_groups"]
     for number, (group, live) in enumerate(zip(groups, optimizer.param_groups, strict=False)):
-        for key in live.keys() & group.keys() - {"params", "name"}:
-            if not _number(live[key]) and not isinstance(live[key], tuple):
-                group[key] = live[key]  # a switch, of another version
+        for key in live.keys() - {"params", "name"}:
+            if key not in group or not (_number(live[key]) or isinstance(live[key], tuple)):
+                group[key] = live[key]  # of another version: what it lacks, and switches
             elif not _alike(group[key], live[key], 1 if key not in _RATES else _MOST):
                 raise UsageError(f"its optimizer's {key} (group {number}) cannot be used")
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
@@ -96,13 +96,20 @@ def _check_moments(state: Mapping[str, Any], parameters: list[Any], names: set[s
         fits = place in owners and isinstance(moments, Mapping) and (not moments or names <= moments.keys())
         for name in names if fits and moments else ():
             value = moments[name]
-            if isinstance(value, torch.Tensor):
-                size = value.numel() == 1 if name == "step" else value.shape == owners[place].shape
-                fits = fits and size and value.is_floating_point() and value.layout == torch.strided
+            if name == "step":
+                fits = fits and _alike(value.item() if _is_one(value) else value, 0.0, _MOST)
+            elif isinstance(value, torch.Tensor):
+                plain = value.is_floating_point() and value.layout == torch.strided
+                fits = fits and plain and value.shape == owners[place].shape
             else:
-                fits = fits and (value is None if name == "momentum_buffer" else name == "step" and _number(value))
+                fits = fits and value is None and name == "momentum_buffer"
         if not fits:
             raise UsageError(f"its optimizer's state of parameter {place!s:.20} cannot be used")
+
+
+def _is_one(value: Any) -> bool:
+    """Whether it is a tensor of one number."""
+    return getattr(value, "ndim", None) == 0
 
 
 def _number(value: Any) -> bool:

@@ -367,10 +367,12 @@ def test_a_checkpoint_that_cannot_be_gone_on_with_is_refused_before_the_run_is_t
     assert told in resume(lambda config, content: change(content))
 
 
-def test_what_another_version_has_besides_is_left_out(resume: Callable[..., str], tmp_path: Path) -> None:
+def test_what_another_version_has_besides_or_lacks_is_no_matter(resume: Callable[..., str], tmp_path: Path) -> None:
     def change(config: dict[str, Any], content: dict[str, Any]) -> None:
         content["scheduler"]["step"] = "no method"
         content["optimizer"]["param_groups"][0]["fused"] = "x"
+        for key in ("momentum", "dampening", "weight_decay"):
+            del content["optimizer"]["param_groups"][1][key]
         config["weights"] = str(tmp_path / "gone.pth")  # the checkpoint has them
 
     said = resume(change, rc=0)
