@@ -164,7 +164,7 @@ class Run:
                        "resumed": found.folder is not None and writer.seq > 0}  # fmt: skip
         first: list[Item] = [Event(time.time(), "on_run_start", self._start)]
         if self._start["resumed"]:
-            say("%s", found.told(resume_epoch, self._epoch))
+            say("%s", found.told(resume_epoch, self._epoch, auto=resume == AUTO and resume_epoch == found.epoch))
         if self._start["resumed"] and (resume_epoch is not None or resume_step is not None):
             first.append(Event(time.time(), "on_resume", {"epoch": resume_epoch, "step": resume_step}))
         began = Position(writer.end, writer.seq - 1)

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
+from losslog.cli.numbers import whole
 from losslog.errors import LosslogError
 from losslog.journal.folder import find, misnamed
 from losslog.runtime.containment import one_line
@@ -78,6 +79,10 @@ class Parser(argparse.ArgumentParser):
             message = message.removesuffix(", ARGS")  # none is enough
         sys.stderr.write(f"{self.prog}: {message} (see {self.prog} --help)\n")
         sys.exit(2)
+
+    def settings(self) -> dict[str, argparse.Action]:
+        """Its options and arguments, by the names that the namespace has for them."""
+        return {each.dest: each for each in self._actions}
 
     def _misspelt(self) -> str:
         """What to say of the first option that does not exist, since it may be what is missing; "" for none."""
@@ -252,18 +257,12 @@ def run_name(text: str) -> str:
 
 def positive_int(text: str) -> int:
     """An argument that counts from 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+    return whole(text, 1)
 
 
 def count(text: str) -> int:
     """An argument that counts from 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
+    return whole(text, 0)
 
 
 def positive(text: str) -> float:

@@ -28,7 +28,8 @@ from losslog.delivery.discovery import Plugin, named
 from losslog.delivery.lane import Lane
 from losslog.delivery.trust import Trust, from_journal
 from losslog.errors import LosslogError, RunLocked
-from losslog.journal.cursors import BEGINNING, Cursor, Seqs
+from losslog.journal.archive import reading
+from losslog.journal.cursors import BEGINNING, Cursor, Position, Seqs
 from losslog.journal.index import index_of
 from losslog.runtime.notices import say
 from losslog.runtime.pace import start_thread
@@ -83,7 +84,7 @@ def lanes_over(
     again: Mapping[str, Cursor] | None = None,
 ) -> list[Lane]:  # fmt: skip
     """A lane for each plugin, of the run that began so; ``again`` as `losslog.delivery.delivery.lanes_for` has it."""
-    name, config = str(start.get("name", folder.parent.name)), start.get("config") or {}
+    name, config = str(start.get("name") or folder.parent.name), start.get("config") or {}
     trust = Trust(folders=args.checkpoints_in, pictures=args.images_in)
     gc.set_threshold(OBJECTS, 20, 20)
     return lanes_for(folder, plugins, lambda kind, data: None, trust, name=name, config=config, again=again)
@@ -161,8 +162,8 @@ def _check_place(folder: Path, plugin: Plugin, start: Mapping[str, Any], own: Ma
         )
 
 
-def positions(folder: Path, plugins: Sequence[Plugin], *, from_start: bool = False) -> dict[str, int]:
-    """The last seq that each plugin has, -1 for none; with ``from_start`` cursors are set back first.
+def positions(folder: Path, plugins: Sequence[Plugin], *, from_start: bool = False) -> dict[str, Position]:
+    """Where each plugin stands in the journal; with ``from_start`` cursors are set back first.
 
     Raises:
         RunLocked: another process delivers to one of them.
@@ -175,7 +176,7 @@ def positions(folder: Path, plugins: Sequence[Plugin], *, from_start: bool = Fal
         if from_start:
             cursor.start, cursor.skipped = 0, Seqs()
             cursor.commit(BEGINNING)
-        found[plugin.name] = cursor.at.seq
+        found[plugin.name] = cursor.at
         cursor.release()
     return found
 
@@ -239,19 +240,34 @@ def _leave() -> None:
     os._exit(1)
 
 
-def tell(lanes: Sequence[Lane], before: dict[str, int], end: int) -> int:
+def _lines(path: Path, start: int, end: int) -> int:
+    """How many lines there are between two places."""
+    count = 0
+    with reading(path) as file:
+        file.seek(start)
+        while start < end and (data := file.read(min(1 << 20, end - start))):
+            count, start = count + data.count(b"\n"), start + len(data)
+    return count
+
+
+def tell(lanes: Sequence[Lane], before: Mapping[str, Position], end: int, journal: Path) -> int:
     """Say what was delivered; the exit code: 0 when every plugin has all of it."""
     code = 0
     for lane in lanes:
         figures = lane.figures()
         progress, start = lane.progress, before[lane.name]
-        skipped = len(progress.skipped) - len(progress.skipped.upto(start))
-        count = max(figures.seq - start - progress.missing - skipped, 0)
+        skipped = len(progress.skipped) - len(progress.skipped.upto(start.seq))
+        if progress.fell:  # numbers do not tell
+            count = _lines(journal, start.offset, figures.committed) - progress.garbled - skipped
+        else:
+            count = figures.seq - start.seq - progress.missing - skipped
+        count = max(count, 0)
         complete = figures.committed >= end
         why = "" if complete else f"; not complete: {figures.state} {figures.reason}".rstrip()
         print_line(f"{lane.name}: {counted(count, 'record')} delivered{why}", sys.stderr)
-        if progress.garbled or progress.missing:
-            lost = f"{counted(progress.garbled, 'garbled line')}, {counted(progress.missing, 'record')} missing there"
+        missing = 0 if progress.fell else progress.missing
+        if progress.garbled or missing:
+            lost = f"{counted(progress.garbled, 'garbled line')}, {counted(missing, 'record')} missing there"
             print_line(f"{lane.name}: the journal is damaged: {lost}", sys.stderr)
         if figures.skipped:
             what = "1 record was" if figures.skipped == 1 else f"{figures.skipped} records were"

@@ -82,4 +82,4 @@ def main(args: argparse.Namespace) -> int:
         for lane in lanes:
             lane.abandon()
         return 130
-    return tell(lanes, before, whole_lines(journal))
+    return tell(lanes, before, whole_lines(journal), journal)

@@ -109,9 +109,9 @@ def main(args: argparse.Namespace) -> int:
         watch(lanes, lambda: end, args.wait, lambda: False)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
-        tell(lanes, before, end)
+        tell(lanes, before, end, folder / JOURNAL)
         return 130
-    return tell(lanes, before, end)
+    return tell(lanes, before, end, folder / JOURNAL)
 
 
 def _again(

@@ -4,6 +4,7 @@ Contract:
 
 - An option given again is used, or refused with the reason; one that is not given is what the run had.
 - What was restored and what was overridden is said before the first step.
+- What the run folder has is taken if it can be used, and refused in a line else: see `losslog.cli.restored`.
 - A checkpoint holds rates, weight decay and random states of its own: where an option overrides them, it is they that
   are changed, before the engine restores them.
 """
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 from losslog.cli.arguments import UsageError
 from losslog.cli.delivering import start_of
+from losslog.cli.restored import check_states, unusable
 from losslog.journal.resuming import AUTO, resumed
 from losslog.runtime.containment import printable
 
@@ -39,6 +41,8 @@ _OWN: Final = frozenset(
         "option",
         "workers",
         "device",
+        "given",
+        "settings",
     }
 )
 _FIXED: Final = {
@@ -90,7 +94,8 @@ class Resumed:
         self._changed: dict[str, tuple[Any, Any]] = {}
         self._lines: list[str] = []
         self._config: Mapping[str, Any] = {}
-        self._cwd: Any = None
+        self._cwd: str | None = None
+        self._path = Path()
         if args.resume is None:
             return
         from losslog.engine import find_checkpoint, read_checkpoint
@@ -102,46 +107,49 @@ class Resumed:
         if folder is None:
             return
         try:
-            content = read_checkpoint(find_checkpoint(folder))
+            self._path = find_checkpoint(folder)
+            content = read_checkpoint(self._path)
         except CheckpointError:
             if args.resume != AUTO:
                 raise
             return  # it was killed before its first
         start = start_of(folder)
         config, origin = start.get("config"), start.get("origin")
-        self._cwd = origin.get("cwd") if isinstance(origin, dict) else None
+        cwd = origin.get("cwd") if isinstance(origin, dict) else None
+        self._cwd = cwd if isinstance(cwd, str) and "\0" not in cwd else None
         self._config = config if isinstance(config, dict) else {}
         epoch, step = content["epoch"], content["step"]
         planned = args.epochs if "epochs" in args.given else self._config.get("epochs", args.epochs)
-        if epoch >= planned and args.resume == AUTO:
+        if args.resume == AUTO and isinstance(planned, int) and epoch >= planned:
             return
+        self._settle(args, folder)
         self.checkpoint = content
-        self._settle(args)
         if epoch >= args.epochs:
-            raise UsageError(f"--resume {args.resume}: all {epoch} epochs are done; ask for more with --epochs")
+            done = f"all {epoch} epochs are done" if epoch == args.epochs else f"it has done {epoch} epochs"
+            raise UsageError(f"--resume {args.resume}: {done}; ask for more with --epochs")
         self.run = {"resume": folder, "resume_epoch": epoch, "resume_step": step - 1}
         restored = ", ".join(f"{_words(key)} {getattr(args, key)}" for key in _TOLD if key not in self._changed)
-        changes = ", ".join(f"{_words(key)} {was} -> {now}" for key, (was, now) in self._changed.items())
-        self._lines = [f"{folder.name} goes on after epoch {epoch} with {restored}"]
+        changes = ", ".join(f"{_words(key)} {was!s:.200} -> {now}" for key, (was, now) in self._changed.items())
+        self._lines = [f"{folder.name} goes on after epoch {epoch}, from {self._path.name}, with {restored}"]
         self._lines += [f"overridden: {changes}"] if changes else []
 
-    def _settle(self, args: argparse.Namespace) -> None:
-        for key in vars(args):
-            if key in _OWN or key == "given" or key not in self._config:
+    def _settle(self, args: argparse.Namespace, folder: Path) -> None:
+        for key, now in list(vars(args).items()):
+            if key in _OWN or key not in self._config:
                 continue
-            was, now = self._placed(key, self._config[key]), getattr(args, key)
-            if was is not None and now is not None and type(was) is not type(now):
-                continue  # of another version, or not an option of ours
+            was, why = self._placed(key, self._config[key]), unusable(args.settings[key], self._config[key])
             if key not in args.given:
+                if why:
+                    raise UsageError(f"{folder}: its {_words(key)} is {was!r:.60}: {why}; say --{_words(key, '-')}")
                 setattr(args, key, was)
-            elif now != was and not (key in _PATHS and os.path.realpath(now) == os.path.realpath(was or "")):
-                if key in _FIXED:
+            elif not (now == was or (key in _PATHS and not why and was and _same_file(now, was))):
+                if key in _FIXED and not why:
                     raise UsageError(f"--{_words(key, '-')} {now}: the run has {was}, and {_FIXED[key]}")
                 self._changed[key] = (was, now)
 
     def _placed(self, key: str, was: Any) -> Any:
         """A path as it is called from here: what was relative was so to where the run was begun."""
-        if key not in _PATHS or not isinstance(was, str) or was in _NO_PATHS or not isinstance(self._cwd, str):
+        if key not in _PATHS or not isinstance(was, str) or was in _NO_PATHS or self._cwd is None:
             return was
         return was if os.path.realpath(self._cwd) == os.path.realpath(os.curdir) else os.path.join(self._cwd, was)
 
@@ -160,15 +168,32 @@ class Resumed:
             f"the first that differs, number {place + 1}, is {here} here and {there} there"
         )
 
-    def override(self, optimizer: Any, factor: Any) -> None:
-        """Puts what was given again into the checkpoint, and says what holds.
+    def weights(self, said: str | None) -> str | None:
+        """The weights that the model is made with: a resumed one gets those of the checkpoint, from no other file."""
+        return said if self.checkpoint is None or said in _NO_PATHS else None
+
+    def override(self, model: Any, optimizer: Any, scheduler: Any, scaler: Any, factor: Any) -> None:
+        """Puts what was given again into the checkpoint, loads it, and says what holds.
 
         Args:
-            optimizer: made from the arguments as they hold now.
+            model: made from the arguments as they hold now.
+            optimizer: likewise.
+            scheduler: likewise.
+            scaler: likewise, or None.
             factor: the schedule's factor by step.
+
+        Raises:
+            UsageError: the checkpoint cannot be gone on with.
         """
         if self.checkpoint is None:
             return
+        from losslog.engine import restore_checkpoint
+        from losslog.engine.checkpoint import CheckpointError
+
+        try:
+            check_states(self.checkpoint, optimizer, (("scheduler", scheduler), ("scaler", scaler)))
+        except UsageError as error:
+            raise UsageError(f"{self._path}: {error}") from error
         saved, schedule = self.checkpoint["optimizer"]["param_groups"], self.checkpoint["scheduler"]
         if len(saved) == len(optimizer.param_groups) and schedule is not None:
             self._override_rates(saved, schedule, optimizer, factor)
@@ -176,6 +201,13 @@ class Resumed:
             from losslog.engine import rng_state
 
             self.checkpoint["rng"] = rng_state()  # seeded with it a moment ago
+        try:  # now, while nothing is begun; the engine does it once more
+            differences = restore_checkpoint(
+                self.checkpoint, model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler
+            )
+        except CheckpointError as error:
+            raise UsageError(f"{self._path}: {error}") from error
+        self._lines += [f"resumed after epoch {self.checkpoint['epoch']}: {line}" for line in differences]
         for line in self._lines:
             print(f"losslog train: {printable(line)}", file=sys.stderr)
 
@@ -192,6 +224,10 @@ class Resumed:
             for group, base in zip(saved, schedule["base_lrs"], strict=True):
                 group["lr"] = base * now
             schedule["_last_lr"] = [group["lr"] for group in saved]
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _words(key: str, between: str = " ") -> str:

@@ -32,6 +32,7 @@ from losslog.cli.arguments import (
     run_name,
 )
 from losslog.cli.data import check_data, open_data
+from losslog.cli.numbers import seed, side
 from losslog.cli.resuming import NAME, Given, GivenFlag, Resumed
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def add_parser(commands: Any) -> None:
     data.add_argument("--no-flip", action="store_true", help="do not mirror half of the training images")
     model = parser.add_argument_group("model")
     model.add_argument("--backbone", choices=BACKBONES, default="resnet50", help="tiny and resnet18 suit a CPU")
-    model.add_argument("--image-size", type=positive_int, metavar="PX", help="shorter side; unset: 800, 320 or 128")
+    model.add_argument("--image-size", type=side, metavar="PX", help="shorter side; unset: 800, 320 or 128")
     model.add_argument(
         "--weights", metavar="WHAT", help="imagenet or coco (these download), or a state dict; unset: random"
     )
@@ -108,7 +109,7 @@ def add_parser(commands: Any) -> None:
         "--gradients-every", type=count, default=0, metavar="N",
         help="measure each loss's share of the gradient every N steps, for up to one backward pass more; 0: never",
     )  # fmt: skip
-    steps.add_argument("--seed", type=count, default=0, metavar="N", help="of weights, order and sampling")
+    steps.add_argument("--seed", type=seed, default=0, metavar="N", help="of weights, order and sampling")
     steps.add_argument("--stall", action="store_true", help="freeze and detach the mask branch halfway, as a lesson")
     logs = parser.add_argument_group("logging")
     logs.add_argument("--name", type=run_name, help="name of the run; unset: maskrcnn, or that of the run resumed")
@@ -123,6 +124,7 @@ def add_parser(commands: Any) -> None:
     logs.add_argument("--checkpoint-every", type=count, default=1, metavar="N", help="in epochs; 0: never")
     logs.add_argument("--keep", type=positive_int, metavar="N", help="only the newest N checkpoints; unset: all")
     logs.add_argument("--best", metavar="METRIC", help="best.pth by this metric, e.g. segm_AP, bbox_AP or val_loss")
+    parser.set_defaults(settings=parser.settings())
 
 
 def main(args: argparse.Namespace) -> int:
@@ -175,12 +177,16 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
     from losslog import engine
     from losslog.detection import build_maskrcnn, collate, get_parameter_groups
     from losslog.engine.distributed import sampler_for, wrap
+    from losslog.engine.optimization import MixedPrecision
     from losslog.ranks.store import place
 
     torch.manual_seed(args.seed)
     try:
         model = build_maskrcnn(
-            train_set.categories.num_classes, args.backbone, image_size=args.image_size, weights=args.weights
+            train_set.categories.num_classes,
+            args.backbone,
+            image_size=args.image_size,
+            weights=before.weights(args.weights),
         ).to(device)
     except (ValueError, OSError, RuntimeError) as error:
         raise UsageError(f"--weights {args.weights}: {error}") from error
@@ -196,9 +202,12 @@ def _train(args: argparse.Namespace, device: torch.device) -> FitResult:
     optimizer = make_optimizer(args, get_parameter_groups(model, args.lr, args.head_lr_multiplier))
     planned = (args.epochs * steps, args.epochs)
     scheduler = engine.make_scheduler(optimizer, args.schedule, *planned)
-    before.override(optimizer, lambda step: engine.schedule_factor(args.schedule, step, *planned))
+    scaler = MixedPrecision(device, args.amp).scaler
+    before.override(
+        model, optimizer, scheduler, scaler, lambda step: engine.schedule_factor(args.schedule, step, *planned)
+    )
     warmup = 0 if args.schedule == "onecycle" else min(1000, steps)
-    config = {key: value for key, value in vars(args).items() if key not in ("command", "given")}
+    config = {key: value for key, value in vars(args).items() if key not in ("command", "given", "settings")}
     with losslog.Run(
         args.name or (None if before.checkpoint else NAME),
         os.path.abspath(args.dir),

@@ -30,6 +30,14 @@ from losslog.tags import SCALAR_HOOKS, points_of
 _LATER: Final = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 _FLAT: Final = {int, float, str, bool, type(None)}
 _NESTED: Final = {dict, list}
+_ALWAYS: Final[Mapping[str, dict[str, Any]]] = {  # what a hook is never called without; a run's name besides
+    "on_run_start": {"config": {}, "options": {}, "origin": {}, "resumed": False},
+    "on_eval": {"split": "val", "metrics": {}},
+    "on_metrics": {"metrics": {}},
+    "on_images": {"split": "val", "name": "images", "images": []},
+    "on_alert": {"level": "info", "title": "", "text": "", "source": "", "key": ""},
+    "on_run_end": {"status": "crashed"},
+}
 FLUSH_EVERY: Final = 0.5  # seconds, unless the plugin says otherwise
 
 
@@ -183,11 +191,13 @@ class Caller:
     def call(self, hook: str, data: Mapping[str, Any], run: Any, seq: int, time: float) -> Any:
         """Call one hook, and ``on_scalars`` before it where the record has numbers and the plugin wants them.
 
-        Arguments the record does not carry are None, dicts and lists in it are copied.
+        Arguments the record does not carry are None, or what stands for nothing; dicts and lists in it are copied.
 
         Returns:
             What the hook's implementation returned, None where there is none.
         """
+        if hook == "on_checkpoint" and not data.get("path"):
+            return None  # there is none
         if hook == "on_checkpoint" and self._trust is not None and not self._trust.admits(data, run.dir, seq):
             return None
         if hook == "on_images" and hook in self._hooks:
@@ -203,6 +213,10 @@ class Caller:
     def _call(self, hook: str, given: Mapping[str, Any], *, own: bool = False) -> Any:
         """Call one hook; dicts and lists are copied but where nobody else has them (``own``)."""
         self.called = hook
+        if hook in _ALWAYS:  # a plugin may rely on these; a journal may be anybody's
+            there = {"name": given["run"].name} if hook == "on_run_start" else {}
+            lacking = {key: each for key, each in (_ALWAYS[hook] | there).items() if given.get(key) is None}
+            given = {**given, **lacking}
         if self._trace:
             data = {name: given[name] for name in given if name not in ("run", "seq", "time")}
             sys.stderr.write(f"losslog trace: {self.name}.{hook} seq={given['seq']} {data!r}\n")

@@ -35,12 +35,13 @@ class Progress:
         held: whether a flush is to wait for what is handed over next.
         missing: records that the journal lacks, by their numbers, of those it is past.
         garbled: lines that are no records, of those it is past.
+        fell: whether a number was not above all before it.
     """
 
     def __init__(self, cursor: Cursor) -> None:
         self.at = BEGINNING
         self.trouble = ""
-        self.unflushed = self.held = False
+        self.unflushed = self.held = self.fell = False
         self.missing = self.garbled = self._farthest = 0
         self._highest = -1
         self._cursor = cursor
@@ -109,6 +110,7 @@ class Progress:
             self.garbled += garbled
             self._highest = max(self._highest, self.at.seq)  # numbers may fall where files were put together
             self.missing += max(at.seq - self._highest - 1, 0)
+            self.fell = self.fell or (not garbled and at.seq <= self._highest)
         self.at = at
         self._uncommitted.append(at)
         if len(self._uncommitted) > 4 * BATCH:

@@ -51,7 +51,8 @@ def summary(name: str, dataset: CocoDataset) -> list[str]:
 def doubts(dataset: CocoDataset, *, images: int = LOOKED_AT, seed: int = 0) -> list[str]:
     """What cannot be right in the boxes and masks of random images, a line each."""
     chosen = random.Random(seed).sample(range(len(dataset)), min(images, len(dataset)))
-    return [f"{each.title}: {each.text}" for each in faults(_image(dataset, index) for index in chosen)]
+    named = ({**_image(dataset, each), "id": shown(dataset.entries[each]["file_name"], 60)} for each in chosen)
+    return [f"{each.title}: {each.text}" for each in faults(named)]
 
 
 def write_sheet(dataset: CocoDataset, path: str | Path, *, images: int = IMAGES, seed: int = 0) -> Path:

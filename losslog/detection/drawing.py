@@ -6,12 +6,15 @@ Any thread; reads pictures, writes nothing. Pillow and numpy, no torch. Contract
   mask that is garbled is none: neither is an error.
 - A class has the same colour in truth and predictions, in every epoch and backend. What is wrong has a red frame.
 - Only formats that hold pixels and nothing else are opened, scaled down while they are decoded where they can be.
+- What has more pixels than `MOST` is not decoded, and no file is decoded twice in a row.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +33,7 @@ from losslog.runtime.notices import Once
 SIDE: Final = 256  # pixels of a picture on a sheet
 WIDEST: Final = 1600  # of a sheet, where one tile is no wider
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs a program (EPS does)
+MOST: Final = 1 << 26  # pixels that are decoded
 CAPTION: Final = 18
 GAP: Final = 6
 _MASK: Final = 115  # parts in 256 of a mask's colour over the picture
@@ -242,6 +246,23 @@ def opened(path: str, size: tuple[int, int], *, turn: bool = True) -> Pixels:
     Raises:
         OSError, ValueError: it cannot be read, or is of another shape.
     """
+    found = os.lstat(path)
+    made = _decoded(path, size, turn, (found.st_ino, found.st_size, found.st_mtime_ns))
+    if isinstance(made, BaseException):
+        raise made.with_traceback(None)
+    return made
+
+
+@functools.lru_cache(maxsize=64)
+def _decoded(path: str, size: tuple[int, int], turn: bool, _stamp: tuple[int, ...]) -> Pixels | BaseException:
+    """The pixels, or why there are none: the same images come in every epoch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, about large pictures and odd metadata
+        made, error = attempt(_decode, path, size, turn)
+    return made if error is None and made is not None else error or OSError(path)
+
+
+def _decode(path: str, size: tuple[int, int], turn: bool) -> Pixels:
     with buffered(Path(path)) as raw, Image.open(raw, formats=_formats()) as file:
         kind = TURNS.get(int(file.getexif().get(0x0112, 1) or 1)) if file.format != "TIFF" else None
         turned = file.size[::-1] if kind in _ACROSS else file.size
@@ -251,7 +272,10 @@ def opened(path: str, size: tuple[int, int], *, turn: bool = True) -> Pixels:
             raise ValueError(f"{path} is {turned[0]} x {turned[1]} (width x height): another picture")
         kind = fitting[0][1]
         wanted = size[::-1] if kind in _ACROSS else size
-        file.draft("RGB", wanted)
+        if not file.info.get("progressive"):  # such a JPEG is held whole, whatever is made of it
+            file.draft("RGB", wanted)
+        if file.width * file.height > MOST:
+            raise ValueError(f"{path} has {file.width} x {file.height} pixels: {MOST} are drawn at most")
         picture = to_rgb(file).resize(wanted, Image.Resampling.BILINEAR, reducing_gap=2.0)
         return np.asarray(picture if kind is None else picture.transpose(kind))
 

@@ -32,6 +32,7 @@ from losslog.runtime.containment import attempt, one_line
 
 Progress = Callable[[int, int], None]
 _ORIENTATION: Final = 0x0112
+_ACROSS: Final = (5, 6, 7, 8)  # orientations that make width of height
 TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,6 +44,7 @@ TURNS: Final = {
 }
 _PROGRAMS: Final = ("EPS", "WMF")  # Pillow hands these to Ghostscript, and to Windows
 _POSTSCRIPT: Final = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+_FRAMES: Final = "images of several frames, of which the first is read"
 _DEEP: Final = "images of more than 8 bits or of floats, each one's own range scaled to 8 bits"
 
 
@@ -100,14 +102,14 @@ def check_images(
     for number, (entry, path) in enumerate(zip(entries, paths, strict=True)):
         if progress is not None:
             progress(number, len(entries))
-        size, error = attempt(_look, path, findings)
-        if size is not None and decode:
+        found, error = attempt(_look, path, findings)
+        if found is not None and decode:
             error = attempt(_load, path)[1]
-        if size is None or error is not None:
+        if found is None or error is not None:
             problems.append(f"cannot read the image {shown(str(path), 300)}: {_reason(error)}")
             continue
-        sizes[number] = size
-        if problem := _compare(entry, size, findings):
+        sizes[number], across = found
+        if problem := _compare(entry, found[0], findings, across=across):
             problems.append(f"{shown(str(path), 300)} {problem}")
     if progress is not None:
         progress(len(entries), len(entries))
@@ -130,7 +132,7 @@ def _reason(error: BaseException | None) -> str:
     return one_line(error) if error is not None else "unknown"
 
 
-def _compare(entry: dict[str, Any], size: tuple[int, int], findings: Findings) -> str | None:
+def _compare(entry: dict[str, Any], size: tuple[int, int], findings: Findings, *, across: bool) -> str | None:
     given = [whole(entry.get(key)) for key in ("width", "height")]
     if any(value is None or value <= 0 for value in given):
         if "width" in entry and "height" in entry:
@@ -141,28 +143,35 @@ def _compare(entry: dict[str, Any], size: tuple[int, int], findings: Findings) -
     entry["width"], entry["height"] = given
     if (given[0], given[1]) == size:
         return None
-    return f"is {size[0]} x {size[1]} pixels, its annotations say {given[0]} x {given[1]} (width x height)"
+    turned = f" as its EXIF orientation turns it (stored {size[1]} x {size[0]})" if across else ""
+    said = " x ".join(shown(each, 20) for each in given)
+    return f"is {size[0]} x {size[1]} pixels{turned}, its annotations say {said} (width x height)"
 
 
-def _look(path: Path, findings: Findings) -> tuple[int, int]:
-    """Width and height after EXIF, from the header."""
+def _look(path: Path, findings: Findings) -> tuple[tuple[int, int], bool]:
+    """Width and height after EXIF, from the header, and whether that made one of the other."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DecompressionBombWarning: large, but within the limit; odd metadata
         with opened(path) as file:
             with open(path, "rb") as raw:
                 whole_file, orientation = _ends(raw, file.format)
-            turned = file.format == "TIFF" and _orientation(file) in TURNS  # Pillow turns these itself
+            own = _orientation(file) if file.format == "TIFF" else 1  # Pillow turns these itself
             if not whole_file:
                 with _silence(file.format):
                     file.load()
             if orientation is None:
                 orientation = _orientation(file)
-            if turned or orientation in TURNS:
+            if own in TURNS or orientation in TURNS:
                 findings.note("images turned as their EXIF orientation says", shown(path.name))
             if _is_deep(file):
+                if file.mode == "F" and not np.isfinite(np.asarray(file)).any():
+                    raise DataError("none of its values is finite")
                 findings.note(_DEEP, shown(path.name))
+            if file.format != "MPO" and attempt(getattr, file, "is_animated", False)[0]:
+                findings.note(_FRAMES, shown(path.name))
             width, height = file.size
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+    across = orientation in _ACROSS
+    return (height, width) if across else (width, height), across or own in _ACROSS
 
 
 def _orientation(file: Image.Image) -> int:

@@ -8,10 +8,10 @@ Contract:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import nn
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
@@ -23,6 +23,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from losslog.detection.tiny import TinyBackbone
+from losslog.runtime.containment import attempt
 
 BACKBONES: Final = ("resnet50", "resnet18", "tiny")
 _DEFAULT_SIZE: Final = {"resnet50": 800, "resnet18": 320, "tiny": 128}
@@ -57,7 +58,8 @@ def build_maskrcnn(
         The model, on the CPU.
 
     Raises:
-        ValueError: an unknown backbone, weights it does not have, fewer than two classes.
+        ValueError: an unknown backbone, weights it does not have, fewer than two classes, a weights file that holds
+            something else.
         OSError: a weights file that cannot be read.
     """
     if backbone not in BACKBONES:
@@ -76,9 +78,21 @@ def build_maskrcnn(
     else:
         model = _tiny(num_classes, options)
     if weights is not None and not named:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        model.load_state_dict(state.get("model", state))
+        _load(model, weights)
     return model
+
+
+def _load(model: MaskRCNN, weights: str | Path) -> None:
+    """Put a state dict of a file into the model; the whole of a checkpoint does, too."""
+    from losslog.engine.checkpoint import in_words, read_tensors
+
+    state = read_tensors(weights)
+    state = state.get("model", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise ValueError(f"no state dict is in it: it is {in_words(state)}")
+    _, error = attempt(model.load_state_dict, dict(state))
+    if error is not None:
+        raise ValueError(f"they are of another model: {' '.join(str(error).split())[:200]}") from error
 
 
 def sides(backbone: str, image_size: int | None = None) -> tuple[int, int]:

@@ -4,13 +4,13 @@ Contract:
 
 - A checkpoint appears whole or not at all: written to a temporary name in the same folder, synced, renamed.
 - It holds tensors and plain values only and is loaded with ``weights_only=True``: a file from elsewhere runs no code.
+- What is read is a regular file, and of the types that are used later: neither a pipe nor an odd value gets further.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import nn
 from losslog.control import group_name
 from losslog.errors import LosslogError
 from losslog.instrument.rng import rng_state, set_rng_state
+from losslog.runtime.containment import attempt, one_line
 
 FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"epoch_(\d+)\.pth")
@@ -135,16 +136,64 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: no such file, not a checkpoint, or one that holds more than tensors and plain values.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensors(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint {path}") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     missing = [key for key in _KEYS if key not in content] if isinstance(content, dict) else list(_KEYS)
     if missing:
         raise CheckpointError(f"{path} is not a checkpoint of losslog: it has no {missing[0]!r}")
+    if odd := _odd(content):
+        raise CheckpointError(f"{path} cannot be used as a checkpoint: its {odd}")
     return dict(content)
+
+
+def read_tensors(path: str | Path) -> Any:
+    """Reads a file of ``torch.save`` into CPU memory.
+
+    Raises:
+        OSError: it is no regular file, or cannot be opened.
+        ValueError: it is no such file, or holds more than tensors and plain values; the message says which.
+    """
+    if not os.path.isfile(path):
+        os.stat(path)
+        raise OSError("it is no regular file")
+    content, error = attempt(torch.load, path, map_location="cpu", weights_only=True)
+    if isinstance(error, OSError):
+        raise error
+    if isinstance(error, EOFError):
+        raise ValueError("it is empty, or was cut")
+    if isinstance(error, RuntimeError) and not isinstance(error, RecursionError):  # of the archive's reader
+        raise ValueError(one_line(error).partition(": ")[2]) from error
+    if error is not None:  # an unpickler's text tells nothing, or advises to load it unsafely
+        raise ValueError("it is no file of torch.save, or holds more than tensors and plain values") from error
+    return content
+
+
+def in_words(value: Any) -> str:
+    """What a file holds in place of what belongs there."""
+    text = attempt(repr, value)[0] if value is None or isinstance(value, bool | int | float | str) else None
+    return text[:40] if text else f"of the type {type(value).__name__}"
+
+
+def _odd(content: Mapping[str, Any]) -> str:
+    """What of a checkpoint has a type or a value that none can have; "" for nothing."""
+    for key in ("epoch", "step"):
+        value = content[key]
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            return f"{key} is {in_words(value)}, not a whole number from 0 on"
+    for key in ("model", "optimizer", "rng", "scheduler", "scaler"):
+        value = content[key]
+        if not isinstance(value, Mapping) and (value is not None or key in ("model", "optimizer", "rng")):
+            return f"{key} is {in_words(value)}, not a dict"
+    optimizer = content["optimizer"]
+    groups = optimizer.get("param_groups")
+    if not isinstance(groups, list) or not all(isinstance(each, Mapping) and "lr" in each for each in groups):
+        return "optimizer has no groups of parameters with a rate"
+    if not isinstance(optimizer.get("state"), Mapping):
+        return "optimizer has no state"
+    return ""
 
 
 def restore_checkpoint(
@@ -164,20 +213,28 @@ def restore_checkpoint(
     Raises:
         CheckpointError: the state is of another model, optimizer or scheduler than these.
     """
-    differences: list[str] = []
     for name, live in (("scheduler", scheduler), ("scaler", scaler)):
         if (content[name] is None) != (live is None):
             has = "has no" if content[name] is None else "has a"
             raise CheckpointError(f"the checkpoint {has} {name}, the run being resumed is set up differently")
-    try:
-        differences += _compare_groups(content["optimizer"], optimizer)
-        if scheduler is not None:
-            differences += _compare("scheduler", _settings(content["scheduler"]), _settings(scheduler.state_dict()))
-        unwrapped(model).load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+    differences, error = attempt(_restore, content, model, optimizer, scheduler, scaler, generator)
+    if isinstance(error, CheckpointError):
+        raise error
+    if differences is None:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"the checkpoint is of another model or optimizer: {reason}") from error
+    return differences
+
+
+def _restore(
+    content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, scaler: Any,
+    generator: torch.Generator | None,
+) -> list[str]:  # fmt: skip
+    differences = _compare_groups(content["optimizer"], optimizer)
+    if scheduler is not None:
+        differences += _compare("scheduler", _settings(content["scheduler"]), _settings(scheduler.state_dict()))
+    unwrapped(model).load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
     for name, live in (("scheduler", scheduler), ("scaler", scaler)):
         if live is not None:
             live.load_state_dict(content[name])

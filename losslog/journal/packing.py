@@ -5,6 +5,7 @@ Any thread; reads only. Contract:
 - ``zstdcat`` and ``zcat`` read it too: a block is a frame, or a member, and the table is one that they pass over.
 - The table is small, and checked. Where it is gone, or something stands behind it, the file was cut or written to: that
   is said, and the blocks are found by their own beginnings and sums; one without a single whole block is none of ours.
+- What ``gzip`` or ``zstd`` made of a journal is one block without a table, and whole where its sum holds.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ _EMPTY: Final = b"\x03\0\0\0\0\0\0\0\0\0"  # nothing, its sum, its length
 _SKIPPED: Final = 0x184D2A5E  # of a zstandard frame that readers pass over
 _MARK: Final = b"LL"
 _BEGINS: Final = {".gz": b"\x1f\x8b\x08\0", ".zst": b"\x28\xb5\x2f\xfd"}  # of a block
+_OURS: Final = {".gz": b"\x1f\x8b\x08\0\0\0\0\0", ".zst": b"\x28\xb5\x2f\xfd"}  # no name, no time
+_SMALLEST: Final = 1 << 18  # bytes of a block of ours, but the last
 _TABLE: Final = {".gz": _GZIP, ".zst": struct.pack("<I", _SKIPPED)}  # of the table
 _LARGEST: Final = 1 << 24  # bytes of a block that is looked for
+_FOREIGN: Final = 1 << 26  # bytes of a journal that another tool packed as one
 _PIECE: Final = 1 << 16
 _SEARCHED: Final = 1 << 30  # bytes of a file without a table that are looked through
 _TRIED: Final = 1000  # places at which a table, or a block, may seem to begin and does not
@@ -108,9 +112,12 @@ def _table_at(path: Path, length: int, _changed: int, _inode: int) -> Table:
                 return found
         file.seek(0)
         data = file.read() if length <= _SEARCHED else b""
+    found = _foreign(data, path.suffix)
+    if found is not None:
+        return found
     found = _table_within(data, path.suffix) or _walked(data, path.suffix)
     if found is None:
-        raise OSError(f"{path} is not a compressed journal, or it is damaged at its end")
+        raise OSError(f"{path} is not a compressed journal, or it is damaged at its end: unpack it, if it is whole")
     missing = "nothing is missing" if found.whole else "it was cut, or another tool made it; what is there is read"
     warn("%s is damaged at its end: %s", path, missing)
     return found
@@ -124,6 +131,16 @@ def _parsed(body: bytes, length: int) -> Table | None:
     size, block, *packed = struct.unpack(f"<QI{(len(body) - 20) // 4}I", body[:-8])
     right = 0 < block <= _LARGEST and len(packed) == -(-size // block) and sum(packed) < length
     return Table(size, block, tuple(packed)) if right and size <= _DENSEST * length else None
+
+
+def _foreign(data: bytes, suffix: str) -> Table | None:
+    """The table of a journal that another tool packed as one, and whole; None where it is none.
+
+    A single block of ours, the rest of which was cut, is told by its length.
+    """
+    end, size = _block_at(data, 0, suffix, _FOREIGN)
+    ours = data.startswith(_OURS[suffix]) and size % _SMALLEST == 0
+    return Table(size, size, (end,)) if size and end == len(data) and not ours else None
 
 
 def _table_within(data: bytes, suffix: str) -> Table | None:
@@ -199,15 +216,15 @@ def _unpacker(suffix: str) -> Any:
     return zlib.decompressobj(31) if suffix == ".gz" else module.ZstdDecompressor().decompressobj()
 
 
-def _block_at(data: bytes, at: int, suffix: str) -> tuple[int, int]:
+def _block_at(data: bytes, at: int, suffix: str, most: int = _LARGEST) -> tuple[int, int]:
     """Where the block that begins there ends, and its length unpacked; 0 where there is no whole one."""
-    if suffix == ".zst" and not 0 < _content(data[at : at + 18]) <= _LARGEST:
+    if suffix == ".zst" and not 0 < _content(data[at : at + 18]) <= most:
         return at, 0
     unpacker = _unpacker(suffix)
     size = 0
-    while not unpacker.eof and at < len(data) and size <= _LARGEST:
+    while not unpacker.eof and at < len(data) and size <= most:
         out, error = attempt(unpacker.decompress, data[at : at + _PIECE])
         if out is None or error is not None:
             return at, 0
         size, at = size + len(out), at + len(data[at : at + _PIECE])
-    return (at - len(unpacker.unused_data), size) if unpacker.eof and size <= _LARGEST else (at, 0)
+    return (at - len(unpacker.unused_data), size) if unpacker.eof and size <= most else (at, 0)

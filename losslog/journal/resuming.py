@@ -59,17 +59,18 @@ class Resumed(NamedTuple):
         its = its or next((each for each in self.others if any(_same(each[0], file) for file in files)), None)
         return None if its is None else self._replace(checkpoint=its[0], epoch=its[1], step=its[2])
 
-    def told(self, after: int | None, epoch: int) -> str:
+    def told(self, after: int | None, epoch: int, *, auto: bool) -> str:
         """What a person is told.
 
         Args:
             after: the epoch that the resume was asked for, or None.
             epoch: the one that comes next.
+            auto: whether it is the newest checkpoint's; else nobody here knows which file was read.
         """
         if self.folder is None:
             return ""
         source = ""
-        if self.checkpoint is not None and after == self.epoch:
+        if auto and self.checkpoint is not None:
             source = f" from {self.checkpoint.name}"
         elif after is None and epoch > 1:
             source = " without a checkpoint: none was logged that is still there,"

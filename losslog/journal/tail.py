@@ -117,7 +117,8 @@ class Tail:
 
     def _mended(self, found: list[tuple[int, Record | None]], offset: int) -> list[tuple[int, Record | None]]:
         if in_order(found, offset):
-            self._once("%s has numbers that do not rise by one: its records are taken as they stand", self.path.name)
+            self._once("%s has numbers that do not rise by one: its records are handed over as they stand; "
+                       "a backend may leave out those whose numbers fall", self.path.name)  # fmt: skip
         return found
 
 

@@ -24,6 +24,7 @@ from losslog.tags import points_of
 FORMATS: Final = ("csv", "parquet", "jsonl")
 OPEN: Final = 4096
 GROUP: Final = 50_000  # rows of a Parquet row group
+CELLS: Final = 50_000_000  # of one, where there are many columns
 
 Row = dict[str, float | int]
 
@@ -89,6 +90,7 @@ def write_parquet(names: Sequence[str], found: Iterator[Row], path: Path) -> Non
     except ImportError as error:
         raise LosslogError("Parquet needs pyarrow: pip install pyarrow, or say --to csv") from error
     kinds = [pyarrow.int64(), *(pyarrow.float64() for _ in names[1:])]
+    most = max(1, min(GROUP, CELLS // len(names)))
     schema = pyarrow.schema(list(zip(names, kinds, strict=True)))
     with parquet.ParquetWriter(path, schema) as writer:
         group: list[Row] = []
@@ -101,7 +103,7 @@ def write_parquet(names: Sequence[str], found: Iterator[Row], path: Path) -> Non
 
         for row in found:
             group.append(row)
-            if len(group) >= GROUP:
+            if len(group) >= most:
                 close()
         close()
 

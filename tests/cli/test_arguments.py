@@ -12,6 +12,7 @@ import pytest
 import losslog
 from losslog.cli import COMMANDS, build_parser, main
 from losslog.cli.arguments import UsageError, names_in, not_negative, parse_options, positive, positive_int
+from losslog.cli.numbers import seed, side
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,9 @@ def test_numbers_and_names() -> None:
         (positive, "inf"),
         (positive, "nan"),
         (not_negative, "-1"),
+        (positive_int, str(1 << 31)),
+        (seed, str(1 << 63)),
+        (side, "16385"),
     ):
         with pytest.raises(argparse.ArgumentTypeError):
             kind(text)

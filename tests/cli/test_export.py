@@ -101,6 +101,9 @@ def test_many_rows_come_in_bounded_memory(
     parquet = pytest.importorskip("pyarrow.parquet")
     exported(resumed_run, capsys, "--to", "parquet", "-o", str(tmp_path / "x.parquet"))
     assert parquet.ParquetFile(tmp_path / "x.parquet").metadata.num_row_groups == 7
+    monkeypatch.setattr(module, "CELLS", 1)  # one row at a time, however many columns there are
+    exported(resumed_run, capsys, "--to", "parquet", "-o", str(tmp_path / "x.parquet"))
+    assert parquet.ParquetFile(tmp_path / "x.parquet").metadata.num_row_groups == 26
     assert parquet.read_table(tmp_path / "x.parquet").column("step").to_pylist() == list(range(25))
 
 
@@ -125,6 +128,25 @@ def test_what_cannot_be_is_said_in_a_line(
     assert not [*tmp_path.glob(".x*")]
     with pytest.raises(SystemExit):
         main(["export", str(resumed_run), "--to", "excel"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_journal_that_cannot_be_read_is_not_blamed_on_the_output(
+    resumed_run: Path, capsys: Any, tmp_path: Path, kind: str
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / f"x.{kind}"
+    (resumed_run / JOURNAL).rename(elsewhere)
+    try:
+        (resumed_run / JOURNAL).symlink_to(elsewhere)
+    except OSError:
+        pytest.skip("this platform lets this user make no links")
+    assert main(["export", str(resumed_run), "--to", kind, "-o", str(out)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"{JOURNAL} is a link: nothing is read from it" in said
+    assert "cannot be written" not in said
+    assert not out.exists()
 
 
 def test_a_folder_gets_the_table(resumed_run: Path, capsys: Any, tmp_path: Path) -> None:

@@ -177,6 +177,26 @@ def test_nothing_outside_goes_through_a_link(
     assert (f"leads to {mine.resolve()}, out of the folder it is in" in told) == refused
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_an_odd_run_folder_costs_the_others_nothing(
+    kind: str, made: Any, prune: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd, good = made("a", 3), made("b", 3)
+    (odd / "journal.lock").unlink(missing_ok=True)
+    if kind == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("there are no pipes with names here")
+        os.mkfifo(odd / "journal.lock")
+    else:
+        links(odd / "journal.lock", tmp_path)
+    assert prune("--checkpoints", "1", "--yes") == 1
+    assert sorted(each.name for each in (good / "checkpoints").iterdir()) == ["best.pth", "epoch_003.pth"]
+    assert len([*(odd / "checkpoints").iterdir()]) == 4
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("not touched: ")
+    assert f"{odd / 'journal.lock'} is" in said
+
+
 def test_the_engines_own_go_though_the_journal_has_none_of_them(made: Any, prune: Any) -> None:
     folder = made("a", 2)
     (folder / "checkpoints" / "mine.pth").touch()

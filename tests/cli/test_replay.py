@@ -159,3 +159,27 @@ def test_only_what_was_delivered_is_said_to_be(
     assert f"tensorboard: {there} records delivered\n" in said
     lost = f"{counted(len(garble), 'garbled line')}, {counted(len(drop) + len(garble), 'record')} missing there"
     assert (f"tensorboard: the journal is damaged: {lost}\n" in said) == bool(drop or garble)
+
+
+@pytest.mark.parametrize("kind", ["the first again", "each twice", "all again backwards", "backwards", "two halves"])
+def test_of_a_journal_whose_numbers_fall_every_line_counts(make_run: Callable[..., losslog.Run], kind: str) -> None:
+    run = make_run(plugins=None)
+    train(run)
+    run.close()
+    journal = run.dir / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    half = len(lines) // 2
+    lines = {
+        "the first again": [*lines[:half], lines[0], *lines[half:]],
+        "each twice": [line for line in lines for _ in range(2)],
+        "all again backwards": [*lines, *lines[::-1]],
+        "backwards": [lines[0], *lines[-2:0:-1], lines[-1]],
+        "two halves": [*lines[:half], *lines],
+    }[kind]
+    journal.write_bytes(b"".join(lines))
+    said = replay(run.dir, "--to", "tensorboard").stderr
+    there = journal.read_bytes().count(b"\n")  # where its end is not the last line, another end comes
+    assert there - len(lines) == (kind == "all again backwards")
+    assert f"tensorboard: {there} records delivered\n" in said
+    assert "missing" not in said
+    assert "tensorboard: 0 records delivered\n" in replay(run.dir, "--to", "tensorboard").stderr

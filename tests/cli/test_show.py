@@ -54,6 +54,42 @@ def test_the_gravest_alerts_first_and_the_first_as_well_as_the_last(
                     "and 14 alerts more, in losslog report and losslog cat"]  # fmt: skip
 
 
+def wrong(name: str, **mistakes: int) -> dict[str, Any]:
+    return {"id": name, "path": f"{name}.png", "width": 4, "height": 4, "mistakes": mistakes}
+
+
+def test_images_that_were_logged_by_hand_are_among_the_hard_ones(
+    make_run: Callable[..., losslog.Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    run.log_batch({"a": 1.0})
+    run.log_images("val", [wrong("few", missed=1), wrong("none"), wrong("many", missed=2, wrong_class=1)], name="mine")
+    run.close()
+    assert main(["show", str(run.dir), "--hard"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told[1:]] == ["many", "few"]
+    assert "2 missed, 1 wrong class  " in told[1]
+    assert main(["show", str(run.dir), "--hard", "--json"]) == 0
+    assert [each["id"] for each in json.loads(capsys.readouterr().out)["images"]] == ["many", "few"]
+
+
+def test_what_an_evaluation_found_the_hardest_comes_before_what_was_logged(
+    make_run: Callable[..., losslog.Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    run.log_batch({"a": 1.0})
+    run.log_images("val", [wrong("first", missed=1), wrong("second", missed=9)], name="hardest")
+    run.log_images("val", [wrong("mine", missed=20)], name="mine")
+    run.close()
+    assert main(["show", str(run.dir), "--hard"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["first", "second"]
+
+
+def test_nothing_known_of_images_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(folder), "--hard"]) == 0
+    assert "log what losslog.detection.images_of gives" in capsys.readouterr().out
+
+
 def test_for_machines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -138,7 +138,7 @@ def test_a_requeued_job_goes_on_with_its_own_run(
     (folder / "journal.jsonl").write_bytes(b"".join(lines[:-1]))  # killed
     assert run(*words, "--epochs", "2", "--name", "b", "--resume", "nowhere") == 2
     assert run(*words, "--epochs", "2", "--name", "a", "--resume", "auto") == 0
-    assert f"resuming {folder.name} from epoch_001.pth at epoch 2" in caplog.messages
+    assert f"resuming {folder.name} at epoch 2" in caplog.messages
     assert len([*(tmp_path / "runs" / "a").iterdir()]) == len([*(tmp_path / "runs" / "b").iterdir()]) == 1
     assert run(*words, "--epochs", "2", "--name", "a", "--resume", "auto") == 0
     assert len([*(tmp_path / "runs" / "a").iterdir()]) == 2
@@ -258,6 +258,141 @@ def test_what_cannot_change_at_a_resume_is_refused(
     assert len(journal(tmp_path)) == before
 
 
+@pytest.fixture(scope="module")
+def finished_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of one epoch, to be copied."""
+    home = tmp_path_factory.mktemp("finished")
+    words = ["--data", str(shapes), "--steps-per-epoch", "1", "--epochs", "1", "--dir", str(home / "runs"), *SMALL]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOSSLOG_FOLLOWER", "0")
+        assert main(["train", *words]) == 0
+    return home
+
+
+@pytest.fixture
+def resume(
+    finished_run: Path, run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Changes a finished run and resumes it, which is refused in one line and leaves the run as it was."""
+
+    def call(change: Callable[[dict[str, Any], dict[str, Any]], None], *words: str, rc: int = 2) -> str:
+        shutil.copytree(finished_run / "runs", tmp_path / "runs", dirs_exist_ok=True)
+        (path,) = tmp_path.glob("runs/*/*/journal.jsonl")
+        (file,) = path.parent.glob("checkpoints/*.pth")
+        lines, content = path.read_text().splitlines(), torch.load(file, weights_only=True)
+        first = json.loads(lines[0])
+        change(first["data"]["config"], content)
+        path.write_text("\n".join([json.dumps(first), *lines[1:], ""]))
+        torch.save(content, file)
+        (path.parent / "journal.index").unlink(missing_ok=True)
+        before = path.read_bytes()
+        capsys.readouterr()
+        assert run("--epochs", "2", "--resume", "latest", "--plugins", "console", "--device", "cpu", *words) == rc
+        said = capsys.readouterr().err
+        if rc:
+            assert path.read_bytes() == before
+            assert said.count("\n") == 1
+        return said
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("batch_size", -1, "its batch size is -1: it has to be whole number: -1 is not at least 1; say --batch-size"),
+        ("batch_size", "2", "its batch size is '2': it is no number; say --batch-size"),
+        ("batch_size", 10**400, "is more than 2147483647; say --batch-size"),
+        ("batch_size", None, "its batch size is None: nothing stands there"),
+        ("accumulate", 0, "0 is not at least 1; say --accumulate"),
+        ("accumulate", 1.5, "its accumulate is 1.5: it is no whole number"),
+        ("steps_per_epoch", -5, "-5 is not at least 1; say --steps-per-epoch"),
+        ("schedule", "\x1b[31mX\n", "there are step, cosine, onecycle, constant; say --schedule"),
+        ("optimizer", {}, "its optimizer is {}: it is no name; say --optimizer"),
+        ("backbone", "../../x", "there are resnet50, resnet18, tiny; say --backbone"),
+        ("seed", 10**400, "is more than 9223372036854775807; say --seed"),
+        ("image_size", 10**7, "10000000 is more than 16384; say --image-size"),
+        ("lr", float("nan"), "nan is not a positive number; say --lr"),
+        ("lr", True, "its lr is True: it is no number"),
+        ("weight_decay", -1, "say --weight-decay"),
+        ("amp", 3, "its amp is 3: it is neither true nor false; say --amp"),
+        ("data", [1], "its data is [1]: it is no name; say --data"),
+        ("data", "a\0b", "it is no name; say --data"),
+        ("images", "\ud800", "it is no name; say --images"),
+        ("non_finite", [], "its non finite is []: it is no name"),
+        ("evaluate_every", "x", "its evaluate every is 'x': it is no number; say --evaluate-every"),
+    ],
+)
+def test_a_setting_of_a_journal_that_cannot_be_used_is_refused(
+    resume: Callable[..., str], key: str, value: Any, told: str
+) -> None:
+    assert told in resume(lambda config, content: config.update({key: value}))
+
+
+def test_a_setting_that_is_given_again_may_be_anything_in_the_journal(resume: Callable[..., str]) -> None:
+    odd = {"batch_size": {"a": "\x1b[31m"}, "backbone": 7, "data": "\0"}
+    where = ["--batch-size", "3", "--backbone", "tiny"]
+    assert "--data" in resume(lambda config, content: config.update(odd), *where)
+
+
+def momentum(content: dict[str, Any], value: Any) -> None:
+    content["optimizer"]["state"][0] = {"momentum_buffer": value}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda content: content.update(epoch=-3), "its epoch is -3"),
+        (lambda content: content.update(epoch=10**12), "it has done 1000000000000 epochs; ask for more with --epochs"),
+        (lambda content: content.update(step="x"), "its step is 'x'"),
+        (lambda content: content.update(optimizer=None), "its optimizer is None"),
+        (lambda content: content.update(rng={}), "the checkpoint is of another model or optimizer"),
+        (lambda content: content.update(scaler={}), "the checkpoint has a scaler"),
+        (lambda content: content.update(scheduler=None), "the checkpoint has no scheduler"),
+        (lambda content: content.update(model={}), "the checkpoint is of another model or optimizer"),
+        (lambda content: content["optimizer"]["param_groups"][0].update(lr="x"), "optimizer's lr (group 0) cannot"),
+        (lambda content: content["optimizer"]["param_groups"][1].update(momentum=-1.0), "optimizer's momentum (group"),
+        (lambda content: content["optimizer"]["param_groups"][1].update(params=7), "its optimizer is of other param"),
+        (lambda content: momentum(content, "x"), "its optimizer's state of parameter 0 cannot be used"),
+        (lambda content: momentum(content, torch.ones(1, 1)), "its optimizer's state of parameter 0 cannot be used"),
+        (lambda content: content["optimizer"]["state"].update({0: 3}), "state of parameter 0 cannot be used"),
+        (lambda content: content["scheduler"].update(last_epoch=10**400), "its scheduler's last_epoch cannot be used"),
+        (lambda content: content["scheduler"].update(base_lrs=[1]), "its scheduler's base_lrs cannot be used"),
+        (lambda content: content["scheduler"].pop("_last_lr"), "its scheduler's _last_lr cannot be used"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_gone_on_with_is_refused_before_the_run_is_touched(
+    resume: Callable[..., str], change: Callable[[dict[str, Any]], None], told: str
+) -> None:
+    assert told in resume(lambda config, content: change(content))
+
+
+def test_what_another_version_has_besides_or_lacks_is_no_matter(resume: Callable[..., str], tmp_path: Path) -> None:
+    def change(config: dict[str, Any], content: dict[str, Any]) -> None:
+        content["scheduler"]["step"] = "no method"
+        content["optimizer"]["param_groups"][0]["fused"] = "x"
+        for key in ("momentum", "dampening", "weight_decay"):
+            del content["optimizer"]["param_groups"][1][key]
+        config["weights"] = str(tmp_path / "gone.pth")  # the checkpoint has them
+
+    said = resume(change, rc=0)
+    assert "goes on after epoch 1, from epoch_001.pth, with" in said
+
+
+def test_no_file_is_named_that_was_not_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, finished_run: Path
+) -> None:
+    caplog.set_level("INFO", "losslog")
+    shutil.copytree(finished_run / "runs", tmp_path / "runs")
+    (path,) = tmp_path.glob("runs/*/*/journal.jsonl")
+    (tmp_path / "secret.txt").write_text("secret")
+    lines = path.read_text().replace("checkpoints/epoch_001.pth", str(tmp_path / "secret.txt"))
+    path.write_text(lines)
+    assert main(["train", "--dir", str(tmp_path / "runs"), "--epochs", "2", "--resume", "latest", *SMALL]) == 0
+    assert "resuming" in caplog.text
+    assert "secret.txt" not in caplog.text
+
+
 def test_data_with_other_classes_is_not_resumed_on(
     run: Callable[..., int], shapes: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,7 +417,8 @@ def test_a_resumed_run_keeps_its_settings_and_says_them(
     capsys.readouterr()
     assert run("--data", str(shapes), "--epochs", "2", "--resume", "latest", "--plugins", "console") == 0
     said = capsys.readouterr().err
-    assert "goes on after epoch 1 with optimizer sgd, lr 0.002, schedule constant, batch size 3, image size 64" in said
+    assert "goes on after epoch 1, from epoch_001.pth, with optimizer sgd, lr 0.002, schedule constant, batch " in said
+    assert "batch size 3, image size 64" in said
     assert "seed 5" in said
     assert "overridden: epochs 1 -> 2" in said
     records = journal(tmp_path)

@@ -231,6 +231,44 @@ def test_pictures_of_any_depth(tmp_path: Path, mode: str) -> None:
         assert opened(str(path), (200, 150)).shape == (150, 200, 3)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "progressive JPEG"])
+def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path: Path, monkeypatch: Any, kind: str) -> None:
+    form = kind.split()[-1]
+    Image.new("RGB", (400, 300)).save(tmp_path / "a", format=form, **({"progressive": True} if " " in kind else {}))
+    monkeypatch.setattr(drawing, "MOST", 400 * 300 - 1)
+    monkeypatch.setattr(drawing, "to_rgb", lambda file: pytest.fail("it was decoded"))
+    with pytest.raises(ValueError, match="400 x 300 pixels: 119999 are drawn at most"):
+        drawing.opened(str(tmp_path / "a"), (40, 30))
+
+
+def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path: Path, monkeypatch: Any) -> None:
+    Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg")
+    monkeypatch.setattr(drawing, "MOST", 400 * 300 - 1)
+    assert drawing.opened(str(tmp_path / "a.jpg"), (40, 30)).shape == (30, 40, 3)
+
+
+def test_a_file_is_decoded_once_and_once_more_when_it_has_changed(tmp_path: Path, monkeypatch: Any) -> None:
+    path, decoded, real = str(tmp_path / "a.png"), [], drawing.to_rgb
+    monkeypatch.setattr(drawing, "to_rgb", lambda file: decoded.append(1) or real(file))
+    for grey in (10, 200):
+        Image.new("L", (400, 300), grey).save(path)
+        found = [drawing.opened(path, (40, 30)) for _ in range(3)]
+        assert {int(each.max()) for each in found} == {grey}
+        os.utime(path, ns=(grey, grey))
+    assert len(decoded) == 2
+    (tmp_path / "a.png").write_bytes(b"x")
+    for _ in range(2):
+        with pytest.raises(OSError, match="cannot identify"):
+            drawing.opened(path, (40, 30))
+
+
+def test_nothing_of_pillows_is_printed(tmp_path: Path, monkeypatch: Any, recwarn: Any) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30 - 1)
+    assert drawing.opened(str(tmp_path / "a.png"), (40, 30)).shape == (30, 40, 3)
+    assert not recwarn.list
+
+
 def test_a_caption_says_what_is_wrong() -> None:
     about = image(None, mistakes={"missed": 2, "wrong_class": 1}, iou=0.5, loss={"a": 1.0, "mask": 2.5})
     assert caption(about) == "3 · 2 missed, 1 wrong class · IoU 0.50 · mask 2.5"

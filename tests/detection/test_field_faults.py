@@ -339,6 +339,8 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("category without any", lambda content: content.update(categories=[]), "; the file defines no categories"),
     ("file name of another case", image(file_name="1.PNG"), r"the first is 1\.PNG; there is 1\.png"),
     ("another size", image(width=80, height=96), r"1\.png is 96 x 80 pixels, its annotations say 80 x 96"),
+    ("a size beyond all screens", image(width=10**300),
+     r"1\.png is 96 x 80 pixels, its annotations say 10000000000000000\.\.\. x 80 \(width x height\)$"),
     ("outline a number", first(segmentation=7), "annotation 1: segmentation: a int is neither polygons nor an RLE"),
     ("outline words", first(segmentation=[["a"] * 6]), "annotation 1: segmentation: .* is not a list of numbers"),
     ("outline of objects", first(segmentation=[{"x": 1}, {"x": 2}]), "annotation 1: segmentation: "),
@@ -539,6 +541,37 @@ def test_images_are_turned_as_viewers_turn_them(folder: Path, form: str, orienta
     assert image.shape == (3, HEIGHT, WIDTH)
     assert image[:, :30, :40].mean() > 0.95
     assert image[:, 50:, :].mean() < 0.05
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_annotations_of_stored_pixels_are_refused_with_the_cause(folder: Path, form: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    opens = redrawn(folder, lambda path: corner_marked(WIDTH, HEIGHT).save(path, format=form, exif=exif))
+    told = (
+        rf"1\.png is {HEIGHT} x {WIDTH} pixels as its EXIF orientation turns it \(stored {WIDTH} x {HEIGHT}\), "
+        rf"its annotations say {WIDTH} x {HEIGHT} \(width x height\)"
+    )
+    with pytest.raises(DataError, match=told):
+        opens()
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_is_read_and_said(folder: Path, form: str) -> None:
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("white", "black")]
+    dataset, lines = redrawn(
+        folder, lambda path: frames[0].save(path, format=form, save_all=True, append_images=frames[1:])
+    )()
+    assert lines == ["images of several frames, of which the first is read: 1 (1.png)"]
+    assert dataset[0][0].min() > 0.9
+
+
+def test_a_float_image_without_a_finite_value_is_refused(folder: Path) -> None:
+    values = np.full((HEIGHT, WIDTH), np.nan, np.float32)
+    opens = redrawn(folder, lambda path: Image.fromarray(values).save(path, format="TIFF"))
+    with pytest.raises(DataError, match=r"1\.png: none of its values is finite"):
+        opens()
 
 
 FORMS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +68,34 @@ def test_what_cannot_be_built_is_said(arguments: tuple[int, str], message: str) 
 def test_weights_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ValueError, match="no 'coco' weights for the backbone 'tiny'"):
         build_maskrcnn(3, "tiny", weights="coco")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"a secret\n", "it is no file of torch.save, or holds more than tensors and plain values"),
+        (b"", "it is empty, or was cut"),
+        ([1, 2], "no state dict is in it: it is of the type list"),
+        ({"model": 3}, "no state dict is in it: it is 3"),
+        ({1: torch.ones(1)}, "no state dict is in it: it is of the type dict"),
+        ({"a": torch.ones(1)}, "they are of another model: "),
+        ({"backbone.body.conv1.weight": "x"}, "they are of another model: "),
+    ],
+)
+def test_a_weights_file_that_holds_something_else_is_said_in_a_line(tmp_path: Path, content: Any, told: str) -> None:
+    path = tmp_path / "a.pth"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=told) as caught:
+        build_maskrcnn(3, "tiny", weights=path)
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_a_weights_file_that_is_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pth")
+    with pytest.raises(OSError, match="it is no regular file"):
+        build_maskrcnn(3, "tiny", weights=tmp_path / "a.pth")
 
 
 def test_a_stalled_mask_branch_moves_no_weight_but_the_others_do(shapes: Path) -> None:

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_api
 
-from losslog.detection import images_of
+from losslog.detection import images_of, predictions
 from losslog.detection.rle import decode
+from losslog.runtime.notices import Once
 from losslog.values.pictures import pictures
 
 HEIGHT, WIDTH = 40, 60
@@ -105,6 +106,14 @@ BAD: tuple[tuple[dict[str, Any], str], ...] = (
     ({"predictions": [{"boxes": [[0, 0, 1, 1]], "labels": [1], "scores": [1]}]}, r"pass sizes="),
     ({"predictions": [{"boxes": [[0, 0, 1, 1]], "labels": [1]}], "sizes": [(4, 4)]}, "has no 'scores'"),
     ({"predictions": [{**GIVEN, "labels": [1]}]}, "has 4 boxes and 1 labels"),
+    (
+        {"predictions": [{"boxes": np.zeros((2, 5)), "labels": [1, 1], "scores": [1, 1]}], "sizes": [(4, 4)]},
+        r"boxes of predictions\[0\] have the shape \[2, 5\]: pass \[N, 4\]",
+    ),
+    (
+        {"predictions": [{"boxes": [[0, 0, 1, 1]], "labels": [1], "scores": [1]}], "paths": ["no/such.png"]},
+        r"there is no file 'no/such.png' here.*pass sizes=",
+    ),
     ({"predictions": [GIVEN], "sizes": [(4, 4)]}, r"the masks of predictions\[0\] are \(40, 60\)"),
 )  # fmt: skip
 
@@ -121,6 +130,31 @@ def test_what_a_model_that_diverges_gives_is_left_out() -> None:
     (image,) = images_of([found], [{"image_id": 1, "boxes": nan[1:], "labels": torch.tensor([1])}], sizes=[(60, 80)])
     assert image["predictions"] == []
     assert image["missed"] == 1
+
+
+def test_what_is_not_finite_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(predictions, "_once", Once())
+    boxes = torch.tensor([[0.0, 0.0, float("inf"), 3.0], [1.0, 2.0, 30.0, 40.0]])
+    found = {"boxes": boxes, "labels": torch.tensor([1, 1]), "scores": torch.tensor([0.9, 0.8])}
+    for _ in range(3):
+        (image,) = images_of([found], sizes=[(60, 80)])
+        assert [each["box"] for each in image["predictions"]] == [[1.0, 2.0, 30.0, 40.0]]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("images_of: 1 boxes or scores of predictions[0] are not finite")
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_run_lengths_as_pycocotools_makes_them_are_masks(text: bool) -> None:
+    coded = [mask_api.encode(np.asfortranarray(block(*box).numpy().astype(np.uint8))) for box in BOXES[:2]]
+    if text:
+        coded = [{**each, "counts": each["counts"].decode()} for each in coded]
+    given = {"masks": coded, "labels": [1, 2], "scores": [0.9, 0.8]}
+    (image,) = images_of([given], [{**TARGET, "masks": coded, "boxes": None}])
+    assert (image["height"], image["width"]) == (HEIGHT, WIDTH)
+    assert [each["box"] for each in image["predictions"]] == [list(map(float, box)) for box in BOXES[:2]]
+    for thing, box in zip(image["predictions"], BOXES, strict=False):
+        assert np.array_equal(decode(thing["rle"]), block(*box).numpy().astype(bool))
+    assert image["mistakes"] == {}
 
 
 def test_what_is_not_shown_is_matched_all_the_same() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -115,6 +116,78 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, damage: bytes) -> N
         read_checkpoint(tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match=r"no checkpoint .*b\.pth"):
         read_checkpoint(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, kind: str, link: bool) -> None:
+    path, place = tmp_path / "a.pth", tmp_path / ("b.pth" if link else "a.pth")
+    if kind == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("there are no pipes with names here")
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place = Path("/dev/zero")
+        if not place.exists() or not link:
+            pytest.skip("devices are reached by links alone")
+    if link:
+        path.symlink_to(place)
+    with pytest.raises(CheckpointError, match=r"a\.pth cannot be read as a checkpoint: it is no regular file"):
+        read_checkpoint(path)
+
+
+def test_a_link_to_a_file_is_read(tmp_path: Path, one_loss: nn.Module) -> None:
+    (tmp_path / "b.pth").symlink_to(save(tmp_path / "a.pth", one_loss))
+    assert read_checkpoint(tmp_path / "b.pth")["epoch"] == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"epoch": -3}, "its epoch is -3, not a whole number from 0 on"),
+        ({"epoch": float("nan")}, "its epoch is nan, not a whole"),
+        ({"epoch": True}, "its epoch is True, not a whole"),
+        ({"epoch": 10**400}, "its epoch is 1000000000000000000000000000000000000000, not a whole"),
+        ({"step": "x"}, "its step is 'x', not a whole"),
+        ({"step": torch.ones(3)}, "its step is of the type Tensor, not a whole"),
+        ({"model": 1}, "its model is 1, not a dict"),
+        ({"optimizer": None}, "its optimizer is None, not a dict"),
+        ({"optimizer": {"state": {}}}, "its optimizer has no groups of parameters with a rate"),
+        ({"optimizer": {"param_groups": [1], "state": {}}}, "its optimizer has no groups of parameters with a rate"),
+        ({"optimizer": {"param_groups": []}}, "its optimizer has no state"),
+        ({"scheduler": [1]}, "its scheduler is of the type list, not a dict"),
+        ({"scaler": "x"}, "its scaler is 'x', not a dict"),
+        ({"rng": None}, "its rng is None, not a dict"),
+    ],
+)
+def test_odd_values_are_named_when_it_is_read(
+    tmp_path: Path, one_loss: nn.Module, changes: dict[str, Any], told: str
+) -> None:
+    path = save(tmp_path / "a.pth", one_loss)
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    assert f"a.pth cannot be used as a checkpoint: {told}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rng": {}},
+        {"rng": {"python": 1, "torch": 1}},
+        {"model": {1: 2}},
+        {"optimizer": {"param_groups": [{"lr": 1, "params": 7}], "state": {}}},
+        {"scheduler": {"last_epoch": "x", 5: 1, "milestones": 3}},
+    ],
+)
+def test_a_state_that_does_not_load_is_one_error(tmp_path: Path, one_loss: nn.Module, changes: dict[str, Any]) -> None:
+    optimizer = torch.optim.SGD(one_loss.parameters(), lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2])
+    content = read_checkpoint(save(tmp_path / "a.pth", one_loss, scheduler=scheduler)) | changes
+    with pytest.raises(CheckpointError, match="the checkpoint is of another"):
+        restore_checkpoint(content, model=one_loss, optimizer=optimizer, scheduler=scheduler)
 
 
 def test_a_cut_file_is_refused(tmp_path: Path, one_loss: nn.Module) -> None:

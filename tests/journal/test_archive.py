@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import random
 import shutil
@@ -278,6 +279,33 @@ def test_what_stands_behind_the_end_costs_nothing(
         assert unpacked.read() == before
     assert main(["cat", str(ended)]) == 0
     assert caplog.text.count("is damaged at its end: nothing is missing") == 1
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_another_tool_packed_is_whole(
+    ended: Path, library: str, named: bool, capsys: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = (ended / JOURNAL).read_bytes()
+    if library == "gzip":
+        buffer = io.BytesIO()
+        with gzip.GzipFile("journal.jsonl" if named else "", "wb", fileobj=buffer, mtime=1.7e9 if named else 0) as file:
+            file.write(before)
+        packed = buffer.getvalue()
+    else:
+        packed = pytest.importorskip("zstandard").ZstdCompressor(write_checksum=named).compress(before)
+    (ended / JOURNAL).unlink()
+    target = ended / f"{JOURNAL}{'.gz' if library == 'gzip' else '.zst'}"
+    target.write_bytes(packed)
+    for words in (["cat"], ["export", "--to", "csv"], ["show"]):
+        assert main([words[0], str(ended), *words[1:]]) == 0
+        assert "damaged" not in "".join(capsys.readouterr())
+    assert "damaged" not in caplog.text
+    assert archive.damage(ended / JOURNAL) == ""
+    with reading(ended / JOURNAL) as unpacked:
+        assert unpacked.read() == before
+    target.write_bytes(packed[:-9])
+    assert main(["cat", str(ended)]) in (1, 2)
+    assert "damaged" in capsys.readouterr().err
 
 
 def test_a_damaged_block_of_one_that_was_cut_is_one_block(ended: Path, library: str) -> None:

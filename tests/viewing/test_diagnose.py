@@ -56,3 +56,25 @@ def test_zero_has_no_level(tmp_path: Path, book: Any, capsys: pytest.CaptureFixt
     assert "loss_cls exactly zero since step 200" in out
     assert "%" not in next(line for line in out.splitlines() if line.startswith("loss_cls"))
     assert "stands at" not in out
+
+
+@pytest.mark.parametrize(
+    "options", [{"sensitivity": {}}, {"sensitivity": "x"}, {"z": "x"}, {"watch": 3}, {"nothing": 1}, [1], "x"], ids=repr
+)
+def test_options_of_a_journal_that_are_none_are_said_and_left(
+    tmp_path: Path, book: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, options: Any
+) -> None:
+    folder = written(tmp_path / "odd", book, lambda step, b: b)
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    first = json.loads(lines[0])
+    first["data"]["options"] = {"plateau": options}
+    (folder / "journal.jsonl").write_text("\n".join([json.dumps(first), *lines[1:], ""]))
+    assert main(["diagnose", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "loss_cls" in out
+    assert "Traceback" not in out + err + caplog.text
+    if options in ({"sensitivity": {}}, {"sensitivity": "x"}):
+        assert "plateau: the options in the journal are not taken (" in caplog.text
+    assert main(["diagnose", str(folder), "-o", "plateau.sensitivity=low"]) == 0
+    assert main(["diagnose", str(folder), "-o", "plateau.sensitivity=[1]"]) == 2
+    assert "Traceback" not in capsys.readouterr().err

@@ -473,3 +473,18 @@ def test_since_when_it_trains_nothing_is_what_the_alert_measured(stall: Any, run
     plugin.on_alert(component="loss_mask", step=alert["step"], cause=alert["cause"], text=alert["text"],
                     evidence=alert["evidence"], run=run)  # fmt: skip
     assert plugin.watcher.scene.untrained["loss_mask"] == (760, SAID)
+
+
+def test_of_very_many_components_the_first_are_watched_and_it_is_said_once(
+    run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = start(PlateauPlugin())
+    for step in range(3):
+        losses = {f"l{number}": 1.0 for number in range(step, 1000)}
+        plugin.on_batch_losses(step=step, epoch=1, losses=losses, total=len(losses), lr=0.1, weights=None, run=run)
+    assert list(plugin.watcher.components) == [f"l{number}" for number in range(400)]
+    assert [each.component for each in plugin.verdicts()] == list(plugin.watcher.components)
+    assert [record.getMessage() for record in caplog.records] == [
+        "plateau: the first 400 components are watched; l400 and what came later are not"
+    ]
+    assert not [each for each in run.alerts if "sum" in each["title"]]  # the others are in it

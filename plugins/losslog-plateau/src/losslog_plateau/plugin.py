@@ -20,6 +20,7 @@ from .feed import Feed
 from .finding import Finding, Verdict
 from .notice import Notice
 from .options import OnStall, cuts_of, filter_of, flag, reaction_of, z_of
+from .scene import MOST
 from .watcher import Watcher
 
 STALLED: Final = "stalled"
@@ -98,6 +99,7 @@ class PlateauPlugin:
         self._feed = Feed((planned_steps, steps_per_epoch, cuts_of(planned_cuts)), arguments)
         self._raised: set[str] = set()  # components whose learning rate was asked for
         self._hardest: Mapping[str, Any] = {}
+        self._full = False
 
     @property
     def watcher(self) -> Watcher:
@@ -196,6 +198,12 @@ class PlateauPlugin:
 
     def _say(self, news: tuple[Sequence[Notice], Sequence[Finding]], run: Any, step: int | None, epoch: int) -> None:
         notices, findings = news
+        left_out = self.watcher.scene.left_out
+        if left_out and not self._full:
+            self._full = True
+            _said.warning(
+                "plateau: the first %d components are watched; %s and what came later are not", MOST, left_out
+            )
         self._notify(notices, run, step, epoch)
         for finding in findings:
             self._act(finding, run, step, epoch)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .clock import Clock
 from .component import Component
 from .learning_rate import LearningRate
 from .measured import Measured
+
+MOST: Final = 400  # components that are watched; of more the time of a step would grow with its square
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class Scene:
         updates: Updates so far.
         held: Whether the length of an epoch is still to be learnt: nothing can be said of flatness before.
         over: Whether the run has ended.
+        left_out: The first component that came after `MOST` others; "" for none.
     """
 
     clock: Clock
@@ -42,6 +45,14 @@ class Scene:
     updates: int = 0
     held: bool = False
     over: bool = False
+    left_out: str = ""
+
+    def is_full(self, name: str) -> bool:
+        """Whether there is no room for one more component, which is left out."""
+        full = len(self.components) >= MOST
+        if full and not self.left_out:
+            self.left_out = name
+        return full
 
     @property
     def axis(self) -> str:

@@ -11,6 +11,7 @@ calls it and is not locked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from operator import add
 from typing import Any, Final, SupportsFloat
 
@@ -20,7 +21,7 @@ from .finding import Finding, Verdict
 from .judge import Judge
 from .learning_rate import Cut
 from .reading import number, positive
-from .scene import Scene
+from .scene import MOST, Scene
 from .settings import Settings, typical_ranges
 from .stride import UPDATES, Stride
 from .totals import Totals, non_finite
@@ -110,9 +111,11 @@ class Watcher:
         for name, given in losses.items():
             value = given if type(given) is float else number(given)
             component = scene.components.get(name)
-            if component is None:
-                component = self._add_component(name, list(losses), news, before)
             parts += value
+            if component is None:
+                if scene.is_full(name):
+                    continue
+                component = self._add_component(name, list(islice(losses, MOST)), news, before)
             event = component.add(value, now)
             if event:
                 if event & NON_FINITE:
