@@ -38,6 +38,8 @@ class Family:
         evaluated: calls of it for that batch.
         habit: what its steps have in common.
         places: where its losses stand in the tuple it gives; None: in none.
+        details: of what parts, that come beside its one loss without a graph, it is made; None: not known yet.
+        describes: whether any of those have names.
         unreached: steps for which no backward pass came to its outputs, before any did.
     """
 
@@ -49,6 +51,8 @@ class Family:
         self.totals: dict[Any, frozenset[int]] = {}
         self.unreached = self.apart = self.evaluated = 0
         self.adds: bool | None = None
+        self.details: tuple[str, ...] | None = None
+        self.describes = False
         self.batch: object = None
         self.habit = Habit()
         self.plain: tuple[str, ...] | None = None

@@ -19,6 +19,7 @@ import torch
 from losslog.instrument.calls import CRITERIA
 from losslog.instrument.copies import Copies
 from losslog.instrument.datapass import Pass
+from losslog.instrument.details import described, evaluated
 from losslog.instrument.discovery import Discovery
 from losslog.instrument.family import Family, wrapped_by
 from losslog.instrument.leftout import LeftOut
@@ -150,6 +151,7 @@ class Sightings:
             original = copied or self._successor_of(module, alive=True)
             if original is not None:
                 losses = read(output, original.name, spread=spread, places=original.places)
+                losses = evaluated(output, losses, original)
                 data = self._validating.data(self._fresh)
                 other = data is not None and not self._finder.trains_on(data)
                 if copied is None or other or copied.keys is None or (data is None and not losses):  # else a teacher
@@ -168,6 +170,7 @@ class Sightings:
                 self._discovery.trained(module)
                 self._ungraded(family, module, losses)
             else:
+                losses = evaluated(output, losses, family)
                 self._evaluated(family, module, losses, args or (kwargs,), self._validating.data(self._fresh))
             return
         self._computes(args, kwargs)
@@ -175,7 +178,7 @@ class Sightings:
             self._discovery.trained(module)
         for giver, given in givers:
             if given:
-                self._found(giver, given)
+                self._found(giver, given, output)
 
     def idle(self, output: Output) -> bool:
         """Whether nothing waits, and nobody but the one that gave this was called with its batch."""
@@ -235,8 +238,8 @@ class Sightings:
                 if not batch.requires_grad:
                     self._finder.batch(batch)
 
-    def _found(self, module: Any, losses: list[Loss]) -> None:
-        """A module has given losses with gradients."""
+    def _found(self, module: Any, losses: list[Loss], given: Any) -> None:
+        """A module has given losses with gradients, or one inside it has."""
         family = self.family_of(module)
         if family is None:
             family = self.adopt(module)
@@ -244,6 +247,8 @@ class Sightings:
                 losses[0].name = family.name
         family.places = tuple([each.place for each in losses])
         output, family.batch = of(family, losses), None
+        if len(losses) == 1 and losses[0].place is not None and not losses[0].named:
+            output.detail = described(given, losses[0], family)
         key = (output.names, *[each.family.name for each in self.pending])
         totals = family.totals.get(key)
         if totals is None:
@@ -253,6 +258,8 @@ class Sightings:
         flat = output.named and not totals and None not in output.marks and len({*output.names}) == len(output.names)
         family.plain = output.names if flat and not self.pending else None
         self._trained(output, [each.tensor for each in losses])
+        if output.detail is not None:
+            output.detail.driver, output.detail.batch = output.driver, output.batch
 
     def _trained(self, output: Output, tensors: Iterable[Any]) -> None:
         if self._logbook.evaluations:

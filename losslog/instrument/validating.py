@@ -81,6 +81,7 @@ class Validating:
             return
         if losses[0].named or len(losses) > 1 or not (family.keys or family.apart):
             names = family.keys or (family.name,)
+            names = (*family.details, losses[-1].name) if family.details and losses[0].named else names
         else:
             batch = self._forwards if data is None else (id(data), data.given)
             names = (name_evaluated(family, losses[0], batch),)
