@@ -76,6 +76,7 @@ class Sightings:
         self.left_out = LeftOut(logbook)
         self._validating = Validating(logbook, finder)
         self._since: set[Any] = set()  # who has used the batch at hand
+        logbook.unheard = self._unheard
 
     def family_of(self, module: Any) -> Family | None:
         """Whose losses a module gives."""
@@ -285,6 +286,8 @@ class Sightings:
             if not fresh:
                 return None if self._finder.before is None else self._finder.driver(fresh)
             driver = self._finder.driver(fresh)
+            if len(fresh) > 1:
+                self._validating.went_by(fresh, driver)
             self.batch += 1
             self._fresh = []
             self._validating.judged = NEITHER
@@ -306,6 +309,11 @@ class Sightings:
         """A backward pass of losses that nobody gave: the pass over data its batch comes from, and its targets."""
         driver = self.drive(None)
         return driver, self.naming.take(driver)
+
+    def _unheard(self) -> bool:
+        """Whether other data went by since it was asked last, and steps were told by backward passes alone."""
+        self._validating.went_by(self._fresh)
+        return self._validating.unheard() and all(each.keys is None for each in self.families)
 
     def _evaluated(self, *given: Any, of_copy: bool = False) -> None:
         if self._fresh:

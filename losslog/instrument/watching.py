@@ -52,6 +52,7 @@ class Watching(Listener):
     def epoch_ends(self, val_loss: Any) -> Any:
         """Called by the run before an epoch ends; gives the validation losses that go with it."""
         found: list[Any] = []
+        self.logbook.validated = self.logbook.validated or val_loss is not None
         guarded(lambda: found.append(self.before_epoch_end()))
         return val_loss if val_loss is not None or not found else found[0]
 
