@@ -21,7 +21,8 @@ from losslog.instrument.copies import Copies
 from losslog.instrument.datapass import Pass
 from losslog.instrument.details import described, evaluated
 from losslog.instrument.discovery import Discovery
-from losslog.instrument.family import Family, wrapped_by
+from losslog.instrument.families import NOBODY, Families
+from losslog.instrument.family import Family
 from losslog.instrument.leftout import LeftOut
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
@@ -33,7 +34,6 @@ from losslog.instrument.rounds import batches_in
 from losslog.instrument.validating import NEITHER, Validating
 from losslog.values.targets import Target
 
-NOBODY: Final[tuple[Any, Family | None]] = (None, None)
 _level: Final = torch._C._functorch.maybe_current_level
 _tracing: Final = torch._C._is_tracing
 _running: Final = torch._C._current_graph_task_id  # -1 outside of backward passes
@@ -65,11 +65,11 @@ class Sightings:
     ) -> None:
         self._owner, self._logbook, self._finder = owner, logbook, finder
         self._discovery, self._leftovers = discovery, leftovers
-        self.families: list[Family] = []
+        self._kin = kin = Families(owner)
+        self.families, self.family_of, self.adopt, self._by_id = kin.families, kin.family_of, kin.adopt, kin.by_id
         self.pending: list[Output] = []
         self.detached: list[Output] = []
         self.batch = 0
-        self._by_id: dict[int, tuple[Any, Family]] = {}  # a weak reference to the module beside it
         self._fresh: list[Pass] = []
         self._copies = Copies()
         self.naming = Naming()
@@ -77,40 +77,6 @@ class Sightings:
         self._validating = Validating(logbook, finder)
         self._since: set[Any] = set()  # who has used the batch at hand
         logbook.unheard = self._unheard
-
-    def family_of(self, module: Any) -> Family | None:
-        """Whose losses a module gives."""
-        reference, found = self._by_id.get(id(module), NOBODY)
-        if found is not None and reference() is module and found in self.families:
-            return found
-        return next((each for each in self.families if each.has(module)), None)
-
-    def adopt(self, module: Any) -> Family:
-        """Watch a module that gives losses, or is trained."""
-        found = self.family_of(module) or next((each for each in self.families if each.includes(module)), None)
-        if found is None:
-            found = self._successor_of(module)
-        if found is None:
-            kind = type(module)
-            name, count = kind.__name__, 1
-            while any(each.name == name for each in self.families):
-                count += 1
-                name = f"{kind.__name__}_{count}"
-            found = Family(self._owner, name, kind, ready_made=kind.__module__.startswith("torch.nn.modules.loss"))
-            self.families.append(found)
-        found.add(module)
-        for inner in wrapped_by(module):  # it may be called itself to validate
-            found.add(inner)
-            self._by_id[id(inner)] = weakref.ref(inner), found
-        self._by_id[id(module)] = weakref.ref(module), found
-        return found
-
-    def _successor_of(self, module: Any, *, alive: bool = False) -> Family | None:
-        """The family of a criterion that the loop makes anew for each batch; ``alive``: or one of its like."""
-        if next(module.parameters(), None) is not None:
-            return None
-        its = [each for each in self.families if each.kind is type(module)]
-        return next((each for each in its if not each.modules), its[0] if alive and len(its) == 1 else None)
 
     def yielded(self, data_pass: Pass) -> None:
         """A loader gave a batch."""
@@ -145,11 +111,11 @@ class Sightings:
                 self._trained(found, output.values())
                 return
         spread = type(module).__name__ == "DataParallel"
-        if family is None and not grad and self._wraps(module):
+        if family is None and not grad and self._kin.wraps(module):
             family = self.adopt(module)
         if family is None and not grad:
             copied = self._copies.family_of(module, self.families)
-            original = copied or self._successor_of(module, alive=True)
+            original = copied or self._kin.successor_of(module, alive=True)
             if original is not None:
                 losses = read(output, original.name, spread=spread, places=original.places)
                 losses = evaluated(output, losses, original)
@@ -205,11 +171,6 @@ class Sightings:
             self.batch += 1
             self._fresh, self._validating.judged = [], NEITHER
         return True
-
-    def _wraps(self, module: Any) -> bool:
-        """Whether a module is nothing but a wrapper around one that is watched."""
-        lone = len(vars(module).get("_modules", ())) == 1
-        return lone and any(self.family_of(each) is not None for each in wrapped_by(module))
 
     def _ungraded(self, family: Family | None, module: Any, losses: list[Loss]) -> None:
         """A module was called in training, and no gradient can come back: a metric, or a loss that is detached."""
