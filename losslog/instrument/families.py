@@ -9,9 +9,13 @@ Training thread. Contract:
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, Final
 
+import torch
+
 from losslog.instrument.family import Family, wrapped_by
+from losslog.instrument.fields import fields_of
 
 NOBODY: Final[tuple[Any, Family | None]] = (None, None)
 
@@ -70,3 +74,20 @@ class Families:
         """Whether a module is nothing but a wrapper around one that is watched."""
         lone = len(vars(module).get("_modules", ())) == 1
         return lone and any(self.family_of(each) is not None for each in wrapped_by(module))
+
+
+def gathered(output: Any, inner: Sequence[tuple[Any, Any]]) -> bool:
+    """Whether a wrapper gave for each loss a vector of what its calls of one model gave, as `DataParallel` does.
+
+    Args:
+        output: of the wrapper.
+        inner: what was called inside it, with what that gave by name.
+    """
+    if len(inner) < 2 or (fields := fields_of(output)) is None or len({type(each) for each, _ in inner}) > 1:
+        return False
+    vectors = {
+        key: each for key, each in fields.items() if isinstance(each, torch.Tensor) and each.shape == (len(inner),)
+    }
+    several = [fields_of(its) or {} for _, its in inner]
+    ones = [key for key, each in several[0].items() if isinstance(each, torch.Tensor) and each.numel() == 1]
+    return bool(ones) and all(key in vectors and all(key in each for each in several) for key in ones)

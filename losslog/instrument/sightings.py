@@ -21,7 +21,7 @@ from losslog.instrument.copies import Copies
 from losslog.instrument.datapass import Pass
 from losslog.instrument.details import described, evaluated
 from losslog.instrument.discovery import Discovery
-from losslog.instrument.families import NOBODY, Families
+from losslog.instrument.families import NOBODY, Families, gathered
 from losslog.instrument.family import Family
 from losslog.instrument.leftout import LeftOut
 from losslog.instrument.leftovers import Leftovers
@@ -110,7 +110,8 @@ class Sightings:
                 self._computes(args, kwargs)
                 self._trained(found, output.values())
                 return
-        spread = type(module).__name__ == "DataParallel"
+        gathers = grad and gathered(output, inner)
+        spread = gathers or type(module).__name__ == "DataParallel" or (family is not None and family.gathers)
         if family is None and not grad and self._kin.wraps(module):
             family = self.adopt(module)
         if family is None and not grad:
@@ -146,6 +147,8 @@ class Sightings:
         for giver, given in givers:
             if given:
                 self._found(giver, given, output)
+        if gathers and (family := self.family_of(module)) is not None:
+            family.gathers = True
 
     def idle(self, output: Output) -> bool:
         """Whether nothing waits, and nobody but the one that gave this was called with its batch."""
