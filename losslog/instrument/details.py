@@ -115,5 +115,6 @@ def _factor(loss: Loss, parts: list[Loss]) -> Any:
             return 1.0 / round(1.0 / ratio)
         return float(round(ratio)) if 1.0 <= ratio <= LARGEST else 1.0
     added = torch.stack([each.tensor.detach().to(loss.tensor).reshape(()) for each in parts]).sum()
-    ratio = loss.tensor.detach().reshape(()) / torch.where(added == 0, torch.ones_like(added), added)
-    return torch.where(ratio < 1, 1 / (1 / ratio).round(), ratio.round())
+    one = torch.ones_like(added)
+    times = torch.where(added == 0, one, loss.tensor.detach().reshape(()) / torch.where(added == 0, one, added))
+    return torch.where(times < 1, 1 / (1 / times).round(), times.round())
