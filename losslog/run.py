@@ -545,6 +545,7 @@ class Run:
         Raises:
             TypeError, ValueError: a value is not what a loss may be.
         """
+        heard = self.watcher is not None and val_loss is None
         if self.watcher is not None:
             val_loss = self.watcher.epoch_ends(val_loss)
         epoch = self._open_epoch(epoch)
@@ -555,7 +556,7 @@ class Run:
         data["lr"] = learning_rate(lr)
         self._epoch = epoch + 1
         self._epoch_has_batches = False
-        self._emit("on_epoch_end", data)
+        self._emit("on_epoch_end", data, heard)
 
     def epoch_means(self, timeout: float = 30.0) -> Losses | None:
         """Means of the batches since the last `end_epoch`, or of the epoch just ended where there were none since.
@@ -773,13 +774,13 @@ class Run:
 
     # ------------------------------------------------------------------ inside
 
-    def _emit(self, hook: str, data: dict[str, Any]) -> None:
+    def _emit(self, hook: str, data: dict[str, Any], heard: bool = False) -> None:
         if self._closed:
             self._after_close(hook)
             return
         if not self.logging_rank:
             if hook == "on_epoch_end":
-                self._queue.put(Event(time.time(), hook, data))
+                self._queue.put(Event(time.time(), hook, data, heard))
             return
         self._events, self._speaker = self._events + 1, get_ident()
         at = time.time()
@@ -787,7 +788,7 @@ class Run:
             data = {key: value.now() if isinstance(value, Later) else value for key, value in data.items()}
             for each in self._inline:
                 each.call(hook, data)
-        self._queue.put(Event(at, hook, data))
+        self._queue.put(Event(at, hook, data, heard))
         if self._strict:
             self._raise_strictly()
 

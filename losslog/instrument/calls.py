@@ -220,7 +220,7 @@ def _seen(module: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> 
             return output
         if type(module) not in _strange or inner or _gives_loss(output):
             tell("called", module, args, kwargs, output, inner)
-    elif (fields := fields_of(output)) is not None and any(map(_may_be_loss, fields.values())):
+    elif (fields := fields_of(output)) is not None and any(_may_be_loss(each, 1) for each in fields.values()):
         inner[before:] = [(module, output)]  # in the place of those that calls inside this one gave
     return output
 
@@ -252,5 +252,7 @@ def _gives_loss(output: Any, deep: int = 2) -> bool:
     return _may_be_loss(output) or (deep > 0 and any(_gives_loss(each, deep - 1) for each in several))
 
 
-def _may_be_loss(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.requires_grad and not value.dim()
+def _may_be_loss(value: Any, dimensions: int = 0) -> bool:
+    if not isinstance(value, torch.Tensor) or not value.requires_grad:
+        return False
+    return not value.dim() or (value.dim() <= dimensions and value.numel() == 1)

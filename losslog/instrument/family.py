@@ -38,6 +38,9 @@ class Family:
         evaluated: calls of it for that batch.
         habit: what its steps have in common.
         places: where its losses stand in the tuple it gives; None: in none.
+        details: of what parts, that come beside its one loss without a graph, it is made; None: not known yet.
+        describes: whether any of those have names.
+        gathers: whether it is a wrapper that calls a model several times, and gives a value of each loss for each call.
         unreached: steps for which no backward pass came to its outputs, before any did.
     """
 
@@ -49,6 +52,8 @@ class Family:
         self.totals: dict[Any, frozenset[int]] = {}
         self.unreached = self.apart = self.evaluated = 0
         self.adds: bool | None = None
+        self.details: tuple[str, ...] | None = None
+        self.describes = self.gathers = False
         self.batch: object = None
         self.habit = Habit()
         self.plain: tuple[str, ...] | None = None

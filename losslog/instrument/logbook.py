@@ -41,6 +41,8 @@ class Logbook:
         tracing: has found where losses that are not finite come from.
         evaluations: those that wait to be recorded.
         written: the checkpoint that was written last.
+        validated: whether an evaluation was recorded since the last end of an epoch, or the loop has its own val_loss.
+        unheard: tells whether other data than is trained on went by, and nothing could give a loss of it.
     """
 
     def __init__(self, make: Callable[[], Run]) -> None:
@@ -52,7 +54,8 @@ class Logbook:
         self.tracing: Traces | None = None
         self._validation: dict[str, _Latest] = {}
         self._of_copies: dict[str, _Latest] = {}
-        self._left_out = False
+        self._left_out = self.validated = False
+        self.unheard: Callable[[], bool] = bool
         self._once = Once()
         self._validation_over = False
         looking.begin()
@@ -135,6 +138,7 @@ class Logbook:
     def log_evaluations(self) -> None:
         """Record the evaluations since the last training forward."""
         waiting, self.evaluations = self.evaluations, []
+        self.validated = self.validated or bool(waiting)
         for index, (_, kinds, scorers) in enumerate(waiting):
             split = "val" if not index else f"val{index + 1}"
             run = self.run
@@ -160,6 +164,13 @@ class Logbook:
             self._once(
                 "an evaluation on the data that is trained on is in no record: val_loss is of other data. To have it "
                 "there: run.end_epoch(val_loss=...), or run.log_metrics(...)"
+            )
+        unheard, validated, self.validated = self.unheard(), self.validated, False
+        if unheard and not waiting and not left_out and not validated:
+            self._once(
+                "a pass over data that is not trained on gave no loss that can be heard, so that there is no val_loss: "
+                "what a function (F.cross_entropy) gives without gradients is seen by nobody. Use a module "
+                "(nn.CrossEntropyLoss()) in training and validation, or run.end_epoch(val_loss=...)"
             )
         return mean_of([one.losses() for each in waiting.values() for one in each.readings]) if waiting else None
 

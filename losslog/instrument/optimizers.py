@@ -9,6 +9,7 @@ Training thread. Contract:
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
@@ -24,6 +25,7 @@ from losslog.values.targets import Target
 PROBES: Final = 3
 MANY: Final = 1000  # passes that wait for one optimizer
 SMALL: Final = 4096  # values of a parameter that are compared
+CLOCK: Final = itertools.count(1)
 CROWD: Final = 16  # optimizers from which on one probe each has to do
 
 
@@ -74,6 +76,8 @@ class Stepper:
         named: whether its steps have components.
         alone: the first single loss that a step of it was made of.
         ordering: which of its steps' losses are several calls of one criterion.
+        elder: the first of those made one after the other over copies of one model; itself, as long as unknown.
+        born, since: when it was made, and stepped first, as `CLOCK` counts; 0: not known.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Stepper:
         self.begun = any(each.grad is not None for each in self.probes)
         self.partners: set[Stepper] = set()
         self.ordering = Ordering()
+        self.elder, self.born, self.since = self, next(CLOCK), 0
 
     def begins(self, heard: Heard) -> bool:
         """A backward pass begins; whether gradients of earlier ones are gone."""
@@ -197,7 +202,7 @@ class Steppers:
     def adopt(self, optimizer: Any) -> Stepper:
         """Know an optimizer that is stepping already: the passes that wait for others may have fed it too."""
         waiting = [each for stepper in self.alive for each in stepper.waiting if not each.taken]
-        found = self.add(optimizer)
+        found, found.born = self.add(optimizer), 0
         if found.begun:
             found.waiting, found.begun = [*dict.fromkeys(waiting)], not waiting
         return found
@@ -205,6 +210,7 @@ class Steppers:
     def _forget(self, stepper: Stepper) -> None:
         for key in [key for key, each in self._known.items() if each is stepper]:
             del self._known[key]
+        stepper.probes = []
         self.alive = (*self._known.values(),)
 
     def begins(self, heard: Heard) -> None:
@@ -235,11 +241,11 @@ class Steppers:
     def clear(self, stepper: Stepper) -> None:
         """An optimizer's gradients were thrown away."""
         gone, stepper.waiting = stepper.waiting, []
-        if stepper.inside and stepper.first is None:
+        if stepper.inside and stepper.first is None and not all(each.taken for each in gone):
             stepper.first = gone
             return
-        lost = [each for each in gone if not each.taken and not any(each in other.waiting for other in each.feeds)]
-        if lost and not stepper.inside:
+        lost = [each for each in gone if not (each.taken or any(o.inside or each in o.waiting for o in each.feeds))]
+        if lost:
             self._dropped(lost)
 
     def zeroed(self, owner: Any) -> None:
@@ -267,6 +273,8 @@ class Steppers:
             ours: whether a pass that fed nobody known may have fed it.
         """
         waiting = stepper.first or stepper.waiting
+        for each in stepper.waiting if stepper.first else ():  # further evaluations, which may have fed others too
+            each.taken = True
         stepper.waiting, stepper.first = [], None
         if len(waiting) > 1:  # another thread's may have run meanwhile
             here = get_ident()

@@ -72,6 +72,8 @@ class Output:
         targets: of the batch, where it names its images.
         batch: outputs of one batch of a loader have the same.
         deaf: whether nobody listens yet for the gradients that come to (some of) them.
+        detail: the parts that come beside its one loss without a graph.
+        factor: of such parts how often they count in that loss; None of all others.
         unheard: the numbers of the nodes that nobody listens at, and the losses of each; None where that is all.
     """
 
@@ -83,6 +85,8 @@ class Output:
     batch = 0
     vectors: dict[int, Any] | None = None
     unheard: dict[int, list[tuple[int, int]]] | None = None
+    detail: Output | None = None
+    factor: Any = None
     _numbers = itertools.count()
 
     def __init__(

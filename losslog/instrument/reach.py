@@ -32,6 +32,9 @@ PASSING: Final = "_DDPSinkBackward"
 MERGED: Final = "CompiledFunctionBackward"
 """The node of a compiled graph: what its outputs share of the inside cannot be told apart."""
 FOREIGN: Final = "a tensor that is no parameter of the model is trained in place of one"
+STRANGE: Final = (
+    "a parameter that is trained is of no model that was seen being called (one in a compiled function, a copy)"
+)
 CHECKPOINT: Final = "reentrant checkpointing (use_reentrant=True) hides its inside"
 COMPILED: Final = "torch.compile has merged several losses"
 FROZEN: Final = "requires_grad is False"
@@ -107,7 +110,9 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
             variable = node.variable
             part = parts.of.get(id(variable))
             if part is None:
-                if isinstance(variable, nn.Parameter) or hasattr(variable, "to_local"):
+                if type(variable) is nn.Parameter:
+                    uncertain, why = uncertain | mask, STRANGE
+                elif isinstance(variable, nn.Parameter) or hasattr(variable, "to_local"):
                     uncertain, why = uncertain | mask, FOREIGN
                 else:
                     inputs.append((variable, mask))

@@ -186,7 +186,7 @@ class Reaching:
             self._reached.planned((driver.length or 0) // max(1, reading.n))
         self._reached.left_out = self._owner.sightings.left_out.names
         found: dict[str, Reach] = {}
-        for output in outputs:
+        for output in [each for each in outputs if each.factor is None]:
             reached = output.reach if output.graded else [GONE if each else NOTHING for each in resolve(output.values)]
             if reached is None:
                 return None

@@ -47,7 +47,7 @@ class ScriptObserver(Observer):
         super().__init__(Logbook(self._make_run), finder)
         self._make = make
         self._about: dict[str, Any] = {}
-        self._succession = Succession(self.modules)
+        self._succession = Succession(self.modules, lambda: self.steppers.alive)
         self.thread = OneThread(strict=True)
         self.reaching.shares = Shares(gradients_every)
         if trace:
@@ -85,8 +85,8 @@ class ScriptObserver(Observer):
             return
         if not self._about:
             self._about = described(self._trained_by(stepper, outputs), stepper.ref())
-        if self.logbook.made is not None:
-            self._succession.stepped(stepper, self.logbook.made.next_step, self.logbook.made.epoch)
+        made = self.logbook.made  # else all records wait
+        self._succession.stepped(stepper, *(0, 1) if made is None else (made.next_step, made.epoch))
         super()._record(stepper, reading, outputs, own)
 
     def _trained_by(self, stepper: Stepper, outputs: list[Output]) -> Any:

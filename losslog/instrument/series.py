@@ -6,6 +6,8 @@ Training thread. Contract:
   gives itself stay as they are where no other optimizer's losses bear them.
 - Optimizers that step on the same backward pass (one for the head, one for the rest) are one series, with the learning
   rates of all.
+- Optimizers made one after the other over copies of one model (a task each) are one series.
+- The total of an epoch whose optimizers step in turn is the mean over all steps.
 - The first records wait until that is known: until an optimizer steps for the second time, an epoch ends, or 32 came.
 """
 
@@ -17,7 +19,7 @@ from inspect import CO_OPTIMIZED
 from typing import Any, Final, NamedTuple
 
 from losslog.control import group_name
-from losslog.instrument.optimizers import Stepper, parameters_of
+from losslog.instrument.optimizers import CLOCK, Stepper, parameters_of
 from losslog.instrument.readings import Beside, Computed, Reading
 from losslog.runtime.containment import attempt
 from losslog.values.snapshot import learning_rate, resolve
@@ -60,26 +62,44 @@ class Series:
         self._last: Stepper | None = None
         self._names: dict[Stepper, str] = {}
         self._bearers: dict[str, set[Stepper]] = {}  # which optimizers' steps had a component of that name
+        self._elders: dict[Any, list[Stepper]] = {}  # by kind and shapes
 
     def put(self, entry: Entry) -> None:
         """A step was taken."""
         stepper = entry.stepper
-        if self._last is stepper and self._decided and not self._apart:
+        if not stepper.since:
+            self._descends(stepper)
+        elder = stepper.elder
+        if self._last is elder and self._decided and not self._apart:
             stepper.steps += 1
             self.settled = stepper
             self._emit(entry.reading, entry.lr)
             return
         self.settled = None
-        again = self._last is not None and self._last is not stepper and stepper.steps > 0
-        if again and not self._apart and self._last not in stepper.partners:
+        again = self._last is not None and self._last is not elder and elder.steps > 0
+        if again and not self._apart and self._last not in _elders(stepper):
             self._apart = self._decided = True
-        self._last = stepper
+        self._last = elder
         stepper.steps += 1
         for name in entry.reading.keys or ():
-            self._bearers.setdefault(name, set()).add(stepper)
+            self._bearers.setdefault(name, set()).add(elder)
         self._held.append(entry)
         if self._decided or not self._rivals(stepper) or len(self._held) >= MOST:
             self.flush()
+        else:
+            self.name_of(stepper)  # as long as its optimizer is there
+
+    def _descends(self, stepper: Stepper) -> None:
+        """One that was made after another of its kind had stepped goes on with its series."""
+        stepper.since = next(CLOCK)
+        optimizer = stepper.ref()
+        kind = type(optimizer), *[tuple(each.shape) for each in parameters_of(optimizer)]
+        elders = self._elders.setdefault(kind, [])
+        elder = next((each for each in elders if each.since < stepper.born), None)
+        if elder is None or len(kind) == 1:
+            elders.append(stepper)
+        else:
+            stepper.elder = elder
 
     def rates(self, stepper: Stepper) -> Any:
         """Learning rates of all optimizers that step on one's passes, by their classes' names; in the order made."""
@@ -103,8 +123,8 @@ class Series:
         """Record what waits."""
         held, self._held = self._held, []
         if held:
-            first = held[0].stepper
-            if any(each.stepper is not first and each.stepper not in first.partners for each in held):
+            together = {held[0].stepper.elder, *_elders(held[0].stepper)}
+            if any(each.stepper.elder not in together for each in held):
                 self._apart = True
             self._decided = True
         for each in held:
@@ -115,9 +135,9 @@ class Series:
         stepper, reading = entry.stepper, entry.reading
         keys = reading.keys
         if keys is None:
-            return _prefixed(reading, self.name_of(stepper))._replace(keys=(f"{self.name_of(stepper)}/loss",))
+            return _totalled(_prefixed(reading, self.name_of(stepper)), (f"{self.name_of(stepper)}/loss",))
         if all(name in entry.own and len(self._bearers.get(name, ())) < 2 for name in keys):
-            return reading
+            return _totalled(reading, keys)
         before = self.name_of(stepper)
         told, weights = tuple(f"{before}/{name}" for name in keys), reading.weights
         if weights is not None:
@@ -125,10 +145,11 @@ class Series:
             reading = reading._replace(weights=lambda: {f"{before}/{name}": each for name, each in plain().items()})
         if reading.has_total:
             reading = reading._replace(beside=_with_total(reading, f"{before}/total"))
-        return _prefixed(reading, before)._replace(keys=told)
+        return _totalled(_prefixed(reading, before), told)
 
     def name_of(self, stepper: Stepper) -> str:
         """What an optimizer's series are called: after the module it trains, else after its class."""
+        stepper = stepper.elder
         name = self._names.get(stepper)
         if name is None:
             base = _module_name(stepper, self._modules()) or type(stepper.ref()).__name__.lower()
@@ -164,6 +185,24 @@ def _prefixed(reading: Reading, before: str) -> Reading:
     if shares is not None:
         reading = reading._replace(shares=shares._replace(keys=tuple(f"{before}/{name}" for name in shares.keys)))
     return reading
+
+
+def _elders(stepper: Stepper) -> set[Stepper]:
+    """The first of each line of optimizers that step on the same passes."""
+    return {each.elder for each in stepper.partners}
+
+
+def _totalled(reading: Reading, keys: tuple[str, ...]) -> Reading:
+    """With these names, and with a total: other steps have other losses, and the epoch's is the mean of theirs."""
+    if reading.has_total:
+        return reading._replace(keys=keys)
+    plain = reading.values
+
+    def compute() -> list[float]:
+        values = resolve(plain)
+        return [*values, sum(values)]
+
+    return reading._replace(keys=keys, values=Computed(compute), has_total=True)
 
 
 def _with_total(reading: Reading, name: str) -> Beside:

@@ -19,8 +19,10 @@ import torch
 from losslog.instrument.calls import CRITERIA
 from losslog.instrument.copies import Copies
 from losslog.instrument.datapass import Pass
+from losslog.instrument.details import described, evaluated
 from losslog.instrument.discovery import Discovery
-from losslog.instrument.family import Family, wrapped_by
+from losslog.instrument.families import NOBODY, Families, gathered
+from losslog.instrument.family import Family
 from losslog.instrument.leftout import LeftOut
 from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.logbook import Logbook
@@ -32,7 +34,6 @@ from losslog.instrument.rounds import batches_in
 from losslog.instrument.validating import NEITHER, Validating
 from losslog.values.targets import Target
 
-NOBODY: Final[tuple[Any, Family | None]] = (None, None)
 _level: Final = torch._C._functorch.maybe_current_level
 _tracing: Final = torch._C._is_tracing
 _running: Final = torch._C._current_graph_task_id  # -1 outside of backward passes
@@ -64,51 +65,18 @@ class Sightings:
     ) -> None:
         self._owner, self._logbook, self._finder = owner, logbook, finder
         self._discovery, self._leftovers = discovery, leftovers
-        self.families: list[Family] = []
+        self._kin = kin = Families(owner)
+        self.families, self.family_of, self.adopt, self._by_id = kin.families, kin.family_of, kin.adopt, kin.by_id
         self.pending: list[Output] = []
         self.detached: list[Output] = []
         self.batch = 0
-        self._by_id: dict[int, tuple[Any, Family]] = {}  # a weak reference to the module beside it
         self._fresh: list[Pass] = []
         self._copies = Copies()
         self.naming = Naming()
         self.left_out = LeftOut(logbook)
         self._validating = Validating(logbook, finder)
         self._since: set[Any] = set()  # who has used the batch at hand
-
-    def family_of(self, module: Any) -> Family | None:
-        """Whose losses a module gives."""
-        reference, found = self._by_id.get(id(module), NOBODY)
-        if found is not None and reference() is module and found in self.families:
-            return found
-        return next((each for each in self.families if each.has(module)), None)
-
-    def adopt(self, module: Any) -> Family:
-        """Watch a module that gives losses, or is trained."""
-        found = self.family_of(module) or next((each for each in self.families if each.includes(module)), None)
-        if found is None:
-            found = self._successor_of(module)
-        if found is None:
-            kind = type(module)
-            name, count = kind.__name__, 1
-            while any(each.name == name for each in self.families):
-                count += 1
-                name = f"{kind.__name__}_{count}"
-            found = Family(self._owner, name, kind, ready_made=kind.__module__.startswith("torch.nn.modules.loss"))
-            self.families.append(found)
-        found.add(module)
-        for inner in wrapped_by(module):  # it may be called itself to validate
-            found.add(inner)
-            self._by_id[id(inner)] = weakref.ref(inner), found
-        self._by_id[id(module)] = weakref.ref(module), found
-        return found
-
-    def _successor_of(self, module: Any, *, alive: bool = False) -> Family | None:
-        """The family of a criterion that the loop makes anew for each batch; ``alive``: or one of its like."""
-        if next(module.parameters(), None) is not None:
-            return None
-        its = [each for each in self.families if each.kind is type(module)]
-        return next((each for each in its if not each.modules), its[0] if alive and len(its) == 1 else None)
+        logbook.unheard = self._unheard
 
     def yielded(self, data_pass: Pass) -> None:
         """A loader gave a batch."""
@@ -142,14 +110,16 @@ class Sightings:
                 self._computes(args, kwargs)
                 self._trained(found, output.values())
                 return
-        spread = type(module).__name__ == "DataParallel"
-        if family is None and not grad and self._wraps(module):
+        gathers = grad and gathered(output, inner)
+        spread = gathers or type(module).__name__ == "DataParallel" or (family is not None and family.gathers)
+        if family is None and not grad and self._kin.wraps(module):
             family = self.adopt(module)
         if family is None and not grad:
             copied = self._copies.family_of(module, self.families)
-            original = copied or self._successor_of(module, alive=True)
+            original = copied or self._kin.successor_of(module, alive=True)
             if original is not None:
                 losses = read(output, original.name, spread=spread, places=original.places)
+                losses = evaluated(output, losses, original)
                 data = self._validating.data(self._fresh)
                 other = data is not None and not self._finder.trains_on(data)
                 if copied is None or other or copied.keys is None or (data is None and not losses):  # else a teacher
@@ -168,6 +138,7 @@ class Sightings:
                 self._discovery.trained(module)
                 self._ungraded(family, module, losses)
             else:
+                losses = evaluated(output, losses, family)
                 self._evaluated(family, module, losses, args or (kwargs,), self._validating.data(self._fresh))
             return
         self._computes(args, kwargs)
@@ -175,7 +146,9 @@ class Sightings:
             self._discovery.trained(module)
         for giver, given in givers:
             if given:
-                self._found(giver, given)
+                self._found(giver, given, output)
+        if gathers and (family := self.family_of(module)) is not None:
+            family.gathers = True
 
     def idle(self, output: Output) -> bool:
         """Whether nothing waits, and nobody but the one that gave this was called with its batch."""
@@ -201,11 +174,6 @@ class Sightings:
             self.batch += 1
             self._fresh, self._validating.judged = [], NEITHER
         return True
-
-    def _wraps(self, module: Any) -> bool:
-        """Whether a module is nothing but a wrapper around one that is watched."""
-        lone = len(vars(module).get("_modules", ())) == 1
-        return lone and any(self.family_of(each) is not None for each in wrapped_by(module))
 
     def _ungraded(self, family: Family | None, module: Any, losses: list[Loss]) -> None:
         """A module was called in training, and no gradient can come back: a metric, or a loss that is detached."""
@@ -235,8 +203,8 @@ class Sightings:
                 if not batch.requires_grad:
                     self._finder.batch(batch)
 
-    def _found(self, module: Any, losses: list[Loss]) -> None:
-        """A module has given losses with gradients."""
+    def _found(self, module: Any, losses: list[Loss], given: Any) -> None:
+        """A module has given losses with gradients, or one inside it has."""
         family = self.family_of(module)
         if family is None:
             family = self.adopt(module)
@@ -244,6 +212,8 @@ class Sightings:
                 losses[0].name = family.name
         family.places = tuple([each.place for each in losses])
         output, family.batch = of(family, losses), None
+        if len(losses) == 1 and losses[0].place is not None and not losses[0].named:
+            output.detail = described(given, losses[0], family)
         key = (output.names, *[each.family.name for each in self.pending])
         totals = family.totals.get(key)
         if totals is None:
@@ -253,6 +223,8 @@ class Sightings:
         flat = output.named and not totals and None not in output.marks and len({*output.names}) == len(output.names)
         family.plain = output.names if flat and not self.pending else None
         self._trained(output, [each.tensor for each in losses])
+        if output.detail is not None:
+            output.detail.driver, output.detail.batch = output.driver, output.batch
 
     def _trained(self, output: Output, tensors: Iterable[Any]) -> None:
         if self._logbook.evaluations:
@@ -278,6 +250,8 @@ class Sightings:
             if not fresh:
                 return None if self._finder.before is None else self._finder.driver(fresh)
             driver = self._finder.driver(fresh)
+            if len(fresh) > 1:
+                self._validating.went_by(fresh, driver)
             self.batch += 1
             self._fresh = []
             self._validating.judged = NEITHER
@@ -299,6 +273,11 @@ class Sightings:
         """A backward pass of losses that nobody gave: the pass over data its batch comes from, and its targets."""
         driver = self.drive(None)
         return driver, self.naming.take(driver)
+
+    def _unheard(self) -> bool:
+        """Whether other data went by since it was asked last, and steps were told by backward passes alone."""
+        self._validating.went_by(self._fresh)
+        return self._validating.unheard() and all(each.keys is None for each in self.families)
 
     def _evaluated(self, *given: Any, of_copy: bool = False) -> None:
         if self._fresh:

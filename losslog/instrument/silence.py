@@ -8,6 +8,7 @@ Training thread. Contract:
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -23,6 +24,10 @@ ADAPTERS: Final = {
 }
 MANY: Final = 20
 FEW: Final = 3  # steps without gradients: a loop may leave a bad batch out that way
+_UNHEARD: Final = (
+    "%d steps of %s had neither a backward pass nor losses (gradients set by hand?): they are in no record, the "
+    "steps of others are"
+)
 BY_HAND: Final = "run = losslog.Run(); run.log_batch(losses)"
 
 
@@ -50,6 +55,7 @@ class Silence:
         self._logbook = logbook
         self._once = Once()
         self.passes = self.steps = self.skipped = self._bare = self._cleared = 0
+        self._idle: dict[int, tuple[weakref.ref[Stepper], str, int]] = {}  # optimizers that never had a loss
         self._last: tuple[Root, Steppers] | None = None
         self.how = BY_HAND
         self.rest = Rests()
@@ -74,6 +80,8 @@ class Silence:
     def stepped(self, stepper: Stepper) -> None:
         """An optimizer has stepped without anything that belongs to the step."""
         self._bare += 1
+        if not stepper.steps:
+            self._idle[id(stepper)] = weakref.ref(stepper), type(stepper.ref()).__name__, stepper.ended
         if self._bare == 1 and stepper.begun and not self.steps:
             warn("the step under way when losslog.attach was called is not recorded: attach before the loop begins")
         if self._bare == MANY and not self.steps:
@@ -115,6 +123,9 @@ class Silence:
         self.rest.ends()
         self._settle()
         if self.steps:
+            for ref, kind, count in self._idle.values():
+                if count >= FEW and ((stepper := ref()) is None or not stepper.steps):
+                    warn("%s", _UNHEARD % (count, kind))
             if loose > 1 + self.passes // 10:
                 warn("%s", self._unclaimed(loose))
         elif self._bare:

@@ -3,7 +3,8 @@
 Training thread. Contract:
 
 - That a new model with a new optimizer is trained after another has ended is said once; the run goes on.
-- Optimizers that take turns, and a new optimizer over parts of the same model, are no such thing.
+- Optimizers that take turns, and a new optimizer over parts of the same model, are no such thing. Nor are copies of a
+  model whose own optimizer, made before theirs, steps between them (meta-learning).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from losslog.instrument.optimizers import Stepper, parameters_of
+from losslog.instrument.optimizers import CLOCK, Stepper, parameters_of
 from losslog.runtime.notices import Once
 
 IN_A_ROW: Final = 2  # steps of the new one, where the old one could still go on
@@ -23,7 +24,7 @@ class _Trained:
 
     def __init__(self, stepper: Stepper) -> None:
         parameters = parameters_of(stepper.ref())
-        self.optimizer = stepper.ref
+        self.optimizer, self.since = stepper.ref, next(CLOCK)
         self.parameters = [weakref.ref(each) for each in parameters]
         self.shapes = [tuple(each.shape) for each in parameters]
 
@@ -37,10 +38,12 @@ class Succession:
 
     Args:
         modules: gives the modules that are known.
+        alive: gives the optimizers that are there.
     """
 
-    def __init__(self, modules: Callable[[], Iterable[Any]]) -> None:
-        self._modules = modules
+    def __init__(self, modules: Callable[[], Iterable[Any]], alive: Callable[[], Iterable[Stepper]]) -> None:
+        self._modules, self._alive = modules, alive
+        self._copied: list[Any] = []  # shapes of what is trained as a whole, and in copies
         self._once = Once()
         self._now: weakref.ref[Stepper] | None = None
         self._trained: _Trained | None = None
@@ -63,10 +66,20 @@ class Succession:
         before, self._now, self._trained, self._row = self._trained, weakref.ref(stepper), _Trained(stepper), 0
         if before is None or stepper.steps or before.alive() & self._trained.alive() or self._in_one(before):
             return
+        if before.shapes == self._trained.shapes and stepper.born < before.since:
+            self._copied.append(before.shapes)
+        if self._trained.shapes in self._copied or self._is_copy(stepper):
+            return
         if before.optimizer() is None and len(before.alive()) < len(before.parameters):
             self._tell(step, epoch)
         elif before.shapes == self._trained.shapes:
             self._row = 1
+
+    def _is_copy(self, stepper: Stepper) -> bool:
+        """Whether what is trained now has the shapes of what another optimizer steps on, without losses of its own."""
+        assert self._trained is not None
+        silent = [each for each in self._alive() if each is not stepper and each.ended and not each.steps]
+        return any(_Trained(each).shapes == self._trained.shapes for each in silent)
 
     def _in_one(self, before: _Trained) -> bool:
         """Whether both train parts of one module."""

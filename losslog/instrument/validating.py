@@ -9,6 +9,7 @@ Training thread. Contract:
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -45,6 +46,8 @@ class Validating:
         self.given: Any = nothing
         self.judged = NEITHER
         self._forwards = 0  # of models that gave no losses
+        self._amid: weakref.WeakSet[Pass] = weakref.WeakSet()  # that gave batches between steps, and had more
+        self._unheard = False
 
     def data(self, fresh: Sequence[Pass]) -> Pass | None:
         """The pass that data looked at without training comes from; None where they are of no loader.
@@ -54,6 +57,26 @@ class Validating:
         """
         last = self.last if fresh else None
         return last if last is not None and last.looked_at() else None
+
+    def went_by(self, fresh: Sequence[Pass], driver: Pass | None = None) -> None:
+        """Batches that were given since the last training forward, and with which nothing was trained.
+
+        Args:
+            fresh: the passes that gave them.
+            driver: the one of them that is trained on.
+        """
+        for each in fresh:
+            if each is driver or (driver is not None and each.same_data(driver)) or self._finder.trains_on(each):
+                continue
+            if not each.over:
+                self._amid.add(each)
+            elif each not in self._amid and self._logbook.trained:
+                self._unheard = True
+
+    def unheard(self) -> bool:
+        """Whether whole passes over other data went by since the last call."""
+        found, self._unheard = self._unheard, False
+        return found
 
     def evaluated(
         self, family: Family | None, module: Any, losses: list[Loss], args: tuple[Any, ...], data: Pass | None,
@@ -81,6 +104,7 @@ class Validating:
             return
         if losses[0].named or len(losses) > 1 or not (family.keys or family.apart):
             names = family.keys or (family.name,)
+            names = (*family.details, losses[-1].name) if family.details and losses[0].named else names
         else:
             batch = self._forwards if data is None else (id(data), data.given)
             names = (name_evaluated(family, losses[0], batch),)

@@ -52,6 +52,7 @@ class Watching(Listener):
     def epoch_ends(self, val_loss: Any) -> Any:
         """Called by the run before an epoch ends; gives the validation losses that go with it."""
         found: list[Any] = []
+        self.logbook.validated = self.logbook.validated or val_loss is not None
         guarded(lambda: found.append(self.before_epoch_end()))
         return val_loss if val_loss is not None or not found else found[0]
 
@@ -75,7 +76,10 @@ class Watching(Listener):
         """Record what waits, end an epoch that was seen to its end, and take everything off."""
         self.logbook.written.settle()
         if self.logbook.steps and self.logbook.made is not None and not self.cut_short(status):
-            self.logbook.made.end_epoch(val_loss=self.before_epoch_end())
+            run = self.logbook.made
+            before, run.watcher = run.watcher, self  # it is asked for what it heard
+            run.end_epoch()
+            run.watcher = before
         else:
             self.logbook.log_evaluations()
         if self.logbook.tracing is not None and self.logbook.tracing.waiting:

@@ -57,6 +57,13 @@ class Window:
                 ours.append((output, index, gradient))
                 if output not in self.outputs:
                     self.outputs.append(output)
+                if output.detail is not None:
+                    if output.detail not in self.outputs:
+                        self.outputs.append(output.detail)
+                    if output.family.details:
+                        count += 1
+                        self._take_detail(turn, output, gradient, parts)
+                        continue
                 name = output.names[index]
                 if output.named:
                     self.own.add(name)
@@ -90,6 +97,14 @@ class Window:
             alive, feeds = owner.steppers.alive, heard[-1].feeds
             if len(alive) == 1 or all(each in feeds for each in alive):  # else of a GAN, e.g. real and fake of its D
                 self._parts = stepper.ordering.apart(self._parts)
+
+    def _take_detail(self, turn: int, output: Output, gradient: Any, parts: dict[str, list[Part]]) -> None:
+        """Take in the parts beside a loss in its place."""
+        detail: Any = output.detail
+        for place, name in enumerate(detail.names):
+            if name in (output.family.details or ()):
+                parts.setdefault(name, []).append(Part(turn, detail, place, gradient * detail.factor))
+                self.own.add(name)
 
     def _keep_detached(self, turn: int, heard: Heard, parts: dict[str, list[Part]]) -> None:
         """Take in what no gradient can come to any more."""
@@ -190,7 +205,7 @@ class Window:
         found: dict[str, float] = {}
         for output in dict.fromkeys((*self.outputs, *pending)):
             for index, name in enumerate(output.names):
-                known = (output, index) in reached or index in output.totals
+                known = (output, index) in reached or index in output.totals or output.factor is not None
                 if not known and (output.marks[index] is not None or "loss" in name or not output.named):
                     found[name] = found.get(name, 0.0) + resolve(output.values)[index]
         return found
@@ -198,7 +213,7 @@ class Window:
     def _beside(self, losses: set[str]) -> Beside | None:
         found: dict[str, list[tuple[Any, int]]] = {}
         for output in self.outputs:
-            if not output.named or len(output.names) == 1:
+            if not output.named or (len(output.names) == 1 and output.factor is None):
                 continue
             for index, name in enumerate(output.names):
                 total = index in output.totals or (id(output), index) in self._wholes
@@ -208,7 +223,7 @@ class Window:
 
 
 def _mark(part: Part) -> Any:
-    return part.output.marks[part.place]
+    return part.output.marks[part.place] if part.output.factor is None else part.output
 
 
 def _has_more(root: Root, ours: Sequence[tuple[Output, int, Any]]) -> bool:

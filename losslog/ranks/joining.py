@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 from losslog.ranks import relay
 from losslog.ranks.mail import SILENT, Inbox
 from losslog.ranks.store import Store
-from losslog.ranks.sums import Share, Sums, join, sums_in
+from losslog.ranks.sums import VALIDATED, Share, Sums, join, sums_in, val_loss_of, validation, validations
 from losslog.ranks.tree import Tree
 from losslog.runtime.notices import warn
 from losslog.values.totals import EpochMeans
@@ -174,6 +174,23 @@ class Joiner:
             self._endless.add(other)
             warn("%s has not ended epoch %d: its means go without that rank", self._tree.named(other), slot.epoch)
         return True
+
+    def finish(self, data: dict[str, Any], means: EpochMeans, *, heard: bool) -> None:
+        """Add to the record of an epoch that has ended what other ranks had.
+
+        Args:
+            data: of the record.
+            means: of the logging rank; get those of the others too.
+            heard: whether validation losses are what was heard on this rank; then they are means over the ranks.
+        """
+        several = self.sums(data["epoch"])
+        for each in several:
+            means.merge(each)
+        if data["step"] is not None:
+            data["step"] = max(data["step"], self.step)
+        if heard:
+            own = {} if data["val_loss"] is None else validation(data["val_loss"])
+            data["val_loss"] = val_loss_of(validations([own, *(each.get(VALIDATED, {}) for each in several)]))
 
     def sums(self, epoch: int) -> list[dict[str, Any]]:
         """The other ranks' sums of an epoch that has ended."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from losslog.ranks.mail import Inbox
 from losslog.ranks.store import Store
-from losslog.ranks.sums import Share, Sums, join, sums_in
+from losslog.ranks.sums import VALIDATED, Share, Sums, join, sums_in, validations
 from losslog.ranks.tree import Tree
 from losslog.values.totals import EpochMeans
 
@@ -36,7 +36,7 @@ def merged(several: list[dict[str, Any]]) -> dict[str, Any]:
     means = EpochMeans()
     for sums in several:
         means.merge(sums)
-    return means.sums()
+    return means.sums() | {VALIDATED: validations(each.get(VALIDATED, {}) for each in several)}
 
 
 class Relay:

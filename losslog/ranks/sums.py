@@ -9,11 +9,13 @@ No thread, no I/O. Contract:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from losslog.values.losses import Losses
 from losslog.values.totals import Whole
 
+VALIDATED: Final = "validated"
+"""Among the sums of an epoch: validation losses that were heard."""
 SUM, COUNT, LEAST, LEAST_AT, MOST, MOST_AT = range(6)
 
 
@@ -105,3 +107,25 @@ def join(several: Iterable[Sums]) -> Sums:
             if part[MOST] > mine[MOST]:
                 mine[MOST], mine[MOST_AT] = part[MOST], part[MOST_AT]
     return Sums(parts, total, given, first.about, ranks)
+
+
+def validation(losses: Losses) -> dict[str, list[Any]]:
+    """Validation losses of one rank: each, or a scalar under "", and that one rank had it."""
+    return {name: [value, 1] for name, value in (losses if isinstance(losses, dict) else {"": losses}).items()}
+
+
+def validations(several: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Those of several ranks: sums, and how many had it."""
+    found: dict[str, list[Any]] = {}
+    for each in several:
+        for name, (value, count) in each.items():
+            mine = found.setdefault(name, [0.0, 0])
+            mine[SUM] += value
+            mine[COUNT] += count
+    return found
+
+
+def val_loss_of(found: Mapping[str, Any]) -> Losses | None:
+    """Their means, or None."""
+    means = {name: each[SUM] / each[COUNT] for name, each in found.items() if name or len(found) == 1}
+    return means.get("", means) if means else None

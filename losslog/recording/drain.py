@@ -199,12 +199,9 @@ class Drain(Intake):
             data |= {key: value for key, value in more.items() if value is not None}
         self._record(time, "on_batch_losses", data)
 
-    def _end_of_epoch(self, data: dict[str, Any], means: EpochMeans) -> dict[str, Any]:
+    def _end_of_epoch(self, data: dict[str, Any], means: EpochMeans, heard: bool) -> dict[str, Any]:
         if self._joiner is not None:
-            for sums in self._joiner.sums(data["epoch"]):
-                means.merge(sums)
-            if data["step"] is not None:
-                data["step"] = max(data["step"], self._joiner.step)
+            self._joiner.finish(data, means, heard=heard)
         if data["losses"] is None:
             data["losses"], data["total"] = means.result()
             data["weights"] = means.weights()
@@ -224,7 +221,7 @@ class Drain(Intake):
     def _in_turn(self, event: Event, means: EpochMeans | None) -> None:
         """Record an event; ``means`` come with the end of an epoch."""
         if means is not None:
-            event = event._replace(data=self._end_of_epoch(dict(event.data), means))
+            event = event._replace(data=self._end_of_epoch(dict(event.data), means, event.heard))
         if event.hook == "on_alert":
             if event.data["key"] in self._writer.alert_keys:
                 return

@@ -43,11 +43,16 @@ class Batch(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Any other hook call: its data is plain already, but for metrics that may be `losslog.values.snapshot.Later`."""
+    """Any other hook call: its data is plain already, but for metrics that may be `losslog.values.snapshot.Later`.
+
+    Attributes:
+        heard: whether its validation losses are what was heard on this rank, so that other ranks have theirs.
+    """
 
     time: float
     hook: str
     data: dict[str, Any]
+    heard: bool = False
 
 
 class Question:

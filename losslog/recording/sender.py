@@ -20,7 +20,7 @@ from losslog.ranks.joining import AHEAD
 from losslog.ranks.mail import Outbox
 from losslog.ranks.relay import Relay, alive
 from losslog.ranks.store import Store
-from losslog.ranks.sums import Share
+from losslog.ranks.sums import VALIDATED, Share, validation
 from losslog.ranks.tree import Tree
 from losslog.recording.intake import Intake, Queue
 from losslog.recording.items import Batch, Event, Item
@@ -82,10 +82,13 @@ class Sender(Intake):
         """Hand over what only this rank knows: the sums of its epoch, its alerts, its requests."""
         if event.hook == "on_epoch_end":
             means = self.take_means()
+            sums = means.sums()
+            if event.heard and event.data["val_loss"] is not None:
+                sums[VALIDATED] = validation(event.data["val_loss"])
             if self._joins is not None:
-                self._joins.add_end(event.data["epoch"], means.sums())
+                self._joins.add_end(event.data["epoch"], sums)
             else:
-                self._add("end", [event.data["epoch"], means.sums()])
+                self._add("end", [event.data["epoch"], sums])
             self.last_means = means.result()[0]
         elif event.hook == "on_alert":
             self._add("alert", event.data | {"text": f"[rank {self._rank}] {event.data['text']}"})

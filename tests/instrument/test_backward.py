@@ -1,5 +1,7 @@
 """What autograd tells: the total that is optimised, the weight of each component, and which loop's it is."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -303,6 +305,46 @@ def test_a_closure_is_one_step_and_its_first_evaluation(two, data, watch, read):
     run.close()
     assert [each["total"] for each in read(run, "on_batch_losses")] == pytest.approx(returned)
     assert read(run, "on_epoch_end")[0]["total"] == pytest.approx(sum(returned) / 5)
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+@pytest.mark.parametrize("before", [0, 4])
+@pytest.mark.parametrize("named", [False, True])
+def test_further_evaluations_count_nowhere_beside_another_optimizer(
+    two, data, watch, read, caplog, search, before, named
+):
+    caplog.set_level("INFO", "losslog")
+    adam = torch.optim.Adam(two.parameters(), 1e-2)
+    make = functools.partial(torch.optim.LBFGS, two.parameters(), lr=0.1, max_iter=4, line_search_fn=search)
+    lbfgs = make() if named else None
+    run, returned, batches = watch(two, [adam, lbfgs] if named else adam), [], [*data[0]]
+    lbfgs = lbfgs or make()
+    for batch in batches[:before]:
+        adam.zero_grad()
+        loss = sum(two(batch).values())
+        loss.backward()
+        adam.step()
+        returned.append(loss.item())
+    for batch in batches:
+
+        def closure(batch=batch):
+            lbfgs.zero_grad()
+            loss = sum(two(batch).values())
+            loss.backward()
+            return loss
+
+        returned.append(lbfgs.step(closure).item())
+    run.close()
+    rows, ends = read(run, "on_batch_losses"), read(run, "on_epoch_end")
+    assert [each["total"] for each in rows] == pytest.approx(returned)
+    assert [each["total"] for each in ends] == pytest.approx(
+        [
+            sum(its) / len(its)
+            for end in ends
+            if (its := [each["total"] for each in rows if each["epoch"] == end["epoch"]])
+        ]
+    )
+    assert "no step" not in caplog.text
 
 
 def test_steps_inside_the_backward_pass(two, data, watch, read):

@@ -76,6 +76,30 @@ train(net, NAMED)
 """
     + END
 )
+VALIDATED = (
+    START
+    + """
+net = nn.parallel.DistributedDataParallel(Net(NAMED))
+optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+run, truth = losslog.attach(net, optimizer, name="t", dir="runs", plugins=None), []
+data = torch.utils.data.DataLoader(torch.randn(16, 4), 4)
+other = torch.utils.data.DataLoader(torch.randn(16, 4)[RANK::WORLD], 4)
+for _ in range(3):
+    for x in data:
+        out = net(x)
+        optimizer.zero_grad()
+        (sum(out.values()) if NAMED else out).backward()
+        optimizer.step()
+    with torch.no_grad():
+        found = [net.module(x) for x in other]
+    lists = [[float(each) for each in (out.values() if NAMED else [out])] for out in found]
+    truth.append(mean([sum(several) / len(several) for several in zip(*lists)]))
+run.close()
+if not RANK:
+    json.dump(truth, open("truth.json", "w"))
+"""
+    + END
+)
 COMPILED = (
     START
     + """
@@ -114,10 +138,10 @@ def _start(script: str, shape: str, folder: Path, world: int) -> str:
     return "\n".join(said)
 
 
-def _recorded(folder: Path) -> list[dict]:
+def _recorded(folder: Path, hook: str = "on_batch_losses") -> list[dict]:
     (journal,) = folder.glob("runs/*/*/journal.jsonl")
     records = [json.loads(line) for line in journal.read_text().splitlines()]
-    return [each["data"] for each in records if each["hook"] == "on_batch_losses"]
+    return [each["data"] for each in records if each["hook"] == hook]
 
 
 def _is_true(folder: Path, shape: str, *, weights: bool = True) -> None:
@@ -144,6 +168,16 @@ def test_ddp_in_two_processes(gloo: None, shape: str, tmp_path: Path) -> None:
     _is_true(tmp_path, shape)
     assert "Traceback" not in said
     assert "in no record" not in said
+
+
+@pytest.mark.parametrize("shape", ["scalar", "dict"])
+def test_validation_losses_are_means_over_the_processes(gloo: None, shape: str, tmp_path: Path) -> None:
+    _start(VALIDATED, shape, tmp_path, 2)
+    truth = json.loads((tmp_path / "truth.json").read_text())
+    found = [each["val_loss"] for each in _recorded(tmp_path, "on_epoch_end")]
+    assert [[*each.values()] if shape == "dict" else [each] for each in found] == [
+        pytest.approx(each) for each in truth
+    ]
 
 
 @pytest.mark.parametrize("shape", ["scalar", "dict"])

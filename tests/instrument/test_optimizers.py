@@ -459,3 +459,104 @@ def test_steps_that_a_scaler_skipped_are_named_so(two, data, watch, said):
     told = " ".join(said())
     assert "no step was taken, the GradScaler skipped" in told
     assert "no step of an optimizer" not in told
+
+
+REPTILE = """
+import copy, itertools, torch
+from torch import nn
+torch.manual_seed(0)
+m, c = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), nn.MSELoss()
+outer = torch.optim.{outer}(m.parameters(), 1e-2)
+kept = []
+for task in range(8):
+    f = copy.deepcopy(m); inner = torch.optim.SGD(f.parameters(), 0.1)
+    if {keep}: kept.append((f, inner))
+    for _ in range(3):
+        x = torch.randn(8, 1); loss = c(f(x), x.sin())
+        inner.zero_grad(); loss.backward(); inner.step(); print("INNER", loss.item())
+    outer.zero_grad()
+    if {meta}:
+        x = torch.randn(8, 1); loss = c(m(x), x.sin()); loss.backward(); print("OUTER", loss.item())
+    else:
+        for p, q in zip(m.parameters(), f.parameters()): p.grad = p.data - q.data
+    outer.step()
+"""
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("outer", ["SGD", "Adam"])
+def test_optimizers_made_for_each_task_are_one_series(script, read, outer, keep):
+    run, told = script(REPTILE.format(outer=outer, keep=keep, meta=False))
+    batches, (end,) = read(run, "on_batch_losses"), read(run, "on_epoch_end")
+    assert len(batches) == 24
+    assert all(isinstance(each["losses"], float) for each in batches)
+    assert end["losses"] == pytest.approx(sum(each["losses"] for each in batches) / 24)
+    assert f"8 steps of {outer} had neither a backward pass nor losses" in told
+    assert "folds or trials" not in told
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_with_losses_of_the_whole_there_are_two(script, read, keep):
+    run, told = script(REPTILE.format(outer="Adam", keep=keep, meta=True))
+    batches, (end,) = read(run, "on_batch_losses"), read(run, "on_epoch_end")
+    assert [[*each["losses"]] for each in batches] == [*[["f/loss"]] * 3, ["m/loss"]] * 8
+    assert end["total"] == pytest.approx(sum(each["total"] for each in batches) / 32)
+    assert "steps of Adam" not in told
+    assert "folds or trials" not in told
+
+
+def test_networks_alike_with_optimizers_from_the_start_are_several_series(watch, read):
+    torch.manual_seed(0)
+    pair = nn.ModuleDict({"a": nn.Linear(4, 1), "b": nn.Linear(4, 1)})
+    optimizers = [torch.optim.SGD(each.parameters(), 0.1) for each in pair.values()]
+    run, mse = watch(pair, optimizers), nn.MSELoss()
+    for x in torch.randn(5, 4, 4):
+        for net, optimizer in zip(pair.values(), optimizers, strict=True):
+            optimizer.zero_grad()
+            mse(net(x), torch.ones(4, 1)).backward()
+            optimizer.step()
+    run.close()
+    batches, (end,) = read(run, "on_batch_losses"), read(run, "on_epoch_end")
+    assert [[*each["losses"]] for each in batches] == [["a/loss"], ["b/loss"]] * 5
+    assert set(end["losses"]) == {"a/loss", "b/loss"}
+    assert end["total"] == pytest.approx(sum(each["total"] for each in batches) / 10)
+
+
+@pytest.mark.parametrize("named", ["both", "one"])
+def test_an_optimizer_that_is_seen_late_is_no_heir(watch, read, named):
+    torch.manual_seed(0)
+    pair = nn.ModuleDict({"a": nn.Linear(4, 1), "b": nn.Linear(4, 1)})
+    first, second = (torch.optim.SGD(each.parameters(), 0.1) for each in pair.values())
+    run, mse = watch(pair, [first, second] if named == "both" else first), nn.MSELoss()
+    for x in torch.randn(40, 4, 4):
+        for net, optimizer in (("a", first), ("b", second)):
+            optimizer.zero_grad()
+            mse(pair[net](x), torch.ones(4, 1)).backward()
+            optimizer.step()
+    run.close()
+    assert {name for each in read(run, "on_batch_losses")[-8:] for name in each["losses"]} == {"a/loss", "b/loss"}
+
+
+def test_a_gans_epoch_total_is_the_mean_of_its_steps(script, read):
+    run, _ = script(GAN + "for _ in range(4):\n    for which in 'dddg': {'g': g, 'd': d}[which]()\n")
+    batches, (end,) = read(run, "on_batch_losses"), read(run, "on_epoch_end")
+    assert end["total"] == pytest.approx(sum(next(iter(each["losses"].values())) for each in batches) / 16)
+
+
+COMPILED = """
+import torch, torch.nn.functional as F
+from torch import nn
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+@torch.compile(backend="aot_eager")
+def losses(x): y = model(x); return F.mse_loss(y, torch.ones_like(y)), 0.01 * y.pow(2).mean()
+for x in torch.randn(6, 8, 4):
+    optimizer.zero_grad(); sum(losses(x)).backward(); optimizer.step()
+"""
+
+
+def test_parameters_of_a_model_in_a_compiled_function_are_parameters(script):
+    _, told = script(COMPILED)
+    assert "no parameter of the model" not in told
+    assert "of no model that was seen being called (one in a compiled function, a copy)" in told

@@ -458,3 +458,64 @@ def test_losses_in_a_tuple_validate(watch, read, form, who):
         assert called == names if names else isinstance(each["losses"], float)
     found = [sum(each["val_loss"].values()) if names else each["val_loss"] for each in ends]
     assert found == pytest.approx(truth)
+
+
+UNHEARD = "a pass over data that is not trained on gave no loss"
+
+
+def functional(y, t):
+    return nn.functional.mse_loss(y, t)
+
+
+@pytest.mark.parametrize(("validate", "epochs"), [("whole", 3), ("whole", 1), ("cut", 2), ("one", 2), ("inside", 2)])
+def test_a_validation_by_a_function_is_said_to_be_unheard(watch, read, said, validate, epochs):
+    ends = by_function(watch, read, functional, validate, epochs)
+    assert len(ends) == epochs
+    assert not any("val_loss" in each for each in ends)
+    assert sum(UNHEARD in each for each in said()) == 1
+
+
+@pytest.mark.parametrize("validate", ["none", "trained on", "same data", "beside", "told", "before"])
+def test_what_is_no_unheard_validation_is_not_said(watch, read, said, validate):
+    by_function(watch, read, functional, validate, 3)
+    assert not any(UNHEARD in each for each in said())
+
+
+@pytest.mark.parametrize("validate", ["whole", "cut", "one"])
+def test_a_validation_by_a_module_is_heard(watch, read, said, validate):
+    ends = by_function(watch, read, nn.MSELoss(), validate, 3)
+    assert all("val_loss" in each for each in ends)
+    assert not any(UNHEARD in each for each in said())
+
+
+def by_function(watch, read, loss, validate, epochs):
+    """Trains with a loss, and validates in one of many ways."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    data = torch.randn(20, 4)
+    train, other = Loader(data, 4, shuffle=True), Loader(torch.randn(1 if validate == "one" else 10, 4), 4)
+    if validate == "before":
+        sum(x.mean() for x in other)
+    run = watch(model, optimizer)
+    for _ in range(epochs):
+        beside = iter(Loader(torch.randn(30, 4), 4))
+        for x in train:
+            if validate == "beside":
+                x = torch.cat([x, next(beside)])
+            found = loss(model(x), torch.ones(len(x), 2))
+            optimizer.zero_grad()
+            found.backward()
+            optimizer.step()
+        looked = {"trained on": train, "same data": Loader(data, 5)}.get(validate, other)
+        values = []
+        with torch.set_grad_enabled(validate == "inside"):
+            for place, x in enumerate(looked if validate not in ("none", "before", "beside") else ()):
+                with torch.no_grad():
+                    values.append(loss(model(x), torch.ones(len(x), 2)).item())
+                if validate == "cut" and place:
+                    break
+        if validate == "told":
+            run.end_epoch(val_loss=sum(values) / len(values))
+    run.close()
+    return read(run, "on_epoch_end")

@@ -63,10 +63,10 @@ class Ranks:
         batch = Batch(time.time(), step, epoch, keys, values, total is not None, None, None, 1)
         self.take(rank, batch)
 
-    def end(self, rank: int, epoch: int = 1) -> None:
-        data = {"epoch": epoch, "epochs": None, "step": self.steps[rank] - 1, "losses": None, "val_loss": None,
+    def end(self, rank: int, epoch: int = 1, val_loss: Any = None, *, heard: bool = True) -> None:
+        data = {"epoch": epoch, "epochs": None, "step": self.steps[rank] - 1, "losses": None, "val_loss": val_loss,
                 "lr": None}  # fmt: skip
-        self.take(rank, Event(time.time(), "on_epoch_end", data))
+        self.take(rank, Event(time.time(), "on_epoch_end", data, heard))
 
     def take(self, rank: int, *items: Any) -> None:
         """The drain of one rank takes its turn."""

@@ -13,13 +13,15 @@ import pytest
 
 from losslog.ranks.joining import LATE
 from losslog.ranks.mail import FIRST_WORD, SILENT
+from losslog.ranks.relay import merged
 from losslog.ranks.store import Store
-from losslog.ranks.sums import Share, Sums
+from losslog.ranks.sums import VALIDATED, Share, Sums, val_loss_of, validation
 from losslog.ranks.sums import join as join_sums
 from losslog.recording.intake import Queue
 from losslog.recording.items import Batch, Event
 from losslog.recording.sender import HEARTBEAT, Sender
 from losslog.values.snapshot import snapshot
+from losslog.values.totals import EpochMeans, Whole
 
 Ranks = Any  # of conftest: several ranks of one run
 Clock = Any
@@ -445,3 +447,38 @@ def test_ranks_in_threads_of_their_own(ranks: Callable[..., Ranks], monkeypatch:
         for index in range(max(c[epoch] for c in counts))
     ]
     assert [each["ranks"] for each in several.batches] == wanted_ranks
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_validation_losses_that_were_heard_are_means_over_the_ranks(
+    ranks: Callable[..., Ranks], world_size: int
+) -> None:
+    several = ranks(world_size)
+    for epoch, losses in enumerate(([1.0, 2.0, 6.0], [{"a": 1.0}, {"a": 3.0, "b": 4.0}, {"a": 5.0}], [None, 2.0, 4.0])):
+        for rank in reversed(range(world_size)):
+            several.log(rank, 1.0, epoch=epoch + 1)
+            several.end(rank, epoch + 1, losses[rank])
+        several.turn()
+    means = [each.get("val_loss") for each in several.epochs]
+    if world_size == 2:
+        assert means == [1.5, {"a": 2.0, "b": 4.0}, 2.0]
+    else:
+        assert means == [3.0, {"a": 3.0, "b": 4.0}, 3.0]
+
+
+def test_those_that_the_loop_gives_are_the_logging_ranks(ranks: Callable[..., Ranks]) -> None:
+    several = ranks()
+    for rank, value in ((1, 3.0), (0, 1.0)):
+        several.log(rank, 1.0)
+        several.end(rank, 1, value, heard=bool(rank))
+    several.turn()
+    assert several.epochs[0]["val_loss"] == 1.0
+
+
+def test_validation_losses_go_on_through_those_that_join_others() -> None:
+    means = EpochMeans()
+    means.add(Whole(1.0, 1.0, False))
+    parts = [means.sums() | {VALIDATED: validation(each)} for each in ({"a": 1.0}, {"a": 3.0}, {"b": 5.0})]
+    joined = merged([merged(parts[:2]), parts[2], means.sums()])
+    assert val_loss_of(json.loads(json.dumps(joined))[VALIDATED]) == {"a": 2.0, "b": 5.0}
+    assert val_loss_of(merged([means.sums()])[VALIDATED]) is None
