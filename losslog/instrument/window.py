@@ -88,7 +88,7 @@ class Window:
             self._left_out = owner.sightings.left_out if len(owner.steppers.alive) == 1 else None
             idle = waiting if self._left_out is not None else []
             owner.sightings.left_out.stepped(heard, [*self.outputs], idle, owner.silence.rest)
-            detached = [*detached, *(each for each in waiting if each.family.left_out or self._lacks(each))]
+            detached = [*detached, *(each for each in waiting if each.family.left_out)]
             self._keep_left_out(parts)
         if detached and parts:
             self._take_detached(detached, parts)

