@@ -22,6 +22,12 @@ def test_constant_factor_is_said_once_after_five_steps() -> None:
     assert audit.ratio == 0.25
 
 
+def test_a_term_beside_the_sum_that_begins_small_is_no_factor() -> None:
+    """The logarithms of learned uncertainties: 0 at first, then ever more."""
+    assert said([(1.742 + 3e-4 * step, 1.742) for step in range(40)]) == []
+    assert said([(1.01 * (2.0 + step), 2.0 + step) for step in range(6)]) == ["factor"]
+
+
 def test_varying_difference_is_said_after_fifty_steps() -> None:
     draw = random.Random(0)
     assert said([(1.0 + draw.uniform(0.01, 0.3), 1.0) for _ in range(49)]) == []

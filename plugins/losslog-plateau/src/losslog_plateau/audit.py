@@ -13,6 +13,8 @@ from typing import Any, Final
 
 TOLERANCE: Final = 1e-3
 """Relative difference that rounding explains: raw values agree to 5e-6."""
+STEADY: Final = 0.05
+"""How much a constant factor may change, as a part of what it differs from 1: a term beside the sum begins small."""
 CONSTANT_AFTER: Final = 5
 IRREGULAR_AFTER: Final = 50
 
@@ -62,7 +64,8 @@ class SumAudit:
             self.smallest = self.widest = ratio
         self.count += 1
         self.smallest, self.widest = min(self.smallest, ratio), max(self.widest, ratio)
-        self.constant = self.constant and not self.matches and abs(ratio - self.ratio) <= TOLERANCE * abs(self.ratio)
+        drift = min(TOLERANCE * abs(self.ratio), STEADY * abs(self.ratio - 1.0))
+        self.constant = self.constant and not self.matches and abs(ratio - self.ratio) <= drift
         if self.found is not None:
             return None
         if self.constant and self.count >= CONSTANT_AFTER and isfinite(ratio):
