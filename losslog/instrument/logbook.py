@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from losslog.instrument import looking, shares
 from losslog.instrument.readings import Reading
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from losslog.instrument.tracing import Traces
     from losslog.run import Run
     from losslog.values.losses import Losses
+
+PATIENCE: Final = 2.0  # seconds that a checkpoint waits for the journal
 
 
 class Logbook:
@@ -152,6 +154,7 @@ class Logbook:
 
     def _log_checkpoint(self, path: str, epoch: int, step: int) -> None:
         self.run.log_checkpoint(path, epoch=epoch, step=step)
+        self.run.flush(PATIENCE)  # whoever is killed now goes on from it
 
     def val_loss(self) -> Losses | None:
         """Means of the last validation since the last call, or None."""

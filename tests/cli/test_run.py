@@ -348,16 +348,15 @@ def test_names_and_folders(launch, script, tmp_path):
     assert of(records(tmp_path, "mine"), "on_run_start")[0]["epochs"] == 7
 
 
-def test_a_requeued_script_goes_on_with_its_own_run(launch, script, tmp_path):
+def test_a_requeued_script_that_loads_nothing_begins_anew(launch, script, tmp_path):
     script(MODEL + "import os\ntrain(Model())\nif not os.path.exists('second'):\n    open('second', 'w')\n"
            "    os._exit(9)\n")  # fmt: skip
     words = ("--plugins", ",", "--resume", "auto")
     assert launch("train.py", options=words).returncode == 9
     done = launch("train.py", options=words)
     assert done.returncode == 0
-    assert "losslog: resuming 2" in done.stderr
-    found = records(tmp_path)  # of one run
-    assert [each["resumed"] for each in of(found, "on_run_start")] == [False, True]
+    assert "the script has loaded no checkpoint of" in done.stderr
+    assert len([*(tmp_path / "runs" / "train").glob("2*")]) == 2
 
 
 def test_a_run_that_is_not_there_to_resume_is_one_line(launch, script):

@@ -420,8 +420,8 @@ def test_an_attribute_that_raises_is_no_obstacle() -> None:
 
 def test_a_trace_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("LOSSLOG_TRACE", "1")
-    Caller("u", Unhashable()).call("on_eval", {"metrics": {"a": 1}}, None, 3, 0.0)
-    assert capsys.readouterr().err == "losslog trace: u.on_eval seq=3 {'metrics': {'a': 1}}\n"
+    Caller("u", Unhashable()).call("on_eval", {"split": "val", "metrics": {"a": 1}}, None, 3, 0.0)
+    assert capsys.readouterr().err == "losslog trace: u.on_eval seq=3 {'split': 'val', 'metrics': {'a': 1}}\n"
 
 
 def test_options_are_read_off_the_constructor() -> None:
