@@ -507,8 +507,8 @@ def test_ranks_that_do_not_log_have_no_folder(make_run: Made, monkeypatch: pytes
     server = socket.create_server(("127.0.0.1", 0))  # answers; what it says is nothing that a store would
     monkeypatch.setenv("MASTER_PORT", str(server.getsockname()[1]))
     code = (
-        "import losslog; run = losslog.Run('r'); run.log_batch(1.0); run.end_epoch(); print(run.logging_rank); "
-        "import os; os._exit(0)"
+        "import losslog; run = losslog.Run('r'); run.log_batch(1.0); run.end_epoch(); "
+        "print(run.logging_rank, flush=True); import os; os._exit(0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True

@@ -221,6 +221,8 @@ class Child:
             return before
 
     def _tell(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()  # what plugins printed
         self._outbox.put("stats", lanes={lane.name: lane.figures()._asdict() for lane in self._lanes})
 
     def _over(self, size: int) -> bool:

@@ -36,7 +36,7 @@ for step in range({steps}):
 run.log_eval({{"AP": 0.5}})
 run.end_epoch()
 run.close(2)
-print(run.stats["queued"] + run.stats["unwritten"], run.stats["spilt"])
+print(run.stats["queued"] + run.stats["unwritten"], run.stats["spilt"], flush=True)
 os._exit(0)
 """
 FAULTS = {"write": "Writer.append = hang", "fsync": "Writer.sync = hang; run.end_epoch()"}
