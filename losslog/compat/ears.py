@@ -20,12 +20,12 @@ from losslog.compat.window import Window
 from losslog.instrument.family import Family
 from losslog.instrument.listeners import Listener, meter
 from losslog.instrument.observer import Observer
-from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import Reading
 from losslog.instrument.roots import Root
 from losslog.instrument.series import rates
+from losslog.instrument.stepper import Heard, Stepper
 from losslog.run import SAMPLE, Run
 
 ENOUGH: Final = 20  # steps in a row whose components the framework has named

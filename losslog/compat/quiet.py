@@ -8,10 +8,11 @@ Training thread. Contract:
 from __future__ import annotations
 
 from losslog.instrument.logbook import Logbook
-from losslog.instrument.optimizers import Stepper, Steppers
+from losslog.instrument.optimizers import Steppers
 from losslog.instrument.readings import Reading
 from losslog.instrument.roots import Root
 from losslog.instrument.silence import Silence
+from losslog.instrument.stepper import Stepper
 
 
 class Notes(Logbook):

@@ -22,12 +22,12 @@ from losslog.instrument.family import Family
 from losslog.instrument.listeners import guarded, tell
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.observer import Observer
-from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.script import described
 from losslog.instrument.shares import Shares
 from losslog.instrument.signals import listening
 from losslog.instrument.silence import framework
+from losslog.instrument.stepper import Heard, Stepper
 from losslog.run import Run
 from losslog.runtime.notices import warn
 

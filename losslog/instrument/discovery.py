@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from losslog.instrument import calls
 
 if TYPE_CHECKING:
-    from losslog.instrument.optimizers import Stepper
+    from losslog.instrument.stepper import Stepper
 
 ENOUGH: Final = 3  # steps with components
 PATIENCE: Final = 20  # steps without any

@@ -21,9 +21,9 @@ from losslog.values.totals import TOTAL_NAMES
 if TYPE_CHECKING:
     from losslog.instrument.family import Family
     from losslog.instrument.logbook import Logbook
-    from losslog.instrument.optimizers import Heard
     from losslog.instrument.outputs import Output
     from losslog.instrument.rests import Rests
+    from losslog.instrument.stepper import Heard
 
 ENOUGH: Final = 20  # steps
 HOPELESS: Final = 2000  # what needs more of them comes and goes

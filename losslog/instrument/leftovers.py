@@ -17,7 +17,6 @@ from typing import Any
 
 from losslog.instrument.datapass import Pass
 from losslog.instrument.logbook import Logbook
-from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import averaged
@@ -25,6 +24,7 @@ from losslog.instrument.rests import Rests
 from losslog.instrument.roots import Root
 from losslog.instrument.skipping import finite
 from losslog.instrument.steady import nodes_behind
+from losslog.instrument.stepper import Heard, Stepper
 from losslog.instrument.window import Window, averages
 from losslog.runtime.notices import Once
 

@@ -56,9 +56,10 @@ class Logbook:
         self.tracing: Traces | None = None
         self._validation: dict[str, _Latest] = {}
         self._of_copies: dict[str, _Latest] = {}
-        self._left_out = self.validated = False
+        self._left_out = self.validated = self._untold = False
         self.unheard: Callable[[], bool] = bool
         self._once = Once()
+        self._validations = 0
         self._validation_over = False
         looking.begin()
         self.evaluations: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
@@ -104,7 +105,9 @@ class Logbook:
         if self.tracing is not None and self.tracing.waiting:
             self.tracing.tell(self.run)
 
-    def validation(self, reading: Reading, who: str = "", data: Any = None, *, of_copy: bool = False) -> None:
+    def validation(
+        self, reading: Reading, who: str = "", data: Any = None, *, of_copy: bool = False, untold: bool = False
+    ) -> None:
         """A validation loss was computed, by a model or by a copy of one.
 
         Args:
@@ -112,7 +115,9 @@ class Logbook:
             who: gave it.
             data: the pass over a loader that it is of, where it is of one.
             of_copy: whether a copy of the model was validated.
+            untold: whether nothing tells its data from those that are trained on.
         """
+        self._untold = self._untold or untold
         if self._validation_over:
             self._validation, self._of_copies = {}, {}
             self._validation_over = False
@@ -160,6 +165,12 @@ class Logbook:
         """Means of the last validation since the last call, or None."""
         waiting, copies, left_out = self._validation, self._of_copies, self._left_out
         self._validation, self._of_copies, self._left_out = {}, {}, False
+        if self._untold and waiting and self._validations:  # by the second one batches of lists have come again
+            self._once(
+                "val_loss is the mean of all that was computed without gradients: no DataLoader gave the data, and "
+                "training data cannot be told from other. Where both are estimated: run.end_epoch(val_loss=...)"
+            )
+        self._validations, self._untold = self._validations + bool(waiting), False
         if copies and not waiting:
             waiting = copies
             self._once("val_loss is of a copy of the model (an average, an EMA), not of the one that is trained")

@@ -20,7 +20,7 @@ from losslog.instrument.leftovers import Leftovers
 from losslog.instrument.listeners import guarded, meter, unusual
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.onethread import OneThread
-from losslog.instrument.optimizers import Heard, Stepper, Steppers
+from losslog.instrument.optimizers import Steppers
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.plain import plainly
@@ -33,6 +33,7 @@ from losslog.instrument.signals import listen
 from losslog.instrument.silence import Silence
 from losslog.instrument.skipping import Held, is_fatal
 from losslog.instrument.steady import begins, learns
+from losslog.instrument.stepper import Heard, Stepper
 from losslog.instrument.usual import Usual
 from losslog.instrument.watching import Watching
 from losslog.instrument.window import Window
@@ -173,17 +174,16 @@ class Observer(Watching):
             self.discovery.start()
 
     def _step(self, stepper: Stepper, *, taken: bool) -> None:
-        heard, shared = self.steppers.take(stepper, self.may_feed)
+        heard, shared = self.steppers.take(stepper, self.may_feed, self.running[-1:])
         if shared:
+            self.series.joined(stepper)
             return
-        if not heard and self.leftovers.again and (heard := self.leftovers.cleared(stepper)):
+        if heard and heard == self.running[-1:]:
+            self.sightings.driven(heard[0])
+        elif not heard and self.leftovers.again and (heard := self.leftovers.cleared(stepper)):
             self.silence.cleared(stepper)
         elif heard and self.leftovers.again:
             heard = self.leftovers.put_together(stepper, heard)
-        if not heard and self.running and not self.running[-1].taken:  # it steps inside the backward pass
-            heard = self.running[-1:]
-            heard[0].taken = True
-            self.sightings.driven(heard[0])
         detached, self.sightings.detached = self.sightings.detached, []
         one = heard[0] if len(heard) == 1 else None
         reading = plainly(one.root, self, self.silence.rest) if one is not None and not detached else None

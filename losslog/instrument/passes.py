@@ -54,6 +54,7 @@ class EpochFinder:
         self._new = self._turned = self._before_each = self._came_round = False
         self._taken = 0  # steps since the beginning
         self._seen: dict[int, tuple[Any, int, int]] = {}  # a weak reference, a version, and the step it was seen at
+        self._earlier = self._seen  # in the epoch before
         self._once = Once()
         self._any = self._comes_again = False  # whether an epoch has ended; whether a batch came more than once
 
@@ -64,6 +65,11 @@ class EpochFinder:
             return False
         alive = sum(ref() is not None for ref, _, _ in self._seen.values())
         return all(each.endless and not each.over for each in self.current) and (self._comes_again or alive <= STALE)
+
+    @property
+    def generated(self) -> bool:
+        """Whether batches are of no loader, and none has come twice."""
+        return self.before is None and not self._comes_again
 
     def driver(self, fresh: Sequence[Pass]) -> Pass | None:
         """The pass that a training forward's batch comes from.
@@ -100,7 +106,8 @@ class EpochFinder:
         if known and len(self._seen) > 1 and self._taken - step >= ROUND:  # else several steps look at one batch
             self._came_round = True
             self._seen = {}
-        self._comes_again = self._comes_again or (known and self._taken > step)
+        if not self._comes_again:
+            self._comes_again = (known and self._taken > step) or self._earlier.get(id(tensor), NOTHING)[0]() is tensor
         self._seen[id(tensor)] = (ref if known else weakref.ref(tensor), tensor._version, self._taken)
         if len(self._seen) > MOST_SEEN:
             self._seen = {}
@@ -202,5 +209,6 @@ class EpochFinder:
     def ended(self) -> None:
         """The open epoch has ended."""
         self._any, self.steps, self._steps_then = True, 0, 0
+        self._earlier = self._seen
         self._seen = {key: each for key, each in self._seen.items() if each[2] == self._taken}  # of the step at hand
         self._passes, self._new = 1, True

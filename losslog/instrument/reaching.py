@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from torch.autograd.graph import GradientEdge
 
-from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.reach import Reach, ordered
 from losslog.instrument.reached import Reached
@@ -24,6 +23,7 @@ from losslog.instrument.readings import Reading
 from losslog.instrument.retracing import Retracer
 from losslog.instrument.roots import Root
 from losslog.instrument.shares import Shares
+from losslog.instrument.stepper import Heard, Stepper
 from losslog.runtime.containment import attempt
 from losslog.values.snapshot import resolve
 from losslog.values.totals import TOTAL_NAMES

@@ -17,11 +17,11 @@ import torch
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.observer import Observer
 from losslog.instrument.onethread import OneThread
-from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import Reading
 from losslog.instrument.shares import Shares
+from losslog.instrument.stepper import Heard, Stepper
 from losslog.instrument.succession import Succession
 from losslog.run import Run
 from losslog.runtime import endings

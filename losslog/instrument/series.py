@@ -19,8 +19,9 @@ from inspect import CO_OPTIMIZED
 from typing import Any, Final, NamedTuple
 
 from losslog.control import group_name
-from losslog.instrument.optimizers import CLOCK, Stepper, parameters_of
+from losslog.instrument.optimizers import CROWD
 from losslog.instrument.readings import Beside, Computed, Reading
+from losslog.instrument.stepper import CLOCK, Stepper, parameters_of
 from losslog.runtime.containment import attempt
 from losslog.values.snapshot import learning_rate, resolve
 
@@ -35,6 +36,7 @@ class Entry(NamedTuple):
     reading: Reading
     lr: Any
     own: Collection[str]  # names that are the model's own
+    rates: Any = None  # of all optimizers that stepped with its passes, where there are others
 
 
 class Series:
@@ -101,13 +103,27 @@ class Series:
         else:
             stepper.elder = elder
 
-    def rates(self, stepper: Stepper) -> Any:
-        """Learning rates of all optimizers that step on one's passes, by their classes' names; in the order made."""
+    def joined(self, stepper: Stepper) -> None:
+        """An optimizer has stepped with another one's passes: the steps that wait have the rates of both."""
+        for index, each in enumerate(self._held):
+            if each.stepper in stepper.partners:
+                self._held[index] = each._replace(rates=self.rates(each.stepper, each.lr))
+
+    def rates(self, stepper: Stepper, own: Any = None) -> Any:
+        """Learning rates of all optimizers that step on one's passes, by their classes' names; in the order made.
+
+        Args:
+            stepper: whose passes.
+            own: its rates, where they were read when it stepped.
+        """
         found: dict[str, float] = {}
+        if len(stepper.partners) >= CROWD:  # one for each parameter
+            return rates(stepper.ref()) if own is None else own
         for each in self._alive():
             optimizer = each.ref()
             if optimizer is not None and (each is stepper or each in stepper.partners):
-                its, kind, count = rates(optimizer), type(optimizer).__name__, 1
+                its = own if each is stepper and own is not None else rates(optimizer)
+                kind, count = type(optimizer).__name__, 1
                 groups = {f"/{group}": rate for group, rate in its.items()} if isinstance(its, dict) else {"": its}
                 while any(f"{kind}{group}" in found for group in groups):
                     count += 1
@@ -129,7 +145,7 @@ class Series:
             self._decided = True
         for each in held:
             reading = self._named(each) if self._apart else each.reading
-            self._emit(reading, each.lr)
+            self._emit(reading, each.lr if each.rates is None else each.rates)
 
     def _named(self, entry: Entry) -> Reading:
         stepper, reading = entry.stepper, entry.reading

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from losslog.instrument.logbook import Logbook
-from losslog.instrument.optimizers import Stepper, Steppers
+from losslog.instrument.optimizers import Steppers
 from losslog.instrument.rests import Rests
 from losslog.instrument.roots import Root
+from losslog.instrument.stepper import Stepper
 from losslog.runtime.notices import Once, say, warn
 
 ADAPTERS: Final = {

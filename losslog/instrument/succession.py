@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from losslog.instrument.optimizers import CLOCK, Stepper, parameters_of
+from losslog.instrument.stepper import CLOCK, Stepper, parameters_of
 from losslog.runtime.notices import Once
 
 IN_A_ROW: Final = 2  # steps of the new one, where the old one could still go on

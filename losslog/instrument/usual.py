@@ -20,10 +20,10 @@ import torch
 
 from losslog.instrument import outputs
 from losslog.instrument.listeners import armed, disturbed, hearing, meter
-from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output, read_plain
 from losslog.instrument.roots import Root, begun
 from losslog.instrument.series import rates
+from losslog.instrument.stepper import Heard, Stepper
 from losslog.run import SAMPLE
 
 BETWEEN, GIVEN, RUNNING, FED = range(4)  # steps; then a model gave losses, backward runs, and has fed the optimizer

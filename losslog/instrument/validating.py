@@ -116,4 +116,5 @@ class Validating:
         if known:
             self._logbook.trained_on()
         else:
-            self._logbook.validation(averaged([of(family, kept)]), family.name, data, of_copy=of_copy)
+            untold = data is None and self._finder.generated
+            self._logbook.validation(averaged([of(family, kept)]), family.name, data, of_copy=of_copy, untold=untold)

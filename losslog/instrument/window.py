@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any
 
 from losslog.instrument.leftout import LeftOut
-from losslog.instrument.optimizers import Heard, Stepper
 from losslog.instrument.outputs import Output
 from losslog.instrument.readings import RESOLUTION, Beside, Computed, Part, Reading, Rest, told
 from losslog.instrument.roots import Root
+from losslog.instrument.stepper import Heard, Stepper
 from losslog.values.snapshot import resolve
 from losslog.values.totals import TOTAL_NAMES
 

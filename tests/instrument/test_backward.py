@@ -347,8 +347,19 @@ def test_further_evaluations_count_nowhere_beside_another_optimizer(
     assert "no step" not in caplog.text
 
 
-def test_steps_inside_the_backward_pass(two, data, watch, read):
-    optimizers = {each: torch.optim.SGD([each], lr=0.1) for each in two.parameters()}
+@pytest.mark.parametrize("layers", [1, 12])
+def test_steps_inside_the_backward_pass(layers, data, watch, read):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.trunk = nn.Sequential(*[nn.Linear(4, 4) for _ in range(layers)])
+
+        def forward(self, x):
+            x = self.trunk(x)
+            return {"loss_a": x.square().mean(), "loss_b": x.abs().mean()}
+
+    two = Two()
+    optimizers = {each: torch.optim.SGD([each], lr=0.01) for each in two.parameters()}
     run = watch(two, list(optimizers.values()))
 
     def update(parameter):
@@ -357,13 +368,23 @@ def test_steps_inside_the_backward_pass(two, data, watch, read):
 
     for parameter in two.parameters():
         parameter.register_post_accumulate_grad_hook(update)
-    totals = []
-    for batch in data[0]:
-        loss = sum(two(batch).values())
-        loss.backward()
-        totals.append(loss.item())
+    totals, validated = [], []
+    for _ in range(2):
+        two.train()
+        for batch in data[0]:
+            loss = sum(two(batch).values())
+            loss.backward()
+            totals.append(loss.item())
+        two.eval()
+        with torch.no_grad():
+            losses = two(torch.full((2, 4), 3.0))
+        validated.append({name: value.item() for name, value in losses.items()})
     run.close()
-    assert [each["total"] for each in read(run, "on_batch_losses")] == pytest.approx(totals)
+    batches = read(run, "on_batch_losses")
+    assert [each["total"] for each in batches] == pytest.approx(totals)
+    assert {tuple(each["losses"]) for each in batches} == {("loss_a", "loss_b")}
+    assert [each["lr"] for each in batches] == [0.01 if layers > 1 else {"SGD": 0.01, "SGD_2": 0.01}] * len(batches)
+    assert [each["val_loss"] for each in read(run, "on_epoch_end")] == [pytest.approx(each) for each in validated]
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

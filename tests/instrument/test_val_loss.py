@@ -519,3 +519,32 @@ def by_function(watch, read, loss, validate, epochs):
             run.end_epoch(val_loss=sum(values) / len(values))
     run.close()
     return read(run, "on_epoch_end")
+
+
+@pytest.mark.parametrize("data", ["slices", "lists", "loader"])
+def test_data_that_cannot_be_told_from_training_data_are_said(watch, read, said, data):
+    torch.manual_seed(0)
+    tokens, others = torch.randn(400, 4), torch.randn(100, 4)
+
+    def batch(source):  # as where windows of a long text are drawn
+        starts = torch.randint(len(source) - 4, (2,)).tolist()
+        return torch.cat([source[start : start + 4] for start in starts])
+
+    train = {"slices": lambda: [batch(tokens) for _ in range(3)], "loader": lambda: loader}.get(data, lambda: kept)
+    kept, loader = [batch(tokens) for _ in range(3)], Loader(tokens, 8)
+    net = Dict()
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    run = watch(net, optimizer)
+    for _ in range(3):
+        net.train()
+        for x in train():
+            optimizer.zero_grad()
+            sum(net(x).values()).backward()
+            optimizer.step()
+        net.eval()
+        with torch.no_grad():
+            for source in (tokens, others) if data == "slices" else (others,):
+                net(batch(source))
+    run.close()
+    assert all("val_loss" in each for each in read(run, "on_epoch_end"))
+    assert sum("no DataLoader gave the data" in line for line in said()) == (data == "slices")
