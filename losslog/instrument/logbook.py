@@ -38,7 +38,7 @@ class Logbook:
 
     Attributes:
         steps: optimizer steps recorded since the last end of an epoch.
-        trained: whether any step was recorded.
+        trained: whether any step was taken that is recorded, or waits to be.
         reached: judges what losses were found to train.
         tracing: has found where losses that are not finite come from.
         evaluations: those that wait to be recorded.
@@ -51,7 +51,7 @@ class Logbook:
         self._make = make
         self.made: Run | None = None
         self.steps = 0
-        self.trained = False
+        self.trained = self._labelled = False
         self.reached: Reached | None = None
         self.tracing: Traces | None = None
         self._validation: dict[str, _Latest] = {}
@@ -76,9 +76,9 @@ class Logbook:
         """An optimizer step was taken."""
         self.steps += 1
         run = self.made or self.run
-        if not self.trained:
+        if not self._labelled:
             looking.labels(run)
-        self.trained = self._validation_over = True
+        self.trained = self._labelled = self._validation_over = True
         if self.written.waits:
             self.written.settle()
         keys, values, has_total, n, weights, beside, reach, shared, targets, alone = reading

@@ -58,6 +58,7 @@ class Held:
 
     def put(self, entry: Entry, optimizer: Any, emit: Callable[[Entry], None]) -> None:
         """An optimizer has stepped: record it now, or when it is known."""
+        self._logbook.trained = True
         found_inf = getattr(optimizer, "found_inf", None)  # a fused optimizer under GradScaler steps, and does nothing
         if found_inf is None and not self._waiting:
             emit(entry)

@@ -548,3 +548,22 @@ def test_data_that_cannot_be_told_from_training_data_are_said(watch, read, said,
     run.close()
     assert all("val_loss" in each for each in read(run, "on_epoch_end"))
     assert sum("no DataLoader gave the data" in line for line in said()) == (data == "slices")
+
+
+def test_the_first_epoch_has_its_val_loss_beside_an_optimizer_that_never_steps(watch, read):
+    torch.manual_seed(0)
+    net = Dict()
+    optimizer, later = torch.optim.SGD(net.parameters(), 0.01), torch.optim.Adam(net.parameters())
+    train, other = Loader(torch.randn(20, 4), 4), Loader(torch.randn(8, 4), 4)
+    run = watch(net, [optimizer, later])
+    expected = []
+    for _ in range(2):
+        for x in train:
+            optimizer.zero_grad()
+            sum(net(x).values()).backward()
+            optimizer.step()
+        with torch.no_grad():
+            losses = [net(x) for x in other]
+        expected.append({name: sum(each[name].item() for each in losses) / len(losses) for name in losses[0]})
+    run.close()
+    assert [each["val_loss"] for each in read(run, "on_epoch_end")] == [pytest.approx(each) for each in expected]
