@@ -41,6 +41,7 @@ class Family:
         details: of what parts, that come beside its one loss without a graph, it is made; None: not known yet.
         describes: whether any of those have names.
         gathers: whether it is a wrapper that calls a model several times, and gives a value of each loss for each call.
+        whole: the name under which it gives what is optimised, beside its components; None: not known yet, "": none.
         unreached: steps for which no backward pass came to its outputs, before any did.
     """
 
@@ -52,6 +53,7 @@ class Family:
         self.totals: dict[Any, frozenset[int]] = {}
         self.unreached = self.apart = self.evaluated = 0
         self.adds: bool | None = None
+        self.whole: str | None = None
         self.details: tuple[str, ...] | None = None
         self.describes = self.gathers = False
         self.batch: object = None

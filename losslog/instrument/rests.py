@@ -43,6 +43,7 @@ class Rests:
         looks: how many of the coming backward passes are looked at.
         coming: steps that are read off the loop, and that it will be told of.
         weights: of components, in the last step that had them with a graph.
+        whole: the name under which a model gives the total that is optimised, beside its components; "": it does not.
         detached: losses that were found in a total without ever having had a graph.
     """
 
@@ -51,6 +52,7 @@ class Rests:
         self.coming = self._come = 0
         self._derived: set[str] = set()
         self.weights: dict[str, float] = {}
+        self.whole = ""
         self.detached: set[str] = set()
         self._once = Once()
         self._lock = Guard()
@@ -192,6 +194,10 @@ class Rests:
                 "what was optimised (%.3g)"
             )
             self._once(text, total, key="rest")
+        elif self.whole:
+            self._outside = True
+            text = "%.3g of %.3g is in %s, the total that the model gives, and under no other name: it is in no component"
+            self._once(text, rest, total, self.whole, key="rest")
         else:
             self._outside = True
             text = "%.3g of %.3g comes from outside the model: the total logged is what was optimised"

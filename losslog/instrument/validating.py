@@ -21,6 +21,7 @@ from losslog.instrument.outputs import Loss, of
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.readings import averaged
 from losslog.instrument.wholes import nothing
+from losslog.values.totals import TOTAL_NAMES
 
 NEITHER: Final = (False, False)
 
@@ -111,6 +112,8 @@ class Validating:
         kept = [each for each in losses if each.name in names]
         if not kept or (not module.training and len({each.name for each in kept}) < len(names)):
             return  # in eval mode a model may return other figures
+        if family.whole and (total := next((each for each in losses if each.name == family.whole), None)) is not None:
+            kept.append(Loss(TOTAL_NAMES[-1], total.tensor, True))
         if True in self.judged and not family.parameters():  # a criterion: it judges what a model gave
             of_copy, known = of_copy or self.judged[0], known or self.judged[1]
         if known:

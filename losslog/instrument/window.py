@@ -77,6 +77,8 @@ class Window:
                 self._keep_detached(turn, each, parts)
             self._more = self._more or _has_more(each.root, ours)
             for name, part in alone:
+                if count and part.output.named and part.output.family.whole is None:
+                    part.output.family.whole = owner.silence.rest.whole = name if _is_whole(each.root, part) else ""
                 if count or part.place in part.output.totals:
                     self._wholes.add((id(part.output), part.place))
                 if not count:
@@ -250,6 +252,12 @@ def _adds(root: Root, ours: Sequence[tuple[Output, int, Any]]) -> bool:
         explained = sum(float(gradient) * resolve(output.values)[index] for output, index, gradient in ours)
         family.adds = abs(float(root.value) - explained) > RESOLUTION * abs(float(root.value))
     return family.adds
+
+
+def _is_whole(root: Root, part: Part) -> bool:
+    """Whether a total that a model gives is all of a backward pass's root, times something; waits for the device."""
+    found, value = float(root.value), float(part.gradient) * resolve(part.output.values)[part.place]
+    return abs(found - value) <= RESOLUTION * abs(found)
 
 
 def averages(found: dict[str, list[tuple[Any, int]]]) -> Beside | None:

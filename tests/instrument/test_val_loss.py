@@ -567,3 +567,49 @@ def test_the_first_epoch_has_its_val_loss_beside_an_optimizer_that_never_steps(w
         expected.append({name: sum(each[name].item() for each in losses) / len(losses) for name in losses[0]})
     run.close()
     assert [each["val_loss"] for each in read(run, "on_epoch_end")] == [pytest.approx(each) for each in expected]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("parts", ["rest", "all", "outside"])
+def test_a_validation_has_the_total_that_the_model_gives(watch, read, said, every, parts):
+    class Mixture(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x):
+            y = self.linear(x)
+            main, aux = y[:, 0].pow(2).mean(), y[:, 1].abs().mean()
+            found = {"loss": main + 0.02 * aux, "aux_loss": aux, "features": y}
+            return found | {"main_loss": main} if parts == "all" else found
+
+    torch.manual_seed(0)
+    net = Mixture()
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    train, other = Loader(torch.randn(24, 4), 4), Loader(torch.randn(8, 4), 4)
+    run = watch(net, optimizer)
+    totals, validated = [], []
+    for _ in range(2):
+        for index, x in enumerate(train):
+            loss = net(x)["loss"] / every
+            if parts == "outside":
+                loss = loss + net.linear.weight.square().sum()
+            loss.backward()
+            totals.append(loss.item())
+            if index % every == every - 1:
+                optimizer.step()
+                optimizer.zero_grad()
+        with torch.no_grad():
+            validated.append(sum(net(x)["loss"].item() for x in other) / len(other))
+    run.close()
+    batches, ends = read(run, "on_batch_losses"), read(run, "on_epoch_end")
+    assert [each["total"] for each in batches] == pytest.approx(
+        [sum(totals[start : start + every]) for start in range(0, len(totals), every)]
+    )
+    assert all(("main_loss" in each["losses"]) == (parts == "all") for each in batches)
+    if parts == "outside":
+        assert not any("loss" in each["val_loss"] for each in ends)
+    else:
+        assert [each["val_loss"]["loss"] for each in ends] == pytest.approx(validated)
+    assert sum("the total that the model gives" in line for line in said()) == (parts == "rest")
+    assert sum("comes from outside the model" in line for line in said()) == (parts == "outside")
