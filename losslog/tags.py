@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from losslog.values.losses import as_float, check_names, normalise
 from losslog.values.totals import total_name, total_of
 
+_FLOAT: Final = {float}
 SCALAR_HOOKS: Final = ("on_batch_losses", "on_eval", "on_metrics", "on_epoch_end")  # whose records have points
 
 
@@ -96,10 +97,13 @@ def epoch_series(
 
 def batch_series(losses: Any, total: Any = None, lr: Any = None) -> dict[str, float]:
     """The series of an ``on_batch_losses`` record, x = global step."""
-    if type(losses) is dict and set(map(type, (*losses.values(), total))) == {float}:  # as nearly all are
+    if type(losses) is dict and _FLOAT.issuperset(map(type, (*losses.values(), total))):  # as nearly all are
         series = dict(zip(_tags("batch/train", tuple(losses)), losses.values(), strict=True))
         series["batch/train_total"] = total
-        return {**series, "batch/lr": lr} if type(lr) is float else series | lr_series(lr, "batch/")
+        if type(lr) is not float:
+            return series | lr_series(lr, "batch/")
+        series["batch/lr"] = lr
+        return series
     return scalars("batch/train", losses, total) | lr_series(lr, "batch/")
 
 

@@ -196,18 +196,18 @@ class Caller:
         Returns:
             What the hook's implementation returned, None where there is none.
         """
-        if hook == "on_checkpoint" and not data.get("path"):
-            return None  # there is none
-        if hook == "on_checkpoint" and self._trust is not None and not self._trust.admits(data, run.dir, seq):
-            return None
-        if hook == "on_images" and hook in self._hooks:
-            data = (self._trust or OWN).seen(data, run.dir, seq)
         if hook in self._scalar_hooks:
             points = points_of(hook, data)
             if points is not None and points.series:
                 series, axis, x = points
                 about = {"series": series, "axis": axis, "x": x, "run": run, "seq": seq, "time": time}
                 self._call("on_scalars", about, own=True)
+        elif hook == "on_checkpoint":
+            there = data.get("path")
+            if not there or (self._trust is not None and not self._trust.admits(data, run.dir, seq)):
+                return None
+        elif hook == "on_images" and hook in self._hooks:
+            data = (self._trust or OWN).seen(data, run.dir, seq)
         return self._call(hook, {**data, "run": run, "seq": seq, "time": time}) if hook in self._hooks else None
 
     def _call(self, hook: str, given: Mapping[str, Any], *, own: bool = False) -> Any:

@@ -24,6 +24,7 @@ from losslog.runtime.containment import asked_to_wait, attempt, long_form, one_l
 from losslog.runtime.notices import now_and_then, say, warn
 
 PARK_AFTER: Final = 20  # failures in a row
+_forks: Final = [0]  # that led to this process
 
 
 class Patience:
@@ -52,7 +53,7 @@ class Patience:
         self.errors = self.skipped = 0
         self.first_error: BaseException | None = None
         self.delay = 0.0
-        self._name, self._pid = name, os.getpid()
+        self._name, self._forks = name, _forks[0]
         self._seen: set[tuple[Any, ...]] = set()  # where errors came from whose tracebacks were shown
         self._busy_since: float | None = None
         self._limit = self.hung_at_start
@@ -66,7 +67,7 @@ class Patience:
         self._busy_since = time.monotonic()
         found = attempt(function, *args)
         self._busy_since = None
-        if os.getpid() != self._pid:
+        if _forks[0] != self._forks:
             os._exit(0)  # the child of a plugin that forked: the run is its parent's
         return found
 
@@ -182,3 +183,11 @@ class Patience:
             say("plugin %s has recovered", self._name)
             self.state, self.reason = "live", ""
         self.delay = 0.0
+
+
+def _forked() -> None:
+    _forks[0] += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -108,8 +108,10 @@ class Progress:
         if at.offset > self._farthest:  # what is handed over again is counted once
             self._farthest = at.offset
             self.garbled += garbled
-            self._highest = max(self._highest, self.at.seq)  # numbers may fall where files were put together
-            self.missing += max(at.seq - self._highest - 1, 0)
+            if self.at.seq > self._highest:  # numbers may fall where files were put together
+                self._highest = self.at.seq
+            if at.seq > self._highest + 1:
+                self.missing += at.seq - self._highest - 1
             self.fell = self.fell or (not garbled and at.seq <= self._highest)
         self.at = at
         self._uncommitted.append(at)

@@ -196,7 +196,7 @@ class Rests:
             self._once(text, total, key="rest")
         elif self.whole:
             self._outside = True
-            text = "%.3g of %.3g is in %s, the total that the model gives, and under no other name: it is in no component"
+            text = "%.3g of %.3g is in %s, the total that the model gives, and under no other name: no component has it"
             self._once(text, rest, total, self.whole, key="rest")
         else:
             self._outside = True
