@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+
+import pytest
 
 import losslog
 
@@ -22,3 +27,25 @@ def test_a_run_prints_its_blocks(tmp_path, capsys):
         f"💾 Saved checkpoint: checkpoints/epoch_{epoch:03}.pth\n"
         for epoch in (1, 2)
     )
+
+
+@pytest.mark.parametrize("terminal", ["pipe", "colour"])
+def test_the_random_numbers_of_the_loop_are_not_drawn_from(tmp_path, terminal):
+    script = """
+import random, sys, losslog
+random.seed(0)
+before = random.getstate()
+options = {"console": {"progress": sys.argv[1] == "colour"}}
+with losslog.Run("t", sys.argv[2], plugins=["console"], options=options) as run:
+    assert random.getstate() == before
+    for epoch in range(2):
+        for _ in range(3):
+            run.log_batch({"loss_a": 1.0, "loss_b": 2.0})
+        run.end_epoch(val_loss=1.0)
+    run.alert("title", "text")
+    run.flush()
+assert random.getstate() == before
+assert "rich.style" in sys.modules
+"""
+    environment = {**os.environ, "LOSSLOG_FOLLOWER": "0", "FORCE_COLOR": "1"}
+    subprocess.run([sys.executable, "-c", script, terminal, str(tmp_path)], check=True, env=environment, timeout=60)

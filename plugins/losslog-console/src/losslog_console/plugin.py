@@ -22,6 +22,7 @@ from losslog_console.blocks import KINDS, Blocks, title
 from losslog_console.footer import Footer
 from losslog_console.memory import Memory
 from losslog_console.progress import Progress
+from losslog_console.styles import import_styles
 from losslog_console.trend import Trend
 from losslog_console.words import clean
 
@@ -72,6 +73,7 @@ class ConsolePlugin:
             raise ValueError(f"console option stream={stream!r}: pass 'stdout' or 'stderr'")
         if find_spec("rich") is None:
             raise NotReady("rich is not installed: pip install rich")
+        import_styles()
         self._progress, self._batches, self._emoji = progress, batches, emoji
         self.newest_only = not batches  # what is drawn is the newest; lines are counted
         self._precision, self._stream = precision, stream
