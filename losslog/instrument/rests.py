@@ -200,5 +200,8 @@ class Rests:
             self._once(text, rest, total, self.whole, key="rest")
         else:
             self._outside = True
-            text = "%.3g of %.3g comes from outside the model: the total logged is what was optimised"
+            text = (
+                "%.3g of %.3g comes from outside the model: the total logged is what was optimised, and a val_loss that "
+                "is heard lacks it"
+            )
             self._once(text, rest, total, key="rest")

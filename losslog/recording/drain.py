@@ -205,7 +205,7 @@ class Drain(Intake):
         if data["losses"] is None:
             data["losses"], data["total"] = means.result()
             data["weights"] = means.weights()
-            data["val_loss"] = weighted(data["val_loss"], data["weights"], data["losses"])
+            data["val_loss"] = weighted(data["val_loss"], means.weights_of_a_pass(), data["losses"])
         else:
             data["losses"], data["total"], _ = self.totals.whole(data["losses"])
         if data["lr"] is None:

@@ -69,6 +69,12 @@ def weighted(losses: Losses | None, weights: Mapping[str, float] | None, trained
     return losses | {TOTAL_NAMES[0]: sum(value * weights.get(name, 1.0) for name, value in losses.items())}
 
 
+def _adds_up(losses: Losses, weights: Mapping[str, float], n: int) -> bool:
+    """Whether the passes of a step seem to add up undivided: a component counts once for each, and none once in all."""
+    counts = any(abs(weight - n) <= TOLERANCE for weight in weights.values())
+    return counts and isinstance(losses, dict) and losses.keys() <= weights.keys()
+
+
 def agree(a: float, b: float) -> bool:
     """Whether two totals are the same but for rounding; two that are not finite agree when they print alike."""
     if math.isfinite(a) and math.isfinite(b):
@@ -204,6 +210,7 @@ class EpochMeans:
         self._sums: dict[str, float] = {}  # of scalars under ""
         self._counts: dict[str, int] = {}
         self._weights: dict[str, float] = {}  # sums of weight - 1
+        self._repeated: dict[str, float] = {}  # what they have because passes add up that nothing was divided by
         # Of scalars made of one: sums of value, weight - 1, count.
         self._alone: dict[str, tuple[float, float, int]] = {}
         self._total = 0.0
@@ -224,6 +231,9 @@ class EpochMeans:
         self.batches += n
         for name, weight in weights.items() if weights else ():
             self._weights[name] = self._weights.get(name, 0.0) + (weight - 1.0) * n
+        if n > 1 and weights and _adds_up(losses, weights, n):
+            for name, weight in weights.items():
+                self._repeated[name] = self._repeated.get(name, 0.0) + weight * (n - 1)
         self._total += total * n
         self._given = self._given or given
         sums, counts = self._sums, self._counts
@@ -255,7 +265,7 @@ class EpochMeans:
     def sums(self) -> dict[str, Any]:
         """The running sums as plain data, for `merge` on another rank."""
         return {"batches": self.batches, "sums": self._sums.copy(), "counts": self._counts.copy(),
-                "weights": self._weights.copy(), "total": self._total, "given": self._given,
+                "weights": self._weights.copy(), "repeated": self._repeated.copy(), "total": self._total, "given": self._given,
                 "alone": self._alone.copy()}  # fmt: skip
 
     def merge(self, other: Mapping[str, Any]) -> None:
@@ -265,6 +275,8 @@ class EpochMeans:
         self._given = self._given or other["given"]
         for name, value in other["weights"].items():
             self._weights[name] = self._weights.get(name, 0.0) + value
+        for name, value in other["repeated"].items():
+            self._repeated[name] = self._repeated.get(name, 0.0) + value
         for name, value in other["sums"].items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + other["counts"][name]
@@ -294,3 +306,8 @@ class EpochMeans:
         """Means of the components' weights, of those that were not always 1; None where there is none."""
         found = self._whole().items()
         return {name: 1.0 + more / count for name, (_, more, count) in found if more or name in self._weights} or None
+
+    def weights_of_a_pass(self) -> dict[str, float]:
+        """The same for one forward pass, as in a validation: a loop that accumulates may divide by nothing."""
+        found, counts = self.weights() or {}, self._counts
+        return {name: each - self._repeated.get(name, 0.0) / counts.get(name, 1) for name, each in found.items()}

@@ -176,3 +176,29 @@ def test_names_that_say_metric_stand_beside_losses(name: str) -> None:
 @pytest.mark.parametrize("name", ["iou_loss", "loss_iou", "dice", "error_of_pose", "objectness"])
 def test_names_that_do_not_say_it_are_losses(name: str) -> None:
     assert Totals(Once()).apart({"loss_cls": 0.3, name: 0.4}) == ({"loss_cls": 0.3, name: 0.4}, {})
+
+
+@pytest.mark.parametrize(
+    ("passes", "weights", "once"),
+    [
+        ([1, 1], {"b": 2.0}, {"b": 2.0}),
+        ([4, 4], {"a": 4.0, "b": 8.0}, {"a": 1.0, "b": 2.0}),  # nothing was divided
+        ([2, 2], {"b": 2.0}, {"b": 2.0}),  # (a + 2 b) / 2
+        ([4, 4], {"b": 8.0}, {"b": 8.0}),
+        ([3, 3], {"a": 3.0, "b": 3.0}, {"a": 1.0, "b": 1.0}),
+    ],
+)
+def test_the_weights_of_one_pass(passes: list[int], weights: dict[str, float], once: dict[str, float]) -> None:
+    means, others = EpochMeans(), EpochMeans()
+    for n in passes:
+        means.add(Whole({"a": 1.0, "b": 4.0}, 5.0, True), n, weights)
+    others.merge(means.sums())
+    assert others.weights_of_a_pass() == means.weights_of_a_pass() == pytest.approx(once)
+    assert means.weights() == pytest.approx(weights)
+
+
+def test_the_weights_of_one_pass_where_more_and_more_passes_add_up() -> None:
+    means = EpochMeans()
+    for n in (1, 2, 4):
+        means.add(Whole({"a": 1.0, "b": 4.0}, 5.0, True), n, {"a": n, "b": 3.0 * n} if n > 1 else {"b": 3.0})
+    assert means.weights_of_a_pass() == pytest.approx({"a": 1.0, "b": 3.0})
