@@ -75,7 +75,8 @@ class LeftOut:
             (output.family, name)
             for output in outputs if output.named
             for index, name in enumerate(output.names)
-            if output.marks[index] is not None and index not in output.totals and name not in TOTAL_NAMES
+            if output.marks[index] is not None and index not in output.totals
+            and name not in TOTAL_NAMES and name not in rests.again
         )  # fmt: skip
         graded = [each for each in idle if each.graded]
         given |= dict.fromkeys(

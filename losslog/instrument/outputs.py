@@ -198,7 +198,12 @@ def read(output: Any, label: str, *, spread: bool = False, places: Sequence[int 
     if isinstance(output, Tensor):
         return [Loss(label, output, False)] if _is_loss(output, spread) else []
     if (fields := fields_of(output)) is not None:
-        return list(_entries(fields, "", spread))
+        found = list(_entries(fields, "", spread))
+        if any(loss.node is not None for loss in found):  # numbers beside losses are metrics
+            found += [
+                Loss(name_of(key), torch.tensor(each), True) for key, each in fields.items() if type(each) is float
+            ]
+        return found
     if type(output) not in (tuple, list) or len(output) > MOST:
         return []
     for place, each in enumerate(output):

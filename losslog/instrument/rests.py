@@ -44,6 +44,7 @@ class Rests:
         coming: steps that are read off the loop, and that it will be told of.
         weights: of components, in the last step that had them with a graph.
         whole: the name under which a model gives the total that is optimised, beside its components; "": it does not.
+        again: losses with a graph that the total has by their values, computed once more.
         detached: losses that were found in a total without ever having had a graph.
     """
 
@@ -54,6 +55,8 @@ class Rests:
         self.weights: dict[str, float] = {}
         self.whole = ""
         self.detached: set[str] = set()
+        self.again: frozenset[str] = frozenset()
+        self._graded: set[str] = set()
         self._once = Once()
         self._lock = Guard()
         self.looks = LOOKS
@@ -68,7 +71,12 @@ class Rests:
             self.looks -= 1
             marks = {mark for output in pending for mark in output.marks if mark is not None}
             self._curved = is_curved(root.node, marks)
-            self._elsewhere = leads_elsewhere(root.node, marks)
+            several = [
+                (output.names[index], mark) for output in pending for index, mark in enumerate(output.marks)
+                if mark is not None and index not in output.totals
+            ]  # fmt: skip
+            self._elsewhere = leads_elsewhere(root.node, {mark for _, mark in several})
+            self._graded |= {name for name, _ in several}
             self._derived |= {
                 output.names[index] for output in pending for index in output.totals
                 if (mark := output.marks[index]) is not None and is_beside(root.node, mark, marks)
@@ -137,9 +145,9 @@ class Rests:
         """
         found = dict.fromkeys(values, 0.0)
         close = (COARSE if _is_coarse(total) else SAME) * abs(total)
-        if not math.isfinite(rest) or abs(rest) <= close:
-            return found
         known = {name: self.weights.get(name, 1.0) for name in values}
+        if not math.isfinite(rest) or abs(rest) <= close:  # what is that small, and was in the total, still may be
+            return found | {name: known[name] for name in self.again & known.keys() if abs(values[name]) <= close}
         for names in ([*values], *([name] for name in values)):
             if abs(rest - sum(known[name] * values[name] for name in names)) <= close:
                 return found | {name: known[name] for name in names}
@@ -171,7 +179,14 @@ class Rests:
         parts = 1.0 / sum(1.0 / each for each in ratios.values()) if len(ratios) > 1 and all(ratios.values()) else 0.0
         if found is None and abs(parts - 1.0) <= SAME:
             found = ", ".join(ratios)
-        if found is not None and self._elsewhere:
+        if found is not None and self._elsewhere and self._graded.issuperset(names := found.split(", ")):
+            self.again |= {*names}
+            text = (
+                "%s: in the total by its value (%.3g of %.3g), computed there once more: no gradient comes to what the "
+                "model gives under that name"
+            )
+            self._once(text, found, rest, total, key="rest")
+        elif found is not None and self._elsewhere:
             text = (
                 "%s: in the total by its value (%.3g of %.3g), and no gradient comes to it: the loop computes it once "
                 "more, or detaches it"
@@ -201,7 +216,7 @@ class Rests:
         else:
             self._outside = True
             text = (
-                "%.3g of %.3g comes from outside the model: the total logged is what was optimised, and a val_loss that "
-                "is heard lacks it"
+                "%.3g of %.3g comes from outside the model: the total logged is what was optimised, and a val_loss "
+                "that is heard lacks it"
             )
             self._once(text, rest, total, key="rest")

@@ -91,7 +91,7 @@ class Window:
             idle = waiting if self._left_out is not None else []
             owner.sightings.left_out.stepped(heard, [*self.outputs], idle, owner.silence.rest)
             detached = [*detached, *(each for each in waiting if each.family.left_out)]
-            self._keep_left_out(parts)
+            self._keep_left_out(parts, owner.silence.rest.again)
         if detached and parts:
             self._take_detached(detached, parts)
         self._parts, self._whole = self._sorted(parts), whole
@@ -122,11 +122,12 @@ class Window:
         counts = self._left_out
         return [name for name in output.names if counts is not None and counts.lacks(output.family, name)]
 
-    def _keep_left_out(self, parts: dict[str, list[Part]]) -> None:
-        """Take in what the loop adds no more, or adds detached: what it counts is known with the total."""
+    def _keep_left_out(self, parts: dict[str, list[Part]], again: frozenset[str]) -> None:
+        """Take in what the loop adds no more, or detached, or once more: what it counts is known with the total."""
         missing = {
-            name for output in self.outputs for name in {*output.family.left_out, *self._lacks(output)} - parts.keys()
-        }  # fmt: skip
+            name for output in self.outputs
+            for name in {*output.family.left_out, *self._lacks(output), *again.intersection(output.names)}
+        } - parts.keys()  # fmt: skip
         self._unheard |= missing
         for turn, heard in enumerate(self.heard if missing else ()):
             for output in dict.fromkeys(output for output, _, _ in heard.root.reached):

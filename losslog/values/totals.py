@@ -265,8 +265,8 @@ class EpochMeans:
     def sums(self) -> dict[str, Any]:
         """The running sums as plain data, for `merge` on another rank."""
         return {"batches": self.batches, "sums": self._sums.copy(), "counts": self._counts.copy(),
-                "weights": self._weights.copy(), "repeated": self._repeated.copy(), "total": self._total, "given": self._given,
-                "alone": self._alone.copy()}  # fmt: skip
+                "weights": self._weights.copy(), "repeated": self._repeated.copy(), "total": self._total,
+                "given": self._given, "alone": self._alone.copy()}  # fmt: skip
 
     def merge(self, other: Mapping[str, Any]) -> None:
         """Add what `sums` gave on another rank: means are then over all batches of both."""

@@ -117,6 +117,7 @@ def train(watch, read):
             for _ in range(micro + (micro > 1 and step >= CHANGES)):
                 loop(MODEL[0](torch.randn(8, 4)), step)
             optimizer.step()
+            run.flush()  # what is learnt on the drain thread is known by the next step, however busy the machine is
         run.close()
         return read(run, "on_batch_losses")
 

@@ -487,3 +487,42 @@ def test_a_total_that_is_cut_off_is_not_said_to_come_from_outside(train, said, h
     model = Pair()
     train(model, lambda x: eval(how, {"L": sum(model(x)[1].values()), "torch": torch}))
     assert not [each for each in said() if "outside the model" in each or "detached" in each]
+
+
+@pytest.mark.parametrize("factor", [1.0, 5.0])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_loss_that_the_model_hands_out_computed_once_more(watch, read, said, factor, wrong):
+    class Head(nn.Module):  # as in YOLOX: the product in the total and the one beside it are two tensors
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x):
+            y = self.linear(x)
+            iou, conf = y[:, 0].pow(2).mean(), (y[:, 1] - 1).abs().mean()
+            beside = factor * iou * (1.7 if wrong else 1.0)
+            return {"total_loss": factor * iou + conf, "iou_loss": beside, "conf_loss": conf, "num_fg": 0.25}
+
+    torch.manual_seed(0)
+    model = Head()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    run, truth = watch(model, optimizer), []
+    for _ in range(40):
+        losses = model(torch.randn(6, 4))
+        optimizer.zero_grad()
+        losses["total_loss"].backward()
+        optimizer.step()
+        truth.append({name: losses[name].item() for name in ("total_loss", "iou_loss", "conf_loss")})
+    run.close()
+    batches = read(run, "on_batch_losses")
+    assert [each["total"] for each in batches] == pytest.approx([each["total_loss"] for each in truth])
+    assert not any("detached" in line for line in said())
+    metrics = [each["metrics"] for each in read(run, "on_metrics")]
+    assert all(each["num_fg"] == 0.25 for each in metrics)
+    if wrong:
+        return
+    assert sum("computed there once more" in line for line in said()) == 1
+    assert read(run, "on_alert") == []
+    for batch, its in list(zip(batches, truth, strict=True))[10:]:
+        assert batch["losses"] == pytest.approx({name: its[name] for name in ("iou_loss", "conf_loss")})
+        assert "weights" not in batch
