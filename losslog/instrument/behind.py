@@ -8,10 +8,12 @@ Plain functions on nodes of a graph that is there: while the backward pass runs,
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import torch
 
+_GATHERING: Final = {"Stack", "Cat", "CopySlices", "Copy", "IndexPut", "Index"}  # put scalars side by side
 LIMIT: Final = 10_000  # nodes of a graph that are looked at
 DEEP: Final = 32  # nodes in a row
 _FACTORS: Final = {"Mul", "Dot", "Mv", "Mm", "Bmm", "Addmm"}  # linear in each of what they multiply
@@ -127,3 +129,48 @@ def is_beside(root: Any, loss: tuple[int, int], others: set[tuple[int, int]]) ->
             if number > first and number not in numbers and number != loss[0]:
                 stack.append(child)
     return through and beside
+
+
+def entwined(root: Any, losses: set[tuple[int, int]]) -> set[int]:
+    """Those scalars that a root is made with and not of.
+
+    They scale or shift a larger tensor (a temperature), or a function of torch's for losses judges them (a value).
+
+    Args:
+        root: the root's node.
+        losses: marks of the scalars.
+
+    Returns:
+        Numbers of their nodes. A scalar that also is added, stacked or multiplied as one is none of them.
+    """
+    numbers = {number for number, _ in losses}
+    if root is None or not numbers or root._sequence_nr() in numbers:
+        return set()
+    first = min(numbers)
+    within: set[int] = set()
+    alone: set[int] = set()
+    start = (root, False, False)
+    seen, stack = {start}, [start]
+    while stack and len(seen) < LIMIT:
+        node, curved, spread = stack.pop()  # whether what follows bends a large tensor; whether it is one made large
+        large, name = _size(node) > 1, kind(node)
+        judges = name.endswith(
+            ("Loss", "Loss2D", "CrossEntropy", "WithLogits", "KlDiv")
+        )  # what comes to it is predicted
+        children = [child for child, _ in node.next_functions if child is not None]
+        curved = curved or (large and (not _is_linear(node) or (name in _FACTORS and len(children) > 1)))
+        for child in children:
+            number = child._sequence_nr()
+            its = spread or judges or (large and curved and _size(child) == 1 and name not in _GATHERING)
+            if number in numbers:
+                (within if its else alone).add(number)
+            elif number > first and (state := (child, curved, its)) not in seen:
+                seen.add(state)
+                stack.append(state)
+    return within - alone
+
+
+def _size(node: Any) -> int:
+    """Of what a node has computed; 1 where that is not told."""
+    about = getattr(node, "_input_metadata", None)
+    return math.prod(about[0].shape) if about else 1

@@ -8,11 +8,14 @@ Training thread. Contract:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from losslog.instrument import calls
 from losslog.instrument.steady import Habit
+
+if TYPE_CHECKING:
+    from losslog.instrument.outputs import Output
 
 DEEP: Final = 4  # wrappers in one another
 
@@ -42,6 +45,7 @@ class Family:
         describes: whether any of those have names.
         gathers: whether it is a wrapper that calls a model several times, and gives a value of each loss for each call.
         whole: the name under which it gives what is optimised, beside its components; None: not known yet, "": none.
+        ingredients: names of what it gives that losses are made with, and that are none (a temperature).
         unreached: steps for which no backward pass came to its outputs, before any did.
     """
 
@@ -50,6 +54,7 @@ class Family:
         self.keys: tuple[str, ...] | None = None
         self.ever: set[str] = set()
         self.left_out: set[str] = set()
+        self.ingredients: set[str] = set()
         self.totals: dict[Any, frozenset[int]] = {}
         self.unreached = self.apart = self.evaluated = 0
         self.adds: bool | None = None
@@ -100,6 +105,14 @@ class Family:
         elif self.keys is None or keys is not None:
             mine = tuple(name for name in dict.fromkeys(names) if name in (keys or ()))
             self.keys = mine or self.keys or ()
+
+    def uses(self, output: Output, numbers: Collection[int]) -> None:
+        """Losses are made with what an output has at these nodes."""
+        its = {name for name, mark in zip(output.names, output.marks, strict=True) if mark and mark[0] in numbers}
+        self.ingredients |= its
+        self.totals.clear()  # what is made with those is made of nothing
+        if its:
+            self.plain = None
 
     def parameters(self) -> set[int]:
         """Identities of the parameters that can be trained."""

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from losslog.instrument.behind import is_beside, is_curved, leads_elsewhere
+from losslog.instrument.behind import entwined, is_beside, is_curved, leads_elsewhere
 from losslog.instrument.readings import RESOLUTION, Idle
 from losslog.runtime.notices import Once
 from losslog.runtime.pace import Guard
@@ -70,13 +70,17 @@ class Rests:
         if self.looks:
             self.looks -= 1
             marks = {mark for output in pending for mark in output.marks if mark is not None}
-            self._curved = is_curved(root.node, marks)
-            several = [
-                (output.names[index], mark) for output in pending for index, mark in enumerate(output.marks)
+            parts = {
+                mark: output.names[index] for output in pending for index, mark in enumerate(output.marks)
                 if mark is not None and index not in output.totals
-            ]  # fmt: skip
-            self._elsewhere = leads_elsewhere(root.node, {mark for _, mark in several})
-            self._graded |= {name for name, _ in several}
+            }  # fmt: skip
+            if ingredients := entwined(root.node, {*parts}):
+                marks = {mark for mark in marks if mark[0] not in ingredients}
+                for output in pending:
+                    output.family.uses(output, ingredients)
+            self._curved = is_curved(root.node, marks)
+            self._elsewhere = leads_elsewhere(root.node, marks & parts.keys())
+            self._graded |= {parts[mark] for mark in marks & parts.keys()}
             self._derived |= {
                 output.names[index] for output in pending for index in output.totals
                 if (mark := output.marks[index]) is not None and is_beside(root.node, mark, marks)

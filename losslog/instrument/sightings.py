@@ -30,6 +30,7 @@ from losslog.instrument.naming import Naming
 from losslog.instrument.outputs import Loss, Output, again, of, read, totals_among
 from losslog.instrument.passes import EpochFinder
 from losslog.instrument.plain import drivers_of
+from losslog.instrument.rests import LOOKS
 from losslog.instrument.rounds import batches_in
 from losslog.instrument.validating import NEITHER, Validating
 from losslog.values.targets import Target
@@ -210,6 +211,10 @@ class Sightings:
             family = self.adopt(module)
             if not losses[0].named and len(losses) == 1:
                 losses[0].name = family.name
+            self._owner.silence.rest.looks = LOOKS
+        for each in losses if family.ingredients else ():
+            if each.name in family.ingredients:
+                each.node = None
         family.places = tuple([each.place for each in losses])
         output, family.batch = of(family, losses), None
         if len(losses) == 1 and losses[0].place is not None and not losses[0].named:

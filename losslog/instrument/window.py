@@ -52,7 +52,7 @@ class Window:
             alone, marks = [], each.root.marks
             count, ours = 0, []
             for output, index, gradient in each.root.reached:
-                if output.family.owner is not owner:
+                if output.family.owner is not owner or output.names[index] in output.family.ingredients:
                     continue
                 ours.append((output, index, gradient))
                 if output not in self.outputs:

@@ -526,3 +526,95 @@ def test_a_loss_that_the_model_hands_out_computed_once_more(watch, read, said, f
     for batch, its in list(zip(batches, truth, strict=True))[10:]:
         assert batch["losses"] == pytest.approx({name: its[name] for name in ("iou_loss", "conf_loss")})
         assert "weights" not in batch
+
+
+class Contrastive(nn.Module):
+    """Gives features and the scale they are compared with, as CLIP does; ``towers`` says whether these are trained."""
+
+    def __init__(self, form, towers):
+        super().__init__()
+        self.one, self.other, self.form = nn.Linear(4, 3), nn.Linear(4, 3), form
+        self.one.requires_grad_(towers)
+        self.other.requires_grad_(towers)
+        self.scale, self.bias = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-1.0))
+
+    def forward(self, x):
+        found = {"left": self.one(x), "right": self.other(x), "logit_scale": self.scale.exp(), "bias": self.bias * 1}
+        return found if self.form == "dict" else (*found.values(),)
+
+
+class Compare(nn.Module):
+    """The criterion."""
+
+    def __init__(self, named, sigmoid):
+        super().__init__()
+        self.named, self.sigmoid = named, sigmoid
+
+    def forward(self, left, right, logit_scale, bias):
+        logits, wanted = logit_scale * left @ right.T + bias, torch.arange(len(left))
+        if self.sigmoid:
+            loss = -F.logsigmoid((2 * torch.eye(len(left)) - 1) * logits).sum() / len(left)
+        else:
+            loss = (F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)) / 2
+        return {"contrastive_loss": loss} if self.named else loss
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+@pytest.mark.parametrize("towers", [True, False])
+@pytest.mark.parametrize("named", [True, False, None])
+@pytest.mark.parametrize("form", ["dict", "tuple"])
+def test_what_losses_are_made_with_is_no_loss(watch, read, said, form, named, towers, sigmoid):
+    torch.manual_seed(0)
+    model, criterion = Contrastive(form, towers), Compare(named, sigmoid)
+    optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], 0.01)
+    run, truth = watch(model, optimizer), []
+    for _ in range(2):
+        for x in torch.utils.data.DataLoader(torch.randn(24, 4), 4):
+            found = model(x)
+            found = found.values() if form == "dict" else found
+            # None: the criterion is a function, which nobody hears
+            loss = criterion(*found) if named is not None else criterion.forward(*found)
+            loss = sum(loss.values()) if named else loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            truth.append(loss.item())
+        with torch.no_grad():
+            model(torch.randn(4, 4))
+    run.close()
+    batches = read(run, "on_batch_losses")
+    expected = [{"contrastive_loss": each} if named else each for each in truth]
+    assert [each["losses"] for each in batches] == [pytest.approx(each) for each in expected]
+    assert not any("weights" in each for each in batches)
+    assert not any("val_loss" in each for each in read(run, "on_epoch_end"))
+    assert not any("outside" in line or "no component has it" in line for line in said())
+
+
+@pytest.mark.parametrize("judge", [F.smooth_l1_loss, F.mse_loss, F.huber_loss, F.binary_cross_entropy_with_logits])
+def test_a_value_that_is_judged_is_no_loss(watch, read, said, judge):
+    class Policy(nn.Module):  # as of actors and critics: the value of a state is one number
+        def __init__(self):
+            super().__init__()
+            self.actions, self.value = nn.Linear(4, 2), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.actions(x).softmax(-1), self.value(x)
+
+    torch.manual_seed(0)
+    model = Policy()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    run, truth = watch(model, optimizer), []
+    for _ in range(4):
+        actors, critics = [], []
+        for _ in range(3):
+            actions, value = model(torch.randn(4))
+            actors.append(-actions.log()[0] * (0.5 - value.item()))
+            critics.append(judge(value, torch.tensor([0.5])))
+        loss = torch.stack(actors).sum() + torch.stack(critics).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        truth.append(loss.item())
+    run.close()
+    assert [each["losses"] for each in read(run, "on_batch_losses")] == pytest.approx(truth)
+    assert not any("weighted sum" in line for line in said())
