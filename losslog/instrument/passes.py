@@ -55,6 +55,7 @@ class EpochFinder:
         self._taken = 0  # steps since the beginning
         self._seen: dict[int, tuple[Any, int, int]] = {}  # a weak reference, a version, and the step it was seen at
         self._earlier = self._seen  # in the epoch before
+        self._newest: Any = nothing  # gives the batch that was new last
         self._once = Once()
         self._any = self._comes_again = False  # whether an epoch has ended; whether a batch came more than once
 
@@ -103,11 +104,13 @@ class EpochFinder:
         """A model is trained on this; an epoch is over when a batch comes again."""
         ref, version, step = self._seen.get(id(tensor), NOTHING)
         known = ref() is tensor and version == tensor._version
-        if known and len(self._seen) > 1 and self._taken - step >= ROUND:  # else several steps look at one batch
+        several = known and self._newest() is tensor  # steps look at one batch
+        if known and not several and len(self._seen) > 1 and self._taken - step >= ROUND:
             self._came_round = True
             self._seen = {}
         if not self._comes_again:
             self._comes_again = (known and self._taken > step) or self._earlier.get(id(tensor), NOTHING)[0]() is tensor
+        self._newest = self._newest if known else weakref.ref(tensor)
         self._seen[id(tensor)] = (ref if known else weakref.ref(tensor), tensor._version, self._taken)
         if len(self._seen) > MOST_SEEN:
             self._seen = {}

@@ -429,3 +429,22 @@ def test_a_step_on_other_data_after_each_pass_is_of_its_epoch(loop):
             loop.step(batch)
         loop.step(torch.randn(4, 4))
     assert loop.found() == ([6, 6, 6], [1, 2, 3])
+
+
+def test_several_steps_on_one_batch_are_no_round(watch, read, caplog):
+    """Actors and critics: at every second batch the actor steps twice on what the critic was trained on."""
+    caplog.set_level("INFO", "losslog")
+    torch.manual_seed(0)
+    critic, actor = torch.nn.Linear(4, 1), torch.nn.Linear(4, 1)
+    optimizers = [torch.optim.SGD(each.parameters(), 0.01) for each in (critic, actor)]
+    run = watch(torch.nn.ModuleList([critic, actor]), optimizers)
+    for batch in range(12):
+        x = torch.randn(8, 4)
+        for model, optimizer in zip((critic, actor, actor), (*optimizers, optimizers[1]), strict=True):
+            if model is critic or batch % 2 == 0:
+                optimizer.zero_grad()
+                model(x).square().mean().backward()
+                optimizer.step()
+    run.close()
+    assert {each["epoch"] for each in read(run, "on_batch_losses")} == {1}
+    assert any("all 24 steps are one epoch" in each.getMessage() for each in caplog.records)
