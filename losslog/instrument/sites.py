@@ -15,6 +15,7 @@ from losslog.instrument.datapass import Pass
 from losslog.instrument.listeners import armed, guarded, listeners, tell
 from losslog.instrument.roots import hear_backward, hear_scale
 from losslog.runtime.containment import attempt
+from losslog.runtime.endings import leaves
 
 LATE: Final = "torch.serialization"  # worth replacing only while it is imported: ``torch.save`` is bound then
 MARK: Final = "_losslog_pass"
@@ -143,8 +144,17 @@ def _load(original: Any) -> Any:
     return load
 
 
+def _exit(original: Any) -> Any:
+    def exit(status: Any = None, /) -> Any:
+        guarded(leaves, status)
+        return original(status)
+
+    return exit
+
+
 # module: (class or "", attribute, what replaces it)
 SITES: Final[dict[str, tuple[tuple[str, str, Callable[[Any], Any]], ...]]] = {
+    "sys": (("", "exit", _exit),),
     "torch.autograd": (("", "backward", hear_backward),),
     "torch.nn.modules.module": (("Module", "train", _train), ("Module", "zero_grad", _zero_grad)),
     "torch.optim.optimizer": (

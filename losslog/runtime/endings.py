@@ -47,6 +47,7 @@ class _Cell:
     def __init__(self, spoken: Callable[[], Spoken] | None) -> None:
         self.status: tuple[str, str | None] = ("finished", None)
         self._spoken, self._calls = spoken, -1
+        self._left: tuple[BaseException, int] | None = None
 
     def ended(self, error: BaseException | None) -> None:
         """A cell has ended, in this thread; it may have been another one."""
@@ -54,6 +55,16 @@ class _Cell:
         if now is not None and now.calls != self._calls:
             self._calls = now.calls
             self.status = status_of(error if now.thread == threading.get_ident() else None)
+
+    def leaves(self, error: BaseException) -> None:
+        """The program is about to end with this, unless somebody catches it."""
+        self._left = error, 0 if self._spoken is None else self._spoken().calls
+
+    @property
+    def left(self) -> BaseException | None:
+        """What it ended with, where nothing was logged since."""
+        calls = 0 if self._spoken is None else self._spoken().calls
+        return self._left[0] if self._left is not None and self._left[1] == calls else None
 
 
 _open: Final[dict[Any, _Cell]] = {}
@@ -82,6 +93,13 @@ def closed(run: Any) -> None:
 def open_runs() -> list[Any]:
     """The runs that are open now."""
     return list(_open)
+
+
+def leaves(code: Any) -> None:
+    """``sys.exit`` was called with this: Python itself remembers no such end."""
+    if threading.current_thread() is threading.main_thread():
+        for cell in list(_open.values()):
+            cell.leaves(SystemExit(code))
 
 
 def any_opened() -> bool:
@@ -132,7 +150,7 @@ def _cell_ended(result: Any) -> None:
 def _close_all() -> None:
     last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     for run, cell in list(_open.items()):
-        attempt(run.end_at_exit, *(cell.status if _is_interactive() else status_of(last)))
+        attempt(run.end_at_exit, *(cell.status if _is_interactive() else status_of(last or cell.left)))
 
 
 def _is_interactive() -> bool:

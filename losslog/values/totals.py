@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from losslog.runtime.notices import Once
 from losslog.values.losses import Losses
+from losslog.values.snapshot import EXACT
 
 TOTAL_NAMES: Final = ("total", "total_loss", "loss")
 TOLERANCE: Final = 1e-3  # relative; raw step values agree to 5e-6, so 1e-3 leaves room for half precision
@@ -69,10 +70,15 @@ def weighted(losses: Losses | None, weights: Mapping[str, float] | None, trained
     return losses | {TOTAL_NAMES[0]: sum(value * weights.get(name, 1.0) for name, value in losses.items())}
 
 
-def _adds_up(losses: Losses, weights: Mapping[str, float], n: int) -> bool:
-    """Whether the passes of a step seem to add up undivided: a component counts once for each, and none once in all."""
-    counts = any(abs(weight - n) <= TOLERANCE for weight in weights.values())
-    return counts and isinstance(losses, dict) and losses.keys() <= weights.keys()
+def _weights_of_a_pass(losses: Losses, weights: Mapping[str, float], n: int) -> dict[str, tuple[float, int]]:
+    """The weights that components of a step with several passes have in one of them, each with a count of 1.
+
+    The passes seem to add up undivided where a component counts once for each, and none once in all.
+    """
+    if not isinstance(losses, dict):
+        return {}
+    added = any(abs(each - n) <= TOLERANCE for each in weights.values()) and losses.keys() <= weights.keys()
+    return {name: (weights.get(name, 1.0) / (n if added else 1), 1) for name in losses}
 
 
 def agree(a: float, b: float) -> bool:
@@ -210,7 +216,9 @@ class EpochMeans:
         self._sums: dict[str, float] = {}  # of scalars under ""
         self._counts: dict[str, int] = {}
         self._weights: dict[str, float] = {}  # sums of weight - 1
-        self._repeated: dict[str, float] = {}  # what they have because passes add up that nothing was divided by
+        # Of the steps with the most passes: how many those are, and of each component's weight the sum and count.
+        self._longest = 1
+        self._full: dict[str, tuple[float, int]] = {}
         # Of scalars made of one: sums of value, weight - 1, count.
         self._alone: dict[str, tuple[float, float, int]] = {}
         self._total = 0.0
@@ -231,9 +239,8 @@ class EpochMeans:
         self.batches += n
         for name, weight in weights.items() if weights else ():
             self._weights[name] = self._weights.get(name, 0.0) + (weight - 1.0) * n
-        if n > 1 and weights and _adds_up(losses, weights, n):
-            for name, weight in weights.items():
-                self._repeated[name] = self._repeated.get(name, 0.0) + weight * (n - 1)
+        if n > 1:
+            self._add_full(n, _weights_of_a_pass(losses, weights or {}, n))
         self._total += total * n
         self._given = self._given or given
         sums, counts = self._sums, self._counts
@@ -254,6 +261,14 @@ class EpochMeans:
             self._counts[name] = self._counts.get(name, 0) + len(values)
         self._look()
 
+    def _add_full(self, n: int, weights: Mapping[str, Sequence[Any]]) -> None:
+        """Weights, by component their sum and count, of steps with that many passes."""
+        if n > self._longest:
+            self._longest, self._full = n, {}
+        for name, (weight, count) in weights.items() if n == self._longest > 1 else ():
+            its = self._full.get(name, (0.0, 0))
+            self._full[name] = its[0] + weight, its[1] + count
+
     def _look(self) -> None:
         scalars = self._counts.get("", 0)
         self.mixed = scalars > 0 and len(self._sums) > 1 and scalars > sum(each[2] for each in self._alone.values())
@@ -265,8 +280,8 @@ class EpochMeans:
     def sums(self) -> dict[str, Any]:
         """The running sums as plain data, for `merge` on another rank."""
         return {"batches": self.batches, "sums": self._sums.copy(), "counts": self._counts.copy(),
-                "weights": self._weights.copy(), "repeated": self._repeated.copy(), "total": self._total,
-                "given": self._given, "alone": self._alone.copy()}  # fmt: skip
+                "weights": self._weights.copy(), "longest": self._longest, "full": self._full.copy(),
+                "total": self._total, "given": self._given, "alone": self._alone.copy()}  # fmt: skip
 
     def merge(self, other: Mapping[str, Any]) -> None:
         """Add what `sums` gave on another rank: means are then over all batches of both."""
@@ -275,8 +290,7 @@ class EpochMeans:
         self._given = self._given or other["given"]
         for name, value in other["weights"].items():
             self._weights[name] = self._weights.get(name, 0.0) + value
-        for name, value in other["repeated"].items():
-            self._repeated[name] = self._repeated.get(name, 0.0) + value
+        self._add_full(other["longest"], other["full"])
         for name, value in other["sums"].items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + other["counts"][name]
@@ -308,6 +322,11 @@ class EpochMeans:
         return {name: 1.0 + more / count for name, (_, more, count) in found if more or name in self._weights} or None
 
     def weights_of_a_pass(self) -> dict[str, float]:
-        """The same for one forward pass, as in a validation: a loop that accumulates may divide by nothing."""
-        found, counts = self.weights() or {}, self._counts
-        return {name: each - self._repeated.get(name, 0.0) / counts.get(name, 1) for name, each in found.items()}
+        """The same for one forward pass, as in a validation: a loop that accumulates may divide by nothing.
+
+        Steps with fewer passes than others (a rest) are left out: they are divided by more than they have.
+        """
+        if self._longest == 1:
+            return self.weights() or {}
+        found = {name: weight / count for name, (weight, count) in self._full.items()}
+        return {name: weight for name, weight in found.items() if abs(weight - 1.0) > EXACT}

@@ -182,10 +182,10 @@ def test_names_that_do_not_say_it_are_losses(name: str) -> None:
     ("passes", "weights", "once"),
     [
         ([1, 1], {"b": 2.0}, {"b": 2.0}),
-        ([4, 4], {"a": 4.0, "b": 8.0}, {"a": 1.0, "b": 2.0}),  # nothing was divided
+        ([4, 4], {"a": 4.0, "b": 8.0}, {"b": 2.0}),  # nothing was divided
         ([2, 2], {"b": 2.0}, {"b": 2.0}),  # (a + 2 b) / 2
         ([4, 4], {"b": 8.0}, {"b": 8.0}),
-        ([3, 3], {"a": 3.0, "b": 3.0}, {"a": 1.0, "b": 1.0}),
+        ([3, 3], {"a": 3.0, "b": 3.0}, {}),
     ],
 )
 def test_the_weights_of_one_pass(passes: list[int], weights: dict[str, float], once: dict[str, float]) -> None:
@@ -201,4 +201,13 @@ def test_the_weights_of_one_pass_where_more_and_more_passes_add_up() -> None:
     means = EpochMeans()
     for n in (1, 2, 4):
         means.add(Whole({"a": 1.0, "b": 4.0}, 5.0, True), n, {"a": n, "b": 3.0 * n} if n > 1 else {"b": 3.0})
-    assert means.weights_of_a_pass() == pytest.approx({"a": 1.0, "b": 3.0})
+    assert means.weights_of_a_pass() == pytest.approx({"b": 3.0})
+
+
+def test_a_rest_of_accumulation_weighs_no_validation() -> None:
+    means, others = EpochMeans(), EpochMeans()
+    for n in (4, 4, 2):  # each pass is divided by four
+        means.add(Whole({"a": 1.0, "b": 4.0}, 5.0, True), n, {"a": n / 4, "b": 2.0 * n / 4})
+    others.add(Whole({"a": 1.0, "b": 4.0}, 5.0, True), 2, {"a": 0.5})
+    others.merge(means.sums())
+    assert others.weights_of_a_pass() == means.weights_of_a_pass() == pytest.approx({"b": 2.0})
