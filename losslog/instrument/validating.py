@@ -110,10 +110,14 @@ class Validating:
             batch = self._forwards if data is None else (id(data), data.given)
             names = (name_evaluated(family, losses[0], batch),)
         kept = [each for each in losses if each.name in names]
+        whole = next((each for each in losses if each.name == family.whole), None)
+        if whole is not None:
+            whole = Loss(TOTAL_NAMES[-1], whole.tensor, True)
+        if whole is not None and not losses[0].named:  # a criterion's: the total of what others give
+            names, kept = (whole.name,), []
+        kept += [] if whole is None else [whole]
         if not kept or (not module.training and len({each.name for each in kept}) < len(names)):
             return  # in eval mode a model may return other figures
-        if family.whole and (total := next((each for each in losses if each.name == family.whole), None)) is not None:
-            kept.append(Loss(TOTAL_NAMES[-1], total.tensor, True))
         if True in self.judged and not family.parameters():  # a criterion: it judges what a model gave
             of_copy, known = of_copy or self.judged[0], known or self.judged[1]
         if known:

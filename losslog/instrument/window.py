@@ -77,7 +77,7 @@ class Window:
                 self._keep_detached(turn, each, parts)
             self._more = self._more or _has_more(each.root, ours)
             for name, part in alone:
-                if count and part.output.named and part.output.family.whole is None:
+                if count and part.output.family.whole is None:
                     part.output.family.whole = owner.silence.rest.whole = name if _is_whole(each.root, part) else ""
                 if count or part.place in part.output.totals:
                     self._wholes.add((id(part.output), part.place))

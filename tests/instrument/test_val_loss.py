@@ -613,3 +613,36 @@ def test_a_validation_has_the_total_that_the_model_gives(watch, read, said, ever
         assert [each["val_loss"]["loss"] for each in ends] == pytest.approx(validated)
     assert sum("the total that the model gives" in line for line in said()) == (parts == "rest")
     assert sum("comes from outside the model" in line for line in said()) == (parts == "outside")
+
+
+def test_a_validation_has_the_total_of_a_criterion_that_is_made_of_what_the_model_gives(watch, read, said):
+    class Quantised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x):
+            y = self.linear(x)
+            return {"y": y, "commitment": y.abs().mean()}
+
+    class Whole(nn.Module):
+        def forward(self, found, x):
+            return (found["y"] - x[:, :2]).square().mean() + 0.25 * found["commitment"], len(x)
+
+    torch.manual_seed(0)
+    net, criterion = Quantised(), Whole()
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    train, other = Loader(torch.randn(24, 4), 4), Loader(torch.randn(8, 4), 4)
+    run, validated = watch(net, optimizer), []
+    for _ in range(2):
+        for x in train:
+            optimizer.zero_grad()
+            criterion(net(x), x)[0].backward()
+            optimizer.step()
+        with torch.no_grad():
+            validated.append(sum(criterion(net(x), x)[0].item() for x in other) / len(other))
+    run.close()
+    ends = read(run, "on_epoch_end")
+    assert [each["val_loss"]["loss"] for each in ends] == pytest.approx(validated)
+    assert all({*each["val_loss"]} == {"commitment", "loss"} for each in ends)
+    assert not any("comes from outside" in line for line in said())
