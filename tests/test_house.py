@@ -19,7 +19,7 @@ HOUSE = PACKAGE.parent
 FLOORS = """
     errors
     runtime.pace runtime.containment runtime.notices runtime.settings runtime.endings
-    values.losses values.snapshot values.targets values.totals values.picture values.pictures
+    values.losses values.snapshot values.targets values.totals values.means values.picture values.pictures
     tags
     journal.folder journal.files journal.packing journal.archive journal.ends journal.locks journal.shapes
     journal.records journal.fences journal.metrics journal.redaction journal.origin journal.lines journal.scan

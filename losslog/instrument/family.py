@@ -8,14 +8,11 @@ Training thread. Contract:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final
 
 from losslog.instrument import calls
 from losslog.instrument.steady import Habit
-
-if TYPE_CHECKING:
-    from losslog.instrument.outputs import Output
 
 DEEP: Final = 4  # wrappers in one another
 
@@ -106,9 +103,9 @@ class Family:
             mine = tuple(name for name in dict.fromkeys(names) if name in (keys or ()))
             self.keys = mine or self.keys or ()
 
-    def uses(self, output: Output, numbers: Collection[int]) -> None:
-        """Losses are made with what an output has at these nodes."""
-        its = {name for name, mark in zip(output.names, output.marks, strict=True) if mark and mark[0] in numbers}
+    def uses(self, names: Sequence[str], marks: Sequence[Any], numbers: Collection[int]) -> None:
+        """Losses are made with those of these, each with its mark, that have their nodes among such numbers."""
+        its = {name for name, mark in zip(names, marks, strict=True) if mark and mark[0] in numbers}
         self.ingredients |= its
         self.totals.clear()  # what is made with those is made of nothing
         if its:

@@ -19,7 +19,7 @@ from losslog.instrument.datapass import Pass
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.outputs import Output
 from losslog.instrument.passes import EpochFinder
-from losslog.instrument.readings import averaged
+from losslog.instrument.readings import Computed, Reading, averaged
 from losslog.instrument.rests import Rests
 from losslog.instrument.roots import Root
 from losslog.instrument.skipping import finite
@@ -27,11 +27,29 @@ from losslog.instrument.steady import nodes_behind
 from losslog.instrument.stepper import Heard, Stepper
 from losslog.instrument.window import Window, averages
 from losslog.runtime.notices import Once
+from losslog.values.snapshot import EXACT, resolve
 
 
 def _gradients_of(stepper: Stepper) -> list[tuple[int, int]]:
     """What changes when somebody sets gradients by hand."""
     return [(-1, -1) if each.grad is None else (id(each.grad), each.grad._version) for each in stepper.probes]
+
+
+def _stretched(reading: Reading, factor: float) -> Reading:
+    """The same with a total, and weights, that are so many times as large."""
+    values, weights = reading.values, reading.weights
+
+    def compute() -> list[float]:
+        found = resolve(values)
+        return [*found[:-1], found[-1] * factor] if reading.has_total or reading.keys is None else found
+
+    if weights is None:
+        return reading._replace(values=Computed(compute))
+    own, names = weights, reading.keys or ()
+    return reading._replace(
+        values=Computed(compute),
+        weights=lambda: {name: each for name in names if abs((each := own().get(name, 1.0) * factor) - 1.0) > EXACT},
+    )
 
 
 class Leftovers:
@@ -182,6 +200,8 @@ class Leftovers:
 
     def _unstepped_heard(self, heard: list[Heard]) -> None:
         reading = Window(heard, self._owner).reading((), dicts=False, rest=Rests(quiet=True))
+        if self._logbook.passes > reading.n:  # of a rest each pass is divided by more than there are
+            reading = _stretched(reading, self._logbook.passes / reading.n)
         if counted := finite(reading):
             self._once(
                 "a backward pass was followed by no step (gradients cleared, or a rest of accumulation): no batch is "
@@ -193,7 +213,7 @@ class Leftovers:
         """Nothing more comes of what waits."""
         pending, self._owner.sightings.pending = self._owner.sightings.pending, []
         waiting = [each for stepper in self._owner.steppers.alive for each in stepper.waiting]
-        lost = [each for each in dict.fromkeys([*self.again, *waiting]) if not each.taken]
+        lost = [each for each in dict.fromkeys([*self.again, *waiting]) if not (each.taken or each.elsewhere)]
         self.again = []
         for each in lost:
             each.taken = True

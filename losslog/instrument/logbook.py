@@ -37,6 +37,7 @@ class Logbook:
         make: makes the run, or gives the one there is.
 
     Attributes:
+        passes: backward passes of the last step.
         steps: optimizer steps recorded since the last end of an epoch.
         trained: whether any step was taken that is recorded, or waits to be.
         reached: judges what losses were found to train.
@@ -51,6 +52,7 @@ class Logbook:
         self._make = make
         self.made: Run | None = None
         self.steps = 0
+        self.passes = 1
         self.trained = self._labelled = False
         self.reached: Reached | None = None
         self.tracing: Traces | None = None
@@ -82,6 +84,7 @@ class Logbook:
         if self.written.waits:
             self.written.settle()
         keys, values, has_total, n, weights, beside, reach, shared, targets, alone = reading
+        self.passes = n
         run.log_forwards(keys, values, lr, n, has_total, weights, targets, alone=alone)
         reached = self.reached
         if beside is not None:

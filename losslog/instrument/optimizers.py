@@ -45,6 +45,9 @@ class Steppers:
         """The stepper of an optimizer that has stepped in this thread, or None."""
         found = self._known.get(id(optimizer))
         if found is None or found.ref() is not optimizer:
+            for each in self.alive:
+                for heard in each.waiting:
+                    heard.elsewhere = True
             return None
         found.thread = get_ident()
         return found
@@ -110,7 +113,8 @@ class Steppers:
         if stepper.inside and stepper.first is None and not all(each.taken for each in gone):
             stepper.first = gone
             return
-        lost = [each for each in gone if not (each.taken or any(o.inside or each in o.waiting for o in each.feeds))]
+        gone = [each for each in gone if not (each.taken or each.elsewhere)]
+        lost = [each for each in gone if not any(o.inside or each in o.waiting for o in each.feeds)]
         if lost:
             self._dropped(lost)
 

@@ -77,7 +77,7 @@ class Rests:
             if ingredients := entwined(root.node, {*parts}):
                 marks = {mark for mark in marks if mark[0] not in ingredients}
                 for output in pending:
-                    output.family.uses(output, ingredients)
+                    output.family.uses(output.names, output.marks, ingredients)
             self._curved = is_curved(root.node, marks)
             self._elsewhere = leads_elsewhere(root.node, marks & parts.keys())
             self._graded |= {parts[mark] for mark in marks & parts.keys()}

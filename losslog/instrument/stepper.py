@@ -32,6 +32,7 @@ class Heard:
         root: the pass.
         drivers: the passes over data that its batches came from, in order.
         taken: whether an optimizer has stepped with it.
+        elsewhere: whether one that nobody watches has stepped since, perhaps with it.
         feeds: the steppers it gave gradients.
         before: gradients that were there when it began, and their versions, by stepper.
         reach: what it trains, where that was looked at.
@@ -40,7 +41,7 @@ class Heard:
     """
 
     drivers: Sequence[Pass | None] = (None,)
-    taken = False
+    taken = elsewhere = False
     before: Mapping[Stepper, tuple[list[Any], list[int]]] = MappingProxyType({})
     reach: Any = None
     targets: Sequence[Target] = ()

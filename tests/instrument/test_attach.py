@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import json
 import pickle
 import subprocess
 import sys
@@ -267,3 +268,42 @@ def test_what_watching_costs_is_told(two, watch):
         optimizer.step()
     assert run.stats["us_per_step"] > 0
     run.close()
+
+
+@pytest.mark.parametrize(
+    ("leave", "status", "ends"),
+    [
+        ("sys.exit(3)", "failed", 1),
+        ("sys.exit('bad')", "failed", 1),
+        ("sys.exit(0)", "finished", 2),
+        ("leave(2)", "failed", 1),
+        ("try:\n    sys.exit(3)\nexcept SystemExit:\n    epoch(6)", "finished", 2),
+    ],
+)
+def test_a_program_that_exits_amid_an_epoch(tmp_path, leave, status, ends):
+    text = f"""
+import sys, torch, losslog
+before = sys.exit
+model = torch.nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), 0.01)
+run = losslog.attach(model, optimizer, name="t", dir={str(tmp_path)!r}, plugins=None)
+from sys import exit as leave
+loader = torch.utils.data.DataLoader(torch.randn(24, 4), 4)
+def epoch(steps):
+    for x, _ in zip(loader, range(steps)):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+epoch(6)
+epoch(3)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", text + leave], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "Traceback" not in done.stderr
+    (journal,) = tmp_path.rglob("journal.jsonl")
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert records[-1]["data"]["status"] == status, done.stderr
+    found = sum(each["hook"] == "on_epoch_end" for each in records)
+    assert found == ends + ("except" in leave)
+    assert done.returncode == {"sys.exit(3)": 3, "sys.exit('bad')": 1, "leave(2)": 2}.get(leave, 0)

@@ -559,3 +559,48 @@ def test_parameters_of_a_model_in_a_compiled_function_are_parameters(script):
     _, told = script(COMPILED)
     assert "no parameter of the model" not in told
     assert "of no model that was seen being called (one in a compiled function, a copy)" in told
+
+
+def test_passes_of_an_optimizer_that_is_not_watched_are_not_called_stepless(watch, read, caplog):
+    """Of a GAN only D is attached: G's passes leave gradients in D, which its next step throws away."""
+    torch.manual_seed(0)
+    d, g = torch.nn.Linear(4, 1), torch.nn.Linear(2, 4)
+    first, second = torch.optim.SGD(d.parameters(), 0.01), torch.optim.SGD(g.parameters(), 0.01)
+    run, criterion, truth = watch(d, first), torch.nn.MSELoss(), []
+    loader = torch.utils.data.DataLoader(torch.randn(20, 4), 4)
+    for _ in range(2):
+        losses = []
+        for x in loader:
+            d.zero_grad()
+            fake = g(torch.randn(4, 2))
+            loss = criterion(d(x), torch.ones(4, 1)) + criterion(d(fake.detach()), torch.zeros(4, 1))
+            loss.backward()
+            first.step()
+            losses.append(loss.item())
+            g.zero_grad()
+            criterion(d(fake), torch.ones(4, 1)).backward()
+            second.step()
+        truth.append(sum(losses) / len(losses))
+    run.close()
+    assert [each["total"] for each in read(run, "on_epoch_end")] == pytest.approx(truth)
+    assert "no step" not in caplog.text
+
+
+@pytest.mark.parametrize("divided", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_rest_of_accumulation_counts_in_the_epoch_as_other_passes(two, watch, read, divided, named):
+    optimizer, loader = torch.optim.SGD(two.parameters(), 0.01), torch.utils.data.DataLoader(torch.randn(28, 4), 4)
+    run, truth = watch(two, optimizer), []
+    for _ in range(2):
+        losses = []
+        optimizer.zero_grad()
+        for index, x in enumerate(loader):  # seven batches, two a step: of the last nothing comes
+            loss = sum(two(x).values()) if named else two.linear(x).square().mean()
+            (loss / 2 if divided else loss).backward()
+            losses.append(loss.item() * (1 if divided else 2))
+            if index % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+        truth.append(sum(losses) / len(losses))
+    run.close()
+    assert [each["total"] for each in read(run, "on_epoch_end")] == pytest.approx(truth)
