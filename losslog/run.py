@@ -786,9 +786,8 @@ class Run:
         at = time.time()
         if self._inline:
             data = {key: value.now() if isinstance(value, Later) else value for key, value in data.items()}
-            for each in self._inline:
-                each.call(hook, data)
-        self._queue.put(Event(at, hook, data, heard))
+        self._queue.put(Event(at, hook, data, heard))  # before anybody may break off
+        self._tell_inline(hook, data)
         if self._strict:
             self._raise_strictly()
 
@@ -802,8 +801,11 @@ class Run:
             losses, total, _ = told(losses, total)
         data = {"step": batch.step, "epoch": batch.epoch, "losses": losses, "total": total, "lr": batch.lr,
                 "batch_size": batch.batch_size, "weights": (weights and weights()) or None}  # fmt: skip
+        self._tell_inline("on_batch_losses", data)
+
+    def _tell_inline(self, hook: str, data: dict[str, Any]) -> None:
         for each in self._inline:
-            each.call("on_batch_losses", data)
+            each.call(hook, data)
 
     def _raise_strictly(self) -> None:
         error = self._delivery.first_error()
@@ -888,10 +890,14 @@ class Run:
         if status == "finished" and self._stopped:
             status, error = "stopped", self._requests.stop_reason
         data = {"status": status, "error": error, "cost": cost_of(self.stats)}
-        for each in self._inline:
-            each.call("on_run_end", data)
         try:
-            self._recorder.finish(Event(time.time(), "on_run_end", data), timeout)
+            self._tell_inline("on_run_end", data)
+        finally:
+            self._finish(status, Event(time.time(), "on_run_end", data), timeout)
+
+    def _finish(self, status: str, end: Event, timeout: float) -> None:
+        try:
+            self._recorder.finish(end, timeout)
         finally:
             self._recorder.leave()
             for line in self._requests.left():

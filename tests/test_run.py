@@ -630,6 +630,26 @@ def test_on_without_a_hooks_name_is_refused(make_run: Made) -> None:
         run.on("on_evall")
 
 
+@pytest.mark.parametrize("hook", ["on_eval", "on_metrics", "on_epoch_end", "on_checkpoint", "on_alert", "on_run_end"])
+def test_a_stop_raised_inline_costs_no_record(make_run: Made, records: Any, hook: str) -> None:
+    def stops(run: Any) -> None:
+        raise StopTraining("enough")
+
+    run = make_run()
+    run.log_batch({"a": 1.0})
+    run.register(types.SimpleNamespace(**{hook: hookimpl(stops)}), name="inner", inline=True)
+    calls: dict[str, Callable[[], object]] = {
+        "on_eval": lambda: run.log_eval({"x": 1.0}), "on_metrics": lambda: run.log_metrics({"x": 1.0}),
+        "on_epoch_end": run.end_epoch, "on_checkpoint": lambda: run.log_checkpoint("x.pth"),
+        "on_alert": lambda: run.alert("x"), "on_run_end": run.close,
+    }  # fmt: skip
+    with pytest.raises(StopTraining, match="enough"):
+        calls[hook]()
+    if hook != "on_run_end":
+        run.close()
+    assert hooks(run, records) == list(dict.fromkeys(["on_run_start", "on_batch_losses", hook, "on_run_end"]))
+
+
 @pytest.mark.parametrize("timeout", ["finished", None, True])
 def test_a_timeout_that_is_none_closes_nothing(make_run: Made, timeout: Any, records: Any) -> None:
     run = make_run()
