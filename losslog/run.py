@@ -211,7 +211,8 @@ class Run:
         self._epoch = 1
         self._epoch_has_batches = False
         self._cost = (0.0, 0)
-        self._asked = 0
+        # Of keys that nobody gave: ranks that say the same at one step say one thing, a resume says it anew.
+        self._asked = time.time_ns() if self.world_size == 1 else 0
         self._closed = self._told_closed = self._stopped = False
         self._closes = itertools.count()  # without a lock: a signal handler may close, too
         self._events, self._speaker = 0, get_ident()  # calls but for batches, and who made the last
@@ -593,7 +594,8 @@ class Run:
             title: one line.
             text: what happened and what to do.
             level: ``info``, ``warning`` or ``error``.
-            key: identity: one key is raised once in a run; None is a new one each time.
+            key: identity: one key is raised once in a run; None is a new one each time, and one of several ranks that
+                say the same at the same step.
             component: the loss it is about.
             cause: name of the cause that was measured, or None.
             evidence: what was measured, as plain data; or None.

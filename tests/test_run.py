@@ -630,6 +630,25 @@ def test_on_without_a_hooks_name_is_refused(make_run: Made) -> None:
         run.on("on_evall")
 
 
+def test_an_alert_without_a_key_is_a_new_one_after_a_resume_too(make_run: Made, records: Any) -> None:
+    class Inner:
+        @hookimpl
+        def on_batch_losses(self, step: int, run: Any) -> None:
+            run.alert("odd", f"step {step}")
+
+    folder = None
+    for _ in range(2):  # twice from the same checkpoint
+        run = make_run(resume=folder, resume_step=None if folder is None else -1)
+        run.register(Inner(), inline=True)
+        run.alert("begun")
+        run.alert("known", key="known")
+        run.log_batch({"a": 1.0})
+        run.close()
+        folder = run.dir
+    told = [each.data["title"] for each in records(run.dir) if each.hook == "on_alert"]
+    assert sorted(told) == ["begun", "begun", "known", "odd", "odd"]
+
+
 @pytest.mark.parametrize("hook", ["on_eval", "on_metrics", "on_epoch_end", "on_checkpoint", "on_alert", "on_run_end"])
 def test_a_stop_raised_inline_costs_no_record(make_run: Made, records: Any, hook: str) -> None:
     def stops(run: Any) -> None:
