@@ -58,6 +58,7 @@ from losslog.values.targets import Targets
 from losslog.values.totals import Totals, told
 
 SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
+FOR_EVER: Final = 4e6  # seconds that every platform can wait
 
 _said = Once()  # of the process
 _numbers_of_runs = itertools.count()  # runs made in the same order on every rank share their keys
@@ -568,9 +569,14 @@ class Run:
             timeout: seconds to wait at most.
 
         Returns:
-            Floats by component, or one float; None where there were no batches, or the drain did not answer in time.
+            Floats by component, or one float; None where there were no batches, the drain did not answer in time, or
+            the run is closed.
         """
-        answer = None if self._closed else self._recorder.ask(timeout)
+        timeout = _seconds(timeout, "epoch_means")
+        if self._closed:
+            self._after_close("epoch_means")
+            return None
+        answer = self._recorder.ask(timeout)
         if answer is None:
             warn("epoch_means: no answer within %.3g s (is the disk of %s hanging?)", timeout, self._dir)
             return None
@@ -678,7 +684,7 @@ class Run:
                 warn("request_lr: no parameter group is named %r: nothing changed", group)
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Wait until everything logged so far is in the journal and near lanes have handled it.
+        """Wait until everything logged so far is in the journal, and durable with every plugin that is there.
 
         Args:
             timeout: seconds to wait at most.
@@ -686,6 +692,7 @@ class Run:
         Returns:
             Whether all of it was done in time.
         """
+        timeout = _seconds(timeout, "flush")
         return self._closed or self._recorder.flush(timeout)
 
     # ------------------------------------------------------------------ hooks of the script
@@ -874,12 +881,10 @@ class Run:
         """End the run: everything logged reaches the journal, lanes catch up, the report is said.
 
         Args:
-            timeout: seconds it may take at most; what a backend has not got by then the follower delivers, or
-                ``losslog replay``. A second call returns at once.
+            timeout: seconds it may take at most, but for the journal's own second; what a backend has not got by then
+                the follower delivers, or ``losslog replay``. A second call returns at once.
         """
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-            raise TypeError(f"close: timeout must be a number of seconds, got {timeout!r:.60}")
-        self._end("finished", None, timeout)
+        self._end("finished", None, _seconds(timeout, "close"))
 
     def _end(self, status: str, error: str | None, timeout: float = 30.0) -> None:
         watcher, self.watcher = self.watcher, None
@@ -920,6 +925,13 @@ class Run:
         """In a forked child: this run is the parent's, and silent here."""
         self._closed = self._told_closed = True
         self._queue.items.clear()
+
+
+def _seconds(timeout: Any, what: str) -> float:
+    """A timeout, as long at most as every platform can wait."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout != timeout:
+        raise TypeError(f"{what}: timeout must be a number of seconds, got {timeout!r:.60}")
+    return float(min(timeout, FOR_EVER))
 
 
 def _path_in(root: str | None, path: str, home: Path) -> str:

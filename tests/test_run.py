@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -669,14 +670,44 @@ def test_a_stop_raised_inline_costs_no_record(make_run: Made, records: Any, hook
     assert hooks(run, records) == list(dict.fromkeys(["on_run_start", "on_batch_losses", hook, "on_run_end"]))
 
 
-@pytest.mark.parametrize("timeout", ["finished", None, True])
+@pytest.mark.parametrize("timeout", ["finished", None, True, float("nan")])
 def test_a_timeout_that_is_none_closes_nothing(make_run: Made, timeout: Any, records: Any) -> None:
     run = make_run()
     run.log_batch(1.0)
-    with pytest.raises(TypeError, match="timeout must be a number of seconds"):
-        run.close(timeout)
+    for method in (run.close, run.flush, run.epoch_means):
+        with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+            method(timeout)
     run.close()
     assert records(run.dir)[-1].data["status"] == "finished"
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300, 10**12, 0, -1, 1e-9])
+def test_however_long_a_timeout_is_the_journal_gets_everything(
+    make_run: Made, timeout: float, records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run()
+    run.log_batch({"a": 1.0})
+    if timeout > 1:
+        assert run.flush(timeout)
+        assert run.epoch_means(timeout) == {"a": 1.0}
+    run.close(timeout)
+    assert hooks(run, records) == ["on_run_start", "on_batch_losses", "on_run_end"]
+    assert list(tmp_path.glob("losslog-spill-*")) == []
+
+
+def test_means_of_a_run_that_is_closed_are_none_and_no_disk_is_blamed(
+    make_run: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    run.log_batch(1.0)
+    silent = copy.copy(run)
+    run.close()
+    assert run.epoch_means() is None
+    assert "epoch_means after close()" in caplog.text
+    caplog.clear()
+    assert silent.epoch_means() is None
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("options", [
