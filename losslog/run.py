@@ -31,6 +31,7 @@ from losslog.hookspecs import ARGUMENTS, hookimpl
 from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
 from losslog.journal.file import Writer
+from losslog.journal.folder import absolute
 from losslog.journal.metrics import numbers
 from losslog.journal.origin import origin
 from losslog.journal.records import plain, whole
@@ -128,7 +129,7 @@ class Run:
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
         self.name = encodable(str(name) if name is not None else script_name())
         self.config: dict[str, Any] = redact(config or {})
-        self.images = None if images is None else os.path.abspath(os.fsdecode(images))
+        self.images = None if images is None else absolute(os.fsdecode(images))
         self.non_finite = non_finite
         self.rank, self.world_size = place()
         off = settings.off()
@@ -494,7 +495,7 @@ class Run:
             TypeError, ValueError: something is not what it may be; the message names it.
         """
         found, gone = pictures(images)
-        root = self.images if folder is None else os.path.abspath(os.fsdecode(folder))
+        root = self.images if folder is None else absolute(os.fsdecode(folder))
         data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "split": str(split)}
         if not self.logging_rank or self._closed:
             if self._closed:
@@ -938,7 +939,7 @@ def _path_in(root: str | None, path: str, home: Path) -> str:
     """How a journal calls a picture: by its place in the data folder, or in the run folder, else absolute."""
     if not os.path.isabs(path) and root is not None:
         return Path(path).as_posix()
-    place = Path(os.path.abspath(path))
+    place = Path(absolute(path))
     inside = Path(root) if root is not None else home
     return place.relative_to(inside).as_posix() if place.is_relative_to(inside) else str(place)
 

@@ -4,7 +4,8 @@
 `ask` and `flush` where the loop asks.
 Contract:
 
-- `finish` is bounded by its timeout (a disk gets `AT_LEAST`), and waits neither for lanes that back off or hang nor for a disk that does.
+- `finish` is bounded by its timeout (a disk gets `AT_LEAST`), and waits neither for lanes that back off or hang nor for
+  a disk that does.
 - With several ranks, those that do not log hand over what they have and say goodbye; the logging rank waits for that.
 """
 
