@@ -124,7 +124,7 @@ class Run:
     ) -> None:
         prepare()
         settings.check()
-        self._check(config, non_finite, resume, epochs=epochs, steps_per_epoch=steps_per_epoch,
+        self._check(config, non_finite, resume, components, epochs=epochs, steps_per_epoch=steps_per_epoch,
                     resume_epoch=resume_epoch, resume_step=resume_step)  # fmt: skip
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
         self.name = encodable(str(name) if name is not None else script_name())
@@ -187,11 +187,13 @@ class Run:
         say("%s", start_line(self._dir, chosen))
 
     @staticmethod
-    def _check(config: Any, non_finite: str, resume: Any, **counts: int | None) -> None:
+    def _check(config: Any, non_finite: str, resume: Any, components: Any, **counts: int | None) -> None:
         if config is not None and not isinstance(config, Mapping):
             raise TypeError(
                 f"config must be a dict, got {type(config).__name__} (vars(args) for an argparse namespace)"
             )
+        if isinstance(components, str):
+            raise TypeError(f"components must be a list of names: components=[{components!r}]")
         for what, number in counts.items():
             least = {"resume_epoch": 0, "resume_step": -1}.get(what, 1)
             if number is not None and whole(number, what) < least:

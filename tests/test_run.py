@@ -710,6 +710,22 @@ def test_means_of_a_run_that_is_closed_are_none_and_no_disk_is_blamed(
     assert caplog.text == ""
 
 
+def test_one_name_is_no_list_of_components(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"components=\['class_error'\]"):
+        losslog.Run("odd", dir=tmp_path, plugins=None, components="class_error")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_journal_says_null_is_resumed_amid_its_epoch(make_run: Made) -> None:
+    run = make_run()
+    run.log_batch({"a": 1.0})
+    run.close()
+    path = run.dir / "journal.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"total": 1.0', b'"total": 1.0, "n": null, "weights": null'))
+    run = make_run(resume=run.dir, resume_epoch=0, resume_step=0)
+    assert run.epoch_means() == {"a": 1.0}
+
+
 @pytest.mark.parametrize("options", [
     {"epochs": 0}, {"epochs": -3}, {"steps_per_epoch": 0}, {"resume_epoch": 3},
     {"resume": "latest", "resume_epoch": -1},

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.errors import RunLocked
+from losslog.errors import LosslogError, RunLocked
 from losslog.journal.archive import unpack
 from losslog.journal.ends import noted
 from losslog.journal.files import opened
@@ -51,7 +51,8 @@ class Writer:
 
     Raises:
         RunLocked: another writer has this folder.
-        OSError: the journal cannot be opened.
+        JournalError: the journal is compressed, and cannot be unpacked here.
+        OSError: the journal cannot be opened, or read.
     """
 
     def __init__(self, folder: Path, *, patience: float = 0.0) -> None:
@@ -63,12 +64,7 @@ class Writer:
                 what = f"{folder} is being written by another live run: wait, or use another folder"
                 raise RunLocked(what + self._owner())
             time.sleep(0.02)
-        try:
-            unpack(self.path)
-            self._fd = opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        except OSError:
-            self._lock.release()
-            raise
+        self._fd = -1
         self.index, self._indexed, self._once = Index(folder), time.monotonic(), Once()
         self.end = self.seq = 0
         self.alert_keys: set[str] = set()
@@ -77,7 +73,13 @@ class Writer:
         self.last_epoch = 0
         self._synced = time.monotonic()
         self.cuts = 0
-        self._take_stock()
+        try:
+            unpack(self.path)
+            self._fd = opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            self._take_stock()
+        except (OSError, LosslogError):
+            self._let_go()
+            raise
 
     def _owner(self) -> str:
         """What to do where only a file says who writes; "" where the kernel does."""
@@ -192,23 +194,36 @@ class Writer:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC)
-        position = 0
-        while position < self.end:
-            os.lseek(self._fd, position, os.SEEK_SET)
-            position += os.write(fd, os.read(self._fd, min(CHUNK, self.end - position)))
+        try:
+            self._copy_to(fd)
+        except OSError:
+            os.close(fd)
+            raise
         os.close(self._fd)
         self._fd = fd
         self._lock.release()
         self._lock.acquire()
 
+    def _copy_to(self, fd: int) -> None:
+        position = 0
+        while position < self.end:
+            os.lseek(self._fd, position, os.SEEK_SET)
+            data = os.read(self._fd, min(CHUNK, self.end - position))
+            if not data:  # somebody cut it, too: noticed before the next write
+                return
+            position += os.write(fd, data)
+
     def close(self) -> None:
         """Close the file and free the folder."""
+        if self._fd >= 0 and self._indexed < math.inf:
+            self.index.keep()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._fd >= 0:
-            if self._indexed < math.inf:
-                self.index.keep()
             os.close(self._fd)
             self._fd = -1
-            self._lock.release()
+        self._lock.release()
 
 
 def state_of(folder: Path) -> dict[str, Any]:
