@@ -61,45 +61,30 @@ class Writer:
         deadline = time.monotonic() + patience
         while not self._lock.acquire():
             if time.monotonic() >= deadline:
+                # where the kernel knows no locks, a file says who writes
+                by = f" (or delete {self._lock.owner.name}, if no process of any host writes there)"
                 what = f"{folder} is being written by another live run: wait, or use another folder"
-                raise RunLocked(what + self._owner())
+                raise RunLocked(what + by * self._lock.owner.exists())
             time.sleep(0.02)
-        self._fd = -1
         self.index, self._indexed, self._once = Index(folder), time.monotonic(), Once()
-        self.end = self.seq = 0
-        self.alert_keys: set[str] = set()
-        self.ended = False
-        self.last_step = -1
-        self.last_epoch = 0
-        self._synced = time.monotonic()
-        self.cuts = 0
+        self._fd = -1
         try:
             unpack(self.path)
             self._fd = opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-            self._take_stock()
+            self.index.load()
+            self.index.read()
+            self.end = self.index.size
+            last = last_record(self.path) if self.end else None
+            if os.fstat(self._fd).st_size > self.end:  # a torn tail
+                os.ftruncate(self._fd, self.end)
         except (OSError, LosslogError):
             self._let_go()
             raise
-
-    def _owner(self) -> str:
-        """What to do where only a file says who writes; "" where the kernel does."""
-        if not self._lock.owner.exists():
-            return ""
-        return f" (or delete {self._lock.owner.name}, if no process of any host writes there)"
-
-    def _take_stock(self) -> None:
-        """Cut a torn tail; learn the last seq, step and epoch, and the keys of alerts."""
-        self.index.load()
-        self.index.read()
-        self.end = self.index.size
+        self.seq = 0 if last is None else last.seq + 1
+        self.ended = last is not None and last.hook == "on_run_end"
         self.alert_keys = {*self.index.keys}
         self.last_step, self.last_epoch = self.index.lasting["step"], self.index.lasting["epoch"]
-        last = last_record(self.path) if self.end else None
-        if last is not None:
-            self.seq = last.seq + 1
-            self.ended = last.hook == "on_run_end"
-        if os.fstat(self._fd).st_size > self.end:
-            os.ftruncate(self._fd, self.end)
+        self._synced, self.cuts = time.monotonic(), 0
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Append complete lines, a record each, with one write.
@@ -118,15 +103,6 @@ class Writer:
             raise
         self.end += len(data)
         self.seq += len(lines)
-
-    @property
-    def intruded(self) -> bool:
-        """Whether somebody else has written to the file, or cut it, since the last write.
-
-        Raises:
-            OSError: that cannot be found out.
-        """
-        return os.fstat(self._fd).st_size != self.end
 
     def strangers(self) -> list[tuple[int, Record | None]]:
         """What somebody else appended since the last write, each line with where it ends; None for what is no record.

@@ -183,7 +183,6 @@ def test_a_journal_that_was_put_aside_and_cut_is_put_back_as_far_as_it_goes(writ
     os.truncate(aside, len(b"".join(lines(2))))
     writer.heal()
     assert steps(tmp_path) == [0, 1]
-    assert writer.intruded
     assert writer.strangers() == []
     assert (writer.end, writer.cuts) == ((tmp_path / JOURNAL).stat().st_size, 1)
 
