@@ -10,6 +10,7 @@ Public methods run on the training thread. Contract:
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import os
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from threading import get_ident
+from types import SimpleNamespace
 from typing import Any, Final, Literal, TypeVar
 
 from losslog.control import Requests, RunHandle, Watcher, alert_data, lr_data, scale_all
@@ -143,12 +145,7 @@ class Run:
         if not self.logging_rank:
             self._dir, self.id = directory / folder.clean_name(self.name), ""
             sender = None if store is None else Sender(self._queue, store, self.rank, self._not_finite, self.world_size)
-            self._record(
-                sender or Nowhere(self._queue, self._requests.put),
-                Tail(self._dir / folder.JOURNAL, own=True),
-                BEGINNING,
-                leases,
-            )
+            self._record_nothing(sender, leases)
             return
         chosen = select(plugins, options)
         found = resumed(resume, directory, name, self.name) if resume else Resumed()
@@ -165,15 +162,16 @@ class Run:
                        "options": used, "origin": origin([each.name for each in on]),
                        "resumed": found.folder is not None and writer.seq > 0}  # fmt: skip
         first: list[Item] = [Event(time.time(), "on_run_start", self._start)]
+        goes_back = self._start["resumed"] and (resume_epoch is not None or resume_step is not None)
         if self._start["resumed"]:
             say("%s", found.told(resume_epoch, self._epoch, auto=resume == AUTO and resume_epoch == found.epoch))
-        if self._start["resumed"] and (resume_epoch is not None or resume_step is not None):
+        if goes_back:
             first.append(Event(time.time(), "on_resume", {"epoch": resume_epoch, "step": resume_step}))
         began = Position(writer.end, writer.seq - 1)
         tail = Tail(writer.path, own=True, offset=writer.end)
         joiner = None if store is None else Joiner(store, self.rank, self.world_size, self._from_lane)
         drain = Drain(self._queue, writer, tail, self._not_finite, joiner, self._targets.images)
-        if self._start["resumed"] and (resume_epoch is not None or resume_step is not None):
+        if goes_back:
             left = self._epoch if resume_epoch is None else resume_epoch
             last = drain.recall(left, resume_step)
             if last is not None and left < self._epoch:  # left between its last step and its end
@@ -232,17 +230,21 @@ class Run:
         self._leases = leases
         self._delivery = Delivery(tail, self._handle, self._from_lane, self._specs, began)
         self._recorder = Recorder(self._queue, intake, self._delivery, None if leases is None else leases.exchange)
-        self._recorder.start()
-        endings.opened(self, lambda: endings.Spoken(self._queue.steps + self._events, self._speaker))
+        if not self._closed:
+            self._recorder.start()
+            endings.opened(self, lambda: endings.Spoken(self._queue.steps + self._events, self._speaker))
+
+    def _record_nothing(self, sender: Sender | None, leases: Leases | None) -> None:
+        """Keep no journal here: hand over what is queued, or let it go."""
+        intake = sender or Nowhere(self._queue, self._requests.put)
+        self._record(intake, Tail(self._dir / folder.JOURNAL, own=True), BEGINNING, leases)
 
     def _rest_of_a_handle(self) -> None:
         """What a run that logs nothing needs to answer."""
         self._begin()
-        self._epochs, self._leases = None, None
-        tail = Tail(self._dir / folder.JOURNAL, own=True)
-        self._delivery = Delivery(tail, self._handle, self._from_lane, self._specs, BEGINNING)
-        self._recorder = Recorder(self._queue, Nowhere(self._queue, self._requests.put), self._delivery, None)
+        self._epochs = None
         self.forget()
+        self._record_nothing(None, None)
 
     def _handle(self, source: str) -> RunHandle:
         return RunHandle(
@@ -721,9 +723,8 @@ class Run:
         if found.name in self._taken():
             raise ValueError(f"a plugin named {found.name!r} is registered already: pass name=")
         if inline:
-            self._inline.append(
-                Inline(found.caller(self._specs), self._handle(found.name), self._strict, self.world_size == 1)
-            )
+            caller, handle = found.caller(self._specs), self._handle(found.name)
+            self._inline.append(Inline(caller, handle, self._strict, self.world_size == 1))
             self._inline[-1].call("on_run_start", self._start)
         else:
             self._delivery.add(found, own=True)
@@ -748,7 +749,7 @@ class Run:
         def decorate(function: Function) -> Function:
             if not callable(function):
                 raise TypeError(f"run.on({hook!r}) takes a function, got {function!r:.60}")
-            self.register(_Function(hook, function), name=free_name(name_of(function), self._taken()))
+            self.register(_plugin_of(hook, function), name=free_name(name_of(function), self._taken()))
             return function
 
         return decorate
@@ -860,12 +861,8 @@ class Run:
         found |= {"steps": self._queue.steps, "us_per_step": 1e6 * seconds / samples if samples else 0.0}
         lanes: dict[str, Any] = found["lanes"]
         for each in self._inline:
-            lanes[each.name] = {
-                **each.figures(found["seq"], found["journal_bytes"])._asdict(),
-                "own": True,
-                "far": False,
-                "behind": 0,
-            }
+            figures = each.figures(found["seq"], found["journal_bytes"])._asdict()
+            lanes[each.name] = {**figures, "own": True, "far": False, "behind": 0}
         return found
 
     # ------------------------------------------------------------------ closing
@@ -961,15 +958,14 @@ def _handle_of(name: str, dir: Path, id: str, config: dict[str, Any], rank: int,
     return run
 
 
-class _Function:
+def _plugin_of(hook: str, function: Callable[..., Any]) -> SimpleNamespace:
     """A plugin made of one function."""
 
-    def __init__(self, hook: str, function: Callable[..., Any]) -> None:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return function(*args, **kwargs)
+    @functools.wraps(function, assigned=(), updated=())  # pluggy reads the argument names through it
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
 
-        call.__wrapped__ = function  # type: ignore[attr-defined] # pluggy reads the argument names through it
-        setattr(self, hook, hookimpl(call))
+    return SimpleNamespace(**{hook: hookimpl(call)})
 
 
 def script_name() -> str:
