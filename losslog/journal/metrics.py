@@ -39,9 +39,8 @@ def numbers(value: Any, path: str) -> dict[str, Any]:
 
 def _shallow(value: dict[str, Any], path: str, depth: int) -> dict[str, Any]:
     if depth > 1:
-        below = {key: _shallow(item, f"{path}[{key!r}]", depth - 1) if type(item) is dict else item
-                 for key, item in value.items()}  # fmt: skip
-        return below
+        return {key: _shallow(item, f"{path}[{key!r}]", depth - 1) if type(item) is dict else item
+                for key, item in value.items()}  # fmt: skip
     flat: dict[str, Any] = {}
     for key, item in value.items():
         inner = _shallow(item, path, 1) if type(item) is dict else None

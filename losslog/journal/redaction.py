@@ -91,7 +91,7 @@ def redact(value: Any, key: str = "", within: tuple[int, ...] = ()) -> Any:
         within: ids of what it is in: what contains itself is "...".
     """
     found, error = attempt(_redacted, value, key, within)
-    return found if error is None else f"<{type(value).__name__} that raises {type(error).__name__}>"
+    return found if error is None else _odd(value, error)
 
 
 def _redacted(value: Any, key: str, within: tuple[int, ...]) -> Any:
@@ -122,7 +122,11 @@ def _redacted(value: Any, key: str, within: tuple[int, ...]) -> Any:
 
 def _named(name: Any) -> str:
     text, error = attempt(str, name)
-    return f"<{type(name).__name__} that raises {type(error).__name__}>" if text is None else text
+    return _odd(name, error) if text is None else text
+
+
+def _odd(value: Any, error: BaseException | None) -> str:
+    return f"<{type(value).__name__} that raises {type(error).__name__}>"
 
 
 def is_secret(name: str) -> bool:
@@ -171,9 +175,7 @@ def _text(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text, error = attempt(repr, value)
-    if not isinstance(text, str):
-        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    text = repr(value)
     for name, item in list((attempt(vars, value)[0] or {}).items()):  # its own repr may show them bare
         if isinstance(item, str) and item and is_secret(str(name)):
             text = text.replace(item, REDACTED)
@@ -188,8 +190,8 @@ def _structured(value: Any) -> Any:
     """A value with fields as a dict of them, an OmegaConf container as a dict or list; everything else as it is."""
     if isinstance(value, str | bytes | int | float | type):
         return value
-    found, error = attempt(_fields, value)
-    return value if error is not None or found is None else found
+    found, _ = attempt(_fields, value)
+    return value if found is None else found
 
 
 def _fields(value: Any) -> Any:

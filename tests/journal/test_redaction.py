@@ -163,7 +163,7 @@ def test_an_object_that_breaks_when_it_is_looked_at_is_said() -> None:
         def __repr__(self) -> str:
             raise RuntimeError("no")
 
-    assert "whose repr raises RuntimeError" in redact({"x": Broken()})["x"]
+    assert "that raises RuntimeError" in redact({"x": Broken()})["x"]
 
 
 @pytest.mark.parametrize("url", [
