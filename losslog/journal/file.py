@@ -104,6 +104,15 @@ class Writer:
         self.end += len(data)
         self.seq += len(lines)
 
+    @property
+    def intruded(self) -> bool:
+        """Whether somebody else has written to the file, or cut it, since the last write.
+
+        Raises:
+            OSError: that cannot be found out.
+        """
+        return os.fstat(self._fd).st_size != self.end
+
     def strangers(self) -> list[tuple[int, Record | None]]:
         """What somebody else appended since the last write, each line with where it ends; None for what is no record.
 
@@ -111,8 +120,6 @@ class Writer:
             OSError: the file cannot be read, or not be mended.
         """
         size = os.fstat(self._fd).st_size
-        if size == self.end:
-            return []
         if size < self.end:
             warn("somebody cut %s: %d bytes of what was written are gone from it", self.path, self.end - size)
             self.cuts += 1

@@ -261,7 +261,7 @@ class Drain(Intake):
                 if self.trouble and self._writer.moved():
                     self._writer.heal()
                 self._looked = now
-                more = strangers(self._writer, self._tail)
+                more = strangers(self._writer, self._tail) if self._writer.intruded else 0
                 if more:  # our numbers go on behind his
                     self._fresh = [written(record._replace(seq=record.seq + more)) for record, _ in self._fresh]
                 offset = self._writer.end
