@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import io
+import re
 import tokenize
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -100,6 +101,15 @@ def house() -> dict[str, set[str]]:
 
 def plugin_packages() -> list[Path]:
     return sorted(path for path in (HOUSE / "plugins").glob("losslog-*/src/*") if (path / "__init__.py").is_file())
+
+
+def test_design_md_names_each_module_in_its_room_and_none_that_there_is_not() -> None:
+    text = (HOUSE / "docs" / "design.md").read_text("utf-8")
+    rows = re.findall(r"^\| (?:the root|`(\w+)/`) \| [^|]+ \| (.+) \|$", text, re.MULTILINE)
+    told = {f"{room}.{each}".lstrip(".") for room, names in rows for each in re.findall(r"`(\w+)`", names)}
+    assert told == set(FLOORS)
+    paths = {each.replace("/", ".") for each in re.findall(r"`(\w+/\w+)(?:\.py)?`", text)} - {"tests.test_house"}
+    assert paths <= set(modules())
 
 
 # ---------------------------------------------------------------------- who imports whom
