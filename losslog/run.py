@@ -708,7 +708,8 @@ class Run:
         Args:
             plugin: an instance or a module.
             name: what the report calls it; None takes its class, module or function name.
-            inline: call it in the training thread, in step, with resolved values (this waits for a GPU); ``seq`` is -1.
+            inline: call it in the training thread, in step, with resolved values (this waits for a GPU); ``seq`` is -1,
+                and ``on_epoch_end`` has no means but those that the loop gave.
 
         Returns:
             ``plugin``.
@@ -718,7 +719,9 @@ class Run:
             ValueError: that name is taken, or it has a hook or an argument that does not exist.
         """
         found = Plugin.of_object(plugin, name, self._specs)
-        if not self.logging_rank:
+        if self._closed:  # or another process's
+            self._after_close("register")
+        if self._closed or not self.logging_rank:
             return plugin
         if found.name in self._taken():
             raise ValueError(f"a plugin named {found.name!r} is registered already: pass name=")
@@ -813,7 +816,8 @@ class Run:
         else:
             losses, total, _ = told(losses, total)
         data = {"step": batch.step, "epoch": batch.epoch, "losses": losses, "total": total, "lr": batch.lr,
-                "batch_size": batch.batch_size, "weights": (weights and weights()) or None}  # fmt: skip
+                "batch_size": batch.batch_size, "n": None if batch.n == 1 else batch.n,
+                "weights": (weights and weights()) or None}  # fmt: skip
         self._tell_inline("on_batch_losses", data)
 
     def _tell_inline(self, hook: str, data: dict[str, Any]) -> None:

@@ -323,6 +323,50 @@ def test_an_inline_hook_is_called_in_step_in_the_same_thread(make_run: Made) -> 
     assert got[-1][1:3] == ({"a": 1.0}, 5.0)
 
 
+def test_an_inline_hook_is_told_of_how_many_passes_the_values_are_means(make_run: Made, probes: Any) -> None:
+    inner, outer = probes(), probes()
+    run = make_run(plugins=[outer])
+    run.register(inner, name="inner", inline=True)
+    run.log_batch(1.0, n=4)
+    run.log_batch(1.0)
+    run.close()
+    for each in (inner, outer):
+        assert [data.get("n") for data in each.of("on_batch_losses")] == [4, None]
+
+
+def test_who_comes_after_the_end_gets_nothing(make_run: Made, probes: Any, caplog: pytest.LogCaptureFixture) -> None:
+    run, late = make_run(), probes()
+    run.log_batch(1.0)
+    run.close()
+    assert run.register(late) is late
+    run.register(probes(), name="inner", inline=True)
+    assert "register after close()" in caplog.text
+    assert run.stats["lanes"] == {}
+    assert late.of("on_batch_losses") == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_plugin_registered_in_a_forked_child_gets_nothing_of_its_parents(script: Any) -> None:
+    process = script(
+        """
+        import os, threading
+        import losslog
+        run = losslog.Run("forked", dir="runs", plugins=None)
+        run.log_batch(1.0)
+        assert run.flush(30)
+        if os.fork() == 0:
+            run.on("on_batch_losses")(lambda step: None)
+            run.on("on_batch_losses")(lambda step: None)
+            print([each.name for each in threading.enumerate()], run.stats["lanes"], flush=True)
+            os._exit(0)
+        os.wait()
+        run.close()
+        """,
+        flags=("-W", "ignore"),
+    )
+    assert process.communicate(timeout=60)[0] == "['MainThread'] {}\n"
+
+
 def test_an_inline_hook_gets_the_losses_that_the_others_get(make_run: Made, probes: Any) -> None:
     inner, outer = probes(), probes()
     run = make_run(plugins=[outer])
