@@ -317,6 +317,8 @@ class Run:
                 raise ValueError("log_batch: weights say how often components count in a total: give total= too")
             step, epoch = self._checked(step, epoch)
             batch_size, n = None if batch_size is None else whole(batch_size, "batch_size"), whole(n, "n")
+            if n < 1:
+                raise ValueError(f"log_batch: n must be at least 1, got {n}")
             given, self._epoch = weigher(weights) if weights else None, epoch
             if targets is not None:
                 self._keep(step, targets)

@@ -754,6 +754,17 @@ def test_means_of_a_run_that_is_closed_are_none_and_no_disk_is_blamed(
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("n", [0, -1])
+def test_means_of_no_passes_are_refused_and_the_epoch_keeps_its_end(make_run: Made, records: Any, n: int) -> None:
+    run = make_run()
+    with pytest.raises(ValueError, match=f"n must be at least 1, got {n}"):
+        run.log_batch({"a": 1.0}, n=n)
+    run.log_batch({"b": 2.0})
+    run.end_epoch()
+    run.close()
+    assert [each.data["losses"] for each in records(run.dir) if "losses" in each.data] == [{"b": 2.0}] * 2
+
+
 def test_one_name_is_no_list_of_components(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"components=\['class_error'\]"):
         losslog.Run("odd", dir=tmp_path, plugins=None, components="class_error")
