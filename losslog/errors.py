@@ -24,7 +24,8 @@ class NotReady(LosslogError):
 class BackendUnavailable(LosslogError):
     """Raised by a plugin's hook when its backend is away: the lane rewinds to the last commit and tries again later.
 
-    ``ConnectionError``, ``TimeoutError`` and an ``OSError`` with ENOSPC, EIO or ESTALE mean the same.
+    ``ConnectionError``, ``TimeoutError`` and an ``OSError`` with ENOSPC, EDQUOT, EIO, ESTALE, EMFILE or ENFILE
+    mean the same.
 
     Args:
         retry_after: seconds to wait at least, or what a server's ``Retry-After`` says; it is obeyed up to 5 minutes.

@@ -10,6 +10,7 @@ Public methods run on the training thread. Contract:
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import os
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from threading import get_ident
+from types import SimpleNamespace
 from typing import Any, Final, Literal, TypeVar
 
 from losslog.control import Requests, RunHandle, Watcher, alert_data, lr_data, scale_all
@@ -31,6 +33,7 @@ from losslog.hookspecs import ARGUMENTS, hookimpl
 from losslog.journal import folder
 from losslog.journal.cursors import BEGINNING, Position
 from losslog.journal.file import Writer
+from losslog.journal.folder import absolute
 from losslog.journal.metrics import numbers
 from losslog.journal.origin import origin
 from losslog.journal.records import plain, whole
@@ -58,6 +61,7 @@ from losslog.values.targets import Targets
 from losslog.values.totals import Totals, told
 
 SAMPLE: Final = 64  # every so many steps the cost of log_batch is measured
+FOR_EVER: Final = 4e6  # seconds that every platform can wait
 
 _said = Once()  # of the process
 _numbers_of_runs = itertools.count()  # runs made in the same order on every rank share their keys
@@ -122,12 +126,12 @@ class Run:
     ) -> None:
         prepare()
         settings.check()
-        self._check(config, non_finite, resume, epochs=epochs, steps_per_epoch=steps_per_epoch,
+        self._check(config, non_finite, resume, components, epochs=epochs, steps_per_epoch=steps_per_epoch,
                     resume_epoch=resume_epoch, resume_step=resume_step)  # fmt: skip
         directory = Path(os.environ.get("LOSSLOG_DIR") or dir) if os.fspath(dir) == "runs" else Path(dir)
         self.name = encodable(str(name) if name is not None else script_name())
         self.config: dict[str, Any] = redact(config or {})
-        self.images = None if images is None else os.path.abspath(os.fsdecode(images))
+        self.images = None if images is None else absolute(os.fsdecode(images))
         self.non_finite = non_finite
         self.rank, self.world_size = place()
         off = settings.off()
@@ -141,12 +145,7 @@ class Run:
         if not self.logging_rank:
             self._dir, self.id = directory / folder.clean_name(self.name), ""
             sender = None if store is None else Sender(self._queue, store, self.rank, self._not_finite, self.world_size)
-            self._record(
-                sender or Nowhere(self._queue, self._requests.put),
-                Tail(self._dir / folder.JOURNAL, own=True),
-                BEGINNING,
-                leases,
-            )
+            self._record_nothing(sender, leases)
             return
         chosen = select(plugins, options)
         found = resumed(resume, directory, name, self.name) if resume else Resumed()
@@ -163,15 +162,16 @@ class Run:
                        "options": used, "origin": origin([each.name for each in on]),
                        "resumed": found.folder is not None and writer.seq > 0}  # fmt: skip
         first: list[Item] = [Event(time.time(), "on_run_start", self._start)]
+        goes_back = self._start["resumed"] and (resume_epoch is not None or resume_step is not None)
         if self._start["resumed"]:
             say("%s", found.told(resume_epoch, self._epoch, auto=resume == AUTO and resume_epoch == found.epoch))
-        if self._start["resumed"] and (resume_epoch is not None or resume_step is not None):
+        if goes_back:
             first.append(Event(time.time(), "on_resume", {"epoch": resume_epoch, "step": resume_step}))
         began = Position(writer.end, writer.seq - 1)
         tail = Tail(writer.path, own=True, offset=writer.end)
         joiner = None if store is None else Joiner(store, self.rank, self.world_size, self._from_lane)
         drain = Drain(self._queue, writer, tail, self._not_finite, joiner, self._targets.images)
-        if self._start["resumed"] and (resume_epoch is not None or resume_step is not None):
+        if goes_back:
             left = self._epoch if resume_epoch is None else resume_epoch
             last = drain.recall(left, resume_step)
             if last is not None and left < self._epoch:  # left between its last step and its end
@@ -185,11 +185,13 @@ class Run:
         say("%s", start_line(self._dir, chosen))
 
     @staticmethod
-    def _check(config: Any, non_finite: str, resume: Any, **counts: int | None) -> None:
+    def _check(config: Any, non_finite: str, resume: Any, components: Any, **counts: int | None) -> None:
         if config is not None and not isinstance(config, Mapping):
             raise TypeError(
                 f"config must be a dict, got {type(config).__name__} (vars(args) for an argparse namespace)"
             )
+        if isinstance(components, str):
+            raise TypeError(f"components must be a list of names: components=[{components!r}]")
         for what, number in counts.items():
             least = {"resume_epoch": 0, "resume_step": -1}.get(what, 1)
             if number is not None and whole(number, what) < least:
@@ -211,7 +213,8 @@ class Run:
         self._epoch = 1
         self._epoch_has_batches = False
         self._cost = (0.0, 0)
-        self._asked = 0
+        # Of keys that nobody gave: ranks that say the same at one step say one thing, a resume says it anew.
+        self._asked = time.time_ns() if self.world_size == 1 else 0
         self._closed = self._told_closed = self._stopped = False
         self._closes = itertools.count()  # without a lock: a signal handler may close, too
         self._events, self._speaker = 0, get_ident()  # calls but for batches, and who made the last
@@ -227,17 +230,21 @@ class Run:
         self._leases = leases
         self._delivery = Delivery(tail, self._handle, self._from_lane, self._specs, began)
         self._recorder = Recorder(self._queue, intake, self._delivery, None if leases is None else leases.exchange)
-        self._recorder.start()
-        endings.opened(self, lambda: endings.Spoken(self._queue.steps + self._events, self._speaker))
+        if not self._closed:
+            self._recorder.start()
+            endings.opened(self, lambda: endings.Spoken(self._queue.steps + self._events, self._speaker))
+
+    def _record_nothing(self, sender: Sender | None, leases: Leases | None) -> None:
+        """Keep no journal here: hand over what is queued, or let it go."""
+        intake = sender or Nowhere(self._queue, self._requests.put)
+        self._record(intake, Tail(self._dir / folder.JOURNAL, own=True), BEGINNING, leases)
 
     def _rest_of_a_handle(self) -> None:
         """What a run that logs nothing needs to answer."""
         self._begin()
-        self._epochs, self._leases = None, None
-        tail = Tail(self._dir / folder.JOURNAL, own=True)
-        self._delivery = Delivery(tail, self._handle, self._from_lane, self._specs, BEGINNING)
-        self._recorder = Recorder(self._queue, Nowhere(self._queue, self._requests.put), self._delivery, None)
+        self._epochs = None
         self.forget()
+        self._record_nothing(None, None)
 
     def _handle(self, source: str) -> RunHandle:
         return RunHandle(
@@ -310,6 +317,8 @@ class Run:
                 raise ValueError("log_batch: weights say how often components count in a total: give total= too")
             step, epoch = self._checked(step, epoch)
             batch_size, n = None if batch_size is None else whole(batch_size, "batch_size"), whole(n, "n")
+            if n < 1:
+                raise ValueError(f"log_batch: n must be at least 1, got {n}")
             given, self._epoch = weigher(weights) if weights else None, epoch
             if targets is not None:
                 self._keep(step, targets)
@@ -492,7 +501,7 @@ class Run:
             TypeError, ValueError: something is not what it may be; the message names it.
         """
         found, gone = pictures(images)
-        root = self.images if folder is None else os.path.abspath(os.fsdecode(folder))
+        root = self.images if folder is None else absolute(os.fsdecode(folder))
         data = {"epoch": self._open_epoch(epoch), "step": self._last_step(step), "split": str(split)}
         if not self.logging_rank or self._closed:
             if self._closed:
@@ -567,9 +576,14 @@ class Run:
             timeout: seconds to wait at most.
 
         Returns:
-            Floats by component, or one float; None where there were no batches, or the drain did not answer in time.
+            Floats by component, or one float; None where there were no batches, the drain did not answer in time, or
+            the run is closed.
         """
-        answer = None if self._closed else self._recorder.ask(timeout)
+        timeout = _seconds(timeout, "epoch_means")
+        if self._closed:
+            self._after_close("epoch_means")
+            return None
+        answer = self._recorder.ask(timeout)
         if answer is None:
             warn("epoch_means: no answer within %.3g s (is the disk of %s hanging?)", timeout, self._dir)
             return None
@@ -593,7 +607,8 @@ class Run:
             title: one line.
             text: what happened and what to do.
             level: ``info``, ``warning`` or ``error``.
-            key: identity: one key is raised once in a run; None is a new one each time.
+            key: identity: one key is raised once in a run; None is a new one each time, and one of several ranks that
+                say the same at the same step.
             component: the loss it is about.
             cause: name of the cause that was measured, or None.
             evidence: what was measured, as plain data; or None.
@@ -676,7 +691,7 @@ class Run:
                 warn("request_lr: no parameter group is named %r: nothing changed", group)
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Wait until everything logged so far is in the journal and near lanes have handled it.
+        """Wait until everything logged so far is in the journal, and durable with every plugin that is there.
 
         Args:
             timeout: seconds to wait at most.
@@ -684,6 +699,7 @@ class Run:
         Returns:
             Whether all of it was done in time.
         """
+        timeout = _seconds(timeout, "flush")
         return self._closed or self._recorder.flush(timeout)
 
     # ------------------------------------------------------------------ hooks of the script
@@ -694,7 +710,8 @@ class Run:
         Args:
             plugin: an instance or a module.
             name: what the report calls it; None takes its class, module or function name.
-            inline: call it in the training thread, in step, with resolved values (this waits for a GPU); ``seq`` is -1.
+            inline: call it in the training thread, in step, with resolved values (this waits for a GPU); ``seq`` is -1,
+                and ``on_epoch_end`` has no means but those that the loop gave.
 
         Returns:
             ``plugin``.
@@ -704,14 +721,15 @@ class Run:
             ValueError: that name is taken, or it has a hook or an argument that does not exist.
         """
         found = Plugin.of_object(plugin, name, self._specs)
-        if not self.logging_rank:
+        if self._closed:  # or another process's
+            self._after_close("register")
+        if self._closed or not self.logging_rank:
             return plugin
         if found.name in self._taken():
             raise ValueError(f"a plugin named {found.name!r} is registered already: pass name=")
         if inline:
-            self._inline.append(
-                Inline(found.caller(self._specs), self._handle(found.name), self._strict, self.world_size == 1)
-            )
+            caller, handle = found.caller(self._specs), self._handle(found.name)
+            self._inline.append(Inline(caller, handle, self._strict, self.world_size == 1))
             self._inline[-1].call("on_run_start", self._start)
         else:
             self._delivery.add(found, own=True)
@@ -736,7 +754,7 @@ class Run:
         def decorate(function: Function) -> Function:
             if not callable(function):
                 raise TypeError(f"run.on({hook!r}) takes a function, got {function!r:.60}")
-            self.register(_Function(hook, function), name=free_name(name_of(function), self._taken()))
+            self.register(_plugin_of(hook, function), name=free_name(name_of(function), self._taken()))
             return function
 
         return decorate
@@ -786,9 +804,8 @@ class Run:
         at = time.time()
         if self._inline:
             data = {key: value.now() if isinstance(value, Later) else value for key, value in data.items()}
-            for each in self._inline:
-                each.call(hook, data)
-        self._queue.put(Event(at, hook, data, heard))
+        self._queue.put(Event(at, hook, data, heard))  # before anybody may break off
+        self._tell_inline(hook, data)
         if self._strict:
             self._raise_strictly()
 
@@ -801,9 +818,13 @@ class Run:
         else:
             losses, total, _ = told(losses, total)
         data = {"step": batch.step, "epoch": batch.epoch, "losses": losses, "total": total, "lr": batch.lr,
-                "batch_size": batch.batch_size, "weights": (weights and weights()) or None}  # fmt: skip
+                "batch_size": batch.batch_size, "n": None if batch.n == 1 else batch.n,
+                "weights": (weights and weights()) or None}  # fmt: skip
+        self._tell_inline("on_batch_losses", data)
+
+    def _tell_inline(self, hook: str, data: dict[str, Any]) -> None:
         for each in self._inline:
-            each.call("on_batch_losses", data)
+            each.call(hook, data)
 
     def _raise_strictly(self) -> None:
         error = self._delivery.first_error()
@@ -846,12 +867,8 @@ class Run:
         found |= {"steps": self._queue.steps, "us_per_step": 1e6 * seconds / samples if samples else 0.0}
         lanes: dict[str, Any] = found["lanes"]
         for each in self._inline:
-            lanes[each.name] = {
-                **each.figures(found["seq"], found["journal_bytes"])._asdict(),
-                "own": True,
-                "far": False,
-                "behind": 0,
-            }
+            figures = each.figures(found["seq"], found["journal_bytes"])._asdict()
+            lanes[each.name] = {**figures, "own": True, "far": False, "behind": 0}
         return found
 
     # ------------------------------------------------------------------ closing
@@ -870,12 +887,10 @@ class Run:
         """End the run: everything logged reaches the journal, lanes catch up, the report is said.
 
         Args:
-            timeout: seconds it may take at most; what a backend has not got by then the follower delivers, or
-                ``losslog replay``. A second call returns at once.
+            timeout: seconds it may take at most, but for the journal's own second; what a backend has not got by then
+                the follower delivers, or ``losslog replay``. A second call returns at once.
         """
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-            raise TypeError(f"close: timeout must be a number of seconds, got {timeout!r:.60}")
-        self._end("finished", None, timeout)
+        self._end("finished", None, _seconds(timeout, "close"))
 
     def _end(self, status: str, error: str | None, timeout: float = 30.0) -> None:
         watcher, self.watcher = self.watcher, None
@@ -888,10 +903,14 @@ class Run:
         if status == "finished" and self._stopped:
             status, error = "stopped", self._requests.stop_reason
         data = {"status": status, "error": error, "cost": cost_of(self.stats)}
-        for each in self._inline:
-            each.call("on_run_end", data)
         try:
-            self._recorder.finish(Event(time.time(), "on_run_end", data), timeout)
+            self._tell_inline("on_run_end", data)
+        finally:
+            self._finish(status, Event(time.time(), "on_run_end", data), timeout)
+
+    def _finish(self, status: str, end: Event, timeout: float) -> None:
+        try:
+            self._recorder.finish(end, timeout)
         finally:
             self._recorder.leave()
             for line in self._requests.left():
@@ -914,11 +933,18 @@ class Run:
         self._queue.items.clear()
 
 
+def _seconds(timeout: Any, what: str) -> float:
+    """A timeout, as long at most as every platform can wait."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout != timeout:
+        raise TypeError(f"{what}: timeout must be a number of seconds, got {timeout!r:.60}")
+    return float(min(timeout, FOR_EVER))
+
+
 def _path_in(root: str | None, path: str, home: Path) -> str:
     """How a journal calls a picture: by its place in the data folder, or in the run folder, else absolute."""
     if not os.path.isabs(path) and root is not None:
         return Path(path).as_posix()
-    place = Path(os.path.abspath(path))
+    place = Path(absolute(path))
     inside = Path(root) if root is not None else home
     return place.relative_to(inside).as_posix() if place.is_relative_to(inside) else str(place)
 
@@ -938,15 +964,14 @@ def _handle_of(name: str, dir: Path, id: str, config: dict[str, Any], rank: int,
     return run
 
 
-class _Function:
+def _plugin_of(hook: str, function: Callable[..., Any]) -> SimpleNamespace:
     """A plugin made of one function."""
 
-    def __init__(self, hook: str, function: Callable[..., Any]) -> None:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return function(*args, **kwargs)
+    @functools.wraps(function, assigned=(), updated=())  # pluggy reads the argument names through it
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
 
-        call.__wrapped__ = function  # type: ignore[attr-defined] # pluggy reads the argument names through it
-        setattr(self, hook, hookimpl(call))
+    return SimpleNamespace(**{hook: hookimpl(call)})
 
 
 def script_name() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -322,6 +323,50 @@ def test_an_inline_hook_is_called_in_step_in_the_same_thread(make_run: Made) -> 
     assert got[-1][1:3] == ({"a": 1.0}, 5.0)
 
 
+def test_an_inline_hook_is_told_of_how_many_passes_the_values_are_means(make_run: Made, probes: Any) -> None:
+    inner, outer = probes(), probes()
+    run = make_run(plugins=[outer])
+    run.register(inner, name="inner", inline=True)
+    run.log_batch(1.0, n=4)
+    run.log_batch(1.0)
+    run.close()
+    for each in (inner, outer):
+        assert [data.get("n") for data in each.of("on_batch_losses")] == [4, None]
+
+
+def test_who_comes_after_the_end_gets_nothing(make_run: Made, probes: Any, caplog: pytest.LogCaptureFixture) -> None:
+    run, late = make_run(), probes()
+    run.log_batch(1.0)
+    run.close()
+    assert run.register(late) is late
+    run.register(probes(), name="inner", inline=True)
+    assert "register after close()" in caplog.text
+    assert run.stats["lanes"] == {}
+    assert late.of("on_batch_losses") == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_plugin_registered_in_a_forked_child_gets_nothing_of_its_parents(script: Any) -> None:
+    process = script(
+        """
+        import os, threading
+        import losslog
+        run = losslog.Run("forked", dir="runs", plugins=None)
+        run.log_batch(1.0)
+        assert run.flush(30)
+        if os.fork() == 0:
+            run.on("on_batch_losses")(lambda step: None)
+            run.on("on_batch_losses")(lambda step: None)
+            print([each.name for each in threading.enumerate()], run.stats["lanes"], flush=True)
+            os._exit(0)
+        os.wait()
+        run.close()
+        """,
+        flags=("-W", "ignore"),
+    )
+    assert process.communicate(timeout=60)[0] == "['MainThread'] {}\n"
+
+
 def test_an_inline_hook_gets_the_losses_that_the_others_get(make_run: Made, probes: Any) -> None:
     inner, outer = probes(), probes()
     run = make_run(plugins=[outer])
@@ -630,14 +675,110 @@ def test_on_without_a_hooks_name_is_refused(make_run: Made) -> None:
         run.on("on_evall")
 
 
-@pytest.mark.parametrize("timeout", ["finished", None, True])
+def test_an_alert_without_a_key_is_a_new_one_after_a_resume_too(make_run: Made, records: Any) -> None:
+    class Inner:
+        @hookimpl
+        def on_batch_losses(self, step: int, run: Any) -> None:
+            run.alert("odd", f"step {step}")
+
+    folder = None
+    for _ in range(2):  # twice from the same checkpoint
+        run = make_run(resume=folder, resume_step=None if folder is None else -1)
+        run.register(Inner(), inline=True)
+        run.alert("begun")
+        run.alert("known", key="known")
+        run.log_batch({"a": 1.0})
+        run.close()
+        folder = run.dir
+    told = [each.data["title"] for each in records(run.dir) if each.hook == "on_alert"]
+    assert sorted(told) == ["begun", "begun", "known", "odd", "odd"]
+
+
+@pytest.mark.parametrize("hook", ["on_eval", "on_metrics", "on_epoch_end", "on_checkpoint", "on_alert", "on_run_end"])
+def test_a_stop_raised_inline_costs_no_record(make_run: Made, records: Any, hook: str) -> None:
+    def stops(run: Any) -> None:
+        raise StopTraining("enough")
+
+    run = make_run()
+    run.log_batch({"a": 1.0})
+    run.register(types.SimpleNamespace(**{hook: hookimpl(stops)}), name="inner", inline=True)
+    calls: dict[str, Callable[[], object]] = {
+        "on_eval": lambda: run.log_eval({"x": 1.0}), "on_metrics": lambda: run.log_metrics({"x": 1.0}),
+        "on_epoch_end": run.end_epoch, "on_checkpoint": lambda: run.log_checkpoint("x.pth"),
+        "on_alert": lambda: run.alert("x"), "on_run_end": run.close,
+    }  # fmt: skip
+    with pytest.raises(StopTraining, match="enough"):
+        calls[hook]()
+    if hook != "on_run_end":
+        run.close()
+    assert hooks(run, records) == list(dict.fromkeys(["on_run_start", "on_batch_losses", hook, "on_run_end"]))
+
+
+@pytest.mark.parametrize("timeout", ["finished", None, True, float("nan")])
 def test_a_timeout_that_is_none_closes_nothing(make_run: Made, timeout: Any, records: Any) -> None:
     run = make_run()
     run.log_batch(1.0)
-    with pytest.raises(TypeError, match="timeout must be a number of seconds"):
-        run.close(timeout)
+    for method in (run.close, run.flush, run.epoch_means):
+        with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+            method(timeout)
     run.close()
     assert records(run.dir)[-1].data["status"] == "finished"
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300, 10**12, 0, -1, 1e-9])
+def test_however_long_a_timeout_is_the_journal_gets_everything(
+    make_run: Made, timeout: float, records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run()
+    run.log_batch({"a": 1.0})
+    if timeout > 1:
+        assert run.flush(timeout)
+        assert run.epoch_means(timeout) == {"a": 1.0}
+    run.close(timeout)
+    assert hooks(run, records) == ["on_run_start", "on_batch_losses", "on_run_end"]
+    assert list(tmp_path.glob("losslog-spill-*")) == []
+
+
+def test_means_of_a_run_that_is_closed_are_none_and_no_disk_is_blamed(
+    make_run: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    run.log_batch(1.0)
+    silent = copy.copy(run)
+    run.close()
+    assert run.epoch_means() is None
+    assert "epoch_means after close()" in caplog.text
+    caplog.clear()
+    assert silent.epoch_means() is None
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_means_of_no_passes_are_refused_and_the_epoch_keeps_its_end(make_run: Made, records: Any, n: int) -> None:
+    run = make_run()
+    with pytest.raises(ValueError, match=f"n must be at least 1, got {n}"):
+        run.log_batch({"a": 1.0}, n=n)
+    run.log_batch({"b": 2.0})
+    run.end_epoch()
+    run.close()
+    assert [each.data["losses"] for each in records(run.dir) if "losses" in each.data] == [{"b": 2.0}] * 2
+
+
+def test_one_name_is_no_list_of_components(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"components=\['class_error'\]"):
+        losslog.Run("odd", dir=tmp_path, plugins=None, components="class_error")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_journal_says_null_is_resumed_amid_its_epoch(make_run: Made) -> None:
+    run = make_run()
+    run.log_batch({"a": 1.0})
+    run.close()
+    path = run.dir / "journal.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"total": 1.0', b'"total": 1.0, "n": null, "weights": null'))
+    run = make_run(resume=run.dir, resume_epoch=0, resume_step=0)
+    assert run.epoch_means() == {"a": 1.0}
 
 
 @pytest.mark.parametrize("options", [

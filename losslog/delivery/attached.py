@@ -62,16 +62,12 @@ class Outbox:
             self._queue.put(line_of(kind, **body))
 
     def _write(self) -> None:
-        while True:
-            line = self._queue.get()
+        while not self.broken:
             try:
-                if not self.broken:
-                    self._stream.write(line)
-                    self._stream.flush()
+                self._stream.write(self._queue.get())
+                self._queue.task_done()
             except (OSError, ValueError):
                 self.broken = True
-            finally:
-                self._queue.task_done()
 
     def drain(self, seconds: float) -> None:
         """Wait until everything queued is written, for so long at most."""
@@ -103,11 +99,9 @@ class Commands:
     """What the parent said on stdin, kept up to date by a thread."""
 
     def __init__(self, stream: BinaryIO, wake: Bell) -> None:
-        self.report = False
+        self.report = self.ended = False
         self.finish: int | None = None
-        self.ended = False
-        self._stream = stream
-        self._wake = wake
+        self._stream, self._wake = stream, wake
         start_thread(self._read, "losslog-commands")
 
     def _read(self) -> None:
@@ -131,7 +125,7 @@ def attached(folder: Path) -> int:
         attempt(os.nice, NICE)
     gc.set_threshold(OBJECTS, 20, 20)
     need_home(folder)
-    outbox, error = attempt(Outbox, stream)
+    outbox, _ = attempt(Outbox, stream)
     if outbox is None:
         os._exit(CANNOT)
     logger.handlers[:] = [_Notices(outbox)]
@@ -191,8 +185,7 @@ class Child:
         """Until everything is delivered, or it is time to go."""
         for lane in self._lanes:
             lane.start()
-        told = 0.0
-        size = -1
+        told, size = 0.0, -1
         settled = time.monotonic() + SETTLED
         while True:
             self._event.wait(0.25)

@@ -27,6 +27,8 @@ from losslog.control import Post, RunHandle
 from losslog.delivery.installed import HOME, beside, path_without
 from losslog.delivery.wire import CANNOT, FINISH, REPORT, REQUESTS, WAKE, Figures, Hello, message_of
 from losslog.journal.files import opened
+from losslog.journal.folder import absolute
+from losslog.runtime.containment import attempt
 from losslog.runtime.notices import say, warn
 from losslog.runtime.pace import Bell, NoThread, start_thread
 from losslog.runtime.settings import switch
@@ -64,8 +66,8 @@ def _flags() -> list[str]:
 
 def _own_path() -> str:
     """The import path with which the child finds losslog: this process's, in its order, and where losslog is now."""
-    paths = [os.path.abspath(each) for each in path_without(beside()) if "\n" not in each]
-    return "\n".join(paths if str(HOME) in map(os.path.realpath, paths) else [*paths, str(HOME)])
+    paths = [absolute(each) for each in path_without(beside()) if "\n" not in each]
+    return "\n".join(paths if str(HOME) in map(os.path.realpath, filter(os.path.isabs, paths)) else [*paths, str(HOME)])
 
 
 class Follower:
@@ -108,10 +110,9 @@ class Follower:
             return trouble
         environment = dict(os.environ)
         environment["LOSSLOG_PARENT_PID"] = str(os.getpid())
-        environment["LOSSLOG_PROGRAM"] = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
+        environment["LOSSLOG_PROGRAM"] = absolute(sys.argv[0]) if sys.argv and sys.argv[0] else ""
         command = [sys.executable, *_flags(), "-c", BOOT, "follow", str(self._handle.dir), "--attached", _own_path()]
-        paths = [os.path.abspath(each) for each in sys.path]
-        hello = Hello(paths, self._plugins, self._handle.name, self._handle.config, self._since)
+        hello = Hello(list(map(absolute, sys.path)), self._plugins, self._handle.name, self._handle.config, self._since)
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             below = subprocess.BELOW_NORMAL_PRIORITY_CLASS if switch("LOSSLOG_NICE", True) else 0
@@ -177,7 +178,7 @@ class Follower:
         assert process is not None
         assert process.stdout is not None
         for line in process.stdout:
-            self.take(message_of(line))
+            attempt(self.take, message_of(line))  # another version's may be otherwise
         process.stdout.close()
         process.wait()
         if process.stdin is not None:

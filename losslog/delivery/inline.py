@@ -44,7 +44,7 @@ class Inline:
         """
         if not self._caller.implements(hook):
             return
-        self._handle.handling = (hook, self.delivered)
+        self._handle.handling = (hook, time.time_ns())  # not a seq yet, but no other call's either
         _, error = attempt(self._caller.call, hook, data, self._handle, -1, time.time())
         self.delivered += 1
         if error is None:

@@ -19,6 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from losslog.journal.folder import absolute
+from losslog.runtime.containment import attempt
+
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
@@ -48,16 +51,20 @@ def beside() -> set[str]:
     import sysconfig
 
     script = os.environ.get("LOSSLOG_PROGRAM") or (sys.argv[0] if sys.argv else "")
-    found = {os.path.realpath(os.path.dirname(os.path.abspath(script)))} if script not in ("", "-c", "-m") else set()
-    with contextlib.suppress(OSError):  # it was deleted
-        found.add(os.path.realpath(os.getcwd()))
+    found = {_real(os.path.dirname(absolute(script)))} if script not in ("", "-c", "-m") else set()
+    found.add(_real(os.curdir))
     paths = sysconfig.get_paths()
     return found - {os.path.realpath(each) for each in (HOME, paths["purelib"], paths["platlib"])}
 
 
 def path_without(folders: set[str]) -> list[str]:
     """The import path without these."""
-    return [each for each in sys.path if os.path.realpath(each or os.curdir) not in folders]
+    return [each for each in sys.path if _real(each or os.curdir) not in folders]
+
+
+def _real(path: str) -> str:
+    """Where it is, with links resolved; as it is where the working directory was deleted."""
+    return attempt(os.path.realpath, path)[0] or path
 
 
 @contextlib.contextmanager
@@ -83,7 +90,7 @@ def offers() -> Iterator[Offer]:
         if not entries:
             continue
         name = canonical(dist.metadata["Name"])
-        local = os.path.realpath(str(dist.locate_file(""))) in near
+        local = _real(str(dist.locate_file(""))) in near
         for entry in entries:
             if (key := (name, entry.name, entry.value)) in seen and not local:
                 continue

@@ -39,8 +39,8 @@ def check_options(options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, 
 
 def options_of(factory: Any) -> dict[str, Any]:
     """A plugin's options and their defaults, from its constructor's signature."""
-    signature, error = attempt(inspect.signature, factory)
-    if signature is None or error is not None:
+    signature, _ = attempt(inspect.signature, factory)
+    if signature is None:
         return {}
     found = (
         each for each in signature.parameters.values() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)

@@ -63,7 +63,9 @@ class Thinner:
     def _close(self) -> Record:
         window, self._window = self._window, []
         last = window[-1]
-        data: dict[str, Any] = {**last.data, "losses": mean_of([each.data["losses"] for each in window])}
-        data["total"] = mean_of([each.data["total"] for each in window])
+        data: dict[str, Any] = {**last.data}
+        for key in ("losses", "total"):
+            if known := [each.data[key] for each in window if each.data.get(key) is not None]:
+                data[key] = mean_of(known)
         data["n"] = sum(int(each.data.get("n") or 1) for each in window)
         return last._replace(data=data)

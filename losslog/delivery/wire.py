@@ -13,6 +13,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from losslog.runtime.containment import attempt
+
 WAKE: Final = b"wake"
 REPORT: Final = b"report"
 FINISH: Final = b"finish"
@@ -78,10 +80,7 @@ def line_of(kind: str, **body: Any) -> bytes:
 
 def message_of(line: bytes) -> dict[str, Any]:
     """A message of the child's; ``{}`` where the line is none."""
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return {}
+    message, _ = attempt(json.loads, line)
     return message if isinstance(message, dict) else {}
 
 

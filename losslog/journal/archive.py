@@ -79,15 +79,6 @@ def reading(path: Path) -> BinaryIO:
     raise AssertionError
 
 
-def buffered(path: Path) -> io.BufferedReader:
-    """As `reading`, with a buffer.
-
-    Raises:
-        OSError: as there.
-    """
-    return io.BufferedReader(cast(io.RawIOBase, reading(path)))
-
-
 _recent: dict[tuple[Table, int], bytes] = {}
 _guard: Final = Guard()
 

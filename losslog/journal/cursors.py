@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from losslog.journal.archive import reading, size_of
-from losslog.journal.files import opened, own_folder, small
+from losslog.journal.files import own_folder, small, write_anew
 from losslog.journal.folder import CURSORS, stem_of
 from losslog.journal.lines import read
 from losslog.journal.locks import Lock
@@ -152,12 +152,8 @@ class Cursor:
         return named | {**at._asdict(), "start": self.start} | ({"skipped": skipped} if skipped else {})
 
     def _replace(self, path: Path, text: str) -> None:
-        temporary = path.with_suffix(".tmp")
-        try:
-            _write(temporary, text)
-        except FileNotFoundError:  # somebody deleted the run folder
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o775)
-            _write(temporary, text)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o775)  # somebody may have deleted the run folder
+        write_anew(temporary := path.with_suffix(".tmp"), text)
         os.replace(temporary, path)
 
     def release(self) -> None:
@@ -179,12 +175,6 @@ def stored(folder: Path) -> list[Cursor]:
         cursor.load()
         found.append(cursor)
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)  # whatever a killed process, or somebody else, has left under that name
-    with open(opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="ascii") as file:
-        file.write(text)
 
 
 def settle(cursor: Cursor, path: Path, *, anyway: bool = False) -> None:

@@ -12,9 +12,8 @@ from typing import Final
 
 from losslog.journal.records import Record
 
-BY_STEP: Final = ("on_batch_losses",)
 BY_EPOCH: Final = ("on_epoch_end", "on_eval", "on_images", "on_checkpoint")
-VOIDABLE: Final = (*BY_STEP, *BY_EPOCH, "on_metrics")
+VOIDABLE: Final = ("on_batch_losses", *BY_EPOCH, "on_metrics")
 
 
 def is_void(record: Record, fences: list[Record]) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from losslog.errors import RunLocked
+from losslog.errors import LosslogError, RunLocked
 from losslog.journal.archive import unpack
 from losslog.journal.ends import noted
 from losslog.journal.files import opened
@@ -51,7 +51,8 @@ class Writer:
 
     Raises:
         RunLocked: another writer has this folder.
-        OSError: the journal cannot be opened.
+        JournalError: the journal is compressed, and cannot be unpacked here.
+        OSError: the journal cannot be opened, or read.
     """
 
     def __init__(self, folder: Path, *, patience: float = 0.0) -> None:
@@ -60,44 +61,30 @@ class Writer:
         deadline = time.monotonic() + patience
         while not self._lock.acquire():
             if time.monotonic() >= deadline:
+                # where the kernel knows no locks, a file says who writes
+                by = f" (or delete {self._lock.owner.name}, if no process of any host writes there)"
                 what = f"{folder} is being written by another live run: wait, or use another folder"
-                raise RunLocked(what + self._owner())
+                raise RunLocked(what + by * self._lock.owner.exists())
             time.sleep(0.02)
+        self.index, self._indexed, self._once = Index(folder), time.monotonic(), Once()
+        self._fd = -1
         try:
             unpack(self.path)
             self._fd = opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        except OSError:
-            self._lock.release()
+            self.index.load()
+            self.index.read()
+            self.end = self.index.size
+            last = last_record(self.path) if self.end else None
+            if os.fstat(self._fd).st_size > self.end:  # a torn tail
+                os.ftruncate(self._fd, self.end)
+        except (OSError, LosslogError):
+            self._let_go()
             raise
-        self.index, self._indexed, self._once = Index(folder), time.monotonic(), Once()
-        self.end = self.seq = 0
-        self.alert_keys: set[str] = set()
-        self.ended = False
-        self.last_step = -1
-        self.last_epoch = 0
-        self._synced = time.monotonic()
-        self.cuts = 0
-        self._take_stock()
-
-    def _owner(self) -> str:
-        """What to do where only a file says who writes; "" where the kernel does."""
-        if not self._lock.owner.exists():
-            return ""
-        return f" (or delete {self._lock.owner.name}, if no process of any host writes there)"
-
-    def _take_stock(self) -> None:
-        """Cut a torn tail; learn the last seq, step and epoch, and the keys of alerts."""
-        self.index.load()
-        self.index.read()
-        self.end = self.index.size
+        self.seq = 0 if last is None else last.seq + 1
+        self.ended = last is not None and last.hook == "on_run_end"
         self.alert_keys = {*self.index.keys}
         self.last_step, self.last_epoch = self.index.lasting["step"], self.index.lasting["epoch"]
-        last = last_record(self.path) if self.end else None
-        if last is not None:
-            self.seq = last.seq + 1
-            self.ended = last.hook == "on_run_end"
-        if os.fstat(self._fd).st_size > self.end:
-            os.ftruncate(self._fd, self.end)
+        self._synced, self.cuts = time.monotonic(), 0
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Append complete lines, a record each, with one write.
@@ -133,8 +120,6 @@ class Writer:
             OSError: the file cannot be read, or not be mended.
         """
         size = os.fstat(self._fd).st_size
-        if size == self.end:
-            return []
         if size < self.end:
             warn("somebody cut %s: %d bytes of what was written are gone from it", self.path, self.end - size)
             self.cuts += 1
@@ -192,23 +177,36 @@ class Writer:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC)
-        position = 0
-        while position < self.end:
-            os.lseek(self._fd, position, os.SEEK_SET)
-            position += os.write(fd, os.read(self._fd, min(CHUNK, self.end - position)))
+        try:
+            self._copy_to(fd)
+        except OSError:
+            os.close(fd)
+            raise
         os.close(self._fd)
         self._fd = fd
         self._lock.release()
         self._lock.acquire()
 
+    def _copy_to(self, fd: int) -> None:
+        position = 0
+        while position < self.end:
+            os.lseek(self._fd, position, os.SEEK_SET)
+            data = os.read(self._fd, min(CHUNK, self.end - position))
+            if not data:  # somebody cut it, too: noticed before the next write
+                return
+            position += os.write(fd, data)
+
     def close(self) -> None:
         """Close the file and free the folder."""
+        if self._fd >= 0 and self._indexed < math.inf:
+            self.index.keep()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._fd >= 0:
-            if self._indexed < math.inf:
-                self.index.keep()
             os.close(self._fd)
             self._fd = -1
-            self._lock.release()
+        self._lock.release()
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -69,6 +69,17 @@ def small(path: Path) -> bytes:
     return content
 
 
+def write_anew(path: Path, text: str) -> None:
+    """Write a file of plain text that is nobody else's, whatever lies there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.unlink(missing_ok=True)  # what a killed process, or somebody else, has left under that name
+    with open(opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="ascii") as file:
+        file.write(text)
+
+
 def own_folder(path: Path) -> None:
     """Whether a folder of a run folder is in it, and not behind a link.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from losslog.errors import JournalError
+from losslog.runtime.containment import attempt
 from losslog.runtime.notices import did_you_mean
 
 JOURNAL: Final = "journal.jsonl"
@@ -50,6 +51,11 @@ def misnamed(name: str) -> str:
 def usable(name: str, otherwise: str) -> str:
     """``name`` where a new run may have it, else another."""
     return otherwise if misnamed(name) else name
+
+
+def absolute(path: str) -> str:
+    """``path`` from the working directory on; as it is where that was deleted."""
+    return attempt(os.path.abspath, path)[0] or path
 
 
 def stem_of(plugin: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from losslog.journal.archive import reading, size_of
 from losslog.journal.fences import is_void
-from losslog.journal.files import opened, small
+from losslog.journal.files import small, write_anew
 from losslog.journal.folder import INDEX
 from losslog.journal.lines import read
 from losslog.journal.records import Record, count_in
@@ -124,7 +124,7 @@ class Index(Tally):
             return
         target = place or self.folder / INDEX
         temporary = target.with_suffix(f".{os.getpid()}")
-        if attempt(_write, temporary, text)[1] is None and attempt(os.replace, temporary, target)[1] is None:
+        if attempt(write_anew, temporary, text)[1] is None and attempt(os.replace, temporary, target)[1] is None:
             self._kept = self.size
         else:
             attempt(temporary.unlink, missing_ok=True)
@@ -155,12 +155,6 @@ def _counts(kept: Mapping[str, Any]) -> bool:
         and fits(0, 0.0, "on_epoch_end", kept["last_epoch"]) and fits(0, 0.0, "on_batch_losses", kept["last_step"])
         and fits(0, 0.0, "on_metrics", {"detail": kept["trains"]})
     )  # fmt: skip
-
-
-def _write(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    with open(opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="ascii") as file:
-        file.write(text)
 
 
 def check(path: Path, size: int, kept: Any) -> str:

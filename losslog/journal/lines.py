@@ -7,13 +7,14 @@ Any thread; reads only. Contract:
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
-from losslog.journal.archive import buffered, reading, size_of
+from losslog.journal.archive import reading, size_of
 from losslog.journal.records import Record, decode_all
 
 CHUNK: Final = 1 << 18
@@ -124,7 +125,7 @@ def line_after(path: Path, offset: int) -> int:
     Raises:
         OSError: the file cannot be read.
     """
-    with buffered(path) as file:
+    with io.BufferedReader(cast(io.RawIOBase, reading(path))) as file:
         file.seek(offset)
         file.readline()
         return file.tell()

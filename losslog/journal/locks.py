@@ -73,8 +73,12 @@ class Lock:
                     return False
                 self.owner.unlink(missing_ok=True)
                 continue
-            os.write(fd, f"{os.getpid()} {_host()}".encode())
-            os.close(fd)
+            try:
+                with open(fd, "wb", buffering=0) as file:
+                    file.write(f"{os.getpid()} {_host()}".encode())
+            except OSError:  # a full disk: without a name in it nobody could ever take it over
+                self.owner.unlink(missing_ok=True)
+                raise
             return True
         return False
 

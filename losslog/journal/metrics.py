@@ -30,7 +30,7 @@ def numbers(value: Any, path: str) -> dict[str, Any]:
 
     Raises:
         TypeError: something in it is not a number; the message names its path.
-        ValueError: two names become one.
+        ValueError: two names become one, or a whole number is too large for a float.
     """
     found = plain(_known(value, path, 0), path)
     _check_numbers(found, path)
@@ -39,9 +39,8 @@ def numbers(value: Any, path: str) -> dict[str, Any]:
 
 def _shallow(value: dict[str, Any], path: str, depth: int) -> dict[str, Any]:
     if depth > 1:
-        below = {key: _shallow(item, f"{path}[{key!r}]", depth - 1) if type(item) is dict else item
-                 for key, item in value.items()}  # fmt: skip
-        return below
+        return {key: _shallow(item, f"{path}[{key!r}]", depth - 1) if type(item) is dict else item
+                for key, item in value.items()}  # fmt: skip
     flat: dict[str, Any] = {}
     for key, item in value.items():
         inner = _shallow(item, path, 1) if type(item) is dict else None
@@ -62,8 +61,10 @@ def _check_numbers(value: Any, path: str) -> None:
 
 def _known(value: Any, path: str, depth: int) -> Any:
     """``value`` without what evaluators mean as "nothing there", and with their tensors per class by name."""
-    if not isinstance(value, Mapping) or depth > MAX_DEPTH:
+    if not isinstance(value, Mapping):
         return value
+    if depth > MAX_DEPTH:
+        raise TypeError(f"{path}: nested more than {MAX_DEPTH} deep, or it contains itself")
     names = [name for name in value if isinstance(name, str)]
     classes = (
         _listed(value["classes"]) if "classes" in names and any(each.endswith("map_50") for each in names) else None

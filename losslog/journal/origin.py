@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from losslog.journal.folder import absolute
 from losslog.journal.redaction import redact
 from losslog.runtime.containment import attempt
 
@@ -28,14 +29,14 @@ def origin(plugins: Sequence[str]) -> dict[str, Any]:
     Args:
         plugins: the names of those that are on.
     """
-    script = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] not in ("", "-c", "-m") else ""
+    script = absolute(sys.argv[0]) if sys.argv and sys.argv[0] not in ("", "-c", "-m") else ""
     import platform  # 2 ms that processes without a run need not pay
 
     versions: dict[str, Any] = {"python": platform.python_version()}
     versions |= {name: getattr(sys.modules.get(name), "__version__", None) for name in VERSIONS}
     found = {
         "command": command_line(sys.argv), "script": script, "cwd": attempt(os.getcwd)[0],
-        "commit": attempt(commit_of, Path(script).parent if script else Path.cwd())[0], "host": platform.node(),
+        "commit": attempt(commit_of, Path(script).parent if script else Path())[0], "host": platform.node(),
         "versions": {name: str(each) for name, each in versions.items() if each},
         "plugins": list(plugins),
     }  # fmt: skip

@@ -18,7 +18,7 @@ from operator import attrgetter, itemgetter
 from types import GenericAlias
 from typing import Any, Final, NamedTuple
 
-from losslog.journal.shapes import LARGEST, fits, too_deep, usual
+from losslog.journal.shapes import BIG, LARGEST, fits, too_deep, usual
 from losslog.runtime.containment import attempt, encodable
 
 Data = dict[str, Any]
@@ -218,7 +218,10 @@ def plain(value: Any, path: str) -> Any:
 
     Raises:
         TypeError: something in it has no plain form; the message names its path and type.
+        ValueError: a whole number in it is so large that no reader takes it.
     """
+    if isinstance(value, int) and not -BIG < value < BIG:
+        raise ValueError(f"{path} is too large for a float")
     if value is None or type(value) in (bool, int, float, str):
         return value
     if path.count("[") > MAX_DEPTH:
@@ -258,7 +261,7 @@ def whole(value: Any, name: str) -> int:
         raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
     found = int(value.__index__())
     if not -LARGEST <= found < LARGEST:
-        raise ValueError(f"{name} must be below 2**63, got a number of {len(str(abs(found)))} digits")
+        raise ValueError(f"{name} must be below 2**63, got one of {found.bit_length()} bits")
     return found
 
 

@@ -18,10 +18,11 @@ from dataclasses import fields, is_dataclass
 from types import SimpleNamespace
 from typing import Any, Final
 
+from losslog.journal.shapes import BIG
 from losslog.runtime.containment import attempt, encodable
 
 REDACTED: Final = "[redacted]"
-MAX_DEPTH: Final = 50  # dicts and lists in each other; deeper only where one contains itself
+MAX_DEPTH: Final = 50  # dicts and lists in each other
 LONGEST: Final = 200  # characters of a repr
 # Looked for in names without their punctuation and case: privateKey, PRIVATE-KEY and private_key are one.
 _WORDS: Final = ("apikey", "accesskey", "privatekey", "signingkey", "token", "password", "passwd", "passphrase",
@@ -81,28 +82,51 @@ _FORMS: Final = re.compile(
 )
 
 
-def redact(value: Any, key: str = "", depth: int = 0) -> Any:
-    """Config as it may be written."""
+def redact(value: Any, key: str = "", within: tuple[int, ...] = ()) -> Any:
+    """Config as it may be written.
+
+    Args:
+        value: what it is.
+        key: the name that it stands under.
+        within: ids of what it is in: what contains itself is "...".
+    """
+    found, error = attempt(_redacted, value, key, within)
+    return found if error is None else _odd(value, error)
+
+
+def _redacted(value: Any, key: str, within: tuple[int, ...]) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    if depth > MAX_DEPTH:
-        return "..."
     inner = _structured(value)
+    if isinstance(inner, Mapping | list | tuple | set | frozenset):
+        if id(value) in within or len(within) > MAX_DEPTH:
+            return "..."
+        within = (*within, id(value))
     if isinstance(inner, Mapping):
         pairs, _ = attempt(lambda: list(inner.items()))
-        return {_text(str(name)): redact(each, _below(key, str(name)), depth + 1) for name, each in pairs or ()}
+        named = [(_named(name), each) for name, each in pairs or ()]
+        return {_text(name): redact(each, _below(key, name), within) for name, each in named}
     if isinstance(inner, list | tuple | set | frozenset):
         items = sorted(inner, key=repr) if isinstance(inner, set | frozenset) else list(inner)
-        return [
-            redact(each, _below(key, before), depth + 1) for each, before in zip(items, _labels(items), strict=True)
-        ]
+        return [redact(each, _below(key, before), within) for each, before in zip(items, _labels(items), strict=True)]
     if isinstance(value, int | float):
-        return REDACTED if is_secret(key) and _EVEN_NUMBERS.search(re.sub(r"[^a-z]", "", key.lower())) else value + 0
+        if is_secret(key) and _EVEN_NUMBERS.search(re.sub(r"[^a-z]", "", key.lower())):
+            return REDACTED
+        return value + 0 if isinstance(value, float) or -BIG < value < BIG else _cut(hex(value))
     if is_secret(key):
         return REDACTED
     if isinstance(value, str):
         return _text(str(value))
     return _text(_shown(value))
+
+
+def _named(name: Any) -> str:
+    text, error = attempt(str, name)
+    return _odd(name, error) if text is None else text
+
+
+def _odd(value: Any, error: BaseException | None) -> str:
+    return f"<{type(value).__name__} that raises {type(error).__name__}>"
 
 
 def is_secret(name: str) -> bool:
@@ -151,13 +175,14 @@ def _text(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text, error = attempt(repr, value)
-    if not isinstance(text, str):
-        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    text = repr(value)
     for name, item in list((attempt(vars, value)[0] or {}).items()):  # its own repr may show them bare
         if isinstance(item, str) and item and is_secret(str(name)):
             text = text.replace(item, REDACTED)
-    text = hide(text)
+    return _cut(hide(text))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
@@ -165,8 +190,8 @@ def _structured(value: Any) -> Any:
     """A value with fields as a dict of them, an OmegaConf container as a dict or list; everything else as it is."""
     if isinstance(value, str | bytes | int | float | type):
         return value
-    found, error = attempt(_fields, value)
-    return value if error is not None or found is None else found
+    found, _ = attempt(_fields, value)
+    return value if found is None else found
 
 
 def _fields(value: Any) -> Any:

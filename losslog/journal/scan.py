@@ -9,21 +9,19 @@ Any thread; reads only. Contract:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from losslog.journal.archive import reading
 from losslog.journal.lines import LONGEST
 from losslog.journal.records import Record, decode
-from losslog.journal.shapes import fits
+from losslog.runtime.containment import attempt
 
 BLOCK: Final = 1 << 20
 BATCH: Final = b'"hook": "on_batch_losses"'
 RESUME: Final = b'"on_resume"'
 HEAD: Final = 96  # bytes of a line in which its hook stands
-_loads: Final = json.JSONDecoder().decode
 
 
 def blocks(path: Path, offset: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
@@ -59,10 +57,7 @@ def is_batch(line: bytes) -> bool:
 
 def record_of(line: bytes) -> Record | None:
     """The record of a line; None for a garbled one."""
-    try:
-        return decode(line)
-    except ValueError:
-        return None
+    return attempt(decode, line)[0]
 
 
 def resumes(path: Path, offset: int = 0) -> list[Record]:
@@ -71,32 +66,9 @@ def resumes(path: Path, offset: int = 0) -> list[Record]:
     Raises:
         OSError: the file cannot be read.
     """
-    return resumes_upto(path, offset)[0]
-
-
-def resumes_upto(path: Path, offset: int) -> tuple[list[Record], int]:
-    """The ``on_resume`` records from ``offset`` on, and where the last complete line ends.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
     found = []
-    for end, piece in blocks(path, offset):
-        offset = end
+    for _, piece in blocks(path, offset):
         if RESUME in piece:
             records = [record_of(line) for line in piece.split(b"\n") if RESUME in line]
             found += [each for each in records if each is not None and each.hook == "on_resume"]
-    return found, offset
-
-
-def batches(lines: Sequence[bytes]) -> tuple[list[Record], int]:
-    """The records of many lines, and how many lines were garbled. NaN and infinities may still be spelt as strings."""
-    try:
-        rows: list[Any] = _loads(f"[{b','.join(lines).decode('ascii')}]")
-        found = [Record(row["seq"], row["time"], row["hook"], row["data"]) for row in rows]
-        if not all(fits(*each) for each in found):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
-        each_alone = [record_of(line) for line in lines]
-        found = [each for each in each_alone if each is not None]
-    return found, max(0, len(lines) - len(found))
+    return found

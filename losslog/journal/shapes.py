@@ -23,7 +23,7 @@ _NUMBERS: Final = frozenset({int, float})
 _ALWAYS: Final = frozenset({"step", "epoch", "losses", "total"})
 _USUAL: Final = _ALWAYS | {"lr", "batch_size"}
 _TEXTS: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BIG: Final = 2.0**1023  # a whole number beyond has no float
+BIG: Final = 2.0**1023  # a whole number beyond has no float
 
 
 def _whole(value: Any) -> bool:
@@ -31,7 +31,7 @@ def _whole(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return value is None or type(value) is float or (type(value) is int and -_BIG < value < _BIG)
+    return value is None or type(value) is float or (type(value) is int and -BIG < value < BIG)
 
 
 def _numbers(value: Any) -> bool:
@@ -87,7 +87,7 @@ def _weights(value: Any) -> bool:
 
 
 def _finite(value: Any) -> bool:
-    return type(value) in _NUMBERS and -_BIG < value < _BIG
+    return type(value) in _NUMBERS and -BIG < value < BIG
 
 
 def _side(value: Any) -> bool:

@@ -126,18 +126,14 @@ class Tally:
                 self._group(group, ())
                 self.size = offset = offset + sum(map(len, group)) + len(group)
             if line is not None:
-                offset += len(line) + 1
-                self._line(line, offset)
+                record, begin, offset = record_of(line), offset, offset + len(line) + 1
+                if record is None:
+                    self.lasting["garbled"] += 1
+                else:
+                    self._record(record, begin, offset)
+                self.size = offset
         if self.size - (self._marks[-1].offset if self._marks else 0) >= MARK_EVERY:
             self._mark()
-
-    def _line(self, line: bytes, end: int) -> None:
-        record = record_of(line)
-        if record is None:
-            self.lasting["garbled"] += 1
-        else:
-            self._record(record, end - len(line) - 1, end)
-        self.size = end
 
     def _group(self, lines: list[bytes], fences: Sequence[Record], *, again: bool = False) -> None:
         """Count batch lines without decoding any but the last that counts."""

@@ -183,7 +183,7 @@ class Joiner:
             means: of the logging rank; get those of the others too.
             heard: whether validation losses are what was heard on this rank; then they are means over the ranks.
         """
-        several = self.sums(data["epoch"])
+        several = list(self._ends.pop(data["epoch"], {}).values())
         for each in several:
             means.merge(each)
         if data["step"] is not None:
@@ -191,7 +191,3 @@ class Joiner:
         if heard:
             own = {} if data["val_loss"] is None else validation(data["val_loss"])
             data["val_loss"] = val_loss_of(validations([own, *(each.get(VALIDATED, {}) for each in several)]))
-
-    def sums(self, epoch: int) -> list[dict[str, Any]]:
-        """The other ranks' sums of an epoch that has ended."""
-        return list(self._ends.pop(epoch, {}).values())

@@ -23,20 +23,19 @@ class Tree:
     """The ranks of a run; the logging rank is 0.
 
     Args:
-        size: how many there are.
-        fanout: how many a block has; None is `FANOUT`, or one block up to `FLAT` ranks.
+        size: how many there are; up to `FLAT` are one block, more have blocks of `FANOUT`, if nobody says otherwise.
 
     Attributes:
         levels: how many times what a rank hands over is joined on the way.
         every: seconds between two words of a rank; 0 is at each turn.
     """
 
-    def __init__(self, size: int, fanout: int | None = None) -> None:
+    def __init__(self, size: int) -> None:
         said = os.environ.get("LOSSLOG_FANOUT", "")
-        if fanout is None and said.isdigit() and int(said) > 1:
-            fanout = int(said)
         self.size = size
-        self._width = fanout or (FANOUT if size > FLAT else max(size, 2))
+        self._width = FANOUT if size > FLAT else max(size, 2)
+        if said.isdigit() and int(said) > 1:
+            self._width = int(said)
         self.levels = 0
         while self._width ** (self.levels + 1) < size:
             self.levels += 1

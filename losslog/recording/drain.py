@@ -96,7 +96,9 @@ class Drain(Intake):
         last: Record | None = None
         for last in self._writer.index.open_batches(epoch, step) if self._joiner is None else ():
             data = last.data
-            self.means.add(Whole(data["losses"], data["total"], given=True), data.get("n", 1), data.get("weights"))
+            self.means.add(
+                Whole(data["losses"], data["total"], given=True), max(count_in(data, "n"), 1), data.get("weights")
+            )
             self._last_lr = data.get("lr", self._last_lr)
         return None if last is None else count_in(last.data, "step")
 

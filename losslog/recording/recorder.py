@@ -4,7 +4,8 @@
 `ask` and `flush` where the loop asks.
 Contract:
 
-- `finish` is bounded by its timeout, and waits neither for lanes that back off or hang nor for a disk that does.
+- `finish` is bounded by its timeout (a disk gets `AT_LEAST`), and waits neither for lanes that back off or hang nor for
+  a disk that does.
 - With several ranks, those that do not log hand over what they have and say goodbye; the logging rank waits for that.
 """
 
@@ -23,6 +24,7 @@ from losslog.runtime.notices import warn
 from losslog.runtime.pace import Bell, start_thread
 
 SPILL: Final = 6.0  # seconds that saving what a disk did not take may take
+AT_LEAST: Final = 1.0  # seconds that a disk gets for what is queued, however little time there is
 DRAIN_EVERY: Final = 0.2  # seconds; also what a kill -9 may lose
 
 
@@ -117,7 +119,7 @@ class Recorder:
         deadline = time.monotonic() + timeout
         self._intake.pace.active = False
         self.delivery.hurry()
-        if self.ask(timeout) is None:  # the disk hangs: nothing of ours may hold the process
+        if self.ask(max(timeout, AT_LEAST)) is None:  # the disk hangs: nothing of ours may hold the process
             self._spill(end)
             return
         self._hear_goodbyes(time.monotonic() + self._intake.patience * (deadline - time.monotonic()))
@@ -127,7 +129,7 @@ class Recorder:
         self._over.set()
         self._queue.bell.set()
         for thread in filter(None, (self._agreeing, self._thread)):
-            thread.join(max(deadline - time.monotonic(), 0.1))
+            thread.join(max(deadline - time.monotonic(), AT_LEAST))
         if self._alive:
             self._spill()
             return

@@ -43,14 +43,9 @@ def attempt(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> tuple[T
     try:
         return function(*args, **kwargs), None
     except BaseException as error:
-        if must_pass(error):
-            raise
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # the user's own Ctrl-C
         return None, error
-
-
-def must_pass(error: BaseException) -> bool:
-    """Whether the error is the user's own Ctrl-C rather than a plugin's."""
-    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 def means_not_now(error: BaseException) -> bool:

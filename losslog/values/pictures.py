@@ -34,19 +34,18 @@ _ABOUT_IMAGE: Final = ("id", "path", "width", "height", "loss", "missed", "extra
                        "mistakes", "thumbnail", "left_out", "turned")  # fmt: skip
 
 
-def pictures(images: Any, name: str = "images") -> tuple[list[dict[str, Any]], str]:
+def pictures(images: Any) -> tuple[list[dict[str, Any]], str]:
     """Images as a record has them, and what had to go.
 
     Args:
         images: a list of dicts; see `losslog.values.picture.Picture`. Numbers may be tensors, arrays or numpy scalars.
-        name: what the argument is called in errors.
 
     Raises:
         TypeError, ValueError: something is not what it may be; the message names it.
     """
     if isinstance(images, str | bytes | Mapping) or not isinstance(images, Sequence):
-        raise TypeError(f"{name} must be a list of dicts, one an image, got {type(images).__name__}")
-    found = [_picture(each, f"{name}[{place}]") for place, each in enumerate(images[:IMAGES])]
+        raise TypeError(f"images must be a list of dicts, one an image, got {type(images).__name__}")
+    found = [_picture(each, f"images[{place}]") for place, each in enumerate(images[:IMAGES])]
     told = [f"{len(images) - IMAGES} of {len(images)} images"] if len(images) > IMAGES else []
     _fit(found, BYTES * -(-len(found) // 8))
     for what in ("objects", "masks"):

@@ -73,7 +73,6 @@ def snapshot(losses: Any, total: Any = None, name: str = "losses") -> tuple[Keys
             values = [*losses.values()]
         if total is None and keys in _checked and _FLOATS.issuperset(map(type, values)):
             return keys, values
-        return _careful(losses, total, name)
     return _careful(losses, total, name)
 
 

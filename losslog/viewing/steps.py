@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from losslog.journal.fences import is_void
-from losslog.journal.records import Record, count_in
-from losslog.journal.scan import batches, record_of
+from losslog.journal.records import Record, count_in, decode_all
+from losslog.journal.scan import record_of
 from losslog.runtime.containment import attempt
 from losslog.viewing.column import LIMIT, Column
 from losslog.viewing.columns import Template
@@ -96,8 +96,8 @@ class Steps:
         """Take batch records."""
         if not lines or self._alike(lines):
             return
-        rows, garbled = batches(lines)
-        self.garbled += garbled
+        rows = [each for each in decode_all(lines) if each is not None]
+        self.garbled += len(lines) - len(rows)
         _, error = attempt(self._several, rows)
         if error is not None:  # something in them is not as it should be: one by one
             for row in rows:

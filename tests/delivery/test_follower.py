@@ -195,6 +195,49 @@ def test_a_follower_that_is_killed_is_started_again_and_nothing_is_missing_or_do
     assert data(run.dir) == [*(f"batch {step} 1.0" for step in range(150)), "batch 150 2.0", "end finished"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a working directory cannot be deleted there")
+def test_a_working_directory_that_is_gone_costs_nothing(
+    make_run: Made, far: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Any
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(sys, "path", ["", "src", *sys.path])
+    gone.rmdir()
+    run = make_run(plugins=[far], follower=True)
+    run.log_batch(1.0)
+    run.log_images("val", [{"id": 1, "width": 8, "height": 8, "path": "1.jpg"}], folder="data")
+    run.log_images("val", [{"id": 1, "width": 8, "height": 8, "path": "1.jpg"}])
+    assert run.flush(60)
+    os.kill(run.stats["follower"]["pid"], signal.SIGKILL)
+    until(lambda: run.stats["follower"]["restarts"] == 1)
+    run.log_batch(2.0)
+    run.close(60)
+    assert data(run.dir) == ["batch 0 1.0", "batch 1 2.0", "end finished"]
+
+
+def test_a_message_of_another_version_ends_nothing(make_run: Made, package: Callable[..., str], until: Any) -> None:
+    source = """
+    from losslog import hookimpl
+    class Plugin:
+        @hookimpl
+        def on_batch_losses(self, step, run):
+            for kind in ("stop", "lr", "alert"):
+                run._post(kind, {"another": "form"})
+            for level in ("high", None, [2]):
+                run._post.__self__._outbox.put("notice", level=level, text="hm")
+            run._post.__self__._outbox._queue.put(b"[" * 100_000 + b"\\n")
+            run.request_stop(f"after step {step}")
+    """
+    run = make_run(plugins=[package(source, "newer")], follower=True)
+    run.log_batch(1.0)
+    until(lambda: run.should_stop, "what comes after it is heard", 30)
+    run.close(60)
+    assert run.stop_reason == "after step 0"
+    assert run.stats["lanes"]["newer"]["state"] == "done"
+
+
 def test_one_that_dies_again_and_again_is_given_up_and_training_goes_on(
     make_run: Made, package: Callable[..., str], until: Any, records: Any, caplog: Any
 ) -> None:

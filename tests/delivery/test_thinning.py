@@ -64,6 +64,21 @@ def test_a_step_that_a_foreign_journal_made_up_does_no_harm(step: Any) -> None:
     assert [each.data["losses"] for each in out] == [{"a": 2.0}]
 
 
+@pytest.mark.parametrize("key", ["losses", "total"])
+@pytest.mark.parametrize("absent", [True, False])
+def test_a_batch_of_a_foreign_journal_may_lack_its_numbers(key: str, absent: bool) -> None:
+    thinner, odd = Thinner(2), batch(0, 0, 1.0)
+    if absent:
+        del odd.data[key]
+    else:
+        odd.data[key] = None
+    assert list(thinner.take(odd)) == []
+    (out,) = thinner.take(batch(1, 1, 3.0))
+    other = {"losses": ("total", 2.0), "total": ("losses", {"a": 2.0})}[key]
+    assert (out.data[key], out.data[other[0]]) == ({"losses": {"a": 3.0}, "total": 3.0}[key], other[1])
+    assert [list(thinner.take(odd)), [each.data.get(key) for each in thinner.take(odd)]] == [[], [None]]
+
+
 def test_a_plugin_that_only_shows_gets_the_first_and_the_newest_of_what_waits() -> None:
     end = Record(9, 1.0, "on_epoch_end", {"epoch": 1})
     found = [(seq, batch(seq, seq, 1.0, epoch=1 + seq // 4)) for seq in range(9)]

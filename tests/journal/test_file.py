@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from losslog import RunLocked
+from losslog.errors import JournalError
 from losslog.journal.file import Writer, append_record, state_of
 from losslog.journal.folder import JOURNAL
 from losslog.journal.lines import read
@@ -152,6 +153,55 @@ def test_a_deleted_journal_is_put_back_whole(writer: Writer, tmp_path: Path) -> 
     assert not writer.moved()
     writer.append(lines(1, first=5))
     assert steps(tmp_path) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_disk_that_is_full_each_time_it_is_put_back_costs_no_descriptors(
+    writer: Writer, tmp_path: Path, little_disk: None
+) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    writer.append(lines(100))
+    (tmp_path / JOURNAL).unlink()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    before = os.dup(0)
+    os.close(before)
+    for _ in range(3):
+        with pytest.raises(OSError, match="File too large"):
+            writer.heal()
+    after = os.dup(0)
+    os.close(after)
+    assert after == before
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    writer.heal()
+    assert steps(tmp_path) == list(range(100))
+
+
+def test_a_journal_that_was_put_aside_and_cut_is_put_back_as_far_as_it_goes(writer: Writer, tmp_path: Path) -> None:
+    writer.append(lines(5))
+    aside = tmp_path / "aside"
+    os.rename(tmp_path / JOURNAL, aside)
+    os.truncate(aside, len(b"".join(lines(2))))
+    writer.heal()
+    assert steps(tmp_path) == [0, 1]
+    assert writer.strangers() == []
+    assert (writer.end, writer.cuts) == ((tmp_path / JOURNAL).stat().st_size, 1)
+
+
+@pytest.mark.parametrize("form", ["needs zstandard", "a link"])
+def test_a_journal_that_cannot_be_opened_here_leaves_the_folder_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    Writer(tmp_path).close()
+    if form == "a link":
+        (tmp_path / JOURNAL).rename(tmp_path / "elsewhere")
+        (tmp_path / JOURNAL).symlink_to(tmp_path / "elsewhere")
+    else:
+        (tmp_path / JOURNAL).unlink()
+        (tmp_path / f"{JOURNAL}.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
+        monkeypatch.setattr("losslog.journal.packing.zstandard", lambda: None)
+    for _ in range(2):  # the second finds no lock of the first
+        with pytest.raises((OSError, JournalError), match=r"is a link|pip install zstandard"):
+            Writer(tmp_path)
 
 
 def test_a_healed_folder_is_locked_again(writer: Writer, tmp_path: Path) -> None:

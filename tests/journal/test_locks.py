@@ -106,6 +106,25 @@ def test_without_kernel_locks_a_file_says_who_has_it(tmp_path: Path, no_kernel_l
     assert not (tmp_path / "a.owner").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
+def test_an_owner_that_a_full_disk_could_not_name_keeps_nobody(tmp_path: Path, no_kernel_locks: None) -> None:
+    import resource
+    import signal
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Lock(tmp_path / "a.lock").acquire()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    lock = Lock(tmp_path / "a.lock")
+    assert lock.acquire()
+    lock.release()
+
+
 @pytest.fixture(params=["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EINVAL", "EPERM"])
 def no_locks_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl = pytest.importorskip("fcntl", reason="POSIX")

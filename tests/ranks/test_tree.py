@@ -24,8 +24,12 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 @pytest.mark.parametrize(("size", "width"), [(2, None), (FLAT, None), (65, None), (1000, None), (4096, None),
                                              (16_384, None), (8, 2), (9, 2), (27, 3), (28, 3), (5, 4)])  # fmt: skip
-def test_every_rank_is_heard_once_and_nobody_hears_many(size: int, width: int | None) -> None:
-    tree = Tree(size, width)
+def test_every_rank_is_heard_once_and_nobody_hears_many(
+    size: int, width: int | None, wide: Callable[[int], None]
+) -> None:
+    if width is not None:
+        wide(width)
+    tree = Tree(size)
     heard = [below for rank in range(size) for below in tree.below(rank)]
     assert sorted(heard) == list(range(1, size))
     assert max(len(tree.below(rank)) for rank in range(size)) < max(FLAT, 4 * 16)
