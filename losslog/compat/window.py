@@ -19,8 +19,9 @@ from torch import Tensor
 from losslog.compat.naming import is_loss, is_number, plain_name
 from losslog.instrument.readings import REST, Beside, Computed, Reading, staged
 from losslog.instrument.roots import Root
+from losslog.values.means import mean_of
 from losslog.values.snapshot import Keys, Staged, resolve, snapshot
-from losslog.values.totals import TOTAL_NAMES, mean_of
+from losslog.values.totals import TOTAL_NAMES
 
 MOST: Final = 1000
 TOTALS: Final = frozenset(TOTAL_NAMES)

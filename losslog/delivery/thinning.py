@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from losslog.journal.records import Record, count_in
-from losslog.values.totals import mean_of
+from losslog.values.means import mean_of
 
 
 def newest(found: list[tuple[int, Record | None]]) -> list[tuple[int, Record | None]]:

@@ -19,7 +19,7 @@ from losslog.instrument import looking, shares
 from losslog.instrument.readings import Reading
 from losslog.instrument.written import Written
 from losslog.runtime.notices import Once
-from losslog.values.totals import mean_of
+from losslog.values.means import mean_of
 
 if TYPE_CHECKING:
     from losslog.instrument.reached import Reached

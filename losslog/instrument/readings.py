@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from losslog.values.means import mean_of
 from losslog.values.snapshot import EXACT, Keys, Staged, resolve, snapshot
-from losslog.values.totals import Alone, mean_of
+from losslog.values.totals import Alone
 
 if TYPE_CHECKING:
     from losslog.instrument.outputs import Output

@@ -144,7 +144,7 @@ def _load(original: Any) -> Any:
     return load
 
 
-def _exit(original: Any) -> Any:
+def _leave(original: Any) -> Any:
     def exit(status: Any = None, /) -> Any:
         guarded(leaves, status)
         return original(status)
@@ -154,7 +154,7 @@ def _exit(original: Any) -> Any:
 
 # module: (class or "", attribute, what replaces it)
 SITES: Final[dict[str, tuple[tuple[str, str, Callable[[Any], Any]], ...]]] = {
-    "sys": (("", "exit", _exit),),
+    "sys": (("", "exit", _leave),),
     "torch.autograd": (("", "backward", hear_backward),),
     "torch.nn.modules.module": (("Module", "train", _train), ("Module", "zero_grad", _zero_grad)),
     "torch.optim.optimizer": (

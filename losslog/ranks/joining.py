@@ -24,7 +24,7 @@ from losslog.ranks.store import Store
 from losslog.ranks.sums import VALIDATED, Share, Sums, join, sums_in, val_loss_of, validation, validations
 from losslog.ranks.tree import Tree
 from losslog.runtime.notices import warn
-from losslog.values.means import EpochMeans
+from losslog.values.totals import EpochMeans
 
 LATE: Final = 2.0  # seconds a batch waits for other ranks
 AHEAD: Final = 100_000  # batches of ranks that are ahead kept in memory

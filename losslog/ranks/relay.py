@@ -18,7 +18,7 @@ from losslog.ranks.mail import Inbox
 from losslog.ranks.store import Store
 from losslog.ranks.sums import VALIDATED, Share, Sums, join, sums_in, validations
 from losslog.ranks.tree import Tree
-from losslog.values.means import EpochMeans
+from losslog.values.totals import EpochMeans
 
 LATE: Final = 1.0  # seconds a batch waits here, at the lowest level
 ENDLESS: Final = 8.0  # seconds an end of an epoch waits here, at the lowest level

@@ -34,8 +34,8 @@ from losslog.recording.items import Batch, Event, Item
 from losslog.runtime.containment import one_line
 from losslog.runtime.notices import say, warn
 from losslog.values.losses import Losses
-from losslog.values.means import EpochMeans
-from losslog.values.totals import Whole, weighted
+from losslog.values.means import weighted
+from losslog.values.totals import EpochMeans, Whole
 
 SYNC_EVERY: Final = 30.0  # seconds between fsyncs; also at each epoch's end and at close
 # Bytes of batches kept while the journal cannot be written, and as many of others; in memory two to five times as much.

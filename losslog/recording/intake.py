@@ -24,9 +24,8 @@ from losslog.runtime.containment import attempt, long_form
 from losslog.runtime.notices import Once
 from losslog.runtime.pace import Bell, Pace
 from losslog.values.losses import Losses
-from losslog.values.means import EpochMeans
 from losslog.values.snapshot import Later, Staged
-from losslog.values.totals import Totals, Whole, told
+from losslog.values.totals import EpochMeans, Totals, Whole, told
 
 QUEUE_LIMIT: Final = 200_000  # batches; at 0.5 kB each 100 MB, where a disk hangs
 PATIENCE: Final = 1.0  # seconds after which more batches have come than are being recorded: no time for rests

@@ -20,9 +20,8 @@ from losslog.ranks.sums import join as join_sums
 from losslog.recording.intake import Queue
 from losslog.recording.items import Batch, Event
 from losslog.recording.sender import HEARTBEAT, Sender
-from losslog.values.means import EpochMeans
 from losslog.values.snapshot import snapshot
-from losslog.values.totals import Whole
+from losslog.values.totals import EpochMeans, Whole
 
 Ranks = Any  # of conftest: several ranks of one run
 Clock = Any

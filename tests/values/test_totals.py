@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from losslog.runtime.notices import Once
-from losslog.values.means import EpochMeans
-from losslog.values.totals import Totals, Whole, agree, mean_of, told, total_name, total_of, weighted
+from losslog.values.means import mean_of, weighted
+from losslog.values.totals import EpochMeans, Totals, Whole, agree, told, total_name, total_of
 
 
 @pytest.mark.parametrize(
