@@ -177,7 +177,7 @@ class EpochMeans:
         # Of the steps with the most passes: how many those are, and of each component's weight the sum and count.
         self._longest = 1
         self._full: dict[str, tuple[float, int]] = {}
-        self._alone: dict[str, tuple[float, float, int]] = {}  # of scalars made of one: sums of value, weight - 1, count
+        self._alone: dict[str, tuple[float, float, int]] = {}  # scalars made of one: value, weight - 1, count
         self._total = 0.0
         self._given = False
 
