@@ -10,7 +10,7 @@ PLUGINS := $(sort $(wildcard plugins/losslog-*))
 MANIFESTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check unit frameworks plugin faults stress docs dist matrix bench clean
+.PHONY: help install demo test check unit exhaustive frameworks plugin faults stress docs dist matrix bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -40,6 +40,9 @@ test: check unit docs plugin ## everything CI runs
 unit: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(addsuffix /tests,$(PLUGINS))
+
+exhaustive: install ## every case of tests that `make test` takes a sample of
+	LOSSLOG_TESTS=all $(BIN)/python -m pytest -q -n 2 --dist loadfile -m sampled tests
 
 FRAMEWORKS := .venv-frameworks
 EXTRAS := lightning,transformers,accelerate,mmengine,ultralytics,ignite,keras,fastai,sb3

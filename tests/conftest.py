@@ -31,6 +31,27 @@ RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "threaded: takes part in scripts/stress.py")
+    config.addinivalue_line("markers", "sampled(n): n of its cases, evenly spread; all with LOSSLOG_TESTS=all")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out most cases of what has many of them, but where all are asked for (``make exhaustive``)."""
+    if os.environ.get("LOSSLOG_TESTS") == "all":
+        return
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled") is not None:
+            groups.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out: set[pytest.Item] = set()
+    for several in groups.values():
+        marker = several[0].get_closest_marker("sampled")
+        count = len(several) if marker is None else min(marker.args[0], len(several))
+        several.sort(key=lambda each: each.nodeid)
+        kept = {several[place * len(several) // count] for place in range(count)}
+        left_out.update(each for each in several if each not in kept)
+    if left_out:
+        config.hook.pytest_deselected(items=[*left_out])
+        items[:] = [each for each in items if each not in left_out]
 
 
 @pytest.fixture(autouse=True)

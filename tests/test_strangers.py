@@ -273,6 +273,7 @@ def state(folder: Path) -> dict[str, Any]:
             for path in [folder, *folder.rglob("*")] if path.is_dir() or path.is_file()}  # fmt: skip
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.skipif(os.name == "nt", reason="links need a right there")
 @pytest.mark.parametrize("command", [*LOOK, *FINISH], ids=lambda each: each[0])
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "device"])
@@ -300,6 +301,7 @@ def test_a_journal_that_is_no_file_of_its_own_is_refused(
         assert len(done.stderr.splitlines()) <= 1
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.skipif(os.name == "nt", reason="links need a right there")
 @pytest.mark.parametrize("command", [*LOOK, *FINISH], ids=lambda each: each[0])
 @pytest.mark.parametrize("kind", ["pipe", "device", "huge", "folder", "link"])

@@ -74,6 +74,7 @@ def command(make_run: Callable[..., losslog.Run], package: Callable[..., str]) -
     return call
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", ["replay", "follow"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_it_ends_and_says_why(command: Callable[..., tuple[int, str]], name: str, fault: str) -> None:

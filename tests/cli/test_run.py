@@ -122,6 +122,7 @@ def package(script):
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("module", "words"), [("pkg.train", []), ("pkg.train", ["spawn"]), ("pkg", ["-m", "--name", "x"])]
 )
@@ -270,6 +271,7 @@ print([each.tolist() for each in model.state_dict().values()], torch.rand(1).ite
 """
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("does", [None, "warn", "stop", "trace"])
 def test_what_a_loss_that_is_not_finite_does(launch, script, tmp_path, does):
     path = script(f"BAD = (3,)\n{SPOILED}")
@@ -389,6 +391,7 @@ def test_two_processes_are_one_run(launch, tmp_path, how):
     assert [each["status"] for each in of(found, "on_run_end")] == ["finished"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["nuclei", pytest.param("fruitsnuts", marks=pytest.mark.slow)])
 def test_a_tutorial_script_on_real_pictures(launch, tmp_path, until, kind):
     if not (DATA / kind).is_dir():

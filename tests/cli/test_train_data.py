@@ -374,6 +374,7 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) 
     assert "".join(written) == "\rimages opened: 0 of 2\rimages opened: 1 of 2\rimages opened: 2 of 2\n"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.skipif(sys.platform != "linux", reason="limits on memory are Linux's")
 @pytest.mark.parametrize(
     "polygon",

@@ -57,6 +57,7 @@ def trained_as_ever(outcome: Any, expected: str, steps: int = STEPS) -> None:
     assert outcome.memory < 200
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("fault", "text", "near"), places(RAISING))
 def test_one_that_fails(bench: Any, expected: str, fault: str, text: str, near: bool) -> None:
     outcome = bench.start(fault, near=near).finish()

@@ -141,6 +141,7 @@ def linear(): return nn.Linear(4, 2)
 """
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("loop", "says"),
     [

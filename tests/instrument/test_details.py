@@ -83,6 +83,7 @@ def trained(watch, read, criterion, steps=1, add=lambda y: 0.0, inside=False):
     return read(run), read(run, "on_batch_losses"), read(run, "on_epoch_end"), truth, valid
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("factor", [lambda y: 1.0, len, lambda y: 0.25])
 @pytest.mark.parametrize("tell", [plain, first, numbers, with_more])

@@ -302,6 +302,7 @@ def test_lists_by_keyword_and_in_dicts(watch, read, call):
     ]
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("size", [3, 5, 8])
 @pytest.mark.parametrize("late", [1, 2, 7])
 @pytest.mark.parametrize("first", ["old", "new"])
@@ -357,6 +358,7 @@ CYCLES = {
 }
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("kind", CYCLES)
 @pytest.mark.parametrize("planned", [None, 4, 8])
 @pytest.mark.parametrize("validates", [None, 3])

@@ -32,6 +32,7 @@ class Pieces(nn.Module):
         return {name: gather([each[name] for each in several]) for name in several[0]}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("pieces", [2, 3])
 @pytest.mark.parametrize("how", ["cat", "stack"])
 @pytest.mark.parametrize("reduce", [torch.mean, torch.sum])

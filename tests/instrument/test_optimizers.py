@@ -482,6 +482,7 @@ for task in range(8):
 """
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("outer", ["SGD", "Adam"])
 def test_optimizers_made_for_each_task_are_one_series(script, read, outer, keep):

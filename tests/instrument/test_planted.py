@@ -151,6 +151,7 @@ def alerts(run: Any) -> list[dict[str, Any]]:
     return [each.data for each in records(run.dir) if each.hook == "on_alert"]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("train", [with_engine, with_attach])
 @pytest.mark.parametrize("fault", CAUSES)
 def test_each_fault_names_its_own_cause_and_no_other(fault: Any, train: Any, tmp_path: Path) -> None:

@@ -828,6 +828,7 @@ def test_parts_that_are_trained_by_turns_are_no_fault(net, watch, trains):
     assert grave(switched(net, watch, trains, epochs=6)) == []
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("turns", [(9, 9), (14, 14), (20, 20), (20, 30), (31, 9), (50, 50), (84, 84), (100, 100)])
 @pytest.mark.parametrize("alone", [False, True], ids=["part", "whole"])
 def test_one_part_that_takes_long_turns_is_information_once(net, watch, turns, alone):

@@ -66,6 +66,7 @@ def run(folder, how, left, *options):
     return done.stderr
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("how", "left"),
     [("in place", 13), ("renamed", 13), ("renamed later", 13), ("copied", 10), ("amid", 10), ("amid", 13)],

@@ -233,6 +233,7 @@ def record(watch, read, monkeypatch, caplog):
     return record
 
 
+@pytest.mark.sampled(28)
 @pytest.mark.parametrize(("data", "seldom"), [("loader", False), ("list", True)])
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("happens", ALL, ids=lambda each: each.__name__)

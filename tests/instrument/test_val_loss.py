@@ -87,6 +87,7 @@ class Loop:
         return [each.get("val_loss") for each in read(self.run, "on_epoch_end")]
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("kind", ["dict", "criterion"])
 @pytest.mark.parametrize("order", ["train first", "train last", "both sides", "train alone"])
 @pytest.mark.parametrize("through", ["the loader", "another loader", "with gradients", "eval mode", "part of it"])
@@ -221,6 +222,7 @@ def compiled(net):
     return torch.compile(net, backend="eager")
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(
     ("wrap", "trained", "validated"),
     [
@@ -353,6 +355,7 @@ class Holder(nn.Module):
         return self.ema_model(x)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("net", ["dict", "own", "Sequential", "Linear"])
 @pytest.mark.parametrize("holder", ["named", "beside", "averaged", "object"])
 @pytest.mark.parametrize("own", ["first", "not"])
@@ -418,6 +421,7 @@ FORMS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("who", ["itself", "in a wrapper", "a copy"])
 def test_losses_in_a_tuple_validate(watch, read, form, who):

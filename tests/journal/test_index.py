@@ -282,6 +282,7 @@ def test_it_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 ODD: list[Any] = [None, "x", 1.5, -1, [1], {"a": [1]}, True]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(4))
 def test_an_index_of_somebody_elses_making_breaks_no_reader(
     tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]

@@ -65,6 +65,7 @@ def written(folder: Path, lines: list[dict[str, Any]]) -> Path:
     return folder
 
 
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize(("hook", "path"), CASES, ids=[f"{hook}.{'.'.join(map(str, path))}" for hook, path in CASES])
 def test_every_reader_bears_every_value_there(
     hook: str, path: tuple[Any, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
