@@ -50,13 +50,14 @@ class Driver:
     def epoch(
         self, epoch: int, losses: Any = None, val_loss: Any = None, epochs: int | None = 20, dropped: int = 0,
         lr: Any = None, duration: float | None = None, weights: dict[str, float] | None = None,
+        total: float | None = None,
     ) -> None:  # fmt: skip
         self.clock += 1
         self.plugin.on_epoch_end(
             epoch,
             epochs,
             LOSSES if losses is None else losses,
-            None,
+            total,
             val_loss,
             dropped,
             self.clock,

@@ -257,10 +257,10 @@ def test_a_wrong_option_is_named(drive, options, error, words):
         drive(**options)
 
 
-def test_making_the_plugin_imports_no_rich():
+def test_making_the_plugin_imports_little_of_rich():
     import subprocess
 
-    code = "import sys, losslog_console as l; l.ConsolePlugin(); sys.exit('rich' in sys.modules)"
+    code = "import sys, losslog_console as l; l.ConsolePlugin(); sys.exit('rich.console' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
@@ -327,3 +327,22 @@ def test_how_often_a_component_counts_stands_behind_it(drive, capsys):
     run = drive()
     run.epoch(1, {"loss_a": 1.0, "loss_b": 0.5}, weights={"loss_b": 2.0})
     assert capsys.readouterr().out.splitlines()[-2:] == ["   loss_a: 1.0000", "   loss_b: 0.5000 x 2"]
+
+
+@pytest.mark.parametrize(
+    ("val_loss", "total", "weights", "line"),
+    [
+        ({"vq": 0.5}, 9.0, None, "0.5000 (of vq; the total has more)"),
+        ({"vq": 0.5, "total": 1.0}, 9.0, {"vq": 2.0}, "1.0000 (of vq; the total has more)"),
+        ({"vq": 0.5}, 0.6, None, "0.5000"),
+        ({"vq": 0.5}, 1.25, {"vq": 2.0}, "0.5000"),
+        ({"vq": 0.5, "loss": 8.0}, 9.0, None, "8.0000"),
+        ({"vq": 0.5, "total": 8.0}, 9.0, None, "8.0000"),
+        ({"vq": 0.5, "recon": 7.0}, 9.0, None, "7.5000"),
+        ({"vq": float("nan")}, float("nan"), None, "nan"),
+        (8.0, 9.0, None, "8.0000"),
+    ],
+)
+def test_a_validation_of_a_part_of_the_total_says_so(drive, capsys, val_loss, total, weights, line):
+    drive().epoch(1, {"vq": 0.6}, val_loss=val_loss, total=total, weights=weights)
+    assert f"📈 Validation Loss: {line}\n" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from losslog import eval_series, scalars
 from losslog_console.words import clean, clock, columns, listed, pairs
 
 MANY: Final = 12
+LACKING: Final = 0.05  # share of the training total that a validation may leave out unsaid
 NONE: Final[Mapping[str, str]] = MappingProxyType({})
 KINDS: Final = {"bbox": ("📦", "Box"), "segm": ("🎭", "Mask"), "keypoints": ("🤸", "Keypoint")}
 LEVELS: Final = {"info": "💡", "warning": "🔶", "error": "🚨"}
@@ -57,7 +58,8 @@ class Blocks:
         if losses is not None:
             lines += self._training(losses, total, trends, weights or {})
         if val_loss is not None:
-            lines.append(self._mark("📈", f"Validation Loss: {self._number(scalars('val', val_loss)['val'])}"))
+            value = self._number(scalars("val", val_loss)["val"])
+            lines.append(self._mark("📈", f"Validation Loss: {value}{_lack(val_loss, losses, total, weights or {})}"))
         return lines
 
     def time(self, duration: float | None, lr: Any, best: list[str]) -> list[str]:
@@ -159,3 +161,19 @@ class Blocks:
 def title(epoch: int, epochs: int | None) -> str:
     """``Epoch 5/20``."""
     return f"Epoch {epoch}" if epochs is None else f"Epoch {epoch}/{epochs}"
+
+
+def _lack(val_loss: Any, losses: Any, total: Any, weights: Mapping[str, float]) -> str:
+    """What stands behind a validation loss of components that are only a part of what is trained."""
+    if not isinstance(val_loss, Mapping) or not isinstance(losses, Mapping):
+        return ""
+    trained, validated = scalars("train", losses, total), scalars("val", val_loss)
+    parts = {name: validated[f"val_{name}"] for name in losses if f"val_{name}" in validated}
+    made = sum(float(weights.get(name, 1.0)) * value for name, value in parts.items())
+    named = val_loss.keys() - parts.keys()  # the loop, or the model, may say what the total is
+    if not parts or named - {"total"} or (named and abs(validated["val"] - made) > 1e-6 * abs(made)):
+        return ""
+    known = sum(float(weights.get(name, 1.0)) * trained[f"train_{name}"] for name in losses)
+    if not abs(trained["train_total"] - known) > LACKING * abs(trained["train_total"]):
+        return ""
+    return f" (of {clean(', '.join(list(parts)[:3]))}{', ...' if len(parts) > 3 else ''}; the total has more)"
