@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from losslog.instrument.datapass import Pass
 from losslog.instrument.family import Family
+from losslog.instrument.fullbatch import FullBatch
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.ordering import name_evaluated
 from losslog.instrument.outputs import Loss, Output, of
@@ -40,6 +41,7 @@ class Validating:
         input: gives what was given last to a module in training.
         given: the same, of a module that gave no losses.
         judged: whether what gave no losses last, without gradients, was a copy of a model, and was on trained data.
+        full: tells other rows of the one batch that is trained on.
     """
 
     def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
@@ -47,7 +49,7 @@ class Validating:
         self.last: Pass | None = None
         self.input: Any = nothing
         self.given: Any = nothing
-        self.judged = NEITHER
+        self.judged, self.full = NEITHER, FullBatch()
         self._forwards = 0  # of models that gave no losses
         self._amid: weakref.WeakSet[Pass] = weakref.WeakSet()  # that gave batches between steps, and had more
         self._unheard = False
@@ -121,11 +123,12 @@ class Validating:
             return  # in eval mode a model may return other figures
         if True in self.judged and not family.parameters():  # a criterion: it judges what a model gave
             of_copy, known = of_copy or self.judged[0], known or self.judged[1]
-        if known:
+        other = self.full.other(args) if known and data is None and not amid else None
+        if known and other is None:
             self._logbook.trained_on()
         else:
             untold = data is None and self._finder.generated
-            self._add(of(family, kept), (batch, of_copy), data, of_copy=of_copy, untold=untold)
+            self._add(of(family, kept), (batch, of_copy), data or other, of_copy=of_copy, untold=untold)
 
     def unfollowed(self, given: Output) -> None:
         """No backward pass came to what was given with gradients, of data that is not trained on."""
@@ -145,7 +148,7 @@ class Validating:
             output = Output(family, tuple(name for _, name in kept), chosen, named=named or only is not None)
             self._add(output, batch, given.driver)
 
-    def _add(self, output: Output, batch: object, data: Pass | None, **about: bool) -> None:
+    def _add(self, output: Output, batch: object, data: Any, **about: bool) -> None:
         """Record losses of a validation; calls of a criterion that are one loss together are added up by batch."""
         family, reading = output.family, averaged([output])
         if family.summed:
