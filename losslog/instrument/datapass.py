@@ -65,7 +65,8 @@ class Pass:
 
     def ends(self, iterator: Any) -> None:
         """It has no more."""
-        self.cycles = self.cycles or (not self.exhausted and goes_round(iterator, self._loader() or self))
+        loader = self._loader()  # not asked whether it is true: that is its length, which it may not have
+        self.cycles = self.cycles or (not self.exhausted and goes_round(iterator, self if loader is None else loader))
         self.exhausted = True
 
     def looks(self) -> bool:

@@ -34,7 +34,8 @@ class Family:
         plain: names of the dict it gives, where all are losses with gradients and none is a total.
         adds: whether something is added to its one loss before backward, where that was asked on a device.
         apart: how many calls of it one batch's losses are made of, where they are told apart.
-        batch: of validation, that it was last called for.
+        summed: whether they are one loss together.
+        batch: of validation, that it was last called for; None in training.
         evaluated: calls of it for that batch.
         habit: what its steps have in common.
         places: where its losses stand in the tuple it gives; None: in none.
@@ -57,7 +58,7 @@ class Family:
         self.adds: bool | None = None
         self.whole: str | None = None
         self.details: tuple[str, ...] | None = None
-        self.describes = self.gathers = False
+        self.describes = self.gathers = self.summed = False
         self.batch: object = None
         self.habit = Habit()
         self.plain: tuple[str, ...] | None = None

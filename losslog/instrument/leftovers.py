@@ -180,7 +180,7 @@ class Leftovers:
                     if any(one is not None and each.driver.same_data(one) for one in trained):
                         self._logbook.trained_on()
                     else:
-                        self._logbook.validation(averaged([each]), family.name, each.driver)
+                        self._owner.sightings.validating.unfollowed(each)
             elif family.keys is not None or not told:
                 if not family.ready_made:
                     self.unstepped([each], counted=False)

@@ -92,7 +92,7 @@ class Listener:
     def saved(self, thing: Any, file: Any) -> None:
         """``torch.save`` has written something."""
 
-    def loaded(self, file: Any) -> None:
+    def loaded(self, file: Any, thing: Any) -> None:
         """``torch.load`` has read something."""
 
     def restored(self, optimizer: Any) -> None:

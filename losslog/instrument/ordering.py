@@ -16,7 +16,6 @@ from losslog.runtime.notices import say
 
 if TYPE_CHECKING:
     from losslog.instrument.family import Family
-    from losslog.instrument.outputs import Loss
 
 MOST: Final = 8  # calls that are told apart
 SUM: Final = 0  # they are not, any more
@@ -58,6 +57,7 @@ class Ordering:
             return None
         if len(counts) > 1 or known not in (None, *counts) or max(counts) > MOST:
             self._calls[family] = family.apart = SUM
+            family.summed = True
             changes = known is not None or len(counts) > 1
             say(
                 "%s is called %d times for one backward pass%s: the sum is its loss. To see them apart give each loss "
@@ -80,18 +80,17 @@ def _is_criterion(family: Any, several: list[Part]) -> bool:
     return len(outputs) == len(several) and all(len(each) == 1 for each in batches.values()) and not family.parameters()
 
 
-def name_evaluated(family: Family, loss: Loss, batch: object) -> str:
+def name_evaluated(family: Family, name: str, batch: object) -> str:
     """The name that a criterion's loss has in validation: the component's, where it is one in training.
 
     Args:
         family: the criterion.
-        loss: what it gave; gets the name.
+        name: of what it gave.
         batch: calls for one batch have the same: they are numbered anew with the next.
     """
-    loss.named = True
     if family.apart:
         if batch != family.batch:
             family.batch, family.evaluated = batch, 0
-        loss.name = f"{loss.name}[{family.evaluated % family.apart}]"
+        name = f"{name}[{family.evaluated % family.apart}]"
         family.evaluated += 1
-    return loss.name
+    return name

@@ -24,6 +24,7 @@ from losslog.runtime.notices import Once
 
 ROUND: Final = 2  # steps after which a batch that is seen again begins a new round
 MOST_SEEN: Final = 100_000  # batches of a list that are recognised
+FEW: Final = 16  # tensors of one batch
 STALE: Final = 2  # forwards after a pass was over: one may be a prefetched batch, more come from somewhere else
 NOTHING: Final = (nothing, 0, 0)
 
@@ -71,6 +72,12 @@ class EpochFinder:
     def generated(self) -> bool:
         """Whether batches are of no loader, and none has come twice."""
         return self.before is None and not self._comes_again
+
+    @property
+    def one_batch(self) -> bool:
+        """Whether all steps of the open epoch are on one batch, which no loader gave."""
+        several = self._seen.values() if self.before is None and len(self._seen) <= FEW else [NOTHING]
+        return all(step == self._taken and ref is not nothing for ref, _, step in several)
 
     def driver(self, fresh: Sequence[Pass]) -> Pass | None:
         """The pass that a training forward's batch comes from.

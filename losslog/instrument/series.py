@@ -13,20 +13,18 @@ Training thread. Contract:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterable
-from inspect import CO_OPTIMIZED
 from typing import Any, Final, NamedTuple
 
 from losslog.control import group_name
 from losslog.instrument.optimizers import CROWD
 from losslog.instrument.readings import Beside, Computed, Reading
 from losslog.instrument.stepper import CLOCK, Stepper, parameters_of
+from losslog.instrument.titles import title_of
 from losslog.runtime.containment import attempt
 from losslog.values.snapshot import learning_rate, resolve
 
 MOST: Final = 32  # records that wait
-DEEP: Final = 2000  # modules that are looked at for a name
 
 
 class Entry(NamedTuple):
@@ -164,11 +162,12 @@ class Series:
         return _totalled(_prefixed(reading, before), told)
 
     def name_of(self, stepper: Stepper) -> str:
-        """What an optimizer's series are called: after the module it trains, else after its class."""
+        """What an optimizer's series are called: after what it trains, else after itself."""
         stepper = stepper.elder
         name = self._names.get(stepper)
         if name is None:
-            base = _module_name(stepper, self._modules()) or type(stepper.ref()).__name__.lower()
+            others = [each for each in self._alive() if each.elder is not stepper]
+            base = title_of(stepper, others, [*self._modules()])
             name, count = base, 1
             while name in self._names.values():
                 count += 1
@@ -225,38 +224,3 @@ def _with_total(reading: Reading, name: str) -> Beside:
     """The metrics of a reading, and its total."""
     keys, values = reading.beside or Beside((), [])
     return Beside((*keys, name), Computed(lambda: [*resolve(values), resolve(reading.values)[-1]]))
-
-
-def _module_name(stepper: Stepper, modules: Iterable[Any]) -> str | None:
-    """The name of the smallest module that has all parameters of an optimizer: the attribute's or the variable's."""
-    wanted = {id(each) for each in parameters_of(stepper.ref())}
-    if not wanted:
-        return None
-    best: tuple[int, str, Any] | None = None
-    for top in modules:
-        for count, (path, module) in enumerate(top.named_modules()):
-            if count > DEEP:
-                break
-            its = {id(each) for each in module.parameters()}
-            if wanted <= its and (best is None or len(its) < best[0]):
-                best = (len(its), path.rpartition(".")[2] if path.rpartition(".")[2].isidentifier() else "", module)
-    if best is None:
-        return None
-    return best[1] or _variable(best[2]) or type(best[2]).__name__.lower()
-
-
-def _variable(module: Any) -> str | None:
-    """The script's variable that holds a module: a global one, or of its functions that run now, outermost first."""
-    script = vars(sys.modules["__main__"])
-    scopes, frame = [], sys._getframe().f_back
-    while frame is not None:
-        if frame.f_globals is script and frame.f_code.co_flags & CO_OPTIMIZED:
-            scopes.append(frame.f_locals)
-        frame = frame.f_back
-    several = [script, *reversed(scopes)]
-    found = (name for each in several for name, value in [*each.items()] if value is module)
-    name = next((name for name in found if not name.startswith("_") and name != "self"), None)
-    for each in scopes:
-        if type(each) is dict:  # before Python 3.13 a copy, which would keep a batch alive until its function returns
-            each.clear()
-    return name

@@ -59,6 +59,7 @@ class Sightings:
         batch: how many times the loop has gone on with new data of a loader.
         naming: names the images of the batch at hand.
         left_out: told which losses steps came to.
+        validating: tells validation.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Sightings:
         self._copies = Copies()
         self.naming = Naming()
         self.left_out = LeftOut(logbook)
-        self._validating = Validating(logbook, finder)
+        self.validating = Validating(logbook, finder)
         self._since: set[Any] = set()  # who has used the batch at hand
         logbook.unheard = self._unheard
 
@@ -83,7 +84,7 @@ class Sightings:
         """A loader gave a batch."""
         if self._owner.thread.others and self._owner.thread.refused:
             return
-        self._validating.last = data_pass
+        self.validating.last = data_pass
         if not self._fresh or (self._fresh[-1] is not data_pass and data_pass not in self._fresh):
             data_pass.seen()
             if self._owner.reaching.tracing is not None and not self.pending:
@@ -121,7 +122,7 @@ class Sightings:
             if original is not None:
                 losses = read(output, original.name, spread=spread, places=original.places)
                 losses = evaluated(output, losses, original)
-                data = self._validating.data(self._fresh)
+                data = self.validating.data(self._fresh)
                 other = data is not None and not self._finder.trains_on(data)
                 if copied is None or other or copied.keys is None or (data is None and not losses):  # else a teacher
                     self._evaluated(original, module, losses, args or (kwargs,), data, of_copy=copied is not None)
@@ -135,12 +136,12 @@ class Sightings:
             if grad and module.training:
                 self._computes(args, kwargs)
                 if not losses:
-                    self._validating.given = self._validating.input
+                    self.validating.given = self.validating.input
                 self._discovery.trained(module)
                 self._ungraded(family, module, losses)
             else:
                 losses = evaluated(output, losses, family)
-                self._evaluated(family, module, losses, args or (kwargs,), self._validating.data(self._fresh))
+                self._evaluated(family, module, losses, args or (kwargs,), self.validating.data(self._fresh))
             return
         self._computes(args, kwargs)
         if givers[0][0] is not module:
@@ -173,7 +174,7 @@ class Sightings:
         if driver is not None:
             driver.unused = max(driver.unused - 1, 0)
             self.batch += 1
-            self._fresh, self._validating.judged = [], NEITHER
+            self._fresh, self.validating.judged = [], NEITHER
         return True
 
     def _ungraded(self, family: Family | None, module: Any, losses: list[Loss]) -> None:
@@ -194,7 +195,7 @@ class Sightings:
         if self.naming.looking:
             self.naming.computes(args, kwargs)
         if args and isinstance(args[-1], torch.Tensor):
-            self._validating.input = weakref.ref(args[-1])
+            self.validating.input = weakref.ref(args[-1])
         measures, before = self._owner.reaching.measures, self._finder.before
         if measures.counting:
             measures.computed([args])
@@ -203,6 +204,7 @@ class Sightings:
             for batch in (first,) if type(first) is torch.Tensor else batches_in(first):
                 if not batch.requires_grad:
                     self._finder.batch(batch)
+            self.validating.full.trains(args, kwargs, one_batch=self._finder.one_batch)
 
     def _found(self, module: Any, losses: list[Loss], given: Any) -> None:
         """A module has given losses with gradients, or one inside it has."""
@@ -256,10 +258,10 @@ class Sightings:
                 return None if self._finder.before is None else self._finder.driver(fresh)
             driver = self._finder.driver(fresh)
             if len(fresh) > 1:
-                self._validating.went_by(fresh, driver)
+                self.validating.went_by(fresh, driver)
             self.batch += 1
             self._fresh = []
-            self._validating.judged = NEITHER
+            self.validating.judged = NEITHER
             return driver
         self._since.add(who)
         return self._finder.before
@@ -281,11 +283,11 @@ class Sightings:
 
     def _unheard(self) -> bool:
         """Whether other data went by since it was asked last, and steps were told by backward passes alone."""
-        self._validating.went_by(self._fresh)
-        return self._validating.unheard() and all(each.keys is None for each in self.families)
+        self.validating.went_by(self._fresh)
+        return self.validating.unheard() and all(each.keys is None for each in self.families)
 
     def _evaluated(self, *given: Any, of_copy: bool = False) -> None:
         if self._fresh:
             self._fresh[-1].evaluated = True
         amid = not self._fresh and bool(self.pending) and not self.pending[-1].reached
-        self._validating.evaluated(*given, of_copy=of_copy, amid=amid)
+        self.validating.evaluated(*given, of_copy=of_copy, amid=amid)

@@ -138,7 +138,7 @@ def _save(original: Any) -> Any:
 def _load(original: Any) -> Any:
     def load(f: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(f, *args, **kwargs)
-        tell("loaded", f)
+        tell("loaded", f, result)
         return result
 
     return load

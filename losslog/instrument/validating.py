@@ -4,23 +4,26 @@ Training thread. Contract:
 
 - What counts is on other data than is trained on: the training loader's, the whole of the same data set, batches of
   lists that were trained on, and the batch that a step was just taken with are not validation.
+- Losses have the names that they have in training, also where gradients are on and no backward pass follows.
 - A criterion judges what a model gave before it: a copy of the model, or the model on data that is trained on.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from losslog.instrument.datapass import Pass
 from losslog.instrument.family import Family
+from losslog.instrument.fullbatch import FullBatch
 from losslog.instrument.logbook import Logbook
 from losslog.instrument.ordering import name_evaluated
-from losslog.instrument.outputs import Loss, of
+from losslog.instrument.outputs import Loss, Output, of
 from losslog.instrument.passes import EpochFinder
-from losslog.instrument.readings import averaged
+from losslog.instrument.readings import Computed, Reading, averaged
 from losslog.instrument.wholes import nothing
+from losslog.values.snapshot import resolve
 from losslog.values.totals import TOTAL_NAMES
 
 NEITHER: Final = (False, False)
@@ -38,6 +41,7 @@ class Validating:
         input: gives what was given last to a module in training.
         given: the same, of a module that gave no losses.
         judged: whether what gave no losses last, without gradients, was a copy of a model, and was on trained data.
+        full: tells other rows of the one batch that is trained on.
     """
 
     def __init__(self, logbook: Logbook, finder: EpochFinder) -> None:
@@ -45,10 +49,11 @@ class Validating:
         self.last: Pass | None = None
         self.input: Any = nothing
         self.given: Any = nothing
-        self.judged = NEITHER
+        self.judged, self.full = NEITHER, FullBatch()
         self._forwards = 0  # of models that gave no losses
         self._amid: weakref.WeakSet[Pass] = weakref.WeakSet()  # that gave batches between steps, and had more
         self._unheard = False
+        self._summed: dict[Family, list[Reading]] = {}  # calls for the batch at hand, which are one loss together
 
     def data(self, fresh: Sequence[Pass]) -> Pass | None:
         """The pass that data looked at without training comes from; None where they are of no loader.
@@ -103,12 +108,10 @@ class Validating:
             return
         if family is None or family.keys is None or not self._logbook.trained:
             return
-        if losses[0].named or len(losses) > 1 or not (family.keys or family.apart):
-            names = family.keys or (family.name,)
-            names = (*family.details, losses[-1].name) if family.details and losses[0].named else names
-        else:
-            batch = self._forwards if data is None else (id(data), data.given)
-            names = (name_evaluated(family, losses[0], batch),)
+        batch = self._forwards if data is None else (id(data), data.given)
+        named, names = _named(family, [each.name for each in losses], losses[0].named, batch)
+        if named is not None:
+            losses[0].name, losses[0].named = named, True
         kept = [each for each in losses if each.name in names]
         whole = next((each for each in losses if each.name == family.whole), None)
         if whole is not None:
@@ -120,8 +123,54 @@ class Validating:
             return  # in eval mode a model may return other figures
         if True in self.judged and not family.parameters():  # a criterion: it judges what a model gave
             of_copy, known = of_copy or self.judged[0], known or self.judged[1]
-        if known:
+        other = self.full.other(args) if known and data is None and not amid else None
+        if known and other is None:
             self._logbook.trained_on()
         else:
             untold = data is None and self._finder.generated
-            self._logbook.validation(averaged([of(family, kept)]), family.name, data, of_copy=of_copy, untold=untold)
+            self._add(of(family, kept), (batch, of_copy), data or other, of_copy=of_copy, untold=untold)
+
+    def unfollowed(self, given: Output) -> None:
+        """No backward pass came to what was given with gradients, of data that is not trained on."""
+        family, names, found, named = given.family, [*given.names], [(given.values, len(given.names))], given.named
+        if family.details and (detail := given.detail) is not None:
+            names, named = [*detail.names, TOTAL_NAMES[-1]], True
+            found = [(detail.values, len(detail.names)), *found]
+        batch = id(given.driver), given.batch
+        only, wanted = _named(family, names, named, batch)
+        names = names if only is None else [only]
+        kept = [(index, name) for index, name in enumerate(names) if name in wanted]
+        if family.whole and family.whole in names and kept:
+            kept.append((names.index(family.whole), TOTAL_NAMES[-1]))
+        if kept:
+            values = Computed(lambda: [resolve(its)[place] for its, count in found for place in range(count)])
+            chosen = Computed(lambda: [resolve(values)[index] for index, _ in kept])
+            output = Output(family, tuple(name for _, name in kept), chosen, named=named or only is not None)
+            self._add(output, batch, given.driver)
+
+    def _add(self, output: Output, batch: object, data: Any, **about: bool) -> None:
+        """Record losses of a validation; calls of a criterion that are one loss together are added up by batch."""
+        family, reading = output.family, averaged([output])
+        if family.summed:
+            before, family.batch = family.batch, batch
+            if before == batch:
+                self._summed[family].append(reading)
+                return
+            several = self._summed[family] = [reading]
+            reading = reading._replace(values=Computed(lambda: [sum(resolve(each.values)[0] for each in several)]))
+        self._logbook.validation(reading, family.name, data, **about)
+
+
+def _named(family: Family, names: list[str], named: bool, batch: object) -> tuple[str | None, Collection[str]]:
+    """The name that a single loss has in validation, where that is another one; and all names that count there.
+
+    Args:
+        family: who gave the losses.
+        names: their names.
+        named: whether they are the model's own.
+        batch: calls for one batch have the same.
+    """
+    if not named and len(names) == 1 and (family.keys or family.apart):
+        name = name_evaluated(family, names[0], batch)
+        return name, (name,)
+    return None, (*family.details, names[-1]) if family.details and named else family.keys or (family.name,)

@@ -67,7 +67,8 @@ class Watch(Listener):
         self._aside = False
         self._refused = ""
         self._loaded: set[Path | None] = set()  # None: something of which the path is not known
-        self._goes_on = False  # whether an optimizer was given a state that it had before
+        self._goes_on = False  # whether an optimizer was given a state of an earlier training
+        self._bare = False  # whether a file has the state of an optimizer that remembers no step (plain SGD)
         signals.listen(self)
         self.module_loaded("")
 
@@ -84,16 +85,17 @@ class Watch(Listener):
         settings = self._settings
         self._observer = ScriptObserver(self._make, finder, settings.gradients_every, trace=settings.trace)
 
-    def loaded(self, file: Any) -> None:
+    def loaded(self, file: Any, thing: Any) -> None:
         """Remember what the script has read."""
         from losslog.instrument.script import path_of
 
         path = path_of(file)
         self._loaded.add(None if path is None else Path(path).resolve())
+        self._bare = self._bare or _has_bare_state(thing)
 
     def restored(self, optimizer: Any) -> None:
-        """An optimizer goes on."""
-        self._goes_on = True
+        """An optimizer goes on, or was given back what it had when it was made, as accelerate does."""
+        self._goes_on = self._goes_on or self._bare or bool(attempt(_has_stepped, optimizer)[0])
 
     def _resume(self) -> dict[str, Any]:
         """What is known of a resume, now that the script has begun to train."""
@@ -169,3 +171,19 @@ class Watch(Listener):
         run = observer.logbook.made
         if run is not None:
             run.end_at_exit(status, text)
+
+
+def _has_stepped(optimizer: Any) -> bool:
+    """Whether an optimizer's state is one of steps: some have one from the start (Adagrad)."""
+    return any(each and float(each.get("step", 1)) > 0 for each in optimizer.state.values())
+
+
+def _has_bare_state(thing: Any, deep: int = 3) -> bool:
+    """Whether what was read has the state of an optimizer in it, and that remembers no step."""
+    if isinstance(thing, Mapping):
+        if "param_groups" in thing:
+            return not thing.get("state")
+        thing = thing.values()
+    elif not isinstance(thing, list | tuple):
+        return False
+    return deep > 0 and any(_has_bare_state(each, deep - 1) for each in thing)

@@ -44,6 +44,37 @@ def test_passes_over_a_loader(loop):
     assert loop.found() == ([5, 5, 5], [1, 2, 3])
 
 
+class Stream(torch.utils.data.IterableDataset):
+    """Has no length, or one that is none."""
+
+    def __iter__(self):
+        return iter(torch.randn(20, 4))
+
+
+class Vain(Stream):
+    def __len__(self):
+        return 0
+
+
+class Broken(Stream):
+    def __len__(self):
+        raise RuntimeError("nobody knows")
+
+
+@pytest.mark.filterwarnings("ignore:Length of IterableDataset")
+@pytest.mark.parametrize("kind", [Stream, Vain, Broken])
+@pytest.mark.parametrize("cycled", [False, True])
+def test_a_stream_that_has_no_length(loop, caplog, kind, cycled):
+    loader = torch.utils.data.DataLoader(kind(), 4)
+    loop.start()
+    batches = itertools.cycle(loader)
+    for _ in range(3):
+        for batch in itertools.islice(batches, 5) if cycled else loader:
+            loop.step(batch)
+    assert loop.found() == ([5, 5, 5], [1, 2, 3])
+    assert not [each for each in caplog.messages if "failed" in each]
+
+
 def test_a_break_ends_a_pass(loop):
     loop.start()
     for _ in range(3):

@@ -92,6 +92,40 @@ def test_a_gan_in_a_function_has_its_variables_names(script, read):
     assert [{*each["losses"]} for each in read(run, "on_batch_losses")] == [{"D/loss"}, {"G/loss"}] * 5
 
 
+SEVERAL = """
+import itertools, torch, torch.nn as nn
+class Net(nn.Module):
+    def __init__(self): super().__init__(); self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+    def forward(self, x): return self.b(self.a(x).relu())
+torch.manual_seed(0)
+G, msd, mpd, more = Net(), Net(), Net(), [Net(), Net()]
+factor = nn.Parameter(torch.ones(()))
+both = nn.ModuleDict({"gen": G, "d": nn.ModuleList([msd, mpd])})
+def critics(x): return sum(each(x).pow(2).mean() for each in judges)
+HOW
+def run(optim_g, optim_d):
+    for _ in range(4):
+        x = torch.randn(2, 4)
+        for optimizer, sign in ((optim_d, 1), (optim_g, -1)):
+            both.zero_grad(); optimizer.zero_grad(); (sign * critics(G(x)) * factor).backward(); optimizer.step()
+run(torch.optim.AdamW(G.parameters()), torch.optim.AdamW(trained))
+"""
+
+
+@pytest.mark.parametrize(("how", "name"), [
+    ("judges = [mpd, msd]; trained = itertools.chain(msd.parameters(), mpd.parameters())", "msd+mpd"),
+    ("judges = [msd]; trained = [*msd.parameters(), factor]", "msd"),
+    ("judges = [msd]; trained = [*msd.a.parameters(), *msd.b.parameters()]", "msd"),
+    ("judges = [msd]; trained = msd.b.parameters()", "b"),
+    ("judges = [msd, mpd, *more]; trained = [p for net in judges for each in net.children() for p in each.parameters()]",
+     "msd+mpd+net"),
+    ("judges = [msd, mpd]; trained = [factor]", "optim_d"),
+])  # fmt: skip
+def test_an_optimizer_over_several_modules_has_their_names(script, read, how, name):
+    run, _ = script(SEVERAL.replace("HOW", how))
+    assert [{*each["losses"]} for each in read(run, "on_batch_losses")] == [{f"{name}/loss"}, {"G/loss"}] * 4
+
+
 def test_two_optimizers_that_step_on_one_loss_are_one_series(two, data, watch, read):
     first, second = torch.optim.SGD([two.linear.weight], 0.1), torch.optim.Adam([two.linear.bias], 0.01)
     run = watch(two, [first, second])

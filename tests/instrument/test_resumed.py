@@ -2,11 +2,13 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from losslog.history import records
 from losslog.journal.resuming import past
@@ -108,6 +110,44 @@ def test_a_new_run_for_a_script_that_goes_on_is_said(tmp_path, how, line):
     assert line in said
     assert "losslog run --resume" in said
     assert len([*(tmp_path / "runs" / "script").iterdir()]) == 2
+
+
+PUT_BACK = """
+import copy, pickle, sys, torch
+kind, how = sys.argv[1:]
+net = torch.nn.Linear(4, 2)
+def make(): return getattr(torch.optim, kind)(net.parameters(), 0.1)
+optimizer = make()
+if how == "own":
+    optimizer.load_state_dict(optimizer.state_dict())
+elif how == "copied":
+    net.load_state_dict(torch.load("weights.pt"))
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+elif how == "anew":
+    first, optimizer = optimizer, make(); optimizer.load_state_dict(first.state_dict())
+elif how == "pickled":
+    optimizer.load_state_dict(pickle.load(open("earlier.pickle", "rb")))
+else:
+    optimizer.load_state_dict(torch.load("earlier.pt")["all"][0]["optimizer"])
+for _ in range(3):
+    optimizer.zero_grad(); net(torch.randn(2, 4)).pow(2).mean().backward(); optimizer.step()
+"""
+
+
+@pytest.mark.parametrize(("kind", "how"), [
+    ("Adam", "own"), ("Adagrad", "own"), ("SGD", "copied"), ("Adam", "anew"), ("Adam", "pickled"), ("SGD", "file"),
+])  # fmt: skip
+def test_a_state_of_no_step_is_none_of_an_earlier_training(tmp_path, kind, how):
+    (tmp_path / "script.py").write_text(PUT_BACK)
+    net = torch.nn.Linear(4, 2)
+    optimizer = getattr(torch.optim, kind)(net.parameters(), 0.1)
+    torch.save(net.state_dict(), tmp_path / "weights.pt")
+    net(torch.randn(2, 4)).sum().backward()
+    optimizer.step()
+    (tmp_path / "earlier.pickle").write_bytes(pickle.dumps(optimizer.state_dict()))
+    torch.save({"best": 1.0, "all": [{"optimizer": optimizer.state_dict()}]}, tmp_path / "earlier.pt")
+    said = run(tmp_path, kind, how)
+    assert ("the script has loaded an optimizer's state" in said) == (how in ("pickled", "file"))
 
 
 @pytest.mark.parametrize("more", [0, 2])
