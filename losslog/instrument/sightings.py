@@ -131,7 +131,9 @@ class Sightings:
         losses = read(output, type(module).__name__ if family is None else family.name, spread=spread, places=places)
         givers = [(module, losses)]
         if inner and not (losses and losses[0].named):
-            givers = [(each, read(its, "", spread=spread)) for each, its in inner] or givers
+            givers = [(each, read(its, "", spread=spread)) for each, its in inner]
+            if losses and {id(each) for each in module.modules()}.isdisjoint(id(each) for each, _ in inner):
+                givers.append((module, losses))  # a criterion that calls the model
         if not grad or not any(each.node is not None for _, given in givers for each in given):
             if grad and module.training:
                 self._computes(args, kwargs)

@@ -51,8 +51,11 @@ class Window:
         for turn, each in enumerate(heard):
             alone, marks = [], each.root.marks
             count, ours = 0, []
+            whole_of = _told_in_parts(each.root)
             for output, index, gradient in each.root.reached:
                 if output.family.owner is not owner or output.names[index] in output.family.ingredients:
+                    continue
+                if whole_of is not None and output is not whole_of:
                     continue
                 ours.append((output, index, gradient))
                 if output not in self.outputs:
@@ -223,6 +226,12 @@ class Window:
                 if not total and name not in losses and name not in self._whole:
                     found.setdefault(name, []).append((output.values, index))
         return averages(found)
+
+
+def _told_in_parts(root: Root) -> Output | None:
+    """What gave a total that is made of what others gave, and the parts of it (a criterion that calls the model)."""
+    several = (output for output, index, _ in root.reached if output.family.details and index in output.totals)
+    return next(several, None)
 
 
 def _mark(part: Part) -> Any:

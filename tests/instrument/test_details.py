@@ -185,3 +185,51 @@ def test_tensors_that_are_no_parts_are_nothing(watch, read, extra):
     run.close()
     assert all(isinstance(each["losses"], float) for each in read(run, "on_batch_losses"))
     assert "on_metrics" not in read(run)
+
+
+@pytest.mark.parametrize("logs", [True, False])
+@pytest.mark.parametrize("form", ["loss", "tuple"])
+def test_a_criterion_that_calls_the_model_knows_the_total(watch, read, caplog, logs, form):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x):
+            y = self.linear(x)
+            return {"y": y, "features_pen": y.square().mean()}
+
+    class Criterion(nn.Module):  # as of fairseq's models
+        def forward(self, model, x):
+            found = model(x)
+            first, second = (found["y"] - x[:, :2]).abs().sum(), 10.0 * found["features_pen"] * len(x)
+            log = {"loss_0": first.item(), "loss_1": second.item(), "ntokens": len(x)} if logs else {"ntokens": len(x)}
+            return (first + second, len(x), log) if form == "tuple" else first + second
+
+    caplog.set_level("INFO", "losslog")
+    torch.manual_seed(0)
+    net, criterion = Net(), Criterion()
+    optimizer = torch.optim.SGD(net.parameters(), 0.001)
+    run, truth, validated = watch(net, optimizer), [], []
+    loader, other = (torch.utils.data.DataLoader(torch.randn(count, 4), 4) for count in (20, 8))
+
+    def total(x):
+        found = criterion(net, x)
+        return found[0] if form == "tuple" else found
+
+    for _ in range(2):
+        for x in loader:
+            optimizer.zero_grad()
+            loss = total(x)
+            loss.backward()
+            optimizer.step()
+            truth.append(loss.item())
+        with torch.no_grad():
+            validated.append(sum(total(x).item() for x in other) / len(other))
+    run.close()
+    batches, ends = read(run, "on_batch_losses"), read(run, "on_epoch_end")
+    assert [each["total"] for each in batches] == pytest.approx(truth)
+    parts = {"loss_0", "loss_1"} if logs and form == "tuple" else {"features_pen"}
+    assert all({*each["losses"]} == parts for each in batches)
+    assert [each["val_loss"]["loss"] for each in ends] == pytest.approx(validated)
+    assert "comes from outside" not in caplog.text

@@ -117,8 +117,8 @@ run(torch.optim.AdamW(G.parameters()), torch.optim.AdamW(trained))
     ("judges = [msd]; trained = [*msd.parameters(), factor]", "msd"),
     ("judges = [msd]; trained = [*msd.a.parameters(), *msd.b.parameters()]", "msd"),
     ("judges = [msd]; trained = msd.b.parameters()", "b"),
-    ("judges = [msd, mpd, *more]; trained = [p for net in judges for each in net.children() for p in each.parameters()]",
-     "msd+mpd+net"),
+    ("judges = [msd, mpd, *more]; "
+     "trained = [p for net in judges for each in net.children() for p in each.parameters()]", "msd+mpd+net"),
     ("judges = [msd, mpd]; trained = [factor]", "optim_d"),
 ])  # fmt: skip
 def test_an_optimizer_over_several_modules_has_their_names(script, read, how, name):
