@@ -198,19 +198,20 @@ class Leftovers:
         if outputs and (self._logbook.trained or counted or not all(map(finite, outputs))):
             self._logbook.unstepped(averaged(outputs), counted=counted)
 
-    def _unstepped_heard(self, heard: list[Heard]) -> None:
+    def _unstepped_heard(self, heard: list[Heard], *, said: bool = True) -> None:
         reading = Window(heard, self._owner).reading((), dicts=False, rest=Rests(quiet=True))
         if self._logbook.passes > reading.n:  # of a rest each pass is divided by more than there are
             reading = _stretched(reading, self._logbook.passes / reading.n)
-        if counted := finite(reading):
+        counted = finite(reading)
+        if counted and said:
             self._once(
                 "a backward pass was followed by no step (gradients cleared, or a rest of accumulation): no batch is "
                 "recorded of it, and its losses count in the epoch's means", key="unstepped"
             )  # fmt: skip
         self._logbook.unstepped(reading._replace(beside=None), counted=counted)
 
-    def sort_out(self) -> None:
-        """Nothing more comes of what waits."""
+    def sort_out(self, *, said: bool = True) -> None:
+        """Nothing more comes of what waits; not ``said`` where the loop was left amid an epoch, which has no end."""
         pending, self._owner.sightings.pending = self._owner.sightings.pending, []
         waiting = [each for stepper in self._owner.steppers.alive for each in stepper.waiting]
         lost = [each for each in dict.fromkeys([*self.again, *waiting]) if not (each.taken or each.elsewhere)]
@@ -218,5 +219,5 @@ class Leftovers:
         for each in lost:
             each.taken = True
         if lost:
-            self._unstepped_heard(lost)
+            self._unstepped_heard(lost, said=said)
         self.never_backward([each for each in pending if not each.reached], [])

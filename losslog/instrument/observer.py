@@ -278,7 +278,7 @@ class Observer(Watching):
         self.series.flush()
         pending = self.sightings.pending
         fatal = pending.pop() if pending and is_fatal(pending[-1]) else None
-        self.leftovers.sort_out()
+        self.leftovers.sort_out(said=not self.cut_short(status))
         if fatal is not None:
             self.logbook.step(averaged([fatal]), None)
         self._left = fatal is not None

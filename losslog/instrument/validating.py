@@ -138,14 +138,14 @@ class Validating:
             found = [(detail.values, len(detail.names)), *found]
         batch = id(given.driver), given.batch
         only, wanted = _named(family, names, named, batch)
-        names = names if only is None else [only]
+        names, named = (names, named) if only is None else ([only], True)
         kept = [(index, name) for index, name in enumerate(names) if name in wanted]
-        if family.whole and family.whole in names and kept:
-            kept.append((names.index(family.whole), TOTAL_NAMES[-1]))
+        if family.whole in names:  # of a criterion: the total of what others give
+            kept, named = [*(kept if named else ()), (names.index(family.whole), TOTAL_NAMES[-1])], True
         if kept:
             values = Computed(lambda: [resolve(its)[place] for its, count in found for place in range(count)])
             chosen = Computed(lambda: [resolve(values)[index] for index, _ in kept])
-            output = Output(family, tuple(name for _, name in kept), chosen, named=named or only is not None)
+            output = Output(family, tuple(name for _, name in kept), chosen, named=named)
             self._add(output, batch, given.driver)
 
     def _add(self, output: Output, batch: object, data: Any, **about: bool) -> None:

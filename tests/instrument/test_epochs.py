@@ -379,6 +379,28 @@ def test_the_end_of_an_epoch_that_was_left_in_the_middle(two, watch, read, data,
     assert [each["epoch"] for each in read(run, "on_epoch_end")] == ([1, 2] if data == "loader" else [1, 2, 3])
 
 
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError, SystemExit(2)])
+@pytest.mark.parametrize("before", ["step", "backward"])
+def test_a_loop_that_is_left_amid_a_step_has_no_rest(two, watch, read, data, caplog, error, before):
+    """What it computed counts nowhere: its epoch has no end. A rest of accumulation is one where the loop ends."""
+    caplog.set_level("INFO", "losslog")
+    optimizer = torch.optim.SGD(two.parameters(), lr=0.1)
+    with contextlib.suppress(KeyboardInterrupt, ValueError, SystemExit), watch(two, optimizer) as run:
+        for index, x in enumerate(data[0]):
+            loss = sum(two(x).values())
+            if index == 3 and error is not None and before == "backward":
+                raise error
+            loss.backward()
+            if index == 3 and error is not None:
+                raise error
+            if index < 3:
+                optimizer.step()
+                optimizer.zero_grad()
+    assert len(read(run, "on_batch_losses")) == 3
+    assert [each["epoch"] for each in read(run, "on_epoch_end")] == ([1] if error is None else [])
+    assert sum("followed by no step" in each for each in caplog.messages) == (error is None)
+
+
 CYCLES = {
     "a cycle": lambda loader: itertools.cycle(loader),
     "on its way": lambda loader: (x.clone() for x in itertools.cycle(loader)),  # as if moved to a device

@@ -619,7 +619,8 @@ def test_a_validation_has_the_total_that_the_model_gives(watch, read, said, ever
     assert sum("comes from outside the model" in line for line in said()) == (parts == "outside")
 
 
-def test_a_validation_has_the_total_of_a_criterion_that_is_made_of_what_the_model_gives(watch, read, said):
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_validation_has_the_total_of_a_criterion_that_is_made_of_what_the_model_gives(watch, read, said, grad):
     class Quantised(nn.Module):
         def __init__(self):
             super().__init__()
@@ -643,7 +644,7 @@ def test_a_validation_has_the_total_of_a_criterion_that_is_made_of_what_the_mode
             optimizer.zero_grad()
             criterion(net(x), x)[0].backward()
             optimizer.step()
-        with torch.no_grad():
+        with torch.set_grad_enabled(grad):
             validated.append(sum(criterion(net(x), x)[0].item() for x in other) / len(other))
     run.close()
     ends = read(run, "on_epoch_end")
