@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from losslog.instrument import signals
 from losslog.instrument.listeners import Listener, Told, guarded
 from losslog.instrument.passes import EpochFinder
+from losslog.journal.folder import clean_name
 from losslog.journal.resuming import AUTO, Resumed, resumed
 from losslog.runtime import endings
 from losslog.runtime.containment import attempt, one_line
@@ -101,12 +102,11 @@ class Watch(Listener):
         """What is known of a resume, now that the script has begun to train."""
         asked, name = self._settings.run.get("resume"), self._settings.run.get("name")
         folder, files = Path(self._settings.run["dir"]), {each for each in self._loaded if each is not None}
-        if asked is None:
-            if self._goes_on or files:
-                self._tell_new(attempt(resumed, AUTO, folder, name, str(name))[0], files)
-            return {}
-        found = resumed(asked, folder, name, str(name))
+        found = Resumed() if asked is None else resumed(asked, folder, name, str(name))
         if found.folder is None:
+            if self._goes_on or files:
+                last, _ = attempt(resumed, f"{clean_name(str(name))}/latest", folder, name, str(name))
+                self._tell_new(last or Resumed(), files, asked=asked is not None)
             return {}
         own = found.loaded(files)
         if own is not None:
@@ -127,20 +127,23 @@ class Watch(Listener):
             "%s)", found.folder, newest)  # fmt: skip
         return {"resume": None}
 
-    def _tell_new(self, found: Resumed | None, files: set[Path]) -> None:
-        """The script goes on with a training, and nobody said with which run."""
-        own = None if found is None or found.folder is None else found.loaded(files)
+    def _tell_new(self, newest: Resumed, files: set[Path], *, asked: bool) -> None:
+        """The script goes on with a training, and nobody said with which run; ``asked``: with an unfinished one."""
+        own = None if newest.folder is None else newest.loaded(files)
         if own is not None:
             say(
-                "the script goes on from %s, a checkpoint of %s: a new run begins, at step 0 and epoch 1. To go on "
-                "with that run: losslog run --resume auto",
+                "the script goes on from %s, a checkpoint of %s%s: a new run begins, at step 0 and epoch 1. To go on "
+                "with that run: losslog run --resume %s",
                 own.checkpoint,
                 own.folder,
+                ", which is finished" if own.finished else "",
+                own.folder if own.finished else AUTO,
             )
         elif self._goes_on:
             say(
-                "the script has loaded an optimizer's state: what it trains is a new run all the same, from step 0 and "
-                "epoch 1. To go on with an earlier run: losslog run --resume RUN"
+                "the script has loaded an optimizer's state%s: what it trains is a new run all the same, from step 0 "
+                "and epoch 1. To go on with an earlier run: losslog run --resume RUN",
+                ", and no run of its name is unfinished" if asked else "",
             )
 
     def _make(self, about: Mapping[str, Any]) -> Run:

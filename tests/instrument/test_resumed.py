@@ -112,6 +112,22 @@ def test_a_new_run_for_a_script_that_goes_on_is_said(tmp_path, how, line):
     assert len([*(tmp_path / "runs" / "script").iterdir()]) == 2
 
 
+@pytest.mark.parametrize("options", [(), ("--resume", "auto")])
+@pytest.mark.parametrize(("how", "line"), [
+    ("in place", "which is finished: a new run begins"), ("by hand", "the script has loaded an optimizer's state"),
+])  # fmt: skip
+def test_a_script_that_goes_on_from_a_finished_run_is_told_so(tmp_path, how, line, options):
+    (tmp_path / "script.py").write_text(SCRIPT.replace("range(begun, 4)", "range(begun, 2)"))
+    run(tmp_path, how, -1)
+    (folder,) = (tmp_path / "runs" / "script").iterdir()
+    (tmp_path / "script.py").write_text(SCRIPT.replace("range(begun, 4)", "range(begun, 3)"))
+    said = run(tmp_path, how, -1, *options)
+    assert line in said
+    assert ("no run of its name is unfinished" in said) == (how == "by hand" and options != ())
+    assert (f"losslog run --resume {folder}" if how == "in place" else "losslog run --resume RUN") in said
+    assert len([*(tmp_path / "runs" / "script").iterdir()]) == 2
+
+
 PUT_BACK = """
 import copy, pickle, sys, torch
 kind, how = sys.argv[1:]
