@@ -123,7 +123,8 @@ class Validating:
             return  # in eval mode a model may return other figures
         if True in self.judged and not family.parameters():  # a criterion: it judges what a model gave
             of_copy, known = of_copy or self.judged[0], known or self.judged[1]
-        other = self.full.other(args) if known and data is None and not amid else None
+        one = known and data is None and not amid and self._finder.before is None
+        other = self.full.other(args) if one else None
         if known and other is None:
             self._logbook.trained_on()
         else:
