@@ -186,7 +186,8 @@ class Logbook:
         if unheard and not waiting and not left_out and not validated:
             self._once(
                 "a pass over data that is not trained on gave no loss that can be heard, so that there is no val_loss: "
-                "what a function (F.cross_entropy) gives without gradients is seen by nobody. Use a module "
+                "what a function (F.cross_entropy) gives without gradients is seen by nobody, nor is a mean that the "
+                "loop takes of what a criterion with reduction='none' gives. Use a module that gives one number "
                 "(nn.CrossEntropyLoss()) in training and validation, or run.end_epoch(val_loss=...)"
             )
         return mean_of([one.losses() for each in waiting.values() for one in each.readings]) if waiting else None

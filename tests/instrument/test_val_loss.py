@@ -471,6 +471,14 @@ def functional(y, t):
     return nn.functional.mse_loss(y, t)
 
 
+def test_a_mean_that_the_loop_takes_of_a_criterion_is_said_to_be_unheard(watch, read, said):
+    each = nn.MSELoss(reduction="none")
+    ends = by_function(watch, read, lambda y, t: (each(y, t) * torch.tensor([1.0, 2.0])).mean(), "whole", 3)
+    assert [end.get("val_loss") for end in ends] == [None] * 3
+    (line,) = [line for line in said() if UNHEARD in line]
+    assert "reduction='none'" in line
+
+
 @pytest.mark.parametrize(("validate", "epochs"), [("whole", 3), ("whole", 1), ("cut", 2), ("one", 2), ("inside", 2)])
 def test_a_validation_by_a_function_is_said_to_be_unheard(watch, read, said, validate, epochs):
     ends = by_function(watch, read, functional, validate, epochs)
