@@ -19,10 +19,14 @@ MOST: Final = 16  # calls of a step that are known again
 
 
 class FullBatch:
-    """What the last step was made with, for one observer."""
+    """What the last step was made with, for one observer.
+
+    Attributes:
+        trained: of each call of a model or a criterion what it was given; none where steps are on several batches.
+    """
 
     def __init__(self) -> None:
-        self._trained: list[list[Any]] = []
+        self.trained: list[list[Any]] = []
         self._others: list[tuple[object, list[Any]]] = []
 
     def trains(self, args: Iterable[Any], kwargs: Mapping[str, Any], *, one_batch: bool) -> None:
@@ -35,11 +39,11 @@ class FullBatch:
         """
         self._others = []
         if not one_batch:
-            self._trained = []
+            self.trained = []
             return
         given = _tensors((*args, *kwargs.values()))
         plain = [each for each in given if not each.requires_grad]
-        self._trained = [*self._trained, plain][-MOST:] if len(plain) < len(given) else [plain]
+        self.trained = [*self.trained, plain][-MOST:] if len(plain) < len(given) else [plain]
 
     def other(self, args: Sequence[Any]) -> object | None:
         """What stands for the data of a call without gradients; None where a step was made with them.
@@ -49,7 +53,7 @@ class FullBatch:
         """
         given = _tensors(args[0].values() if len(args) == 1 and isinstance(args[0], Mapping) else args)
         its: list[Any] = []
-        for trained in self._trained:
+        for trained in self.trained:
             if trained and len(given) >= len(trained):
                 its = given[-len(trained) :]
                 if _are_same(its, trained):

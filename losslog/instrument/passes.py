@@ -76,8 +76,12 @@ class EpochFinder:
     @property
     def one_batch(self) -> bool:
         """Whether all steps of the open epoch are on one batch, which no loader gave."""
-        several = self._seen.values() if self.before is None and len(self._seen) <= FEW else [NOTHING]
-        return all(step == self._taken and ref is not nothing for ref, _, step in several)
+        if self.before is not None or not 0 < len(self._seen) <= FEW:
+            return False
+        for _, _, step in self._seen.values():  # noqa: SIM110 (asked at each step)
+            if step != self._taken:
+                return False
+        return True
 
     def driver(self, fresh: Sequence[Pass]) -> Pass | None:
         """The pass that a training forward's batch comes from.

@@ -206,7 +206,8 @@ class Sightings:
             for batch in (first,) if type(first) is torch.Tensor else batches_in(first):
                 if not batch.requires_grad:
                     self._finder.batch(batch)
-            self.validating.full.trains(args, kwargs, one_batch=self._finder.one_batch)
+            if (one := self._finder.one_batch) or self.validating.full.trained:
+                self.validating.full.trains(args, kwargs, one_batch=one)
 
     def _found(self, module: Any, losses: list[Loss], given: Any) -> None:
         """A module has given losses with gradients, or one inside it has."""
