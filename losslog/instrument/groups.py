@@ -5,7 +5,8 @@ On the thread that trains, for `losslog.instrument.reached`. Contract:
 - Where optimizers may not be known yet, nothing is said before they have stepped.
 - A learning rate is 0 for a part when it was so at several steps and no warm-up's start; for all of them only where it
   never was anything else, since schedules end at 0.
-- What is left out on purpose from the start is information, said once.
+- What is left out on purpose from the start is information, said once: what was frozen at the first look, was never
+  trainable in the steps of a short turn after it, and is in no optimizer that has yet to step.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Final
 
 from losslog.instrument.parts import Part
-from losslog.instrument.reach import Reach, frozen, frozen_told
+from losslog.instrument.reach import FROZEN, Reach, frozen, frozen_told
 from losslog.instrument.suspicions import FIRST, SELDOM, Suspicions
 
 RATES: Final = 3
@@ -36,10 +37,13 @@ class Groups:
         self._seen: dict[str, tuple[int, int]] = {}  # epoch and step in which a component was seen first
         self._epoch = 0
         self._moves = False
+        self._frozen: list[str] | None = None  # parts, when this began; those of which that is still to be said
+        self._began = 0
 
     def look(
-        self, losses: Mapping[str, Reach], parts: Mapping[str, Part], ever: Container[str], epoch: int, step: int
-    ) -> None:
+        self, losses: Mapping[str, Reach], parts: Mapping[str, Part], ever: Container[str], epoch: int, step: int,
+        idle: Container[str] = (), turn: int = 0,
+    ) -> None:  # fmt: skip
         """Judge the groups at one step.
 
         Args:
@@ -48,11 +52,15 @@ class Groups:
             ever: Names of parts that were trainable once.
             epoch: From 1.
             step: Global step.
+            idle: Names of parts that an optimizer has which has not stepped yet.
+            turn: Steps that a short turn may last.
         """
         self._epoch = epoch
         self._tell(losses, parts, step)
-        if not self._seen:
-            self._tell_frozen(parts, ever, step)
+        if self._frozen is None:
+            self._frozen, self._began = frozen(parts), step
+        if self._frozen:
+            self._tell_frozen(ever, idle, step, turn)
         for name in losses:
             self._seen.setdefault(name, (epoch, step))
 
@@ -105,7 +113,13 @@ class Groups:
         evidence = {"part": part, "losses": by, "step": step}
         self._alert(title, text, "warning", by[0] if len(by) == 1 else None, cause, evidence)
 
-    def _tell_frozen(self, parts: Mapping[str, Part], ever: Container[str], step: int) -> None:
-        if still := [each for each in frozen(parts) if each not in ever]:
-            title, text = frozen_told(still, step)
+    def _tell_frozen(self, ever: Container[str], idle: Container[str], step: int, turn: int) -> None:
+        assert self._frozen is not None
+        self._frozen = [each for each in self._frozen if each not in ever]
+        still = [each for each in self._frozen if each not in idle]
+        if not still:
+            self._suspects.drop(FROZEN)
+        elif not turn or self._suspects.holds(FROZEN, step, turn, seen=True) is not None:
+            self._frozen = [each for each in self._frozen if each in idle]
+            title, text = frozen_told(still, self._began)
             self._alert(title, text, "info", None, "frozen", {"parts": still}, f"frozen/{','.join(still)}")

@@ -64,15 +64,18 @@ class Parts:
         models: Modules, also wrapped (DistributedDataParallel, torch.compile, FSDP). The parts of all but the first one
             begin with the class's name.
         names: What the models were called before, by model; new ones are added.
+        known: The parts that were known before.
 
     Attributes:
         ever: Parts of which any parameter was trainable at a `mark`.
     """
 
-    def __init__(self, *models: nn.Module, names: MutableMapping[nn.Module, str] | None = None) -> None:
+    def __init__(
+        self, *models: nn.Module, names: MutableMapping[nn.Module, str] | None = None, known: Parts | None = None
+    ) -> None:
         names = {} if names is None else names
         self.of: dict[int, str] = {}
-        self.ever: set[str] = set()
+        self.ever: set[str] = {*known.ever} if known is not None else set()
         self._parameters: dict[str, list[weakref.ref[nn.Parameter]]] = {}
         self._owners: dict[str, list[weakref.ref[nn.Module]]] = {}
         self._tops = [weakref.ref(model) for model in models]
@@ -133,6 +136,11 @@ class Parts:
                 if (each := ref()) is not None:
                     yield part, each
 
+    def held(self, optimizers: Iterable[Any]) -> set[str]:
+        """Names of the parts of which these optimizers have any parameter."""
+        parameters = (each for one in optimizers for group in one.param_groups for each in group["params"])
+        return {self.of[id(each)] for each in parameters if id(each) in self.of}
+
     def summary(self, optimizers: Iterable[Any] = ()) -> dict[str, Part]:
         """Every part, and what the optimizers make of it.
 
@@ -162,6 +170,19 @@ class Parts:
                 evaluating=training and not any((m := ref()) is not None and m.training for ref in self._owners[name]),
             )
         return found
+
+
+def trained(models: Iterable[nn.Module], optimizers: Iterable[Any]) -> list[nn.Module]:
+    """The models that are trained, those that an optimizer has first.
+
+    What is frozen as a whole and in no optimizer (a teacher, a perceptual loss) stands beside them. Where
+    there is nothing else (an image is trained), all of them.
+    """
+    models = [*models]
+    moved = {id(each) for one in optimizers for group in one.param_groups for each in group["params"]}
+    has = {model: any(id(each) in moved for each in model.parameters()) for model in models}
+    found = [model for model in models if has[model] or any(each.requires_grad for each in model.parameters())]
+    return sorted(found or models, key=lambda model: not has[model])
 
 
 def _named(model: nn.Module, names: MutableMapping[nn.Module, str]) -> str:

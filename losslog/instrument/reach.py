@@ -145,6 +145,17 @@ def _node_of(value: Tensor) -> Any:
     return node
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a value is a loss of exactly 0 that has no graph."""
+    plain = isinstance(value, Tensor) and not value.requires_grad and value.numel() == 1
+    return plain and not float(value)
+
+
+def is_loss(name: str, found: Reach) -> bool:
+    """Whether an entry is a loss: one that never had a graph may be a metric beside the losses."""
+    return found.attached or name.startswith("loss_") or name.endswith("Loss")
+
+
 def lost(before: Mapping[str, Reach], after: Mapping[str, Reach], parts: Mapping[str, Part]) -> list[Loss]:
     """What losses have stopped to train between two walks: whole parts only, and only where the graph hides nothing.
 

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from losslog.instrument.again import Again
 from losslog.instrument.groups import Groups
 from losslog.instrument.measures import Measures
-from losslog.instrument.parts import Part, Parts
-from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, lost, named, reach, told
+from losslog.instrument.parts import Part, Parts, trained
+from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, is_empty, is_loss, lost, named, reach, told
 from losslog.instrument.suspicions import SELDOM, Looks, Suspicions
-from losslog.instrument.turns import Turns
+from losslog.instrument.turns import Turns, short_turn
 from losslog.runtime.containment import attempt, one_line
 from losslog.runtime.notices import say, warn
 
@@ -45,6 +45,7 @@ class Reached:
         models: Gives the models, wrapped or not.
         optimizers: Gives all optimizers over their parameters that are known.
         certain: Whether there can be no other optimizers.
+        idle: Gives those that have not stepped yet.
 
     Attributes:
         measures: What else is measured at these steps. epoch: of the last walk, or None.
@@ -57,8 +58,9 @@ class Reached:
         optimizers: Callable[[], Iterable[Any]],
         *,
         certain: bool = True,
+        idle: Callable[[], Iterable[Any]] = tuple,
     ) -> None:
-        self._models, self._optimizers = models, optimizers
+        self._models, self._optimizers, self._idle = models, optimizers, idle
         self._parts: Parts | None = None
         self._names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
         self._before: dict[str, Reach] = {}  # and in this epoch:
@@ -171,19 +173,20 @@ class Reached:
             warn("what the losses train is not looked at in this run: %s", one_line(error))
 
     def _walk(self, losses: Mapping[str, Any]) -> dict[str, Reach]:
-        empty = {
-            name for name, each in losses.items()
-            if isinstance(each, Tensor) and not each.requires_grad and each.numel() == 1 and not float(each)
-        }  # fmt: skip
-        losses = {name: each for name, each in losses.items() if name not in empty}
+        losses = {name: each for name, each in losses.items() if not is_empty(each)}
         known = self._parts
-        parts = self._parts = known or Parts(*self._models(), names=self._names)
+        parts = known or self._divide()
         found = reach(losses, parts)
         if known is not None and not all(each.certain for each in found.values()):  # a head may have been replaced
-            parts = self._parts = Parts(*self._models(), names=self._names)
+            parts = self._divide()
             found = reach(losses, parts)
         parts.mark()
         return found
+
+    def _divide(self) -> Parts:
+        models = trained(self._models(), self._optimizers())
+        parts = self._parts = Parts(*models, names=self._names, known=self._parts)
+        return parts
 
     def _take(self, found: Mapping[str, Reach], epoch: int, step: int) -> None:
         assert self._parts is not None
@@ -193,7 +196,7 @@ class Reached:
             self.epoch, self._began, self._changes, self._known = epoch, step, 0, {}
         parts = self._parts.summary(self._optimizers())
         self._turns.look(parts, step)
-        losses = {name: each for name, each in found.items() if self._is_loss(name, each)}
+        losses = {name: each for name, each in found.items() if name in self._before or is_loss(name, each)}
         known = {name: each for name, each in losses.items() if each.certain}
         if known:
             self._metrics |= {f"reach/{name}": each.total for name, each in known.items()}
@@ -206,12 +209,9 @@ class Reached:
             say("what the losses train is not told, or only in part: %s", hidden)
         for name, each in losses.items():
             self._compare(name, each, parts, step)
-        self._groups.look(losses, parts, self._parts.ever, epoch, step)
+        idle, turn = self._parts.held(self._idle()), short_turn(self._steps_per_epoch)
+        self._groups.look(losses, parts, self._parts.ever, epoch, step, idle, turn)
         self._exact = False
-
-    def _is_loss(self, name: str, found: Reach) -> bool:
-        """Whether an entry is a loss: one that never had a graph may be a metric beside the losses."""
-        return found.attached or name in self._before or name.startswith("loss_") or name.endswith("Loss")
 
     def _compare(self, name: str, now: Reach, parts: Mapping[str, Part], step: int) -> None:
         """Tell what a loss has lost since it was seen first, where that is certain."""

@@ -50,7 +50,7 @@ class Reaching:
 
     def __init__(self, owner: Any) -> None:
         self._owner = owner
-        self._reached = Reached(owner.modules, self._optimizers, certain=owner.knows_all)
+        self._reached = Reached(owner.modules, self._optimizers, certain=owner.knows_all, idle=self._idle)
         self.measures, self.still = self._reached.measures, self._reached.still
         owner.logbook.reached = self._reached
         self.visiting = self._measured = False
@@ -85,8 +85,11 @@ class Reaching:
         if self.tracing is not None:
             self.tracing.close()
 
-    def _optimizers(self) -> Iterable[Any]:
-        alive = [each.ref() for each in self._owner.steppers.alive]
+    def _idle(self) -> Iterable[Any]:
+        return self._optimizers([each for each in self._owner.steppers.alive if not each.ended])
+
+    def _optimizers(self, steppers: Iterable[Stepper] | None = None) -> Iterable[Any]:
+        alive = [each.ref() for each in (self._owner.steppers.alive if steppers is None else steppers)]
         return [each for each in alive if hasattr(each, "param_groups")]  # keras' and fastai's have none
 
     def look(self, output: Output, tensors: Iterable[Any]) -> None:

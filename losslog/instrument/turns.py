@@ -54,7 +54,7 @@ class Turns:
             For how many further steps they must stay so; whether that would be a fault; and whether nothing is to be
             said until then, since their turns are short, or others' as well.
         """
-        short = min(SHORT, (steps_per_epoch or SHORT + 1) - 1)
+        short = short_turn(steps_per_epoch)
         most = min(HOPELESS, max(LONG, steps_per_epoch or HOPELESS))
         needed, fault, quiet = 0, True, False
         for name in parts:
@@ -68,3 +68,8 @@ class Turns:
             elif trained <= most:
                 needed = max(needed, SHORT, min(2 * longest, most))
         return needed, fault, quiet
+
+
+def short_turn(steps_per_epoch: int | None) -> int:
+    """Steps that a turn may last of which nothing is said: less than an epoch."""
+    return min(SHORT, (steps_per_epoch or SHORT + 1) - 1)
