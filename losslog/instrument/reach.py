@@ -13,7 +13,7 @@ Plain functions on tensors and modules; for the thread that holds the graph, aft
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
@@ -50,12 +50,14 @@ class Reach:
         certain: Whether the graph hides nothing of it.
         attached: Whether it has a graph at all.
         hidden: What hides some of it, in words.
+        line: Number of the optimizer that steps on it; one with other parameters has another.
     """
 
     tensors: Mapping[str, int] = field(default_factory=dict)
     certain: bool = True
     attached: bool = True
     hidden: str = ""
+    line: int = 0
 
     @property
     def total(self) -> int:
@@ -218,8 +220,10 @@ def frozen_told(names: list[str], step: int) -> tuple[str, str]:
     return f"parts frozen {since}", f"Frozen {since}{looked}: {', '.join(names)} ({FROZEN})."
 
 
-def detail_of(found: Mapping[str, Reach], parts: Mapping[str, Part]) -> dict[str, Any]:
+def detail_of(found: Mapping[str, Reach], parts: Mapping[str, Part], left_out: Sequence[str] = ()) -> dict[str, Any]:
     """What each component trains, by part, and what the optimizers make of the parts: plain data.
+
+    With the names of losses that are in no backward pass, where there are others.
 
     A part that is frozen just now, and was not when a loss was walked, is trained by turns.
     """
@@ -231,6 +235,7 @@ def detail_of(found: Mapping[str, Reach], parts: Mapping[str, Part]) -> dict[str
                    "lr": list(part.rates), "outside": part.outside}
             for name, part in parts.items()
         },
+        **({"left_out": others} if (others := [name for name in left_out if name not in found]) else {}),
     }  # fmt: skip
 
 

@@ -185,8 +185,8 @@ class Reached:
 
     def _divide(self) -> Parts:
         models = trained(self._models(), self._optimizers())
-        parts = self._parts = Parts(*models, names=self._names, known=self._parts)
-        return parts
+        self._parts = Parts(*models, names=self._names, known=self._parts)
+        return self._parts
 
     def _take(self, found: Mapping[str, Reach], epoch: int, step: int) -> None:
         assert self._parts is not None
@@ -201,9 +201,7 @@ class Reached:
         if known:
             self._metrics |= {f"reach/{name}": each.total for name, each in known.items()}
             self._known |= known  # of several optimizers' steps
-            self._detail = detail_of(self._known, parts)
-            if left_out := [name for name in self.left_out if name not in self._known]:
-                self._detail["left_out"] = left_out
+            self._detail = detail_of(self._known, parts, self.left_out)
         if not self._hides and (hidden := next((each.hidden for each in found.values() if each.hidden), "")):
             self._hides = True
             say("what the losses train is not told, or only in part: %s", hidden)
@@ -215,6 +213,11 @@ class Reached:
 
     def _compare(self, name: str, now: Reach, parts: Mapping[str, Part], step: int) -> None:
         """Tell what a loss has lost since it was seen first, where that is certain."""
+        if name in self._before and self._before[name].line != now.line:  # of another model, with its own optimizer
+            self._drop(name)
+            self._doubtful.discard(name)
+            self._said = {each for each in self._said if name not in each}
+            del self._before[name]
         before = self._before.get(name)
         if not now.certain or (before is None and now.total):
             self._drop(name)
@@ -223,8 +226,7 @@ class Reached:
             return
         gone = lost({name: before}, {name: now}, parts) if before is not None else []
         if before is not None and not gone:
-            self._suspects.refuted(name)
-            self._suspects.refuted((name, FROZEN))
+            self._suspects.refuted(name, (name, FROZEN))
             self._before[name], self._good[name] = now, step
             if name in self._doubtful:
                 self._doubtful.discard(name)
@@ -271,8 +273,7 @@ class Reached:
         self._tell_lost(gone, at, told(gone, at, None if known else good), level, again)
 
     def _drop(self, name: str) -> None:
-        self._suspects.drop(name)
-        self._suspects.drop((name, FROZEN))
+        self._suspects.drop(name, (name, FROZEN))
 
     def _tell_turn(self, gone: list[Loss], step: int, needed: int) -> None:
         """Say once that parts are frozen which may be thawed again."""

@@ -12,6 +12,7 @@ Training thread. Contract:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from torch.autograd.graph import GradientEdge
@@ -24,6 +25,7 @@ from losslog.instrument.retracing import Retracer
 from losslog.instrument.roots import Root
 from losslog.instrument.shares import Shares
 from losslog.instrument.stepper import Heard, Stepper
+from losslog.instrument.succession import Lines
 from losslog.runtime.containment import attempt
 from losslog.values.snapshot import resolve
 from losslog.values.totals import TOTAL_NAMES
@@ -63,6 +65,7 @@ class Reaching:
         self._plain: tuple[str, ...] | None = None  # the names of the last output, where all of it had one
         self.shares = Shares(0)
         self.tracing: Retracer | None = None
+        self._lines = Lines()
 
     def trace(self) -> None:
         """Find where losses that are not finite come from."""
@@ -181,7 +184,10 @@ class Reaching:
         if not self._left or self._steps >= STEPS:
             self.visiting = False
             self._epoch = self._now()
-        return reading._replace(reach=self._found(reading, outputs, heard))
+        found = self._found(reading, outputs, heard)
+        if found and (line := self._lines.number_of(stepper)):
+            found = {name: replace(each, line=line) for name, each in found.items()}
+        return reading._replace(reach=found)
 
     def _found(self, reading: Reading, outputs: Sequence[Output], heard: Sequence[Heard]) -> Mapping[str, Reach] | None:
         driver = outputs[0].driver if outputs else None

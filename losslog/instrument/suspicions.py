@@ -87,11 +87,13 @@ class Suspicions:
         """Whether it was suspected before, and was not so."""
         return what in self._needed
 
-    def refuted(self, what: Hashable) -> None:
+    def refuted(self, *several: Hashable) -> None:
         """It is not so."""
-        if self.since.pop(what, None) is not None:
-            self._needed[what] = 4 * self._needed.get(what, self.agreeing)
+        for what in several:
+            if self.since.pop(what, None) is not None:
+                self._needed[what] = 4 * self._needed.get(what, self.agreeing)
 
-    def drop(self, what: Hashable) -> None:
+    def drop(self, *several: Hashable) -> None:
         """It can no longer be told, or was said otherwise."""
-        self.since.pop(what, None)
+        for what in several:
+            self.since.pop(what, None)

@@ -148,3 +148,88 @@ def test_frozen_teacher_beside_the_model_is_no_part_of_it(watch, unaware, read, 
     assert (alert["level"], alert["text"]) == ("info", "Frozen from the start: 0 (requires_grad is False).")
     details = [each["detail"] for each in read(run, "on_metrics") if each.get("detail")]
     assert all({*each["parts"]} == {"0", "2"} for each in details)
+
+
+@pytest.mark.parametrize("kind", ["criterion", "dict"])
+@pytest.mark.parametrize("freeze", [True, False])
+@pytest.mark.parametrize("loss", ["frozen", "detached"])
+def test_a_second_phase_with_a_model_and_an_optimizer_of_its_own_is_told_as_that(
+    unaware, read, said, kind, freeze, loss
+):
+    """Pretraining, then a probe on features of what was trained."""
+
+    class Pair(nn.Module):
+        def __init__(self, body):
+            super().__init__()
+            self.body, self.head = body, nn.Linear(3, 2)
+
+        def forward(self, x):
+            return {"loss_a": self.head(self.body(x)).square().mean(), "loss_b": self.body(x).abs().mean()}
+
+    class Probe(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return {"loss_a": self.first(x).square().mean(), "loss_b": (self.second(x) - 1).abs().mean()}
+
+    torch.manual_seed(0)
+    body, mse = made(), nn.MSELoss()
+    pair = Pair(body)
+
+    def loop():
+        optimizer = sgd(pair)
+        for _ in range(3):
+            for batch in batches():
+                step(
+                    optimizer,
+                    sum(pair(batch).values()) if kind == "dict" else mse(pair.head(body(batch)), batch[:, :2]),
+                )
+        body.requires_grad_(not freeze)
+        probe = Probe() if kind == "dict" else nn.Linear(3, 2)
+        later = sgd(probe)
+        for _ in range(3):
+            for batch in batches():
+                with torch.set_grad_enabled(loss == "frozen" and freeze):
+                    given = body(batch)
+                found = probe(given)
+                step(later, sum(found.values()) if kind == "dict" else nn.L1Loss()(found, batch[:, :2]))
+        assert optimizer
+
+    run = unaware(loop)
+    assert [each["text"] for each in read(run, "on_alert")] == []
+    (told,) = [each for each in said() if "a new model with a new optimizer" in each]
+    assert "from step 30, epoch 4 on: folds, trials or phases go on in one run" in told
+
+
+def test_pretraining_of_one_of_two_adversaries_is_no_new_model(unaware, read, said):
+    torch.manual_seed(0)
+    critic, maker = made(out=1), nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 4))
+
+    def loop():
+        of_critic, of_maker = sgd(critic), sgd(maker)
+        for epoch in range(6):
+            for batch in batches():
+                if epoch != 3:
+                    step(of_critic, (critic(maker(torch.randn(4, 2)).detach()) - critic(batch)).mean())
+                if epoch > 2:
+                    step(of_maker, -critic(maker(torch.randn(4, 2))).mean())
+
+    assert [each["text"] for each in read(unaware(loop), "on_alert")] == []
+    assert not [each for each in said() if "a new model with a new optimizer" in each]
+
+
+def test_a_loss_that_no_longer_trains_a_part_in_a_later_optimizer_over_the_rest_of_it_is_told(watch, read):
+    torch.manual_seed(0)
+    model = made()
+    run = watch(model, sgd(model))
+    optimizer = sgd(model)
+    for epoch in range(4):
+        if epoch == 2:
+            model[0].requires_grad_(False)
+            optimizer = sgd(model)
+        for batch in batches(60):
+            step(optimizer, model(batch).square().mean())
+    run.close()
+    assert [each["title"] for each in read(run, "on_alert")] == ["loss no longer trains 0"]

@@ -526,7 +526,7 @@ def test_optimizers_made_for_each_task_are_one_series(script, read, outer, keep)
     assert all(isinstance(each["losses"], float) for each in batches)
     assert end["losses"] == pytest.approx(sum(each["losses"] for each in batches) / 24)
     assert f"8 steps of {outer} had neither a backward pass nor losses" in told
-    assert "folds or trials" not in told
+    assert "folds, trials or phases" not in told
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -536,7 +536,7 @@ def test_with_losses_of_the_whole_there_are_two(script, read, keep):
     assert [[*each["losses"]] for each in batches] == [*[["f/loss"]] * 3, ["m/loss"]] * 8
     assert end["total"] == pytest.approx(sum(each["total"] for each in batches) / 32)
     assert "steps of Adam" not in told
-    assert "folds or trials" not in told
+    assert "folds, trials or phases" not in told
 
 
 def test_networks_alike_with_optimizers_from_the_start_are_several_series(watch, read):
