@@ -37,8 +37,8 @@ FLOORS = """
     run
 """.split()  # noqa: SIM905 - as a list it would be one name a line
 # The core's packages, and the most lines of code that each may have; the root is `losslog` itself.
-ROOMS = {"": 1092, "values": 681, "journal": 2223, "recording": 752, "delivery": 1858, "ranks": 621, "runtime": 319}
-CORE = 7546  # lines of code in all, the follower's child included
+ROOMS = {"": 1092, "values": 681, "journal": 2228, "recording": 759, "delivery": 1858, "ranks": 621, "runtime": 319}
+CORE = 7558  # lines of code in all, the follower's child included
 # Packages above the core, and the facade: they may import any of it.
 ABOVE = ("cli", "testing", "engine", "detection", "instrument", "compat", "viewing")
 WRITERS = {

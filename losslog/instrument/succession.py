@@ -101,8 +101,8 @@ class Succession:
     def _tell(self, step: int, epoch: int) -> None:
         self._row, self._began = 0, None
         self._once(
-            "a new model with a new optimizer is trained from step %d, epoch %d on: folds, trials or phases go on in one "
-            "run here. For a run each: losslog.attach(model, optimizer, name=...) and run.close() around each of them",
+            "a new model with a new optimizer is trained from step %d, epoch %d on: folds, trials or phases go on in "
+            "one run here. For a run each: losslog.attach(model, optimizer, name=...) and run.close() around each",
             step, epoch,
             key="succession",
         )  # fmt: skip

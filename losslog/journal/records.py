@@ -269,3 +269,11 @@ def count_in(data: Data, key: str) -> int:
     """The whole number a record has under ``key``; 0 where there is none, or a garbled one."""
     value = data.get(key)
     return value if type(value) is int else 0
+
+
+def keys_of(alert: Mapping[str, Any]) -> list[str]:
+    """Under what an alert is not said again; one of several losses that are not finite has the keys of each."""
+    key, evidence = str(alert.get("key")), alert.get("evidence")
+    source, _, _ = key.partition("/")
+    losses = evidence.get("losses") if source == "non_finite" and isinstance(evidence, dict) else None
+    return [key, *(f"{source}/{each}" for each in losses)] if isinstance(losses, list) else [key]

@@ -19,7 +19,7 @@ from losslog.journal.archive import size_of
 from losslog.journal.fences import VOIDABLE, counts, is_void, leaves
 from losslog.journal.folder import JOURNAL
 from losslog.journal.metrics import trained
-from losslog.journal.records import Record, count_in
+from losslog.journal.records import Record, count_in, keys_of
 from losslog.journal.scan import BATCH, HEAD, blocks, record_of
 from losslog.runtime.containment import attempt
 from losslog.tags import eval_series
@@ -200,7 +200,7 @@ class Tally:
             kept = [*lasting["alerts"], data]
             half = ALERTS // 2  # the first tell what it began with
             lasting["alerts"] = kept if len(kept) <= ALERTS else [*kept[:half], *kept[-half:]]
-            self.keys[str(data.get("key"))] = None
+            self.keys |= dict.fromkeys(keys_of(data))
         elif hook == "on_checkpoint":
             place = [str(data.get("path")), count_in(data, "epoch"), count_in(data, "step")]
             lasting["checkpoints"] = [*lasting["checkpoints"], place][-CHECKPOINTS:]

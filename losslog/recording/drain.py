@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 
 from losslog.journal.ends import note
 from losslog.journal.file import Writer
-from losslog.journal.records import Record, count_in, written
+from losslog.journal.records import Record, count_in, keys_of, written
 from losslog.journal.spill import Unwritten, spill
 from losslog.journal.tail import Tail, strangers
 from losslog.ranks.joining import Joiner
@@ -228,7 +228,7 @@ class Drain(Intake):
         if event.hook == "on_alert":
             if event.data["key"] in self._writer.alert_keys:
                 return
-            self._writer.alert_keys.add(event.data["key"])
+            self._writer.alert_keys.update(keys_of(event.data))
         elif event.hook in ("on_run_end", "on_checkpoint"):
             self._sync_due = True
         self._record(event.time, event.hook, {key: value for key, value in event.data.items() if value is not None})

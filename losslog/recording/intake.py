@@ -100,7 +100,7 @@ class Intake(ABC):
 
     def __init__(self, queue: Queue, culprit: Callable[[int], str]) -> None:
         self.pace = Pace(active=True, urgent=True, pressed=queue.pressed)
-        self.means = EpochMeans()
+        self.means, self._told_of = EpochMeans(), frozenset[str]()
         self.last_means: Losses | None = None
         self.once = Once()
         self.queue, self._culprit = queue, culprit
@@ -212,11 +212,18 @@ class Intake(ABC):
     def _not_finite(self, item: Batch, whole: Whole) -> None:
         named = whole.losses if isinstance(whole.losses, dict) else {"loss": whole.losses}
         bad = {name: value for name, value in named.items() if not math.isfinite(value)} or {"total": whole.total}
-        for name, value in bad.items():
-            text = f"{name} is {value} at step {item.step} (epoch {item.epoch})."
-            data = {
-                "level": "error", "title": f"{name} is {value}", "source": "losslog", "step": item.step,
-                "text": " ".join(filter(None, [text, self._culprit(item.step)])), "epoch": item.epoch,
-                "component": name if item.keys is not None else None, "key": f"non_finite/{name}",
-            }  # fmt: skip
-            self.on_event(Event(item.time, "on_alert", data))
+        names = [name for name in bad if name not in self._told_of]
+        if not names:
+            return
+        self._told_of |= {*names}
+        kinds, several, first = {str(bad[name]) for name in names}, len(names) > 1, names[0]
+        are = f"{'are' if several else 'is'} {kinds.pop() if len(kinds) == 1 else 'not finite'}"
+        others = f" and {len(names) - 1} other{'s' * (len(names) > 2)}" if several else ""
+        text = f"{', '.join(names)} {are} at step {item.step} (epoch {item.epoch})."
+        data = {
+            "level": "error", "title": f"{first}{others} {are}", "source": "losslog", "step": item.step,
+            "text": " ".join(filter(None, [text, self._culprit(item.step)])), "epoch": item.epoch,
+            "component": first if item.keys is not None and not several else None,
+            "key": f"non_finite/{','.join(names)}", "evidence": {"losses": names} if several else None,
+        }  # fmt: skip
+        self.on_event(Event(item.time, "on_alert", data))

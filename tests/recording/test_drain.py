@@ -16,6 +16,7 @@ import pytest
 
 from losslog.journal.file import Writer
 from losslog.journal.folder import JOURNAL
+from losslog.journal.records import keys_of
 from losslog.journal.tail import Tail
 from losslog.recording.drain import BESIDES, Drain
 from losslog.recording.intake import Queue
@@ -141,6 +142,30 @@ def test_a_loss_that_is_not_finite_is_told_once_with_its_name(rig: Rig, value: f
     (alert,) = rig.data("on_alert")
     assert (alert["component"], alert["step"], alert["level"]) == ("b", 1, "error")
     assert "image ids of 1" in alert["text"]
+
+
+@pytest.mark.parametrize(("second", "title", "text"), [
+    (math.nan, "a and 2 others are nan", "a, b, c are nan at step 1 (epoch 1)."),
+    (math.inf, "a and 2 others are not finite", "a, b, c are not finite at step 1 (epoch 1)."),
+])  # fmt: skip
+def test_losses_that_are_not_finite_at_one_step_are_one_alert(rig: Rig, second: float, title: str, text: str) -> None:
+    fine = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}
+    bad = {**fine, "a": math.nan, "b": second, "c": math.nan}
+    rig.drain.take([rig.batch(fine), rig.batch(bad), rig.batch(bad)])
+    rig.drain.take([rig.batch({**bad, "d": math.nan}), Event(0.0, "on_alert", {"key": "non_finite/b"})])
+    several, one = rig.data("on_alert")
+    assert (several["title"], several["evidence"]) == (title, {"losses": ["a", "b", "c"]})
+    assert several["text"].startswith(text)
+    assert "component" not in several
+    assert (one["title"], one["component"], one["key"]) == ("d is nan", "d", "non_finite/d")
+
+
+def test_an_alert_of_several_losses_is_known_again_by_the_keys_of_each() -> None:
+    alert = {"key": "non_finite/a,b", "evidence": {"losses": ["a", "b"]}}
+    assert keys_of(alert) == ["non_finite/a,b", "non_finite/a", "non_finite/b"]
+    for odd in ({}, {"losses": 3}, None, {"losses": None}):
+        assert keys_of({"key": "non_finite/a", "evidence": odd}) == ["non_finite/a"]
+    assert keys_of({"key": "x/a", "evidence": {"losses": ["b"]}}) == ["x/a"]
 
 
 def test_a_scalar_loss_that_is_not_finite_is_told(rig: Rig) -> None:
