@@ -172,6 +172,11 @@ class Parts:
         return found
 
 
+def moved_by(optimizers: Iterable[Any]) -> set[int]:
+    """Identities of what optimizers have in their groups."""
+    return {id(each) for one in optimizers for group in one.param_groups for each in group["params"]}
+
+
 def trained(models: Iterable[nn.Module], optimizers: Iterable[Any]) -> list[nn.Module]:
     """The models that are trained, those that an optimizer has first.
 
@@ -179,7 +184,7 @@ def trained(models: Iterable[nn.Module], optimizers: Iterable[Any]) -> list[nn.M
     there is nothing else (an image is trained), all of them.
     """
     models = [*models]
-    moved = {id(each) for one in optimizers for group in one.param_groups for each in group["params"]}
+    moved = moved_by(optimizers)
     has = {model: any(id(each) in moved for each in model.parameters()) for model in models}
     found = [model for model in models if has[model] or any(each.requires_grad for each in model.parameters())]
     return sorted(found or models, key=lambda model: not has[model])

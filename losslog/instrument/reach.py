@@ -8,12 +8,13 @@ Plain functions on tensors and modules; for the thread that holds the graph, aft
 - What the graph hides is said, not guessed: a reentrant checkpoint keeps its inside to itself, and a parameter that is
   not the model's (a shard, a copy) may stand for any. `Reach.certain` is then false for that loss.
 - A leaf that is no parameter is an input, unless a parameter of its shape is reached by no loss: then it may be a copy.
+  One that an optimizer has, as it has those parameters, is trained beside them: nothing is claimed of its loss.
 - Parameters are compared by identity; nothing of the graph or of the model is kept alive by what is returned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
@@ -31,7 +32,7 @@ PASSING: Final = "_DDPSinkBackward"
 """A node of DistributedDataParallel's that all outputs share; each passes through it to its own."""
 MERGED: Final = "CompiledFunctionBackward"
 """The node of a compiled graph: what its outputs share of the inside cannot be told apart."""
-FOREIGN: Final = "a tensor that is no parameter of the model is trained in place of one"
+FOREIGN: Final = "a tensor that is no parameter of the model is trained, beside it or in place of one"
 STRANGE: Final = (
     "a parameter that is trained is of no model that was seen being called (one in a compiled function, a copy)"
 )
@@ -82,12 +83,13 @@ class Loss:
     whole: bool
 
 
-def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
+def reach(losses: Mapping[str, Any], parts: Parts, moved: Iterable[int] = ()) -> dict[str, Reach]:
     """Walk from each loss to what it trains.
 
     Args:
         losses: Tensors by name, as the model gave them; what is no tensor is left out.
         parts: The model's parts.
+        moved: Identities of what optimizers have.
     """
     roots = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
     nodes = [_node_of(value) for value in roots.values()]
@@ -99,6 +101,8 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
     counts: list[dict[str, int]] = [{} for _ in roots]
     uncertain, leaf, why = 0, leaf_type(), ""
     inputs: list[tuple[Tensor, int]] = []
+    moved = {*moved}
+    beside = 0
     met: set[int] = set()
     for node, children in order.items():  # every node after all that use it
         mask = masks[node]
@@ -126,15 +130,18 @@ def reach(losses: Mapping[str, Any], parts: Parts) -> dict[str, Reach]:
         elif type(node).__name__ in HIDING:
             uncertain, why = uncertain | mask, CHECKPOINT
     if inputs:
-        unmet = {each.shape for _, each in parts.parameters() if id(each) not in met}
+        unmet = [each for _, each in parts.parameters() if id(each) not in met]
+        shapes, left = {each.shape for each in unmet}, {each.shape for each in unmet if id(each) not in moved}
         for each, mask in inputs:
-            if each.shape in unmet:
+            if id(each) in moved and each.shape not in left:  # in an optimizer, as are all that it could stand for
+                beside |= mask
+            elif each.shape in shapes:
                 uncertain, why = uncertain | mask, FOREIGN
     found = {}
     for bit, (name, value) in enumerate(roots.items()):
         own = parts.of.get(id(value)) if value.grad_fn is None and value.requires_grad else None
         count = counts[bit] if own is None else {own: 1}
-        certain = not uncertain >> bit & 1
+        certain = not uncertain >> bit & 1 and bool(count or not beside >> bit & 1)
         found[name] = Reach(count, certain, value.requires_grad, "" if certain else why)
     return found
 

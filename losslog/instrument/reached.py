@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from losslog.instrument.again import Again
 from losslog.instrument.groups import Groups
 from losslog.instrument.measures import Measures
-from losslog.instrument.parts import Part, Parts, trained
+from losslog.instrument.parts import Part, Parts, moved_by, trained
 from losslog.instrument.reach import FROZEN, Loss, Reach, detail_of, is_empty, is_loss, lost, named, reach, told
 from losslog.instrument.suspicions import SELDOM, Looks, Suspicions
 from losslog.instrument.turns import Turns, short_turn
@@ -175,11 +175,11 @@ class Reached:
     def _walk(self, losses: Mapping[str, Any]) -> dict[str, Reach]:
         losses = {name: each for name, each in losses.items() if not is_empty(each)}
         known = self._parts
-        parts = known or self._divide()
-        found = reach(losses, parts)
+        parts, moved = known or self._divide(), moved_by(self._optimizers())
+        found = reach(losses, parts, moved)
         if known is not None and not all(each.certain for each in found.values()):  # a head may have been replaced
             parts = self._divide()
-            found = reach(losses, parts)
+            found = reach(losses, parts, moved)
         parts.mark()
         return found
 

@@ -233,3 +233,27 @@ def test_a_loss_that_no_longer_trains_a_part_in_a_later_optimizer_over_the_rest_
             step(optimizer, model(batch).square().mean())
     run.close()
     assert [each["title"] for each in read(run, "on_alert")] == ["loss no longer trains 0"]
+
+
+@pytest.mark.parametrize("leaf", ["alone", "with the model"])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_tensor_in_an_optimizer_is_trained_beside_the_model(unaware, read, said, leaf, freeze):
+    torch.manual_seed(0)
+    model, scale = made(out=1), torch.zeros(1, requires_grad=True)
+    optimizer = sgd(model)
+    own = torch.optim.SGD([scale], lr=0.01)
+    if leaf == "with the model":
+        optimizer.add_param_group({"params": [scale]})
+
+    def loop():
+        for epoch in range(3):
+            model[0].requires_grad_(not (freeze and epoch == 2))
+            for batch in batches(120):
+                loss = model(batch).square().mean() + (0.0 if leaf == "alone" else 1e-3 * scale.exp().sum())
+                step(optimizer, loss)
+                if leaf == "alone":
+                    step(own, scale.exp().sum() * loss.detach())
+
+    told = [each["title"].rpartition("/")[2] for each in read(unaware(loop), "on_alert")]
+    assert told == ["loss no longer trains 0"] * freeze
+    assert not [each for each in said() if "is not told" in each]
