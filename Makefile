@@ -38,8 +38,8 @@ docs: install ## the documentation, in site/; a warning is an error
 test: check unit docs plugin ## everything CI runs
 
 unit: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(addsuffix /tests,$(PLUGINS))
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile $(addsuffix /tests,$(PLUGINS))
 
 exhaustive: install ## every case of tests that `make test` takes a sample of
 	LOSSLOG_TESTS=all $(BIN)/python -m pytest -q -n 2 --dist loadfile -m sampled tests
