@@ -35,8 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out most cases of what has many of them, but where all are asked for (``make exhaustive``)."""
-    if os.environ.get("LOSSLOG_TESTS") == "all":
+    """Leave out most cases of what has many of them, but for ``make exhaustive`` and ``make faults``."""
+    if os.environ.get("LOSSLOG_TESTS") == "all" or os.environ.get("LOSSLOG_FAULTS") == "full":
         return
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:

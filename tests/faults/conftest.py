@@ -226,7 +226,8 @@ class Outcome:
     def backend(self, name: str) -> list[Any]:
         """What a backend holds, in its order."""
         path = self.folder / f"{name}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # it may be writing the last
 
     def wanted(self) -> list[Any]:
         """What a backend should hold, by the journal."""
