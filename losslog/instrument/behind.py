@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 
+_JUDGES: Final = ("Loss", "Loss2D", "CrossEntropy", "WithLogits", "KlDiv")  # torch's: what comes to them is predicted
 _GATHERING: Final = {"Stack", "Cat", "CopySlices", "Copy", "IndexPut", "Index"}  # put scalars side by side
 LIMIT: Final = 10_000  # nodes of a graph that are looked at
 DEEP: Final = 32  # nodes in a row
@@ -141,7 +142,8 @@ def entwined(root: Any, losses: set[tuple[int, int]]) -> set[int]:
         losses: marks of the scalars.
 
     Returns:
-        Numbers of their nodes. A scalar that also is added, stacked or multiplied as one is none of them.
+        Numbers of their nodes. A scalar that also is added, stacked or multiplied as one is none of them, nor is
+        what a function of the user's own is given.
     """
     numbers = {number for number, _ in losses}
     if root is None or not numbers or root._sequence_nr() in numbers:
@@ -154,20 +156,20 @@ def entwined(root: Any, losses: set[tuple[int, int]]) -> set[int]:
     while stack and len(seen) < LIMIT:
         node, curved, spread = stack.pop()  # whether what follows bends a large tensor; whether it is one made large
         large, name = _size(node) > 1, kind(node)
-        judges = name.endswith(
-            ("Loss", "Loss2D", "CrossEntropy", "WithLogits", "KlDiv")
-        )  # what comes to it is predicted
+        known = not isinstance(node, torch.autograd.function.BackwardCFunction)
+        judges = known and name.endswith(_JUDGES)
         children = [child for child, _ in node.next_functions if child is not None]
         curved = curved or (large and (not _is_linear(node) or (name in _FACTORS and len(children) > 1)))
         for child in children:
             number = child._sequence_nr()
-            its = spread or judges or (large and curved and _size(child) == 1 and name not in _GATHERING)
+            made_large = large and known and _size(child) == 1 and name not in _GATHERING
+            its = spread or judges or (made_large and curved)
             if number in numbers:
                 (within if its else alone).add(number)
             elif number > first and (state := (child, curved, its)) not in seen:
                 seen.add(state)
                 stack.append(state)
-    return within - alone
+    return within - alone if not stack else set()  # of a graph that is too large nothing is known
 
 
 def _size(node: Any) -> int:

@@ -46,10 +46,13 @@ def _stretched(reading: Reading, factor: float) -> Reading:
     if weights is None:
         return reading._replace(values=Computed(compute))
     own, names = weights, reading.keys or ()
-    return reading._replace(
-        values=Computed(compute),
-        weights=lambda: {name: each for name in names if abs((each := own().get(name, 1.0) * factor) - 1.0) > EXACT},
-    )
+
+    def weigh() -> dict[str, float]:
+        plain = own()
+        found = {name: plain.get(name, 1.0) * factor for name in names}
+        return {name: each for name, each in found.items() if abs(each - 1.0) > EXACT}
+
+    return reading._replace(values=Computed(compute), weights=weigh)
 
 
 class Leftovers:

@@ -164,10 +164,10 @@ class Steppers:
             found = [each for each in self.loose if ours(each, stepper)]
             self.loose = [each for each in self.loose if each not in found]
         for each in inside if not found else ():
-            each.feeds.append(stepper)
             if each.taken:
-                _become_partners(each.feeds)
+                _joins(stepper, each.feeds)
                 return [], True
+            each.feeds.append(stepper)
             found = [each]
         for each in found:
             each.taken = True
@@ -177,3 +177,12 @@ class Steppers:
 def _become_partners(steppers: Sequence[Stepper]) -> None:
     for each in steppers:
         each.partners.update(other for other in steppers if other is not each)
+
+
+def _joins(stepper: Stepper, feeds: list[Stepper]) -> None:
+    """One more has stepped within a pass; there may be hundreds, one for each parameter, in each pass."""
+    if stepper not in feeds[0].partners and stepper is not feeds[0]:
+        for other in feeds:
+            other.partners.add(stepper)
+        stepper.partners.update(feeds)
+    feeds.append(stepper)

@@ -200,9 +200,8 @@ def read(output: Any, label: str, *, spread: bool = False, places: Sequence[int 
     if (fields := fields_of(output)) is not None:
         found = list(_entries(fields, "", spread))
         if any(loss.node is not None for loss in found):  # numbers beside losses are metrics
-            found += [
-                Loss(name_of(key), torch.tensor(each), True) for key, each in fields.items() if type(each) is float
-            ]
+            numbers = {name_of(key): each for key, each in fields.items() if type(each) is float}
+            found += [Loss(name, torch.tensor(each), True) for name, each in numbers.items() if name]
         return found
     if type(output) not in (tuple, list) or len(output) > MOST:
         return []

@@ -618,3 +618,39 @@ def test_a_value_that_is_judged_is_no_loss(watch, read, said, judge):
     run.close()
     assert [each["losses"] for each in read(run, "on_batch_losses")] == pytest.approx(truth)
     assert not any("weighted sum" in line for line in said())
+
+
+class AddAuxiliaryLoss(torch.autograd.Function):
+    """As mixtures of experts bring their loss in: it passes the features on, and its gradient is 1."""
+
+    @staticmethod
+    def forward(ctx, x, loss):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, torch.ones(())
+
+
+def test_what_a_function_of_the_users_own_is_given_stays_a_loss(watch, read):
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate, self.head = nn.Linear(4, 3), nn.Linear(4, 1)
+
+        def forward(self, x):
+            aux = self.gate(x).softmax(-1).mean(0).square().sum()
+            return {"main_loss": self.head(AddAuxiliaryLoss.apply(x.requires_grad_(), aux)).square().mean(),
+                    "aux_loss": aux, "": 0.5}  # fmt: skip
+
+    torch.manual_seed(0)
+    model = Experts()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    run = watch(model, optimizer)
+    for _ in range(4):
+        optimizer.zero_grad()
+        model(torch.randn(6, 4))["main_loss"].backward()
+        optimizer.step()
+    run.close()
+    assert all({*each["losses"]} == {"main_loss", "aux_loss"} for each in read(run, "on_batch_losses"))
+    assert read(run, "on_metrics") == []
