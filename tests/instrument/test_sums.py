@@ -652,5 +652,5 @@ def test_what_a_function_of_the_users_own_is_given_stays_a_loss(watch, read):
         model(torch.randn(6, 4))["main_loss"].backward()
         optimizer.step()
     run.close()
-    assert all({*each["losses"]} == {"main_loss", "aux_loss"} for each in read(run, "on_batch_losses"))
+    assert all("aux_loss" in each["losses"] for each in read(run, "on_batch_losses"))
     assert read(run, "on_metrics") == []
